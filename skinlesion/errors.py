@@ -1,0 +1,47 @@
+"""Errors that a user can act on, and how a stage turns them into one message and a non-zero exit."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Iterable
+
+
+class PipelineError(Exception):
+    """Something is wrong with the input, the parameters or the machine; the message names it, its cause and the way out."""
+
+
+def name_some(offenders: Iterable[object], most: int = 5) -> str:
+    """Join the first `most` offenders for a message and say how many more there are."""
+    names = [str(offender) for offender in offenders]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an operating-system error: what failed, on which file, and the way out where it is known."""
+    place = f" at {error.filename}" if error.filename else ""
+    ways_out = {
+        errno.ENOSPC: "free some space and run the same command again; nothing half-written is left behind",
+        errno.EDQUOT: "free some of the quota and run the same command again; nothing half-written is left behind",
+        errno.EACCES: "check the permissions of the folder",
+        errno.EPERM: "check the permissions of the folder",
+        errno.EROFS: "the file system is read-only; use a workspace that can be written",
+        errno.ENOENT: "run the stage that writes it first, or `dvc repro`",
+    }
+    way_out = ways_out.get(error.errno or 0, "see the system's message")
+    return f"{error.strerror or error}{place}: {way_out}"
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`, log to stderr, and exit 1 with one clear message on an error that a user can act on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {describe_os_error(error)}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,0 +1,1 @@
+"""The pipeline, one script a stage: `python -m stages.train` from the root, or `dvc repro` for all of them in order."""
