@@ -1,0 +1,149 @@
+"""Torchvision's classification networks by name, with a head for our classes and weights from ImageNet or a file."""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import nn
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from skinlesion.errors import PipelineError, name_some
+from skinlesion.files import file_digest, resolve_from_root
+
+# Normalisation of every torchvision ImageNet checkpoint, and of ours: RGB in [0, 1].
+IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
+IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+# GoogLeNet and Inception v3 train with auxiliary heads, which we leave out; checkpoints bring their tensors along.
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def list_backbones() -> list[str]:
+    """Names of all classification models of the installed torchvision."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
+    """Build a network with random weights and a head of `num_classes` logits for images of `size` x `size` pixels.
+
+    The network maps float32 (N, 3, size, size) to float32 (N, num_classes). Its head is made by torchvision itself, so
+    it is right for every family.
+
+    Raises
+    ------
+    PipelineError
+        Unknown name, or the network cannot take images of that size.
+    """
+    if name not in list_backbones():
+        raise PipelineError(f"torchvision {torchvision.__version__} has no classification model '{name}'")
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if name.startswith("vit_"):
+        options["image_size"] = size
+    elif name.startswith("maxvit"):
+        options["input_size"] = (size, size)
+    elif name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    try:
+        model = torchvision.models.get_model(name, weights=None, **options)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(
+            f"backbone '{name}' cannot take images of {size} x {size} pixels ({reason}): change prepare.size"
+        ) from None
+    return model.train()
+
+
+def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | None:
+    """Load `none | imagenet | PATH` into a network, all tensors but the head's.
+
+    A relative path starts at the main project root. A file may be a safetensors file or a `torch.save` of a state dict
+    (loaded with `weights_only=True`).
+
+    Returns
+    -------
+    sha256 of the file, or of the checkpoint's file name and content as torchvision names it; None for `none`.
+
+    Raises
+    ------
+    PipelineError
+        The download failed, the file is missing or damaged, or it does not fit the network. Never a silent random start.
+    """
+    if weights == "none":
+        return None
+    if weights == "imagenet":
+        state, digest = _imagenet_state(backbone)
+    else:
+        path = resolve_from_root(weights)
+        state, digest = _read_state(path), file_digest(path, "sha256")
+    _load_all_but_head(model, state, backbone=backbone, weights=weights)
+    return digest
+
+
+def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Download (or take from torch's cache) torchvision's default ImageNet weights."""
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise PipelineError(
+            f"ImageNet weights of '{backbone}' could not be downloaded from {weights.url} ({error}): try again, or put the "
+            "file on this machine and name it in train.weights, or start from random weights with train.weights=none"
+        ) from None
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    return state, file_digest(cached, "sha256")
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from a file."""
+    if not path.is_file():
+        raise PipelineError(
+            f"train.weights: no file {path} (a relative path starts at the project's root); or use none, imagenet"
+        )
+    try:
+        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise PipelineError(f"train.weights: {path} is no readable state dict ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
+    return state
+
+
+def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
+    """Load a checkpoint whose head may have another number of classes; anything else that does not fit is refused."""
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY_HEADS)}
+    own = model.state_dict()
+    if backbone.startswith("vit_") and "encoder.pos_embedding" in state:
+        state = _resize_position_embedding(model, state)
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    head = _head_tensors(own, state)
+    misfits = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys() - head
+        if own[name].shape != state[name].shape
+    ]
+    if missing or unexpected or misfits:
+        problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
+        said = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
+        raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {said}")
+    model.load_state_dict({**state, **{name: own[name] for name in head}}, strict=True)
+
+
+def _head_tensors(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> set[str]:
+    """The tensors of the last layer, if they differ from the checkpoint's in the number of classes alone."""
+    layer = list(own)[-1].rpartition(".")[0]
+    candidates = [name for name in own if name.rpartition(".")[0] == layer and name in state]
+    return {name for name in candidates if own[name].shape[1:] == state[name].shape[1:]}
+
+
+def _resize_position_embedding(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Interpolate a vision transformer's position embedding to our image size, as torchvision's references do."""
+    return dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))
