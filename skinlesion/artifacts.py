@@ -15,7 +15,8 @@ import pandas as pd
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
-from skinlesion.files import atomic_file, atomic_folder, read_json, write_json
+from skinlesion.files import atomic_folder, read_json, write_json
+from skinlesion.tables import read_table, write_table
 
 RAW = Path("data/raw")
 SPLITS = Path("data/splits")
@@ -48,64 +49,24 @@ def mask_path(image_id: str, raw: Path = RAW) -> Path:
     return raw / "segmentations" / f"{image_id}_segmentation.png"
 
 
-def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV whose rows are images, keyed by `image_id`, and check what every such table promises.
-
-    Identifiers, diagnoses and sites are strings, `age` is a float in years (NaN where unknown); an empty `sex` or
-    `localization` becomes 'unknown'. Further columns are kept.
+def list_images(raw: Path = RAW) -> list[str]:
+    """The ids of the images that `download` brought, sorted; hidden files are none.
 
     Raises
     ------
     PipelineError
-        The file is missing, empty or no CSV, lacks a column, has an empty or duplicate `image_id`, an unknown diagnosis
-        or an age that is no number.
+        The folder is missing or holds no image, or a file in it is no `.jpg`.
     """
-    wanted = list(columns)
-    text_columns = ("lesion_id", "image_id", "dx", "dx_type", "sex", "localization", "fit")
-    try:
-        frame = pd.read_csv(
-            path, dtype=dict.fromkeys(text_columns, "str"), keep_default_na=False, na_values={"age": ["", "NaN", "nan"]}
-        )
-    except FileNotFoundError:
-        raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not a readable CSV file ({error})") from None
-    missing = [name for name in wanted if name not in frame.columns]
-    if missing:
-        raise PipelineError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
-    _check_rows(frame, path)
-    for name in ("sex", "localization"):
-        if name in frame.columns:
-            frame[name] = frame[name].replace("", "unknown")
-    return frame
-
-
-def _check_rows(frame: pd.DataFrame, path: Path) -> None:
-    """Refuse empty and duplicate ids, unknown diagnoses and ages that are no number."""
-    identifiers = frame["image_id"]
-    if (identifiers == "").any():
-        raise PipelineError(f"{path}: {(identifiers == '').sum()} row(s) have no image_id")
-    duplicates = identifiers[identifiers.duplicated()].unique()
-    if len(duplicates):
-        raise PipelineError(f"{path}: duplicate image_id {name_some(duplicates)}: keep one row an image")
-    if "dx" in frame.columns:
-        unknown = frame[~frame["dx"].isin(CLASSES)]
-        if len(unknown):
-            offenders = name_some(f"'{row.dx}' ({row.image_id})" for row in unknown.itertuples())
-            raise PipelineError(f"{path}: unknown diagnosis {offenders}; known are {', '.join(CLASSES)}")
-    if "age" in frame.columns:
-        ages = pd.to_numeric(frame["age"], errors="coerce")
-        broken = frame[ages.isna() & frame["age"].notna()]
-        if len(broken):
-            offenders = name_some(f"'{row.age}' ({row.image_id})" for row in broken.itertuples())
-            raise PipelineError(f"{path}: age must be a number of years or empty, not {offenders}")
-        frame["age"] = ages.astype("float64")
-
-
-def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None:
-    """Write a table with exactly `columns`, in that order, one line a row, byte-identical for equal content."""
-    with atomic_file(path) as partial:
-        frame[list(columns)].to_csv(partial, index=False, lineterminator="\n")
+    folder = raw / "images"
+    if not folder.is_dir():
+        raise PipelineError(f"{folder} not found: run `download` first, or `dvc repro`")
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    strays = [name for name in files if not name.endswith(".jpg")]
+    if strays:
+        raise PipelineError(f"{folder} holds what is no .jpg image: {name_some(strays)}: remove it, or run `download` again")
+    if not files:
+        raise PipelineError(f"{folder} holds no image: run `download` again")
+    return sorted(name.removesuffix(".jpg") for name in files)
 
 
 def read_metadata(raw: Path = RAW) -> pd.DataFrame:
@@ -185,7 +146,7 @@ def read_prepared(folder: Path = PREPARED) -> PreparedImages:
         images = np.load(folder / "images.npy", mmap_mode="r")
     except FileNotFoundError:
         raise PipelineError(f"{folder / 'images.npy'} not found: run `prepare` first, or `dvc repro`") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise PipelineError(f"{folder / 'images.npy'} is damaged ({error}): run `prepare` again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
         raise PipelineError(
@@ -215,7 +176,7 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
     """
     path = folder / f"{name}.csv"
     frame = read_table(path, (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS))
-    numbers = frame[[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]].apply(pd.to_numeric, errors="coerce")
+    numbers = frame[[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]].apply(pd.to_numeric, errors="coerce").astype("float64")
     broken = ~np.isfinite(numbers.to_numpy()).all(axis=1)
     broken |= np.abs(numbers[list(PROBABILITY_COLUMNS)].sum(axis=1).to_numpy() - 1) > 1e-4
     if frame.empty or broken.any():
@@ -238,3 +199,42 @@ def read_calibration(path: Path = CALIBRATION) -> float:
     if not isinstance(temperature, int | float) or not temperature > 0:
         raise PipelineError(f"{path}: temperature must be a number above 0, not {temperature!r}: run `evaluate` again")
     return float(temperature)
+
+
+def write_operating_points(content: dict[str, Any], path: Path = OPERATING_POINTS) -> None:
+    """Write the operating points: `target`, its `classes`, `score`, `rule`, `chosen_on`, and `points` by name.
+
+    A point has its `constraint` (None for Youden's), its `threshold` in [0, 1], and what it achieves on `val`.
+    """
+    _check_operating_points(content, path)
+    write_json(path, content)
+
+
+def read_operating_points(path: Path = OPERATING_POINTS) -> dict[str, Any]:
+    """The operating points, as `write_operating_points` takes them.
+
+    Raises
+    ------
+    PipelineError
+        Missing, damaged, of an unknown diagnosis, or a threshold that is no number from 0 to 1.
+    """
+    content = read_json(path)
+    _check_operating_points(content, path)
+    return content
+
+
+def _check_operating_points(content: dict[str, Any], path: Path) -> None:
+    """Refuse operating points that cannot be applied."""
+    missing = [key for key in ("target", "classes", "score", "rule", "chosen_on", "points") if not content.get(key)]
+    if missing:
+        raise PipelineError(f"{path} lacks {', '.join(missing)}: run `threshold-sweep` again")
+    unknown = [dx for dx in content["classes"] if dx not in CLASSES]
+    if unknown:
+        raise PipelineError(f"{path}: unknown diagnosis {name_some(unknown)}: run `threshold-sweep` again")
+    for name, point in content["points"].items():
+        threshold = point.get("threshold") if isinstance(point, dict) else None
+        # Summed probabilities may end a rounding error above 1.
+        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1 + 1e-9:
+            raise PipelineError(
+                f"{path}: threshold of '{name}' must be a number from 0 to 1, not {threshold!r}: run `threshold-sweep` again"
+            )

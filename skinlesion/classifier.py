@@ -102,6 +102,12 @@ def load_classifier(folder: Path = CLASSIFIER) -> tuple[nn.Module, ClassifierCon
 
 def normalize(images: torch.Tensor, config: ClassifierConfig) -> torch.Tensor:
     """Turn uint8 RGB (N, H, W, 3) into the network's input, float32 (N, 3, H, W), channels last in memory, same device."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (config.mean, config.std))
+    return standardize(images, mean=config.mean, std=config.std)
+
+
+def standardize(images: torch.Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """`normalize` for a mean and a standard deviation of RGB in [0, 1]."""
     # permute leaves the memory in channels-last order, which convolutions on CPU and GPU prefer.
-    return (images.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    channels_first = images.permute(0, 3, 1, 2).float() / 255
+    means, stds = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
+    return ((channels_first - means) / stds).contiguous(memory_format=torch.channels_last)

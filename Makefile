@@ -1,0 +1,51 @@
+# Every target works with a virtual environment that is not activated: DVC finds `python` on PATH, so the environment comes first.
+PYTHON ?= python3
+VENV ?= .venv
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run repro plots metrics test lint clean record
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+run: repro ## set up, run the pipeline, say where the results are
+	@python -m extras.summary
+
+repro: $(VENV)/.installed ## set up, then dvc repro: runs what has changed
+	@dvc repro
+
+plots: $(VENV)/.installed ## write dvc_plots/index.html, one page of all plots that needs no network
+	@python -m extras.plots_page
+
+metrics: $(VENV)/.installed ## print all metrics
+	@dvc metrics show
+
+test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
+	@python -m pytest
+
+lint: $(VENV)/.installed-dev ## ruff: rules and format
+	@ruff check .
+	@ruff format --check .
+
+record: $(VENV)/.installed ## record the run in the workspace: make record NAME=my-run writes results/my-run/
+	@python -m extras.record_results "$(NAME)"
+	@python -m extras.readme_tables
+
+clean: ## remove what the stages wrote and the environment; the DVC cache stays
+	rm -rf $(VENV) dvc_plots .resume .pytest_cache .ruff_cache
+	find data models plots -mindepth 1 ! -name .gitkeep -delete
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name one with make PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""How fast, measured side by side in one run, because absolute figures of a shared machine mean little."""

@@ -1,0 +1,1 @@
+"""Beside the pipeline: what shows, records and reports its results."""

@@ -1,0 +1,81 @@
+"""One page of all plots that needs no network: `python -m extras.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
+
+Reads   what `dvc plots show` reads; with revisions (commits, branches, experiments), what `dvc plots diff` compares;
+        data/raw/provenance.json, to say on the page where the images are synthetic
+Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static/
+
+DVC's own page loads Vega from a content delivery network; here it stands in the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import sys
+import tempfile
+from pathlib import Path
+
+import vl_convert
+
+from extras.dvc_commands import VEGA_LITE, run_dvc
+from skinlesion.artifacts import RAW, read_provenance
+from skinlesion.errors import PipelineError, run_stage
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
+
+
+def banner(raw: Path = RAW) -> str:
+    """What the page says across its top about the images of the workspace: an HTML element, or nothing for real ones."""
+    if not (raw / "provenance.json").is_file():
+        said = f"Source of the images unknown: {(raw / 'provenance.json').as_posix()} is not in the workspace"
+    elif read_provenance(raw)["synthetic"]:
+        said = SYNTHETIC
+    else:
+        return ""
+    return f'<div class="banner" role="alert">{said}</div>'
+
+
+def page_template(revisions: list[str]) -> str:
+    """The HTML that DVC puts its plots into: Vega, Vega-Lite and Vega-Embed inline, heading and banner."""
+    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
+    subject = "Plots of the workspace."
+    if revisions:
+        names = html.escape(", ".join(revisions))
+        subject = f"Revisions compared: {names}. A banner, if there is one, speaks of the workspace."
+    page = TEMPLATE.read_text(encoding="utf-8")
+    for place, content in {"subject": subject, "banner": banner(), "library": library}.items():
+        page = page.replace(f"<!-- {place} -->", content)
+    return page
+
+
+def write_page(folder: Path, revisions: list[str]) -> Path:
+    """Write the page and say where it is.
+
+    Raises
+    ------
+    PipelineError
+        DVC fails, or there is no plot to show.
+    """
+    page = folder / "index.html"
+    page.unlink(missing_ok=True)  # DVC leaves an old page in place when it has nothing to show
+    command = ["diff", *revisions] if revisions else ["show"]
+    with tempfile.TemporaryDirectory() as scratch:
+        template = Path(scratch) / "template.html"
+        template.write_text(page_template(revisions), encoding="utf-8")
+        run_dvc("plots", *command, "--out", str(folder), "--html-template", str(template))
+    if not page.is_file():
+        raise PipelineError(f"DVC found no plots, so {page} was not written: run `dvc repro` first")
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m extras.plots_page", description=__doc__.partition("\n")[0])
+    parser.add_argument("revisions", nargs="*", metavar="REVISION", help="compare these (one: with the workspace) instead")
+    parser.add_argument("--out", type=Path, default=Path("dvc_plots"), metavar="FOLDER", help="default: %(default)s")
+    arguments = parser.parse_args()
+    sys.stdout.write(f"{write_page(arguments.out, arguments.revisions)}\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,195 @@
+"""Keep README's results generated: `python -m extras.readme_tables [--check]`.
+
+Reads   results/*/metrics/{evaluate,threshold_sweep,gradcam}.json and results/*/provenance.json
+Writes  README.md, between the markers `<!-- results:begin -->` and `<!-- results:end -->`; with --check nothing: it ends
+        with 1 if README.md is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from extras.records import RESULTS, list_records
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import atomic_file, read_json
+
+README = Path("README.md")
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "mel_sensitivity": "melanoma sensitivity",
+    "mel_specificity": "melanoma specificity",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the tables need of a recorded run: the contents of its JSON files."""
+
+    name: str
+    provenance: dict[str, Any]
+    evaluate: dict[str, Any]
+    threshold_sweep: dict[str, Any]
+    gradcam: dict[str, Any]
+
+    @property
+    def link(self) -> str:
+        """The run's name, linked to its folder."""
+        return f"[{self.name}]({RESULTS.as_posix()}/{self.name}/)"
+
+
+def read_record(folder: Path) -> Record:
+    """Read a recorded run."""
+    metrics = {name: read_json(folder / "metrics" / f"{name}.json") for name in ("evaluate", "threshold_sweep", "gradcam")}
+    return Record(folder.name, read_json(folder / "provenance.json"), **metrics)
+
+
+def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
+    """A rate with three decimals, its interval in brackets; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    if not interval or interval["low"] is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """A Markdown table."""
+    names = list(header)
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+
+
+def describe_images(record: Record) -> str:
+    """Real or synthetic, source, size of the originals and of what the network sees."""
+    kind = "**synthetic**" if record.provenance["synthetic"] else "real"
+    originals, classifier = record.provenance["originals"], record.provenance["classifier"]
+    size = f"{originals['width']} x {originals['height']} px"
+    seen = f"{classifier['size']} x {classifier['size']} ({classifier['fit']})"
+    return f"{kind}, source `{record.provenance['data']['source']}`, {size}, network sees {seen}"
+
+
+def describe_network(record: Record) -> str:
+    """Backbone and the weights that training started from."""
+    classifier = record.provenance["classifier"]
+    weights, digest = classifier["weights"], classifier["weights_sha256"]
+    if weights == "none":
+        return f"{classifier['backbone']} from random weights"
+    return f"{classifier['backbone']} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
+
+
+def headline_table(records: list[Record]) -> list[str]:
+    """Test metrics a run, with those of the majority class below."""
+    rows = []
+    for record in records:
+        test = record.evaluate["test"]
+        baseline = test["majority_baseline"]
+        sizes = f"{test['images']:,} / {test['lesions']:,}"
+        values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
+        rows.append([record.link, describe_images(record), describe_network(record), sizes, *values])
+        rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
+    return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
+
+
+def operating_point_table(records: list[Record]) -> list[str]:
+    """Operating points a run: the sensitivity that was asked for on validation, and what came of it on test."""
+    rows = []
+    for record in records:
+        for name, point in record.threshold_sweep["points"].items():
+            test, intervals = point["test"], point["intervals"]
+            rates = ("sensitivity", "specificity", "precision", "flagged")
+            asked = "largest J" if point["constraint"] is None else f">= {point['constraint']:.2f}"
+            achieved = [number(test[rate], intervals.get(rate)) for rate in rates]
+            validation = number(point["val"]["sensitivity"])
+            rows.append([record.link, f"{record.threshold_sweep['target']}: {name}", f"{point['threshold']:.4f}", asked])
+            rows[-1] += [validation, *achieved]
+    header = ["run", "target: operating point", "threshold", "sensitivity intended", "sensitivity, validation"]
+    return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
+
+
+def gradcam_table(records: list[Record]) -> list[str]:
+    """Energy ratio of the maps a run, where the source has lesion masks."""
+    rows = []
+    for record in records:
+        measured, ratio = record.gradcam, record.gradcam["energy_ratio"]
+        mean, median = (number(ratio["mean"], ratio), number(ratio["median"])) if ratio else ("-", "-")
+        rows.append([record.link, f"{measured['method']}, `{measured['layer']}`", f"{measured['images_with_mask']:,}"])
+        rows[-1] += [mean, median]
+    return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
+
+
+def results_block(records: list[Record]) -> str:
+    """What stands between the markers."""
+    if not records:
+        return "No run is recorded yet: `make record NAME=...` records the one in the workspace."
+    ordered = sorted(records, key=lambda record: (record.provenance["synthetic"], record.name))
+    levels = sorted({record.evaluate["bootstrap"]["confidence"] for record in ordered})
+    said = " or ".join(f"{level:.0%}" for level in levels)
+    lines = [
+        f"Test split; in brackets {said} intervals by bootstrap over lesions. Written by `python -m extras.readme_tables` from",
+        "the metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
+        "",
+        *headline_table(ordered),
+        "",
+        "Operating points: thresholds chosen on validation, then audited on test.",
+        "",
+        *operating_point_table(ordered),
+        "",
+        "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance).",
+        "",
+        *gradcam_table(ordered),
+    ]
+    if any(record.provenance["synthetic"] for record in ordered):
+        lines += ["", "Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]
+    return "\n".join(lines)
+
+
+def replace_block(text: str, block: str) -> str:
+    """README's text with `block` between the markers.
+
+    Raises
+    ------
+    PipelineError
+        The markers are not there exactly once, in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise PipelineError(f"{README} must have one line '{BEGIN}' and, below it, one line '{END}': the tables go between them")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
+
+
+def updated_readme(readme: Path = README, results: Path = RESULTS) -> tuple[str, str]:
+    """README's text as it is and as it should be."""
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PipelineError(f"{readme} not found: run from the project's root") from None
+    return text, replace_block(text, results_block([read_record(folder) for folder in list_records(results)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m extras.readme_tables", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if README.md is out of date")
+    arguments = parser.parse_args()
+    text, updated = updated_readme()
+    if text == updated:
+        logger.info("%s is up to date", README)
+    elif arguments.check:
+        raise PipelineError(f"{README} does not say what {RESULTS}/ says: run `python -m extras.readme_tables`")
+    else:
+        with atomic_file(README) as partial:
+            partial.write_text(updated, encoding="utf-8")
+        logger.info("%s written", README)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,180 @@
+"""Record the run in the workspace: `python -m extras.record_results NAME` (`make record NAME=...`).
+
+Reads   params.yaml, dvc.lock; metrics/*.json; data/predictions/{val,test}.csv; data/raw/provenance.json;
+        data/prepared/index.csv; models/classifier/config.json; every plot of dvc.yaml
+Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
+
+It refuses a workspace that is not up to date, so that the record is of this code and these parameters, and prediction tables
+that do not give the metrics. Pictures are recorded of synthetic images only: HAM10000's are not ours to copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from extras.dvc_commands import VEGA_LITE, run_dvc_json
+from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
+from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
+from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.files import atomic_folder, read_json, write_json
+from skinlesion.params import PARAMS_FILE
+from skinlesion.tables import read_table
+from skinlesion.versions import git_commit
+
+LOCK_FILE = Path("dvc.lock")
+
+logger = logging.getLogger(__name__)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain folder name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise PipelineError(
+            f"'{name}' cannot name a record: take lower-case letters, digits, '-', '_' and '.', as in ham10000-200x150-baseline"
+        )
+
+
+def check_up_to_date() -> None:
+    """Refuse a workspace in which `dvc repro` would have something to do."""
+    changed = run_dvc_json("status", "dvc.yaml")
+    if changed:
+        raise PipelineError(
+            f"the workspace is not up to date ({name_some(changed)}): the record would not be of this code and these "
+            "parameters; run `dvc repro`, then record again (`dvc status` says what changed)"
+        )
+
+
+def read_metrics() -> dict[str, dict[str, Any]]:
+    """The metrics of every stage, checked against each other, the classifier and the prediction tables."""
+    metrics = {name: read_json(METRICS / f"{name}.json") for name in METRIC_FILES}
+    fingerprints = {metrics["split"].get("fingerprint"), read_json(CLASSIFIER / "config.json").get("fingerprint")}
+    if len(fingerprints) != 1 or None in fingerprints:
+        raise PipelineError(f"{CLASSIFIER} was not trained on the lists that metrics/split.json describes: run `dvc repro`")
+    check_predictions(metrics["evaluate"], PREDICTIONS)
+    return metrics
+
+
+def read_lock() -> dict[str, str]:
+    """MD5 of every cached output of the pipeline, by path, from dvc.lock."""
+    try:
+        lock = YAML(typ="safe", pure=True).load(LOCK_FILE.read_text(encoding="utf-8"))
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+        return {out["path"]: out["md5"] for out in outs}
+    except FileNotFoundError:
+        raise PipelineError(f"{LOCK_FILE} not found: run `dvc repro` first") from None
+    except (YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise PipelineError(f"{LOCK_FILE} is damaged ({error!r}): run `dvc repro`") from None
+
+
+def render_plots(folder: Path, *, name: str, pictures: bool) -> list[str]:
+    """Write every plot of the workspace to `folder`: Vega plots as SVG, pictures as they are if `pictures`.
+
+    name : stands in the plots for the revision, which DVC calls 'workspace'.
+
+    Returns
+    -------
+    The plots that were left out: pictures, and those without data.
+    """
+    left_out = []
+    folder.mkdir()
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = run_dvc_json("plots", "show", "--out", scratch)
+        if shown.get("errors"):
+            failed = name_some(error.get("name", "?") for error in shown["errors"])
+            raise PipelineError(f"DVC cannot draw {failed}: run `dvc plots show` to see why")
+        for plot, (entry, *_) in ((plot, entries or [{}]) for plot, entries in shown.get("data", {}).items()):
+            stem = plot.removeprefix("plots/")
+            if entry.get("type") == "vega":
+                target = folder / f"{_flat(stem)}.svg"
+                target.write_text(render_vega(entry["content"], name=name), encoding="utf-8")
+            elif entry.get("type") == "image" and pictures:
+                shutil.copyfile(entry["url"], folder / _flat(stem))
+            else:
+                left_out.append(plot)
+    return left_out
+
+
+def render_vega(content: dict[str, Any], *, name: str) -> str:
+    """A filled template as SVG, with `name` for the revision."""
+    rows = [{**row, "rev": name} for row in content["data"]["values"]]
+    return vl_convert.vegalite_to_svg({**content, "data": {**content["data"], "values": rows}}, vl_version=VEGA_LITE)
+
+
+def _flat(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+
+
+def describe_classifier() -> dict[str, Any]:
+    """What identifies the classifier and what it was made of."""
+    config = read_json(CLASSIFIER / "config.json")
+    keys = ("backbone", "size", "fit", "epoch", "weights_sha256", "fingerprint", "git_commit", "versions", "data")
+    missing = [key for key in keys if key not in config]
+    if missing:
+        raise PipelineError(f"{CLASSIFIER / 'config.json'} lacks {', '.join(missing)}: run `train` again")
+    return {"weights": config.get("params", {}).get("weights"), **{key: config[key] for key in keys}}
+
+
+def describe_originals() -> dict[str, int]:
+    """Most frequent size, in pixels, of the images before they were prepared, and how many have it."""
+    sizes = read_table(PREPARED / "index.csv", INDEX_COLUMNS).groupby(["width", "height"]).size()
+    width, height = sizes.idxmax()
+    return {"width": int(width), "height": int(height), "images": int(sizes.max()), "of": int(sizes.sum())}
+
+
+def describe_recorder() -> dict[str, Any]:
+    """The checkout that recorded the run."""
+    commit = git_commit()
+    return {"git_commit": commit and commit.removesuffix("-dirty"), "dirty": commit and commit.endswith("-dirty")}
+
+
+def record(name: str, *, replace: bool = False) -> Path:
+    """Record the run in the workspace as `results/NAME`; the folder's path."""
+    check_name(name)
+    target = RESULTS / name
+    if target.exists() and not replace:
+        raise PipelineError(f"{target} exists: take another name, or --replace it")
+    check_up_to_date()
+    data, metrics = read_provenance(), read_metrics()
+    provenance = {
+        "name": name,
+        "synthetic": data["synthetic"],
+        "data": data,
+        "originals": describe_originals(),
+        "classifier": describe_classifier(),
+        "recorder": describe_recorder(),
+        "outs_md5": read_lock(),
+    }
+    with atomic_folder(target) as folder:
+        shutil.copyfile(PARAMS_FILE, folder / "params.yaml")
+        (folder / "metrics").mkdir()
+        for metric in metrics:
+            shutil.copyfile(METRICS / f"{metric}.json", folder / "metrics" / f"{metric}.json")
+        (folder / "predictions").mkdir()
+        for split in PREDICTED_SPLITS:
+            shutil.copyfile(PREDICTIONS / f"{split}.csv", folder / "predictions" / f"{split}.csv")
+        left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"])
+        write_json(folder / "provenance.json", {**provenance, "plots_left_out": left_out, "files_sha256": file_digests(folder)})
+    logger.info("recorded %s: %d files", target, sum(path.is_file() for path in target.rglob("*")))
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m extras.record_results", description=__doc__.partition("\n")[0])
+    parser.add_argument("name", metavar="NAME", help="folder under results/, as in ham10000-200x150-baseline")
+    parser.add_argument("--replace", action="store_true", help="overwrite a record of that name")
+    arguments = parser.parse_args()
+    record(arguments.name, replace=arguments.replace)
+
+
+if __name__ == "__main__":
+    run_stage(main)

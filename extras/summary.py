@@ -1,0 +1,49 @@
+"""Print where the results of the last run are, and its headline metrics: `python -m extras.summary` (`make run` ends with it)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from skinlesion.artifacts import CLASSIFIER, METRICS, PLOTS, PREDICTIONS
+from skinlesion.errors import run_stage
+from skinlesion.files import read_json
+
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "mel_sensitivity": "melanoma sensitivity",
+}
+
+
+def headline(metrics: dict[str, Any]) -> list[str]:
+    """One line a headline metric of the test split: value, interval, and the majority class beside it."""
+    test = metrics["test"]
+    baseline = test["majority_baseline"]
+    lines = []
+    for name, label in HEADLINE.items():
+        interval = test["intervals"][name]
+        beside = f"   majority class {baseline[name]:.3f}" if name in baseline else ""
+        lines.append(f"  {label:<21} {test[name]:.3f}  [{interval['low']:.3f}, {interval['high']:.3f}]{beside}")
+    return lines
+
+
+def main() -> None:
+    metrics = read_json(METRICS / "evaluate.json")
+    test = metrics["test"]
+    kind = "SYNTHETIC sample, which says nothing about real skin" if metrics["data"]["synthetic"] else metrics["data"]["source"]
+    lines = [
+        f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; 95 % intervals over lesions",
+        *headline(metrics),
+        f"Classifier   {CLASSIFIER}/",
+        f"Predictions  {PREDICTIONS}/{{val,test}}.csv",
+        f"Metrics      {METRICS}/*.json   (make metrics)",
+        f"Plots        {PLOTS}/   (make plots writes one page of them all)",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

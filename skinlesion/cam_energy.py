@@ -1,0 +1,81 @@
+"""Does the network look at the lesion? The share of a map's energy inside the lesion's mask, over the lesion's area share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.artifacts import Fit
+from skinlesion.bootstrap import bootstrap, percentile_intervals
+from skinlesion.diagnoses import CLASSES
+from skinlesion.geometry import covered_box
+
+OUTCOMES = ("correct", "wrong")
+INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95
+
+
+def crop_to_square(values: np.ndarray, *, size: int, fit: Fit) -> np.ndarray:
+    """The part of an array over an original, shape (height, width), that the network's square shows."""
+    height, width = values.shape
+    left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
+    rows = slice(max(0, math.ceil(top - 0.5)), math.floor(bottom - 0.5) + 1)
+    columns = slice(max(0, math.ceil(left - 0.5)), math.floor(right - 0.5) + 1)
+    return values[rows, columns]
+
+
+def energy_ratio(placed: np.ndarray, lesion: np.ndarray) -> float:
+    """Share of a map's energy inside the lesion, over the lesion's share of the area.
+
+    1 is what a uniform map gives, above 1 the map prefers the lesion; at most 1 / area share. Dividing by the area makes
+    small and large lesions comparable, which the plain share (Wang et al., Score-CAM, CVPR workshops 2020, section 4.3)
+    does not.
+
+    Parameters
+    ----------
+    placed : float map >= 0 over those pixels of the original that the network saw, shape (h, w).
+    lesion : bool, the same shape.
+
+    Returns
+    -------
+    NaN where the map is zero everywhere or the lesion has no pixel.
+    """
+    energy, area = placed.sum(), lesion.mean()
+    return float(placed[lesion].sum() / energy / area) if energy > 0 and area > 0 else math.nan
+
+
+def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
+    """What `metrics/gradcam.json` says of the energy ratios.
+
+    Parameters
+    ----------
+    table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong), `energy_ratio` (no NaN).
+
+    Returns
+    -------
+    `energy_ratio`: mean and median over the images, `low` and `high` of the mean's 95 % interval from 1000 bootstrap draws
+    of lesions; `by_class` (truth) and `by_outcome`: number of images and their median. All None if the table is empty.
+    """
+    if table.empty:
+        return {"energy_ratio": None, "by_class": None, "by_outcome": None}
+    ratios = table["energy_ratio"].to_numpy(dtype=np.float64)
+    drawn = bootstrap(
+        lambda weights: {"mean": weights @ ratios / weights.sum(axis=1)},
+        table["lesion_id"],
+        draws=INTERVAL_DRAWS,
+        seed=INTERVAL_SEED,
+    )
+    interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
+    return {
+        "energy_ratio": {"mean": ratios.mean(), "median": np.median(ratios), **interval},
+        "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
+        "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},
+    }
+
+
+def _median_where(table: pd.DataFrame, column: str, value: str) -> dict[str, float | int | None]:
+    """Number of images with that value and the median of their energy ratios, None without images."""
+    ratios = table.loc[table[column] == value, "energy_ratio"]
+    return {"images": len(ratios), "median": float(ratios.median()) if len(ratios) else None}

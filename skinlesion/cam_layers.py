@@ -1,0 +1,179 @@
+"""Which layer of a network a class activation map is taken from, and how its output becomes a grid of feature maps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torchvision import models
+
+from skinlesion.errors import PipelineError
+
+Layout = Literal["channels_first", "channels_last", "tokens"]
+
+# The last feature map of each family, by torchvision's class; a number counts a container's children. Each is what the
+# network pools (Grad-CAM paper, section 3), rectified where the network rectifies it, with these exceptions:
+# - VGG, AlexNet: the last rectified convolution, before its max pooling, as in the paper: four times the cells.
+# - ViT: the input of the last block's attention, the last place where patches still reach the class token.
+# - Swin: the normed tokens that are pooled. The last block's norm2, often used, lies beside the residual path.
+FAMILY_LAYERS: dict[type[nn.Module], str] = {
+    models.AlexNet: "features.-2",
+    models.ConvNeXt: "features",
+    models.DenseNet: "features",
+    models.EfficientNet: "features",
+    models.GoogLeNet: "inception5b",
+    models.Inception3: "Mixed_7c",
+    models.MaxVit: "blocks.-1",
+    models.MNASNet: "layers",
+    models.MobileNetV2: "features",
+    models.MobileNetV3: "features",
+    models.RegNet: "trunk_output",
+    models.ResNet: "layer4",
+    models.ShuffleNetV2: "conv5",
+    models.SqueezeNet: "features",
+    models.SwinTransformer: "norm",
+    models.VGG: "features.-2",
+    models.VisionTransformer: "encoder.layers.-1.ln_1",
+}
+
+# A map of a single cell says nothing about place, and one of two by two next to nothing: on the synthetic sample at 64
+# pixels its energy ratio is 1.00, that of the stage before, at four by four, 1.56. So `auto` wants four where it can.
+MIN_SIDE = 2
+AUTO_SIDE = 4
+
+
+@dataclass(frozen=True)
+class TargetLayer:
+    """A layer that maps can be taken from.
+
+    name : as in `model.named_modules()`.
+    layout : of its output: `channels_first` (N, C, side, side), `channels_last` (N, side, side, C), or `tokens`
+        (N, 1 + side * side, C) with the class token first.
+    side : rows, and columns, of its map.
+    """
+
+    name: str
+    layout: Layout
+    side: int
+
+    def to_feature_maps(self, output: torch.Tensor) -> torch.Tensor:
+        """The layer's output, or a gradient of its shape, as (N, C, side, side)."""
+        if self.layout == "tokens":
+            return output[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+        return output.permute(0, 3, 1, 2) if self.layout == "channels_last" else output
+
+
+def find_layer(model: nn.Module, name: str, *, size: int) -> TargetLayer:
+    """Find the layer to take maps from, by one pass of a blank image.
+
+    Parameters
+    ----------
+    model : a classification network that takes (1, 3, size, size).
+    name : a layer's name in `model.named_modules()`; or `auto`, the last feature map of the network's family. Where the
+        image is so small that this has less than four by four cells, `auto` goes back to the last stage that has them;
+        a network without one (a ViT of few patches) is left at what it has, two by two at least.
+
+    Raises
+    ------
+    PipelineError
+        No such layer (with the nearest names), its output is no map, or `auto` knows no layer for this network.
+    """
+    shapes = _output_shapes(model, size)
+    if name == "auto":
+        return _find_automatically(model, shapes, size)
+    known = dict(model.named_modules())
+    if not name or name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [child for child, _ in model.named_children()]
+        raise PipelineError(
+            f"gradcam.layer: {type(model).__name__} has no layer '{name}'; nearest: {', '.join(near)}; or set it to auto"
+        )
+    if name not in shapes:
+        raise PipelineError(f"gradcam.layer: '{name}' gives no single tensor when the network runs: choose another, or auto")
+    layer = _describe(model, name, shapes[name])
+    if layer is None or layer.side < MIN_SIDE:
+        raise PipelineError(
+            f"gradcam.layer: the output of '{name}' has shape {shapes[name]} for an image of {size} x {size} pixels, which is "
+            "no map of two by two cells or more: choose an earlier layer, or auto"
+        )
+    return layer
+
+
+def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], size: int) -> TargetLayer:
+    """The family's layer, or the last stage before it whose map has `AUTO_SIDE` cells a side, or else `MIN_SIDE`."""
+    path = next((path for family, path in FAMILY_LAYERS.items() if isinstance(model, family)), None)
+    if path is None:
+        raise PipelineError(f"gradcam.layer: auto knows no layer for {type(model).__name__}: name one of its layers")
+    last = _resolve(model, path)
+    names = list(shapes)[: list(shapes).index(last) + 1]
+    stages = [name for name in names if _is_stage(model, name, beside=last)]
+    layers = [_describe(model, name, shapes[name]) for name in [last, *reversed(stages)]]
+    for side in (AUTO_SIDE, MIN_SIDE):
+        for layer in layers:
+            if layer is not None and layer.side >= side:
+                return layer
+    raise PipelineError(
+        f"gradcam.layer: no layer of {type(model).__name__} keeps a map of two by two cells for images of {size} x {size} "
+        "pixels: raise prepare.size"
+    )
+
+
+def _is_stage(model: nn.Module, name: str, *, beside: str) -> bool:
+    """Whether a layer is a sibling of the layer `beside`, or a child of a sequence of layers that is one."""
+    above, level = name.rpartition(".")[0], beside.rpartition(".")[0]
+    return above == level or (above.rpartition(".")[0] == level and isinstance(model.get_submodule(above), nn.Sequential))
+
+
+def _resolve(model: nn.Module, path: str) -> str:
+    """A layer's name from a path of `FAMILY_LAYERS`, its negative numbers replaced by names of children."""
+    names: list[str] = []
+    for part in path.split("."):
+        children = [name for name, _ in model.get_submodule(".".join(names)).named_children()]
+        names.append(children[int(part)] if part.startswith("-") else part)
+    return ".".join(names)
+
+
+def _output_shapes(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each layer's output for one blank image, in the order in which the layers finish their last call."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(_: nn.Module, __: Any, output: Any, *, name: str) -> None:
+        shapes.pop(name, None)
+        if isinstance(output, torch.Tensor):
+            shapes[name] = tuple(output.shape)
+
+    training = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(partial(record, name=name)) for name, module in model.named_modules() if name]
+    try:
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+    return shapes
+
+
+def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> TargetLayer | None:
+    """The layer with its layout, told from the shape, since a map of a square image is square; None if it is no map."""
+    if len(shape) == 4:
+        _, second, third, fourth = shape
+        # Only where channels, rows and columns are as many does the shape not tell: then Swin's come last.
+        if third == fourth and not (second == third and isinstance(model, models.SwinTransformer)):
+            return TargetLayer(name, "channels_first", third)
+        return TargetLayer(name, "channels_last", second) if second == third else None
+    if len(shape) == 3 and isinstance(model, models.VisionTransformer):
+        side = model.image_size // model.patch_size
+        return TargetLayer(name, "tokens", side) if shape[1] == 1 + side * side else None
+    return None
+
+
+def reshape_for(layer: TargetLayer) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What torchcam calls `reshape_transform`; None where the output is a stack of feature maps already."""
+    return None if layer.layout == "channels_first" else layer.to_feature_maps

@@ -1,0 +1,123 @@
+"""Decoding every image once, on all cores, into one array on disk.
+
+Threads, not processes: Pillow releases the interpreter lock while it decodes and resizes, so the cores are busy and no
+pixel is copied between processes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from skinlesion.artifacts import INDEX_COLUMNS, PREPARED, RAW, Fit, image_path
+from skinlesion.errors import PipelineError, name_some
+from skinlesion.files import atomic_folder
+from skinlesion.geometry import fit_image
+from skinlesion.tables import write_table
+
+# An image beyond this is refused before it is decoded: a small file can unfold to gigabytes (a decompression bomb).
+MAX_PIXELS = 25_000_000
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image in its square: uint8 of shape (size, size, 3), RGB; and the original's width and height in pixels."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why an image cannot be used."""
+
+    reason: str
+
+
+def prepare_image(path: Path, *, size: int, fit: Fit) -> Prepared | Broken:
+    """Decode a JPEG of any colour mode and fit it into a square.
+
+    Raises
+    ------
+    OSError
+        The system could not read the file (permissions, hardware); a damaged content is `Broken` instead.
+    """
+    try:
+        # JPEG only: a file that lies about its type must not choose the decoder.
+        with Image.open(path, formats=["JPEG"]) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                return Broken(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels")
+            # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
+            return Prepared(np.asarray(fit_image(image.convert("RGB"), size=size, fit=fit)), width, height)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return Broken(_first_line(error))
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return Broken(_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    """What Pillow says of a file, without the file's path, which the message names itself."""
+    return "not a JPEG file" if "cannot identify" in str(error) else str(error).partition("\n")[0]
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
+    """Apply a function in `workers` threads and yield the results in the order of the items.
+
+    At most 4 results a thread wait at any time, however many items there are.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def write_prepared(image_ids: list[str], *, size: int, fit: Fit, workers: int, raw: Path = RAW, folder: Path = PREPARED) -> None:
+    """Prepare images and write `images.npy` (uint8, N x size x size x 3) and `index.csv` (`INDEX_COLUMNS`), both in order.
+
+    The bytes do not depend on `workers`; the memory used does not depend on the number of images.
+
+    Raises
+    ------
+    PipelineError
+        Some images are broken; nothing is written, and the old content of `folder` stays.
+    """
+    sizes: list[tuple[int, int]] = []
+    broken: list[str] = []
+    results = map_in_order(lambda image: prepare_image(image_path(image, raw), size=size, fit=fit), image_ids, workers=workers)
+    with atomic_folder(folder) as partial:
+        # Written in sequence rather than through a memory map, where a full disk is a SIGBUS and not an OSError.
+        with (partial / "images.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(image_ids), size, size, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            # disable=None: no bar where nobody watches
+            progress = tqdm(results, total=len(image_ids), desc="prepare", unit=" images", disable=None)
+            for image_id, result in zip(image_ids, progress, strict=True):
+                if isinstance(result, Broken):
+                    broken.append(f"{image_id} ({result.reason})")
+                elif not broken:
+                    file.write(result.pixels)
+                    sizes.append((result.width, result.height))
+        if broken:
+            raise PipelineError(f"{len(broken)} broken image(s) in {raw / 'images'}: {name_some(broken)}: run `download` again")
+        index = pd.DataFrame(sizes, columns=["width", "height"]).assign(image_id=image_ids, fit=fit)
+        write_table(index, partial / "index.csv", INDEX_COLUMNS)

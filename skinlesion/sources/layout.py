@@ -1,0 +1,208 @@
+"""Find images, masks and metadata in whatever layout they come, and bring them to that of `data/raw`.
+
+Known are Kaggle's and Dataverse's folders, unpacked or as zip archives, and everything in one flat folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.errors import PipelineError, name_some
+from skinlesion.files import file_digest
+from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
+from skinlesion.sources.images import MASK_SUFFIX
+
+logger = logging.getLogger(__name__)
+
+METADATA_NAMES = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab", "metadata.csv")
+# The test set of the ISIC 2018 challenge lies beside HAM10000 on Dataverse and is no part of it.
+OTHER_DATA_SET = "ISIC2018_Task3_"
+
+_IMAGE_OR_MASK = re.compile(rf"(ISIC_[0-9]{{7}})(?:\.(?i:jpe?g)|({MASK_SUFFIX})\.(?i:png))")
+_PICTURE = re.compile(r".+\.(?i:jpe?g|png|bmp|tiff?|webp)")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a source holds: where it stands, the metadata (name and bytes), the loose images and masks, the zip archives."""
+
+    root: Path
+    metadata_name: str
+    metadata: bytes
+    loose: list[Path]
+    archives: list[Path]
+
+    def name_of(self, path: Path) -> str:
+        """A path below the root as it may be written down: relative, with forward slashes."""
+        return path.relative_to(self.root).as_posix()
+
+
+def find_inputs(place: Path) -> Inputs:
+    """Look through a folder (with all its folders and zip archives), or into one zip archive.
+
+    Raises
+    ------
+    PipelineError
+        It does not exist, or holds no image, no metadata, several different metadata files, or a lesion image as PNG.
+    """
+    if not place.exists():
+        raise PipelineError(
+            f"{place} not found: set download.path to a folder or zip archive; a relative path starts at the project's root"
+        )
+    root = place if place.is_dir() else place.parent
+    paths = list(_walk(place)) if place.is_dir() else [place]
+    archives = [path for path in paths if path.suffix.lower() == ".zip"]
+    inside = {archive: member_names(archive) for archive in archives}
+    loose = [path for path in paths if _IMAGE_OR_MASK.fullmatch(path.name)]
+    names = [path.name for path in paths] + [name for members in inside.values() for name in members]
+    _check_pictures(names, place)
+
+    tables = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.name in METADATA_NAMES}
+    for archive, members in inside.items():
+        if any(name in METADATA_NAMES for name in members):
+            found = read_members(archive, lambda name: name in METADATA_NAMES)
+            tables |= {f"{archive.relative_to(root).as_posix()}: {name}": content for name, content in found}
+    if not tables:
+        raise PipelineError(
+            f"{place} holds no metadata; it must be named {' or '.join(METADATA_NAMES)}, loose or in a zip archive"
+        )
+    if len(set(tables.values())) > 1:
+        raise PipelineError(f"{place} holds different metadata files: {name_some(tables)}. Leave only the one that is meant")
+    name, content = next(iter(tables.items()))
+    return Inputs(root, name, content, loose, archives)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, in a fixed order, but those of the other data set."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for current, folders, files in os.walk(folder, onerror=refuse):
+        aside = [name for name in (*folders, *files) if name.startswith(OTHER_DATA_SET)]
+        if aside:
+            logger.warning("left aside, no part of HAM10000: %s", name_some(sorted(aside)))
+        folders[:] = sorted(set(folders) - set(aside))
+        yield from (Path(current) / name for name in sorted(set(files) - set(aside)))
+
+
+def _check_pictures(names: list[str], place: Path) -> None:
+    """Refuse a place without images or with images as PNG; say which pictures are left aside for their names."""
+    png = [name for name in names if re.fullmatch(r"ISIC_[0-9]{7}\.(?i:png)", name)]
+    if png:
+        raise PipelineError(
+            f"{place}: {len(png):,} lesion image(s) are PNG, as {name_some(png, 3)}; they must be JPEG as HAM10000's are (only "
+            f"the masks, ISIC_0000000{MASK_SUFFIX}.png, are PNG): convert them first"
+        )
+    pictures = [name for name in names if _PICTURE.fullmatch(name)]
+    usable = [match for name in pictures if (match := _IMAGE_OR_MASK.fullmatch(name))]
+    if all(match[2] for match in usable):
+        raise PipelineError(
+            f"{place} holds no images named ISIC_ and seven digits, .jpg or .jpeg, loose or in a zip archive (archives inside "
+            "archives are not opened)"
+        )
+    if aside := sorted(name for name in pictures if not _IMAGE_OR_MASK.fullmatch(name)):
+        logger.warning("left aside for their names, which are not ISIC_ and seven digits: %s", name_some(aside))
+
+
+def write_metadata(inputs: Inputs, raw: Path) -> pd.DataFrame:
+    """Write `metadata.csv`: HAM10000's columns first, further ones after them, values and rows as in the source.
+
+    Returns
+    -------
+    The table as every later stage reads it (see `artifacts.read_metadata`).
+
+    Raises
+    ------
+    PipelineError
+        It is no table, lacks a column, or has a value that `tables.read_table` refuses.
+    """
+    header = inputs.metadata.split(b"\n", 1)[0]
+    separator = "\t" if b"\t" in header and b"," not in header else ","  # Dataverse's re-export is separated by tabs
+    try:
+        frame = pd.read_csv(io.BytesIO(inputs.metadata), sep=separator, dtype="str", keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{inputs.metadata_name} is not a readable table ({error})") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise PipelineError(f"{inputs.metadata_name}: the rows have more values than there are column names")
+    known = [name for name in METADATA_COLUMNS if name in frame.columns]
+    further = [name for name in frame.columns if name not in METADATA_COLUMNS]
+    path = raw / "metadata.csv"
+    frame[[*known, *further]].to_csv(path, index=False, lineterminator="\n")
+    try:
+        return read_metadata(raw)
+    except PipelineError as error:
+        raise PipelineError(str(error).replace(str(path), inputs.metadata_name)) from None
+
+
+def bring_files(inputs: Inputs, raw: Path) -> list[dict[str, Any]]:
+    """Copy every image and mask to its place in `raw`; the same file twice (the Kaggle mirror's folders) is taken once.
+
+    Returns
+    -------
+    What the files came from, for the provenance: name, bytes and MD5 of the metadata and of each archive; of each folder
+    with loose images the count, the bytes, and the MD5 of its files' sorted MD5s joined by line feeds.
+
+    Raises
+    ------
+    PipelineError
+        Two different files for one image or mask, a file over `archives.MAX_FILE_BYTES`, or a broken archive.
+    """
+    (raw / "images").mkdir()
+    taken: dict[Path, tuple[str, str]] = {}
+    digest = hashlib.md5(inputs.metadata, usedforsecurity=False).hexdigest()
+    files: list[dict[str, Any]] = [{"name": inputs.metadata_name, "bytes": len(inputs.metadata), "md5": digest}]
+    folders: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for path in tqdm(inputs.loose, desc="copying", disable=None):
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PipelineError(f"{path} has more than {MAX_FILE_BYTES:,} bytes, which no image of HAM10000 has")
+        content = path.read_bytes()
+        digest = _place(path.name, content, raw, origin=inputs.name_of(path), taken=taken)
+        folders[f"{inputs.name_of(path.parent)}/"].append((digest, len(content)))
+    files += [folder_entry(name, members) for name, members in folders.items()]
+    for archive in inputs.archives:
+        members = read_members(archive, lambda name: _IMAGE_OR_MASK.fullmatch(name) is not None)
+        before = len(taken)
+        for name, content in tqdm(members, desc=f"unpacking {archive.name}", disable=None):
+            _place(name, content, raw, origin=f"{inputs.name_of(archive)}: {name}", taken=taken)
+        if len(taken) > before:
+            digest = file_digest(archive, "md5")
+            files.append({"name": inputs.name_of(archive), "bytes": archive.stat().st_size, "md5": digest})
+    return files
+
+
+def _place(name: str, content: bytes, raw: Path, *, origin: str, taken: dict[Path, tuple[str, str]]) -> str:
+    """Write an image or mask under our own name, unless the same bytes are there already; returns their MD5."""
+    match = _IMAGE_OR_MASK.fullmatch(name)
+    assert match is not None, name  # only such names are asked for
+    target = mask_path(match[1], raw) if match[2] else image_path(match[1], raw)
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    earlier, place = taken.setdefault(target, (digest, origin))
+    if earlier != digest:
+        raise PipelineError(
+            f"{target.stem} is there twice with different content: {place} and {origin}. Leave only the right one"
+        )
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+    return digest
+
+
+def folder_entry(name: str, files: list[tuple[str, int]]) -> dict[str, Any]:
+    """The provenance of a folder from its files' MD5s and bytes."""
+    joined = "\n".join(sorted(digest for digest, _ in files)).encode()
+    digest = hashlib.md5(joined, usedforsecurity=False).hexdigest()
+    return {"name": name, "count": len(files), "bytes": sum(size for _, size in files), "md5_of_sorted_md5s": digest}

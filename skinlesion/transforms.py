@@ -1,0 +1,27 @@
+"""Augmentation of training images as a torchvision v2 preset; evaluation sees the prepared square as it is."""
+
+from __future__ import annotations
+
+from torchvision.transforms import InterpolationMode, v2
+
+from skinlesion.params import AugmentationParams
+
+
+def train_transform(augmentation: AugmentationParams, *, size: int) -> v2.Transform:
+    """Random crop, flips, rotation and colour jitter of one uint8 image (3, size, size); same shape and type out.
+
+    Draws from torch's default CPU generator. What is switched off (`min_scale` 1, `rotation` 0, ...) costs nothing.
+    """
+    steps: list[v2.Transform] = []
+    if augmentation.min_scale < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(augmentation.min_scale, 1.0), antialias=True))
+    if augmentation.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augmentation.vertical_flip:
+        steps.append(v2.RandomVerticalFlip())
+    if augmentation.rotation > 0:
+        steps.append(v2.RandomRotation(augmentation.rotation, interpolation=InterpolationMode.BILINEAR))
+    if augmentation.color_jitter > 0:
+        jitter = augmentation.color_jitter
+        steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
+    return v2.Compose([*steps, v2.Identity()])

@@ -1,0 +1,101 @@
+"""Stage `download`: bring the images from the source that `params.yaml` names, and prove that they are whole.
+
+Reads   the section `download`; by source: nothing (`sample`), Kaggle (`kaggle`), Harvard Dataverse (`dataverse`), a folder
+        or zip archives (`local`). What is downloaded rests in `.resume/download/` until the stage succeeds.
+Writes  data/raw/images/*.jpg          RGB JPEG, the bytes of the source
+        data/raw/metadata.csv          a row an image, HAM10000's columns first
+        data/raw/segmentations/*.png   lesion masks, where the source has them
+        data/raw/provenance.json       source, origin, files with bytes and MD5, licence, citation, counts
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skinlesion.artifacts import RAW, read_metadata
+from skinlesion.errors import run_stage
+from skinlesion.files import atomic_folder, file_digest, resolve_from_root, scratch_folder, write_json
+from skinlesion.params import DownloadParams, SampleParams, load_params
+from skinlesion.sources import dataverse, ham10000, kaggle_mirror
+from skinlesion.sources.images import check_files
+from skinlesion.sources.layout import bring_files, find_inputs, folder_entry, write_metadata
+from skinlesion.synthetic.sample import draw_sample
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Fill `data/raw`, all of it or nothing."""
+    params = load_params(check_backbone=True).download
+    with atomic_folder(RAW) as raw:
+        provenance = draw(params.sample, raw) if params.source == "sample" else collect(params, raw)
+        metadata = read_metadata(raw)
+        masks = check_files(raw, metadata["image_id"])
+        provenance["counts"] = count(metadata, masks)
+        write_json(raw / "provenance.json", {"source": params.source, **provenance})
+    shutil.rmtree(scratch_folder(f"download/{params.source}"), ignore_errors=True)
+    logger.info(
+        "%s: %d images of %d lesions, %d masks (%s)",
+        RAW, len(metadata), metadata["lesion_id"].nunique(), masks, provenance["licence"],
+    )  # fmt: skip
+
+
+def draw(sample: SampleParams, raw: Path) -> dict[str, Any]:
+    """Draw the synthetic sample into `raw`; returns its provenance."""
+    settings = sample.model_dump()
+    draw_sample(raw, **settings)
+    table = raw / "metadata.csv"
+    files = [{"name": table.name, "bytes": table.stat().st_size, "md5": file_digest(table, "md5")}]
+    for name in ("images", "segmentations"):
+        drawn = [(file_digest(path, "md5"), path.stat().st_size) for path in (raw / name).iterdir()]
+        files.append(folder_entry(f"{name}/", drawn))
+    return {
+        "synthetic": True,
+        "origin": f"skinlesion.synthetic.sample.draw_sample({', '.join(f'{key}={value}' for key, value in settings.items())})",
+        "files": files,
+        "licence": "CC0-1.0",
+        "citation": "Synthetic images, drawn by this project: no patient, no lesion, no medical meaning.",
+    }
+
+
+def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
+    """Bring the images of a source into `raw`; returns their provenance. Metadata and counts are checked before images."""
+    if params.source == "kaggle":
+        place = scratch_folder("download/kaggle")
+        kaggle_mirror.download(place)
+        origin, licence = f"https://www.kaggle.com/datasets/{kaggle_mirror.SLUG}", ham10000.KAGGLE_LICENCE
+    elif params.source == "dataverse":
+        place = scratch_folder("download/dataverse")
+        dataverse.download(place)
+        origin, licence = dataverse.ORIGIN, ham10000.LICENCE
+    else:
+        place = resolve_from_root(str(params.path))
+        origin, licence = str(params.path), ham10000.COPY_LICENCE
+    inputs = find_inputs(place)
+    metadata = write_metadata(inputs, raw)
+    if params.expect == "ham10000":
+        ham10000.check_counts(metadata)
+    if ham10000.differences(metadata):
+        licence = f"unknown, since these are not HAM10000's counts; HAM10000's is {licence}"
+    return {
+        "synthetic": False,
+        "origin": origin,
+        "files": bring_files(inputs, raw),
+        "licence": licence,
+        "citation": ham10000.CITATION,
+    }
+
+
+def count(metadata: pd.DataFrame, masks: int) -> dict[str, Any]:
+    """How many images, lesions, masks, and images a diagnosis and a way of diagnosis."""
+    by_kind = {name: metadata[name].value_counts().sort_index().to_dict() for name in ("dx", "dx_type")}
+    return {"images": len(metadata), "lesions": metadata["lesion_id"].nunique(), "masks": masks, **by_kind}
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,148 @@
+"""Measure the classifier on validation and test; the only stage that runs it over them.
+
+Reads   params `evaluate`; models/classifier; data/prepared; data/splits/{train,val,test}.csv (of train the diagnoses alone,
+        for the baseline); data/raw/provenance.json (source, synthetic)
+Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evaluate.json; plots/evaluate/ (of test, as CSV)
+
+The temperature is fitted on validation. Every metric but the `_before` ones is of calibrated probabilities and can be
+computed again from the prediction tables. What a metric is where it is undefined: skinlesion/metrics.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion import artifacts, calibration
+from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.classifier import ClassifierConfig, load_classifier
+from skinlesion.devices import choose_device
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import atomic_folder, write_json
+from skinlesion.inference import predict_logits
+from skinlesion.metrics import HEADLINE, ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.params import EvaluateParams, load_params
+from skinlesion.splitting import fingerprint
+from skinlesion.tables import write_table
+
+CURVE_POINTS = 200
+LOGIT_DECIMALS = 6  # about what float32 knows of a logit; keeps the tables readable
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params().evaluate
+    provenance = artifacts.read_provenance()
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    model, config = load_classifier()
+    check_same_split(splits, config)
+    prepared, device = artifacts.read_prepared(), choose_device(params.device)
+    logits = {}
+    for name in ("val", "test"):
+        ids = splits[name]["image_id"]
+        values = predict_logits(model, config, prepared, ids, device=device, batch_size=params.batch_size)
+        logits[name] = np.round(values.astype(np.float64), LOGIT_DECIMALS)
+
+    temperature = calibration.fit_temperature(labels_of(splits["val"]), logits["val"])
+    if temperature in calibration.TEMPERATURE_RANGE:
+        logger.warning("temperature %.2f is an end of the searched range: calibrated probabilities are not reliable", temperature)
+    tables = {name: prediction_table(splits[name], values, temperature) for name, values in logits.items()}
+    prior = class_shares(splits["train"])
+    metrics = {name: measure_split(table, temperature, prior, params) for name, table in tables.items()}
+
+    artifacts.write_predictions(tables)
+    artifacts.write_calibration(temperature)
+    with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
+        for name, frame in plot_tables(tables["test"], metrics["test"], temperature, params.calibration_bins).items():
+            write_table(frame, folder / f"{name}.csv", frame.columns)
+    described = {
+        "data": {"source": provenance["source"], "synthetic": provenance["synthetic"]},
+        "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
+    }
+    write_json(artifacts.METRICS / "evaluate.json", described | metrics)
+    for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
+        low, high = metrics["test"]["intervals"][name].values()
+        logger.info("test %s %.3f (%.3f to %.3f)", name, metrics["test"][name], low, high)
+
+
+def check_same_split(splits: dict[str, pd.DataFrame], config: ClassifierConfig) -> None:
+    """Refuse a classifier that was trained on other lists: it may have seen the test images."""
+    if fingerprint(splits) != config.fingerprint:
+        raise PipelineError(
+            f"{artifacts.CLASSIFIER} was trained on other lists than those in {artifacts.SPLITS}, so it may have seen the "
+            "images that it would be measured on: run `train` again, or `dvc repro`"
+        )
+
+
+def labels_of(frame: pd.DataFrame) -> np.ndarray:
+    """Indices into `CLASSES`, int64 (images,)."""
+    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+
+
+def class_shares(frame: pd.DataFrame) -> np.ndarray:
+    """Share of each class in a list, float64 (classes,)."""
+    return np.bincount(labels_of(frame), minlength=len(CLASSES)) / len(frame)
+
+
+def arrays_of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels (images,), logits and calibrated probabilities, float64 (images, classes), of a prediction table."""
+    logits, probabilities = table[list(artifacts.LOGIT_COLUMNS)], table[list(artifacts.PROBABILITY_COLUMNS)]
+    return labels_of(table), logits.to_numpy(), probabilities.to_numpy()
+
+
+def prediction_table(split: pd.DataFrame, logits: np.ndarray, temperature: float) -> pd.DataFrame:
+    """The split's rows with logits and calibrated probabilities."""
+    numbers = np.hstack([logits, calibration.softmax(logits, temperature)])
+    columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
+    return pd.concat([split[list(artifacts.DESCRIPTIVE_COLUMNS)], pd.DataFrame(numbers, split.index, columns)], axis=1)
+
+
+def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
+    """Everything that metrics/evaluate.json says of a split."""
+    labels, logits, probabilities = arrays_of(table)
+    measured = ClassificationMetrics(labels, probabilities)
+    point = point_estimate(measured.headline, len(table))
+    drawn = bootstrap(measured.headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
+    return {
+        "images": len(table),
+        "lesions": int(table["lesion_id"].nunique()),
+        **{name: point[name] for name in HEADLINE},
+        **calibration.calibration_scores(labels, logits, temperature=temperature, bins=params.calibration_bins),
+        "per_class": measured.summary_per_class(),
+        "intervals": percentile_intervals(drawn, params.confidence),
+        "majority_baseline": majority_baseline(labels, prior),
+    }
+
+
+def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
+    """Headline metrics of giving every image the class shares of the training list, and so its most frequent class."""
+    measured = ClassificationMetrics(labels, np.tile(prior, (len(labels), 1)))
+    point = point_estimate(measured.headline, len(labels))
+    return {"class": CLASSES[int(prior.argmax())], **{name: point[name] for name in HEADLINE}}
+
+
+def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], temperature: float, bins: int) -> dict[str, pd.DataFrame]:
+    """The tables that the plots of a split are drawn from, by file name."""
+    labels, logits, probabilities = arrays_of(table)
+    confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
+    per_class = [
+        {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}
+        for dx, values in metrics["per_class"].items()
+    ]
+    return {
+        "confusion": confusion_table(confusion),
+        "roc": roc_table(labels, probabilities, most=CURVE_POINTS),
+        "precision_recall": precision_recall_table(labels, probabilities, most=CURVE_POINTS),
+        "reliability": calibration.reliability_before_after(labels, logits, temperature=temperature, bins=bins),
+        "confidence": calibration.confidence_table(labels, probabilities),
+        "per_class": pd.DataFrame(per_class),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main)

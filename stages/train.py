@@ -1,0 +1,143 @@
+"""Fine-tune a torchvision network on the training list and keep the epoch that is best on validation.
+
+Reads   params `train`; data/prepared; data/splits/{train,val}.csv; data/raw/provenance.json
+Writes  models/classifier/{weights.safetensors,config.json}; metrics/train.json; plots/train/ (curves)
+
+Killed and started again, it goes on from the last finished epoch (skinlesion/checkpoint.py) and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torchvision.transforms import v2
+
+from skinlesion import artifacts, backbones, checkpoint, classifier, engine, loading, metric_loggers, training, transforms
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import run_stage
+from skinlesion.files import write_json
+from skinlesion.params import TrainParams, load_params
+from skinlesion.splitting import fingerprint
+from skinlesion.versions import git_commit, library_versions
+
+logger = logging.getLogger(__name__)
+
+# Their source decides the result, so a checkpoint of other code is not resumed from.
+TRAINING_CODE = (artifacts, backbones, engine, loading, training, transforms)
+
+
+def main() -> None:
+    params = load_params(check_backbone=True).train
+    prepared = artifacts.read_prepared()
+    provenance = artifacts.read_provenance()
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    fabric = engine.make_fabric(device=params.device, precision=params.precision, seed=params.seed)
+    model = backbones.build_backbone(params.backbone, num_classes=len(CLASSES), size=prepared.size)
+    weights_sha256 = backbones.load_pretrained(model, params.weights, backbone=params.backbone)
+    config = classifier.ClassifierConfig(
+        backbone=params.backbone,
+        classes=CLASSES,
+        size=prepared.size,
+        fit=prepared.fit,
+        mean=backbones.IMAGENET_MEAN,
+        std=backbones.IMAGENET_STD,
+        params=params.model_dump(),
+        epoch=0,
+        weights_sha256=weights_sha256,
+        fingerprint=fingerprint(splits),
+        data={"source": provenance["source"], "synthetic": provenance["synthetic"]},
+        git_commit=git_commit(),
+        versions=library_versions(),
+    )
+    logger.info("training %s on %s in %s", params.backbone, fabric.device, fabric.strategy.precision.precision)
+
+    resume = checkpoint.Checkpoint(resume_key(config))
+    setup = build_training(fabric, model, prepared, splits, params=params)
+    loggers = metric_loggers.open_loggers(params.loggers, artifacts.PLOTS / "train")
+
+    def log_epoch(metrics: dict[str, float]) -> None:
+        for metric_logger in loggers:
+            metric_logger.log_epoch(metrics)
+
+    fitted = training.fit(setup, params, checkpoint=resume, on_epoch=log_epoch)
+    for metric_logger in loggers:
+        metric_logger.close()
+    classifier.save_classifier(fitted.best_state, replace(config, epoch=fitted.best_epoch))
+    write_json(artifacts.METRICS / "train.json", summary(fitted, params, model))
+    resume.delete()
+    logger.info("best epoch %d of %d by %s", fitted.best_epoch, len(fitted.history), params.select_by)
+
+
+def build_training(
+    fabric: Fabric,
+    model: nn.Module,
+    prepared: artifacts.PreparedImages,
+    splits: dict[str, pd.DataFrame],
+    *,
+    params: TrainParams,
+) -> training.Training:
+    """Set up data (`train` and `val` of `splits`), loss, optimizer and schedule around the network."""
+    code = {dx: index for index, dx in enumerate(CLASSES)}
+    rows = {name: prepared.rows_of(splits[name]["image_id"]) for name in ("train", "val")}
+    labels = {name: splits[name]["dx"].map(code).to_numpy(dtype=np.int64) for name in ("train", "val")}
+
+    augment = transforms.train_transform(params.augmentation, size=prepared.size)
+    train_images = loading.AugmentedImages(prepared.images, rows["train"], labels["train"], transform=augment)
+    validation_images = loading.AugmentedImages(prepared.images, rows["val"], labels["val"], transform=v2.Identity())
+    sampler = loading.SeededShuffle(len(train_images), seed=params.seed)
+    on_cuda = fabric.device.type == "cuda"
+    batches = loading.train_loader(train_images, sampler, batch_size=params.batch_size, pin_memory=on_cuda)
+    validation_batches = loading.validation_loader(validation_images, batch_size=params.batch_size)
+
+    weight = training.class_weights(labels["train"], scheme=params.class_weights)
+    criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=params.label_smoothing).to(fabric.device)
+    optimizer = training.make_optimizer(model, lr=params.lr, weight_decay=params.weight_decay)
+    warmup_steps, total_steps = round(params.warmup_epochs * len(batches)), params.epochs * len(batches)
+    factor = partial(training.warmup_cosine, warmup_steps=warmup_steps, total_steps=total_steps)
+    schedule = LambdaLR(optimizer, factor)
+    fabric_model, fabric_optimizer = fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
+    train_batches, val_batches = fabric.setup_dataloaders(batches, validation_batches, use_distributed_sampler=False)
+    standardize = partial(classifier.standardize, mean=backbones.IMAGENET_MEAN, std=backbones.IMAGENET_STD)
+    return training.Training(
+        fabric=fabric,
+        model=fabric_model,
+        optimizer=fabric_optimizer,
+        schedule=schedule,
+        criterion=criterion,
+        normalize=lambda images: standardize(images.permute(0, 2, 3, 1)),
+        sampler=sampler,
+        train_batches=train_batches,
+        validation_batches=val_batches,
+    )
+
+
+def resume_key(config: classifier.ClassifierConfig) -> str:
+    """The key of this training's checkpoint: all of its config and code, but for the commit, which may move on."""
+    facts = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
+    return checkpoint.resume_key(facts, TRAINING_CODE)
+
+
+def summary(fitted: training.Fitted, params: TrainParams, model: nn.Module) -> dict[str, Any]:
+    """What `dvc metrics show` tells of a training: the best epoch and its validation metrics."""
+    best = fitted.history[fitted.best_epoch - 1]
+    return {
+        "backbone": params.backbone,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "train_loss": best["train/loss"],
+        "val": {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")},
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main)

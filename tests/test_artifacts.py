@@ -1,0 +1,206 @@
+"""The contract between stages: what comes back is what was written, and what is damaged is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion import artifacts
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError
+
+MakeRaw = Callable[[pd.DataFrame], Path]
+
+
+def refused(fragment: str) -> pytest.RaisesExc[PipelineError]:
+    """Expect a PipelineError whose message contains the fragment literally."""
+    return pytest.RaisesExc(PipelineError, check=lambda error: fragment in str(error))
+
+
+def prepared(folder: Path, *, images: np.ndarray | None = None, ids: tuple[str, ...] = ("b", "a", "c")) -> Path:
+    """Write a prepared folder by hand."""
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3) if images is None else images)
+    rows = pd.DataFrame({"image_id": ids, "width": 200, "height": 150, "fit": "crop"})
+    rows.to_csv(folder / "index.csv", index=False)
+    return folder
+
+
+def predictions(rows: int = 3) -> pd.DataFrame:
+    """A prediction table of melanomas with one certain class."""
+    frame = pd.DataFrame({"image_id": [f"i{n}" for n in range(rows)], "lesion_id": "l", "dx": "mel", "age": np.nan})
+    frame = frame.assign(sex="male", localization="", dx_type="histo")
+    return frame.assign(**{f"logit_{dx}": 0.5 for dx in CLASSES}, **{f"probability_{dx}": float(dx == "nv") for dx in CLASSES})
+
+
+def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    frame = artifacts.read_metadata(raw_folder)
+    assert list(frame["image_id"]) == list(metadata["image_id"])
+    assert frame["age"].dtype == np.float64
+    assert frame["age"].isna().sum() == metadata["age"].isna().sum() > 0
+    assert set(frame["sex"]) == {"male", "female", "unknown"}
+    assert (frame["sex"] == "unknown").sum() == (metadata["sex"] == "").sum()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fragment"),
+    [
+        ("image_id", "", "1 row(s) have no image_id"),
+        ("image_id", "ISIC_0000001", "duplicate image_id ISIC_0000001"),
+        ("dx", "melanoma", "unknown diagnosis 'melanoma' (ISIC_0000000); known are akiec, bcc"),
+        ("dx", "", "unknown diagnosis '' (ISIC_0000000)"),
+        ("age", "old", "age must be a number of years or empty, not 'old' (ISIC_0000000)"),
+        ("age", "inf", "age must be a number of years or empty, not 'inf' (ISIC_0000000)"),
+        ("lesion_id", "", "no lesion_id for ISIC_0000000"),
+    ],
+)
+def test_a_broken_row_of_the_metadata(make_raw: MakeRaw, metadata: pd.DataFrame, column: str, value: str, fragment: str) -> None:
+    raw = make_raw(metadata)
+    frame = metadata.astype(object).sort_values("image_id")
+    frame.iloc[0, frame.columns.get_loc(column)] = value
+    frame.to_csv(raw / "metadata.csv", index=False)
+    with refused(fragment):
+        artifacts.read_metadata(raw)
+
+
+def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    path = raw_folder / "metadata.csv"
+    metadata.drop(columns=["dx", "sex"]).to_csv(path, index=False)
+    with refused("lacks the column(s) dx, sex; it has lesion_id, image_id, dx_type"):
+        artifacts.read_metadata(raw_folder)
+    for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00a"):
+        path.write_bytes(content)
+        with refused("is not a readable CSV file"):
+            artifacts.read_metadata(raw_folder)
+    path.unlink()
+    with refused("metadata.csv not found: run the stage that writes it first"):
+        artifacts.read_metadata(raw_folder)
+
+
+def test_list_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    (raw_folder / "images" / ".DS_Store").touch()
+    assert artifacts.list_images(raw_folder) == sorted(metadata["image_id"])
+    (raw_folder / "images" / "notes.txt").touch()
+    with refused("holds what is no .jpg image: notes.txt"):
+        artifacts.list_images(raw_folder)
+
+
+def test_no_images(workspace: Path) -> None:
+    with refused("images not found: run `download` first"):
+        artifacts.list_images()
+    Path("data/raw/images").mkdir(parents=True)
+    with refused("holds no image: run `download` again"):
+        artifacts.list_images()
+
+
+@pytest.mark.parametrize("key", ["source", "synthetic", "licence", "counts"])
+def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> None:
+    path = raw_folder / "provenance.json"
+    content = json.loads(path.read_text())
+    assert artifacts.read_provenance(raw_folder) == content
+    del content[key]
+    path.write_text(json.dumps(content))
+    with refused(f"lacks '{key}': run `download` again"):
+        artifacts.read_provenance(raw_folder)
+
+
+def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
+    splits = {"train": metadata[:100], "val": metadata[100:130], "test": metadata[130:]}
+    artifacts.write_splits(splits)
+    for name, frame in splits.items():
+        expected = frame.reset_index(drop=True).replace({"sex": {"": "unknown"}})[list(artifacts.METADATA_COLUMNS)]
+        pd.testing.assert_frame_equal(artifacts.read_split(name), expected, check_dtype=False)
+    artifacts.write_splits({**splits, "val": metadata[:0]})
+    with refused("val.csv lists no image: run `split` again"):
+        artifacts.read_split("val")
+
+
+def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
+    images = artifacts.read_prepared(prepared(workspace / "prepared"))
+    assert isinstance(images.images, np.memmap)
+    assert not images.images.flags.writeable
+    assert (images.size, images.fit) == (4, "crop")
+    rows = images.rows_of(["c", "b", "c"])
+    assert rows.tolist() == [2, 0, 2]
+    assert rows.dtype == np.int64
+    with refused("image x, y is listed in a split and was not prepared: run `prepare` again"):
+        images.rows_of(["a", "x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("images", "fragment"),
+    [
+        (np.zeros((3, 4, 4, 3), np.float32), "must be uint8 of shape (N, size, size, 3), not float32 (3, 4, 4, 3)"),
+        (np.zeros((3, 4, 5, 3), np.uint8), "must be uint8 of shape (N, size, size, 3), not uint8 (3, 4, 5, 3)"),
+        (np.zeros((3, 4, 4), np.uint8), "must be uint8 of shape"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "2 images and 3 rows in the index"),
+    ],
+)
+def test_prepared_images_of_the_wrong_shape(workspace: Path, images: np.ndarray, fragment: str) -> None:
+    with refused(fragment):
+        artifacts.read_prepared(prepared(workspace / "prepared", images=images))
+
+
+def test_damaged_prepared_images(workspace: Path) -> None:
+    folder = prepared(workspace / "prepared")
+    content = (folder / "images.npy").read_bytes()
+    for damaged in (content[:-1], b"not an array", b""):
+        (folder / "images.npy").write_bytes(damaged)
+        with refused("images.npy is damaged"):
+            artifacts.read_prepared(folder)
+    (folder / "images.npy").unlink()
+    with refused("images.npy not found: run `prepare` first"):
+        artifacts.read_prepared(folder)
+
+
+def test_prepared_index_with_several_fits(workspace: Path) -> None:
+    folder = prepared(workspace / "prepared")
+    index = (folder / "index.csv").read_text()
+    (folder / "index.csv").write_text(index.replace("crop", "pad", 1))
+    with refused("mixes several values of fit"):
+        artifacts.read_prepared(folder)
+
+
+def test_predictions_come_back_as_written(workspace: Path) -> None:
+    artifacts.write_predictions({"val": predictions(), "test": predictions(2)})
+    frame = artifacts.read_predictions("val")
+    assert list(frame.columns) == [
+        *artifacts.DESCRIPTIVE_COLUMNS,
+        *(f"logit_{dx}" for dx in CLASSES),
+        *(f"probability_{dx}" for dx in CLASSES),
+    ]
+    assert frame["probability_nv"].tolist() == [1.0, 1.0, 1.0]
+    assert frame["localization"].tolist() == ["unknown"] * 3
+    assert len(artifacts.read_predictions("test")) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("logit_mel", float("inf")), ("logit_mel", "high"), ("logit_mel", float("nan")), ("probability_df", 0.1)],
+)
+def test_predictions_that_no_softmax_gave(workspace: Path, column: str, value: object) -> None:
+    frame = predictions().astype({column: object})
+    frame.loc[1, column] = value
+    artifacts.write_predictions({"val": frame})
+    with refused("logits must be finite and probabilities sum to 1; offending: i1. Run `evaluate` again"):
+        artifacts.read_predictions("val")
+
+
+def test_predictions_without_a_row(workspace: Path) -> None:
+    artifacts.write_predictions({"val": predictions(0)})
+    with refused("no row at all"):
+        artifacts.read_predictions("val")
+
+
+def test_calibration(workspace: Path) -> None:
+    artifacts.write_calibration(1.7)
+    assert artifacts.read_calibration() == 1.7
+    for broken in (0, -1.0, "hot", None):
+        artifacts.CALIBRATION.write_text(json.dumps({"temperature": broken}))
+        with refused(f"temperature must be a number above 0, not {broken!r}"):
+            artifacts.read_calibration()

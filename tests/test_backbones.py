@@ -1,0 +1,126 @@
+"""Networks by name: a head for our classes, and weights that are loaded whole or refused."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from skinlesion.backbones import build_backbone, list_backbones, load_pretrained
+from skinlesion.errors import PipelineError
+
+FAMILIES = (
+    "resnet18",
+    "efficientnet_b0",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "densenet121",
+    "convnext_tiny",
+    "regnet_y_400mf",
+    "vit_b_32",
+    "swin_t",
+    "squeezenet1_1",
+    "googlenet",
+    "shufflenet_v2_x0_5",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_gives_seven_logits(name: str) -> None:
+    model = build_backbone(name, num_classes=7, size=64)
+    assert model.training
+    with torch.no_grad():
+        assert model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_unknown_name_and_impossible_size_are_refused() -> None:
+    assert "efficientnet_b2" in list_backbones()
+    with pytest.raises(PipelineError, match="no classification model 'resnet19'"):
+        build_backbone("resnet19", num_classes=7, size=64)
+    with pytest.raises(PipelineError, match=r"'vit_b_16' cannot take images of 50 x 50 pixels .* change prepare.size"):
+        build_backbone("vit_b_16", num_classes=7, size=50)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_checkpoint_of_1000_classes_fills_everything_but_the_head(tmp_path: Path, suffix: str) -> None:
+    source = torchvision.models.get_model("mobilenet_v2", num_classes=1000).state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source, path)
+    else:
+        safetensors.torch.save_file(source, path)
+    model = build_backbone("mobilenet_v2", num_classes=7, size=64)
+    head_before = model.classifier[1].weight.clone()
+    digest = load_pretrained(model, str(path), backbone="mobilenet_v2")
+    assert digest is not None and len(digest) == 64
+    loaded = model.state_dict()
+    assert torch.equal(loaded["classifier.1.weight"], head_before)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items() if not name.startswith("classifier"))
+
+
+def test_relative_paths_start_at_the_main_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(torchvision.models.get_model("resnet18", num_classes=1000).state_dict(), tmp_path / "r.pth")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert load_pretrained(build_backbone("resnet18", num_classes=7, size=32), "r.pth", backbone="resnet18")
+
+
+def test_position_embedding_of_a_vision_transformer_is_interpolated(tmp_path: Path) -> None:
+    source = build_backbone("vit_b_32", num_classes=1000, size=96).state_dict()
+    torch.save(source, tmp_path / "vit.pth")
+    model = build_backbone("vit_b_32", num_classes=7, size=64)
+    load_pretrained(model, str(tmp_path / "vit.pth"), backbone="vit_b_32")
+    embedding = model.state_dict()["encoder.pos_embedding"]
+    assert embedding.shape == (1, 1 + 2 * 2, 768)
+    assert torch.equal(embedding[:, 0], source["encoder.pos_embedding"][:, 0])
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model = build_backbone("resnet18", num_classes=7, size=32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save(torchvision.models.get_model("resnet34", num_classes=7).state_dict(), tmp_path / "resnet34.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"no checkpoint")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no checkpoint")
+    wrong = model.state_dict() | {"conv1.weight": torch.zeros(64, 3, 5, 5)}
+    torch.save(wrong, tmp_path / "shape.pth")
+    refusals = {
+        "resnet34.pth": r"does not fit backbone 'resnet18': the file has besides layer1\.2",
+        "list.pth": "must hold a plain state dict",
+        "damaged.pth": "is no readable state dict",
+        "damaged.safetensors": "is no readable state dict",
+        "shape.pth": r"has other shapes in conv1.weight \(64, 3, 5, 5\) for \(64, 3, 7, 7\)",
+        "absent.pth": "no file .*absent.pth",
+    }
+    for name, message in refusals.items():
+        with pytest.raises(PipelineError, match=message):
+            load_pretrained(model, str(tmp_path / name), backbone="resnet18")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_imagenet_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    source = torchvision.models.get_model("resnet18").state_dict()
+    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(source, tmp_path / "hub" / "checkpoints" / name)
+    model = build_backbone("resnet18", num_classes=7, size=32)
+    assert load_pretrained(model, "imagenet", backbone="resnet18")
+    assert torch.equal(model.conv1.weight, source["conv1.weight"])
+
+
+def test_a_failed_download_is_no_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(PipelineError, match=r"ImageNet weights of 'resnet18' could not be downloaded .*no route to host"):
+        load_pretrained(build_backbone("resnet18", num_classes=7, size=32), "imagenet", backbone="resnet18")

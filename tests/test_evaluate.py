@@ -1,0 +1,366 @@
+"""The stage `evaluate` on a small real classifier: what it writes, that it can be recomputed, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+import torch
+from ruamel.yaml import YAML
+from sklearn import metrics as sklearn_metrics
+from sklearn.linear_model import LogisticRegression
+
+from skinlesion import artifacts
+from skinlesion.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from skinlesion.calibration import softmax
+from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError
+from skinlesion.files import read_json, write_json
+from skinlesion.inference import predict_logits
+from skinlesion.splitting import fingerprint
+from skinlesion.tables import write_table
+from stages import evaluate
+
+SIZE = 32
+# nv leads the training list and bkl the others, so that a baseline of the wrong list shows.
+COUNTS = {
+    "train": {"akiec": 4, "bcc": 5, "bkl": 8, "df": 3, "mel": 9, "nv": 30, "vasc": 3},
+    "val": {"akiec": 5, "bcc": 6, "bkl": 24, "df": 4, "mel": 12, "nv": 16, "vasc": 4},
+    "test": {"akiec": 6, "bcc": 7, "bkl": 30, "df": 5, "mel": 14, "nv": 20, "vasc": 4},
+}
+
+
+def make_splits() -> dict[str, pd.DataFrame]:
+    """Three lists; two images a lesion where there are two."""
+    splits = {}
+    for first, (split, counts) in enumerate(COUNTS.items(), start=1):
+        dx = [name for name, count in counts.items() for _ in range(count)]
+        numbers = np.arange(len(dx))
+        lesions = [f"{split}_{name}_{number // 2}" for name, number in zip(dx, numbers, strict=True)]
+        frame = pd.DataFrame({"lesion_id": lesions, "image_id": [f"ISIC_{first}{number:06d}" for number in numbers], "dx": dx})
+        known = {"dx_type": "histo", "sex": "female", "localization": "back"}
+        splits[split] = frame.assign(**known, age=50.0).sample(frac=1, random_state=0, ignore_index=True)
+    return splits
+
+
+def write_prepared(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
+    """Noise around a colour a class."""
+    generator = np.random.default_rng(0)
+    colours = generator.uniform(60, 200, size=(len(CLASSES), 3))
+    means = colours[pd.Index(CLASSES).get_indexer(frame["dx"])] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
+    noise = np.random.default_rng(seed + 1).normal(0, 20, (len(frame), size, size, 3))
+    artifacts.PREPARED.mkdir(parents=True, exist_ok=True)
+    np.save(artifacts.PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
+    index = pd.DataFrame({"image_id": frame["image_id"], "width": 40, "height": 30, "fit": "squash"})
+    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+
+
+def write_classifier(splits: dict[str, pd.DataFrame]) -> None:
+    """A random network whose head is fitted to the validation colours by scikit-learn, overconfident by a factor."""
+    torch.manual_seed(0)
+    model = build_backbone("shufflenet_v2_x0_5", num_classes=len(CLASSES), size=SIZE)
+    config = ClassifierConfig(
+        backbone="shufflenet_v2_x0_5",
+        classes=CLASSES,
+        size=SIZE,
+        fit="squash",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        params={},
+        epoch=1,
+        weights_sha256=None,
+        fingerprint=fingerprint(splits),
+        data={"source": "sample", "synthetic": True},
+        git_commit=None,
+        versions={},
+    )
+    head, model.fc = model.fc, torch.nn.Identity()
+    train = splits["train"]
+    prepared = artifacts.read_prepared()
+    features = predict_logits(model, config, prepared, train["image_id"], device=torch.device("cpu"), batch_size=64)
+    scale = features.std()
+    fitted = LogisticRegression(C=1.0, max_iter=500).fit(features / scale, train["dx"])
+    assert tuple(fitted.classes_) == CLASSES
+    head.load_state_dict({"weight": torch.tensor(2 * fitted.coef_ / scale), "bias": torch.tensor(2 * fitted.intercept_)})
+    model.fc = head
+    save_classifier(model.state_dict(), config)
+
+
+def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
+    """Change the lists, and let the classifier say that it was trained on them."""
+    artifacts.write_splits(splits)
+    path = artifacts.CLASSIFIER / "config.json"
+    write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
+
+
+def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
+    """The repository's params with few draws, on the CPU."""
+    document = copy.deepcopy(repository_params)
+    document["evaluate"] |= {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16} | overrides
+    with Path("params.yaml").open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(document, file)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they give on a network this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[str, Any]) -> Path:
+    """A folder in which the stage has run."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        splits = make_splits()
+        artifacts.write_splits(splits)
+        write_json(artifacts.RAW / "provenance.json", {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}})
+        write_prepared(pd.concat(splits.values(), ignore_index=True), seed=1)
+        write_classifier(splits)
+        write_small_params(repository_params)
+        evaluate.main()
+    return folder
+
+
+@pytest.fixture
+def project(evaluated: Path, workspace: Path) -> Path:
+    """A copy of that folder to change, the working directory."""
+    shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
+    return workspace
+
+
+def read_metrics(folder: Path = Path()) -> dict[str, Any]:
+    """Content of metrics/evaluate.json."""
+    return json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Every byte that the stage wrote."""
+    folders = ("data/predictions", "metrics", "plots")
+    files = [path for name in folders for path in (folder / name).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in [*files, folder / "models/calibration.json"]}
+
+
+def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -> None:
+    metrics = read_metrics(evaluated)
+    assert metrics["data"] == {"source": "sample", "synthetic": True}
+    assert metrics["bootstrap"] == {"draws": 200, "unit": "lesion", "confidence": 0.95, "seed": 0}
+    for name in ("val", "test"):
+        table, stated = artifacts.read_predictions(name, evaluated / artifacts.PREDICTIONS), metrics[name]
+        truth = table["dx"].to_numpy()
+        probabilities = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+        predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
+        expected = {
+            "images": len(table),
+            "lesions": table["lesion_id"].nunique(),
+            "accuracy": sklearn_metrics.accuracy_score(truth, predicted),
+            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(truth, predicted),
+            "macro_f1": sklearn_metrics.f1_score(truth, predicted, average="macro", zero_division=0),
+            "weighted_f1": sklearn_metrics.f1_score(truth, predicted, average="weighted", zero_division=0),
+            "macro_auc": sklearn_metrics.roc_auc_score(truth, probabilities, multi_class="ovr"),
+            "macro_average_precision": sklearn_metrics.average_precision_score(
+                truth[:, None] == np.array(CLASSES), probabilities
+            ),
+            "top2_accuracy": sklearn_metrics.top_k_accuracy_score(truth, probabilities, k=2),
+            "mel_sensitivity": (predicted[truth == "mel"] == "mel").mean(),
+            "mel_specificity": (predicted[truth != "mel"] != "mel").mean(),
+            "nll_after": sklearn_metrics.log_loss(truth, probabilities),
+            "nll_before": -scipy.special.log_softmax(table[list(artifacts.LOGIT_COLUMNS)], axis=1)[
+                np.arange(len(table)), evaluate.labels_of(table)
+            ].mean(),
+            "brier_after": sklearn_metrics.brier_score_loss(truth, probabilities, scale_by_half=False),
+        }
+        for metric, value in expected.items():
+            assert stated[metric] == pytest.approx(value, abs=1e-9), (name, metric)
+        assert stated["accuracy"] > stated["majority_baseline"]["accuracy"] + 0.2
+        assert stated["per_class"]["mel"]["recall"] == stated["mel_sensitivity"]
+        assert {dx: values["support"] for dx, values in stated["per_class"].items()} == COUNTS[name]
+
+
+def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None:
+    test = read_metrics(evaluated)["test"]
+    assert set(test["intervals"]) == {*evaluate.HEADLINE, *(f"f1_{dx}" for dx in CLASSES)}
+    for name in evaluate.HEADLINE:
+        assert test["intervals"][name]["low"] < test[name] < test["intervals"][name]["high"], name
+
+
+def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
+    model, config = load_classifier()
+    temperature = artifacts.read_calibration()
+    for name in ("val", "test"):
+        split, table = artifacts.read_split(name), artifacts.read_predictions(name)
+        for column in artifacts.DESCRIPTIVE_COLUMNS:
+            assert table[column].tolist() == split[column].tolist()
+        expected = predict_logits(
+            model, config, artifacts.read_prepared(), split["image_id"], device=torch.device("cpu"), batch_size=16
+        )
+        logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+        assert np.allclose(logits, expected, rtol=0, atol=1e-5)
+        probabilities = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+        assert np.allclose(probabilities, softmax(logits, temperature), rtol=0, atol=1e-15)
+        assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
+    metrics = read_metrics(evaluated)
+    assert artifacts.read_calibration(evaluated / artifacts.CALIBRATION) > 1.2
+    assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
+
+
+def test_the_baseline_is_the_most_frequent_class_of_the_training_list(evaluated: Path) -> None:
+    baseline = read_metrics(evaluated)["test"]["majority_baseline"]
+    images = sum(COUNTS["test"].values())
+    assert baseline["class"] == "nv"
+    assert baseline["accuracy"] == pytest.approx(20 / images)
+    assert baseline["balanced_accuracy"] == pytest.approx(1 / 7)
+    assert baseline["macro_f1"] == pytest.approx(2 * 20 / (20 + images) / 7)
+    assert baseline["macro_auc"] == 0.5
+    assert baseline["macro_average_precision"] == pytest.approx(1 / 7)  # mean of the classes' shares
+    assert baseline["top2_accuracy"] == pytest.approx((20 + 14) / images)  # nv, then mel in the training list
+    assert (baseline["mel_sensitivity"], baseline["mel_specificity"]) == (0, 1)
+
+
+def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
+    expected = {
+        "confusion": "actual,predicted,images,share",
+        "roc": "dx,false_positive_rate,true_positive_rate",
+        "precision_recall": "dx,recall,precision",
+        "reliability": "calibration,bin,confidence,accuracy,images",
+        "confidence": "outcome,confidence,images",
+        "per_class": "dx,f1,low,high,support",
+    }
+    folder = evaluated / "plots/evaluate"
+    assert {path.name for path in folder.iterdir()} == {f"{name}.csv" for name in expected}
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in expected}
+    assert {name: ",".join(table.columns) for name, table in tables.items()} == expected
+    test = read_metrics(evaluated)["test"]
+    assert len(tables["confusion"]) == 49
+    diagonal = tables["confusion"].query("actual == predicted")["images"].sum()
+    assert diagonal / tables["confusion"]["images"].sum() == pytest.approx(test["accuracy"])
+    assert tables["confusion"].groupby("actual")["share"].sum().to_numpy() == pytest.approx(np.ones(7))
+    assert tables["confidence"]["images"].sum() == test["images"]
+    assert tables["reliability"].groupby("calibration")["images"].sum().to_dict() == {
+        "after": test["images"],
+        "before": test["images"],
+    }
+    assert (tables["reliability"]["images"] > 0).all()
+    assert tables["per_class"]["f1"].tolist() == [test["per_class"][dx]["f1"] for dx in CLASSES]
+    assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
+
+
+def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> None:
+    for name in ("data/predictions", "metrics", "plots"):
+        shutil.rmtree(project / name)
+    evaluate.main()
+    assert written(project) == written(evaluated)
+    assert len(written(project)) == 10
+
+
+def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
+    prepared = artifacts.read_prepared()
+    images = np.array(prepared.images)
+    rows = prepared.rows_of(artifacts.read_split("test")["image_id"])
+    images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
+    np.save(artifacts.PREPARED / "images.npy", images)
+    evaluate.main()
+    after, before = written(project), written(evaluated)
+    for name in ("models/calibration.json", "data/predictions/val.csv"):
+        assert after[name] == before[name]
+    assert read_metrics()["val"] == read_metrics(evaluated)["val"]
+    assert read_metrics()["test"]["accuracy"] < read_metrics(evaluated)["test"]["accuracy"]
+
+
+def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Path, repository_params: dict[str, Any]) -> None:
+    write_small_params(repository_params, seed=1)
+    evaluate.main()
+    other, first = read_metrics()["test"], read_metrics(evaluated)["test"]
+    assert other.pop("intervals") != first.pop("intervals")
+    assert other == first
+    write_small_params(repository_params, confidence=0.6)
+    evaluate.main()
+    narrow, wide = (read_metrics(folder)["test"]["intervals"]["accuracy"] for folder in (Path(), evaluated))
+    assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
+
+
+def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(project: Path) -> None:
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
+    rewrite_splits(splits)
+    evaluate.main()
+    metrics = read_metrics()
+    df = metrics["test"]["per_class"]["df"]
+    assert df["support"] == 0
+    assert [df[name] for name in ("recall", "f1", "auc", "average_precision")] == [None] * 4
+    assert metrics["test"]["intervals"]["f1_df"] == {"low": None, "high": None}
+    assert metrics["test"]["macro_auc"] == pytest.approx(
+        np.mean([values["auc"] for dx, values in metrics["test"]["per_class"].items() if dx != "df"])
+    )
+
+
+def test_a_temperature_at_the_end_of_its_range_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = pd.concat([artifacts.read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
+
+    def always_right(model: object, config: object, prepared: object, image_ids: pd.Series, **_: object) -> np.ndarray:
+        return 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[image_ids].to_frame())]
+
+    monkeypatch.setattr(evaluate, "predict_logits", always_right)
+    evaluate.main()
+    assert "temperature 0.05 is an end of the searched range" in caplog.text
+    assert read_metrics()["test"]["accuracy"] == 1
+
+
+def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits["val"], splits["test"] = splits["test"], splits["val"]
+    artifacts.write_splits(splits)
+    before = written(project)
+    with pytest.raises(PipelineError, match=r"models/classifier was trained on other lists.*run `train` again"):
+        evaluate.main()
+    assert written(project) == before
+
+
+def test_images_that_were_not_prepared_are_named(project: Path) -> None:
+    prepared = artifacts.read_prepared()
+    missing = artifacts.read_split("test")["image_id"].iloc[3]
+    keep = (prepared.index["image_id"] != missing).to_numpy()
+    np.save(artifacts.PREPARED / "images.npy", np.array(prepared.images)[keep])
+    write_table(prepared.index[keep], artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    with pytest.raises(PipelineError, match=rf"{missing} is listed in a split and was not prepared"):
+        evaluate.main()
+
+
+def test_images_of_another_size_are_refused(project: Path) -> None:
+    splits = [artifacts.read_split(name) for name in artifacts.SPLIT_NAMES]
+    write_prepared(pd.concat(splits, ignore_index=True), seed=1, size=48)
+    with pytest.raises(PipelineError, match=r"prepared at 48 px.*trained at 32 px"):
+        evaluate.main()
+
+
+@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/config.json", "data/raw/provenance.json"])
+def test_a_missing_input_is_named(project: Path, path: str) -> None:
+    (project / path).unlink()
+    with pytest.raises(PipelineError, match=f"{path} not found"):
+        evaluate.main()
+
+
+def test_images_without_a_lesion_are_refused(project: Path) -> None:
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits["test"].loc[0, "lesion_id"] = ""
+    rewrite_splits(splits)
+    with pytest.raises(PipelineError, match="1 of 86 images have no lesion_id"):
+        evaluate.main()

@@ -1,0 +1,422 @@
+"""The stage `gradcam` on a small workspace: its examples, its figures recomputed, its pages, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from skinlesion import artifacts, cam_energy, cam_examples, cam_pages
+from skinlesion.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from skinlesion.cam import compute_maps
+from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import read_json, write_json
+from skinlesion.geometry import fit_image, map_to_original
+from stages import gradcam
+from tests.conftest import WriteParams
+
+SIZE, WIDTH, HEIGHT = 32, 44, 33
+
+# image_id, lesion_id, truth, prediction, its probability
+PREDICTED = [
+    ("ISIC_01", "L1", "mel", "mel", 0.90),
+    ("ISIC_02", "L1", "mel", "nv", 0.50),
+    ("ISIC_03", "L2", "mel", "bkl", 0.70),
+    ("ISIC_04", "L3", "nv", "nv", 0.80),
+    ("ISIC_05", "L3", "nv", "nv", 0.95),
+    ("ISIC_06", "L4", "nv", "mel", 0.99),
+    ("ISIC_08", "L5", "bkl", "nv", 0.60),
+    ("ISIC_07", "L5", "bkl", "nv", 0.60),
+    ("ISIC_09", "L6", "nv", "nv", 0.95),
+    ("ISIC_10", "L7", "df", "df", 0.40),
+    ("ISIC_11", "L8", "bcc", "bcc", 0.65),
+    ("ISIC_12", "L9", "vasc", "akiec", 0.85),
+]
+IMAGE_IDS = [row[0] for row in PREDICTED]
+
+
+def make_predictions() -> pd.DataFrame:
+    """`PREDICTED` as a prediction table; what the predicted class leaves is shared by the others."""
+    frame = pd.DataFrame([row[:3] for row in PREDICTED], columns=["image_id", "lesion_id", "dx"])
+    frame = frame.assign(age=50.0, sex="male", localization="back", dx_type="histo")
+    probabilities = np.array(
+        [[p if dx == predicted else (1 - p) / (len(CLASSES) - 1) for dx in CLASSES] for *_, predicted, p in PREDICTED]
+    )
+    frame[list(artifacts.LOGIT_COLUMNS)] = np.log(probabilities)
+    frame[list(artifacts.PROBABILITY_COLUMNS)] = probabilities
+    return frame
+
+
+def make_classifier(fit: artifacts.Fit, backbone: str = "resnet18") -> None:
+    """Save a network with seeded random weights."""
+    torch.manual_seed(0)
+    model = build_backbone(backbone, num_classes=len(CLASSES), size=SIZE)
+    config = ClassifierConfig(
+        backbone=backbone,
+        classes=CLASSES,
+        size=SIZE,
+        fit=fit,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        params={},
+        epoch=1,
+        weights_sha256=None,
+        fingerprint="",
+        data={},
+        git_commit=None,
+        versions={},
+    )
+    save_classifier(model.state_dict(), config)
+
+
+def disc(number: int) -> np.ndarray:
+    """The lesion of an image: a disc that wanders with `number`, bool (HEIGHT, WIDTH)."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return (columns - 14 - number) ** 2 + (rows - 16) ** 2 < (5 + number / 3) ** 2
+
+
+def write_mask(image_id: str, lesion: np.ndarray) -> None:
+    """Save a mask where `download` would."""
+    path = artifacts.mask_path(image_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(lesion.astype(np.uint8) * 255).save(path)
+
+
+def make_workspace(fit: artifacts.Fit, *, masks: bool = True) -> None:
+    """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
+    squares = []
+    for number, image_id in enumerate(IMAGE_IDS):
+        pixels = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        pixels[disc(number)] //= 3
+        path = artifacts.image_path(image_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        squares.append(np.asarray(fit_image(Image.open(path), size=SIZE, fit=fit)))
+        if masks:
+            write_mask(image_id, disc(number))
+    provenance = {"source": "sample", "synthetic": True, "licence": "CC0-1.0", "counts": {}}
+    write_json(artifacts.RAW / "provenance.json", provenance)
+    order = np.arange(len(IMAGE_IDS))[::-1]  # not that of the predictions
+    artifacts.PREPARED.mkdir(parents=True)
+    np.save(artifacts.PREPARED / "images.npy", np.stack(squares)[order])
+    index = pd.DataFrame({"image_id": np.array(IMAGE_IDS)[order], "width": WIDTH, "height": HEIGHT, "fit": fit})
+    index.to_csv(artifacts.PREPARED / "index.csv", index=False)
+    artifacts.write_predictions({"test": make_predictions()})
+    make_classifier(fit)
+
+
+@pytest.fixture
+def ready(workspace: Path, write_params: WriteParams) -> Path:
+    """A workspace in which the stage can run, on the CPU."""
+    write_params({"gradcam.device": "cpu"})
+    make_workspace("squash")
+    return workspace
+
+
+def outputs() -> dict[str, str]:
+    """sha256 of every file that the stage wrote."""
+    files = [artifacts.METRICS / "gradcam.json", *(artifacts.PLOTS / "gradcam").iterdir()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def read_metrics() -> dict[str, Any]:
+    return read_json(artifacts.METRICS / "gradcam.json")
+
+
+def read_plot(name: str) -> pd.DataFrame:
+    return pd.read_csv(artifacts.PLOTS / "gradcam" / name)
+
+
+def test_outputs(ready: Path) -> None:
+    gradcam.main()
+    assert set(outputs()) == {"gradcam.json", "examples.png", "examples.csv", "energy.csv"}
+    metrics = read_metrics()
+    assert (metrics["method"], metrics["layer"], metrics["cells"]) == ("GradCAM", "layer2", [4, 4])
+    assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
+    assert (metrics["images_with_empty_mask"], metrics["images_without_ratio"]) == (0, metrics["zero_maps"])
+    examples = read_plot("examples.csv")
+    assert list(examples.columns) == ["position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind"]
+    # Missed melanomas, other errors (a tie at 0.60), then the two most confident of each class in the classes' order.
+    expected = [3, 2, 6, 12, 7, 8, 11, 10, 1, 5, 9]
+    assert list(examples["image_id"]) == [f"ISIC_{number:02d}" for number in expected]
+    assert list(examples["kind"]) == ["missed melanoma"] * 2 + ["error"] * 4 + ["correct"] * 5
+    assert list(examples["position"]) == list(range(1, 12))
+    assert examples.loc[0, ["lesion_id", "dx", "predicted", "probability"]].tolist() == ["L2", "mel", "bkl", 0.7]
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_energy_ratio_recomputed(
+    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, fit: artifacts.Fit
+) -> None:
+    write_params({"gradcam.device": "cpu"})
+    make_workspace(fit)
+    generator = np.random.default_rng(3)
+    maps = generator.random((12, 5, 5)).astype(np.float32)
+    monkeypatch.setattr(gradcam, "compute_maps", lambda *_, **__: maps)
+    gradcam.main()
+    expected = []
+    for number, values in enumerate(maps):
+        placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit=fit)
+        seen = np.ones((HEIGHT, WIDTH), dtype=bool)
+        if fit == "crop":  # from 5.5 to 38.5 of the width: the pixels whose centres lie there are 5 to 38
+            seen[:, :5] = seen[:, 39:] = False
+        inside = sum(placed[y, x] for y, x in np.argwhere(disc(number) & seen))
+        expected.append(inside / placed[seen].sum() / (disc(number)[seen].sum() / seen.sum()))
+    energy = read_plot("energy.csv")
+    assert list(energy.columns) == ["image_id", "dx", "outcome", "energy_ratio"]
+    assert list(energy["image_id"]) == IMAGE_IDS
+    np.testing.assert_allclose(energy["energy_ratio"], expected, atol=1e-6)
+    wrong = [row[2] != row[3] for row in PREDICTED]
+    assert list(energy["outcome"]) == ["wrong" if is_wrong else "correct" for is_wrong in wrong]
+    metrics = read_metrics()
+    assert metrics["energy_ratio"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert metrics["energy_ratio"]["median"] == pytest.approx(np.median(expected), abs=1e-6)
+    assert metrics["energy_ratio"]["low"] < np.mean(expected) < metrics["energy_ratio"]["high"]
+    wrong_median = float(np.median(np.array(expected)[wrong]))
+    assert metrics["by_outcome"]["wrong"] == {"images": 6, "median": pytest.approx(wrong_median, abs=1e-6)}
+    assert metrics["by_class"]["df"] == {"images": 1, "median": pytest.approx(expected[9], abs=1e-6)}
+    assert metrics["by_class"]["akiec"] == {"images": 0, "median": None}
+
+
+def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None:
+    """One image at a time, from its file: the ratio that the stage reports for it."""
+    gradcam.main()
+    measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
+    assert len(measured) >= 6
+    model, config = load_classifier()
+    options = {"method": "GradCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
+    for number, (image_id, _, _, predicted, _) in enumerate(PREDICTED):
+        with Image.open(artifacts.image_path(image_id)) as image:
+            square = np.asarray(fit_image(image, size=SIZE, fit="squash"))
+        (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], **options)
+        if image_id in measured:
+            placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash")
+            assert measured[image_id] == pytest.approx(cam_energy.energy_ratio(placed, disc(number)), abs=1e-4)
+        else:
+            assert not values.any()
+
+
+def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) -> None:
+    gradcam.main()
+    first = outputs()
+    (artifacts.PLOTS / "gradcam" / "examples_2.png").write_bytes(b"of an earlier run")
+    gradcam.main()
+    assert outputs() == first
+    assert not list(ready.rglob("*.partial"))
+
+
+def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    draw = gradcam.draw_pages
+    monkeypatch.setattr(gradcam, "draw_pages", lambda *args, title: titles.append(title) or draw(*args, title=title))
+    gradcam.main()
+    before = read_plot("energy.csv")["energy_ratio"]
+    write_params({"gradcam.device": "cpu", "gradcam.batch_size": 5})
+    gradcam.main()
+    np.testing.assert_allclose(read_plot("energy.csv")["energy_ratio"], before, atol=1e-4)
+    write_params(
+        {"gradcam.device": "cpu", "gradcam.method": "LayerCAM", "gradcam.layer": "layer1"}
+        | {"gradcam.max_errors": 1, "gradcam.correct_per_class": 1}
+    )
+    provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
+    write_json(artifacts.RAW / "provenance.json", provenance)
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["method"], metrics["layer"], metrics["cells"]) == ("LayerCAM", "layer1", [8, 8])
+    assert list(read_plot("examples.csv")["image_id"]) == ["ISIC_03", "ISIC_11", "ISIC_10", "ISIC_01", "ISIC_05"]
+    assert titles[0] == "GradCAM of layer layer2, resnet18, split 'test', synthetic images"
+    assert titles[-1] == "LayerCAM of layer layer1, resnet18, split 'test'"
+
+
+def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture) -> None:
+    write_params({"gradcam.device": "cpu", "gradcam.max_errors": 0, "gradcam.correct_per_class": 0})
+    make_workspace("squash", masks=False)
+    with caplog.at_level("INFO"):
+        gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["maps"], metrics["images_with_mask"]) == (0, 0)
+    assert metrics["energy_ratio"] is metrics["by_class"] is metrics["by_outcome"] is None
+    assert "no lesion masks in data/raw: the energy ratio is not measured" in caplog.text
+    assert read_plot("energy.csv").empty
+    assert read_plot("examples.csv").empty
+    assert (artifacts.PLOTS / "gradcam" / "examples.png").exists()
+
+
+def test_some_masks_are_missing_or_empty(ready: Path, caplog: pytest.LogCaptureFixture) -> None:
+    artifacts.mask_path("ISIC_09").unlink()
+    artifacts.mask_path("ISIC_04").unlink()
+    write_mask("ISIC_05", np.zeros((HEIGHT, WIDTH), dtype=bool))
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["images_with_mask"], metrics["images_with_empty_mask"]) == (10, 1)
+    assert metrics["maps"] == 11  # ISIC_09 is shown as an example; ISIC_04 is neither shown nor measured
+    assert "1 mask(s) have no lesion pixel where the network looks: left out of the energy ratio" in caplog.text
+    assert not {"ISIC_04", "ISIC_05", "ISIC_09"} & set(read_plot("energy.csv")["image_id"])
+
+
+def test_zero_maps_are_counted(ready: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    maps = np.ones((12, 4, 4), dtype=np.float32)
+    maps[[2, 7]] = 0
+    monkeypatch.setattr(gradcam, "compute_maps", lambda *_, **__: maps)
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["zero_maps"], metrics["images_without_ratio"], len(read_plot("energy.csv"))) == (2, 2, 10)
+    assert metrics["energy_ratio"] == pytest.approx({"mean": 1, "median": 1, "low": 1, "high": 1}, abs=1e-6)
+    assert "2 of 12 maps are zero" in caplog.text
+
+
+def test_mask_of_another_size(ready: Path) -> None:
+    write_mask("ISIC_06", np.ones((HEIGHT, WIDTH + 1), dtype=bool))
+    with pytest.raises(PipelineError, match=r"ISIC_06_segmentation.png is 45 x 33 pixels and its image 44 x 33: masks must"):
+        gradcam.main()
+    assert not (artifacts.METRICS / "gradcam.json").exists()
+    assert not (artifacts.PLOTS / "gradcam").exists()
+
+
+def test_damaged_mask_and_image(ready: Path) -> None:
+    mask = artifacts.mask_path("ISIC_06")
+    whole = mask.read_bytes()
+    mask.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PipelineError, match=r"mask .*ISIC_06_segmentation.png is not readable .*run `download` again"):
+        gradcam.main()
+    mask.write_bytes(whole)
+    image = artifacts.image_path("ISIC_06")
+    image.write_bytes(image.read_bytes()[:300])
+    with pytest.raises(PipelineError, match=r"image .*ISIC_06.jpg is not readable .*run `download` again"):
+        gradcam.main()
+    Image.new("RGB", (WIDTH, HEIGHT + 2)).save(image)
+    with pytest.raises(PipelineError, match=r"ISIC_06.jpg has changed its size since `prepare`: run `prepare` again"):
+        gradcam.main()
+
+
+def test_inputs_that_do_not_belong_together(ready: Path) -> None:
+    make_classifier("crop")
+    with pytest.raises(PipelineError, match=r"32-pixel squares by 'squash', the classifier .* takes 32 by 'crop': run `train`"):
+        gradcam.main()
+    make_classifier("squash")
+    stranger = make_predictions()
+    stranger.loc[3, "image_id"] = "ISIC_99"
+    artifacts.write_predictions({"test": stranger})
+    with pytest.raises(PipelineError, match="image ISIC_99 is listed in a split and was not prepared"):
+        gradcam.main()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("data/predictions/test.csv", "data/predictions/test.csv not found: run"),
+        ("data/prepared/images.npy", "data/prepared/images.npy not found: run `prepare` first"),
+        ("data/raw/provenance.json", "data/raw/provenance.json not found: run"),
+        ("models/classifier/weights.safetensors", "weights.safetensors not found: run `train` first"),
+    ],
+)
+def test_missing_input_ends_the_stage_with_one_message(
+    ready: Path, monkeypatch: pytest.MonkeyPatch, missing: str, message: str
+) -> None:
+    Path(missing).unlink()
+    monkeypatch.setattr(sys, "argv", ["gradcam"])
+    with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+        run_stage(gradcam.main)
+
+
+def test_unknown_layer_of_the_params(ready: Path, write_params: WriteParams) -> None:
+    write_params({"gradcam.device": "cpu", "gradcam.layer": "layer22"})
+    with pytest.raises(PipelineError, match=r"gradcam.layer: ResNet has no layer 'layer22'; nearest: layer2"):
+        gradcam.main()
+
+
+def test_energy_ratio_by_hand() -> None:
+    placed = np.array([[1.0, 0.0], [1.0, 2.0]])
+    top_left, bottom_right = np.array([[True, False], [False, False]]), np.array([[False, False], [False, True]])
+    assert cam_energy.energy_ratio(placed, top_left) == 1  # 1/4 of the energy on 1/4 of the area
+    assert cam_energy.energy_ratio(placed, bottom_right) == 2
+    assert cam_energy.energy_ratio(placed, top_left | bottom_right) == 1.5  # 3/4 on 1/2
+    assert cam_energy.energy_ratio(np.full((2, 2), 0.3), bottom_right) == pytest.approx(1)
+    assert np.isnan(cam_energy.energy_ratio(np.zeros((2, 2)), top_left))
+    assert np.isnan(cam_energy.energy_ratio(placed, np.zeros((2, 2), dtype=bool)))
+
+
+@pytest.mark.parametrize(
+    ("fit", "rows", "columns"),
+    [("squash", slice(0, 150), slice(0, 200)), ("crop", slice(0, 150), slice(25, 175)), ("pad", slice(0, 150), slice(0, 200))],
+)
+def test_crop_to_square(fit: artifacts.Fit, rows: slice, columns: slice) -> None:
+    values = np.random.default_rng(0).random((150, 200))
+    np.testing.assert_array_equal(cam_energy.crop_to_square(values, size=64, fit=fit), values[rows, columns])
+    np.testing.assert_array_equal(cam_energy.crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
+
+
+def test_interval_is_over_lesions_not_images() -> None:
+    """One lesion with ten images has no spread over lesions, however much its images differ."""
+    table = pd.DataFrame({"lesion_id": "L1", "dx": "nv", "outcome": "correct", "energy_ratio": np.arange(10.0)})
+    assert cam_energy.summarize_energy(table)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
+    spread = cam_energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))["energy_ratio"]
+    # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
+    assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
+
+
+def test_most_probable_class_is_the_prediction() -> None:
+    table = cam_examples.judge_predictions(make_predictions())
+    assert list(table["predicted"]) == [row[3] for row in PREDICTED]
+    np.testing.assert_allclose(table["probability"], [row[4] for row in PREDICTED])
+    assert list(table["kind"][:4]) == ["correct", "missed melanoma", "missed melanoma", "correct"]
+
+
+def make_example(width: int = 200, height: int = 150, title: str = "ISIC_0024306: missed melanoma") -> cam_pages.Example:
+    """A plain image, a map that grows to the right, and a disc as lesion."""
+    rows, columns = np.mgrid[:height, :width]
+    lesion = (columns - width / 2) ** 2 + (rows - height / 2) ** 2 < 900
+    image = np.where(lesion[..., None], 90, 200).astype(np.uint8).repeat(3, axis=2)
+    return cam_pages.Example(image, columns / (width - 1), lesion, f"{title}\ntruth akiec, predicted akiec, probability 0.99")
+
+
+def test_overlay_keeps_geometry_and_shows_the_map() -> None:
+    example = make_example()
+    blended = cam_pages.overlay(example.image, example.heat)
+    assert (blended.shape, blended.dtype) == (example.image.shape, np.uint8)
+    low, high = (np.array(cam_pages.COLOR_MAP(value)[:3]) for value in (0.0, 1.0))
+    for column, colour in [(0, low), (199, high)]:
+        expected = cam_pages.MAP_WEIGHT * colour * 255 + (1 - cam_pages.MAP_WEIGHT) * 200
+        np.testing.assert_allclose(blended[0, column], expected, atol=1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 150), (150, 200), (600, 450), (40, 200)])
+def test_nothing_is_cut_off(tmp_path: Path, width: int, height: int) -> None:
+    pages = cam_pages.draw_pages([make_example(width, height)] * 26, tmp_path, title="SmoothGradCAMpp of layer " + "x" * 60)
+    assert [page.name for page in pages] == ["examples.png"]
+    with Image.open(pages[0]) as file:
+        page = np.asarray(file.convert("L"))
+    for edge in (page[:3], page[-3:], page[:, :3], page[:, -3:]):
+        assert (edge == 255).all()
+    assert pages[0].stat().st_size < 2_000_000
+
+
+def test_pages(tmp_path: Path) -> None:
+    capacity = cam_pages.COLUMNS * cam_pages.ROWS_A_PAGE
+    drawn = iter([make_example(title=f"ISIC_{number}") for number in range(capacity + 1)])
+    pages = cam_pages.draw_pages(drawn, tmp_path, title="two pages")
+    assert [page.name for page in pages] == ["examples.png", "examples_2.png"]
+    with Image.open(pages[0]) as first, Image.open(pages[1]) as second:
+        assert first.width == second.width
+        assert first.height > 3 * second.height
+        assert not {"Software", "Creation Time"} & set(first.info)
+    (empty,) = cam_pages.draw_pages([], tmp_path, title="nothing")
+    assert empty.name == "examples.png"
+
+
+def test_metrics_are_plain_json(ready: Path) -> None:
+    gradcam.main()
+    text = (artifacts.METRICS / "gradcam.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert str(ready) not in text
+    assert list(json.loads(text))[:3] == ["method", "layer", "cells"]

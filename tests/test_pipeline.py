@@ -1,0 +1,205 @@
+"""The whole pipeline through DVC on a tiny sample, in a clone: what runs, what does not, and what is compared."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+STAGES = ["download", "split", "prepare", "train", "evaluate", "threshold-sweep", "gradcam"]
+# They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
+NOT_LISTED = {
+    "skinlesion/__init__.py",
+    "skinlesion/errors.py",
+    "skinlesion/files.py",
+    "skinlesion/params.py",
+    "stages/__init__.py",
+}
+TINY = {
+    "download.sample.lesions": 120,
+    "download.sample.width": 80,
+    "download.sample.height": 64,
+    "split.folds": 3,
+    "split.validation_folds": 2,
+    "split.max_deviation": 5.0,
+    "prepare.size": 32,
+    "train.backbone": "mobilenet_v3_small",
+    "train.epochs": 2,
+    "train.warmup_epochs": 0.5,
+    "evaluate.bootstrap_draws": 100,
+    "threshold_sweep.bootstrap_draws": 100,
+    "gradcam.max_errors": 2,
+    "gradcam.correct_per_class": 0,
+}
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in the clone as a user would, this environment's `python` and `dvc` first on PATH; returns what it said."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    environment |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
+    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=400)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def stages_run(said: str) -> list[str]:
+    """The stages that DVC says it ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", said)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with this working tree's files, tiny params, and the pipeline run once."""
+    folder = tmp_path_factory.mktemp("clone") / "project"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    yaml = YAML()
+    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in TINY.items():
+        *sections, last = key.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "tiny")
+    said = run(folder, "dvc", "repro")
+    assert stages_run(said) == STAGES
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "first run")
+    return folder
+
+
+def read_metrics(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert "up to date" in run(clone, "dvc", "status")
+    assert run(clone, "git", "status", "--porcelain") == ""
+    tracked = run(clone, "git", "ls-files", "data", "models", "plots").split()
+    assert all(name.endswith(".gitkeep") for name in tracked)
+
+
+def test_the_stages_agree_with_each_other(clone: Path) -> None:
+    split, evaluated, explained = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam"))
+    config = json.loads((clone / "models/classifier/config.json").read_text(encoding="utf-8"))
+    assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"]
+    assert config["fingerprint"] == split["fingerprint"]
+    assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
+    assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
+    assert set(read_metrics(clone, "threshold_sweep")["points"]) >= {"recall_0.85", "youden"}
+
+
+def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
+    shown = run(clone, "dvc", "metrics", "show")
+    assert all(f"metrics/{name}.json" in shown for name in ("split", "train", "evaluate", "threshold_sweep", "gradcam"))
+    targets = YAML(typ="safe").load((clone / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
+    assert not plots.get("errors")
+    assert len(plots["data"]) >= len(targets)
+
+
+def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == ["threshold-sweep"]
+    assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "gradcam.method=LayerCAM")) == ["gradcam"]
+    assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
+
+
+def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
+    assert stages_run(said) == ["train", "evaluate", "threshold-sweep", "gradcam"]
+    config = json.loads((clone / "models/classifier/config.json").read_text(encoding="utf-8"))
+    assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
+    difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
+    assert difference["diff"]["metrics/train.json"]["backbone"]["new"] == "squeezenet1_1"
+    assert "other" in run(clone, "dvc", "exp", "show", "--csv")
+    assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
+    assert json.loads(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    assert stages_run(run(clone, "dvc", "repro")) == []  # all of it comes back from the cache
+
+
+def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
+    assert stages_run(said) == ["threshold-sweep"]
+    assert run(clone, "git", "status", "--porcelain") == ""
+    assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
+
+
+def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
+    path = clone / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"(?s)train.wieght_decay: unknown key; did you mean 'weight_decay'\?"):
+        run(clone, "dvc", "repro")
+    path.write_text(before, encoding="utf-8")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Files of `skinlesion` that a file imports, itself not included, by reading its import statements."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("skinlesion"):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("skinlesion")}
+    bases = [ROOT / name.replace(".", "/") for name in found]
+    return {
+        str(file.relative_to(ROOT))
+        for base in bases
+        for file in (base.with_suffix(".py"), base / "__init__.py")
+        if file.is_file()
+    }
+
+
+def used_files(stage: str) -> set[str]:
+    """The stage's script and every module of `skinlesion` that it uses, directly or not, but for `NOT_LISTED`."""
+    waiting, used = [f"stages/{stage.replace('-', '_')}.py"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in used and name not in NOT_LISTED:
+            used.add(name)
+            waiting += imported_modules(ROOT / name)
+    return used
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
+    declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
+    code = [name for name in declared if name.startswith(("skinlesion", "stages"))]
+    covered = {
+        str(file.relative_to(ROOT))
+        for name in code
+        for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+    }
+    assert used_files(stage) - covered == set(), "used and not listed"
+    unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
+    assert unused == [], "listed and not used"

@@ -1,0 +1,171 @@
+"""Operating points: exact thresholds, ties, floats, audits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.bootstrap import point_estimate
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError
+from skinlesion.thresholds import (
+    achieved,
+    audit,
+    choose_thresholds,
+    point_name,
+    sweep,
+    target_auc,
+    target_scores,
+    threshold_for_recall,
+    youden_threshold,
+)
+
+
+def make_scores(seed: int, images: int = 400, decimals: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and overlapping scores in [0, 1]."""
+    generator = np.random.default_rng(seed)
+    positive = generator.random(images) < 0.15
+    scores = 1 / (1 + np.exp(-(generator.normal(size=images) + 2 * positive - 2)))
+    return positive, np.round(scores, decimals)
+
+
+def make_table(dx: list[str], seed: int = 0) -> pd.DataFrame:
+    """A prediction table with random probabilities."""
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(7), size=len(dx))
+    return pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)).assign(dx=dx)
+
+
+@pytest.mark.parametrize("constraint", [0.01, 0.5, 0.85, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("decimals", [12, 1])
+def test_no_larger_threshold_satisfies_the_constraint(constraint: float, decimals: int) -> None:
+    positive, scores = make_scores(0, decimals=decimals)
+    threshold = threshold_for_recall(positive, scores, constraint)
+    assert threshold in scores
+    assert (scores[positive] >= threshold).mean() >= constraint
+    larger = np.unique(scores[scores > threshold])
+    assert all((scores[positive] >= other).mean() < constraint for other in larger)
+
+
+@pytest.mark.parametrize("percent", [7, 14, 28, 55, 56, 57, 58, 85, 90, 95, 100])
+@pytest.mark.parametrize("positives", [20, 100, 110, 180, 200, 1000])
+def test_a_constraint_that_is_met_exactly_counts_as_met(positives: int, percent: int) -> None:
+    # 0.55 * 100 is 55.00000000000001 in floats; 55 of 100 are nevertheless 0.55.
+    scores = np.append(np.arange(positives, 0, -1), 0) / (positives + 1)
+    positive = np.append(np.ones(positives, dtype=bool), False)
+    threshold = threshold_for_recall(positive, scores, percent / 100)
+    assert (scores >= threshold).sum() == -(-positives * percent // 100)
+
+
+def test_images_of_equal_score_are_flagged_together() -> None:
+    positive = np.array([True, True, True, True, False, False])
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.1])
+    assert threshold_for_recall(positive, scores, 0.25) == 0.9
+    assert threshold_for_recall(positive, scores, 0.26) == 0.5
+    assert achieved(positive, scores, 0.5)["sensitivity"] == 1
+    assert achieved(positive, scores, 0.5)["specificity"] == 0.5
+
+
+def test_full_recall_is_the_lowest_positive_score() -> None:
+    positive, scores = make_scores(1)
+    assert threshold_for_recall(positive, scores, 1.0) == scores[positive].min()
+
+
+def test_youden_equals_the_best_of_scikit_learns_curve() -> None:
+    positive, scores = make_scores(2)
+    false_positive_rate, true_positive_rate, thresholds = sklearn_metrics.roc_curve(positive, scores, drop_intermediate=False)
+    assert youden_threshold(positive, scores) == thresholds[np.argmax(true_positive_rate - false_positive_rate)]
+
+
+def test_youden_takes_the_larger_threshold_among_equals() -> None:
+    # J is 1/3 at 0.9, 0.7 and 0.5; in floats 1 - 2/3 would be the largest.
+    positive = np.array([True, False, True, False, True, False])
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert youden_threshold(positive, scores) == 0.9
+
+
+def test_youden_of_reversed_scores_is_still_a_validation_score() -> None:
+    positive, scores = np.array([False, False, True]), np.array([0.9, 0.8, 0.1])
+    assert youden_threshold(positive, scores) == 0.1
+
+
+def test_points_are_named_by_their_constraint() -> None:
+    positive, scores = make_scores(3)
+    chosen = choose_thresholds(positive, scores, [0.85, 0.9, 0.975])
+    assert list(chosen) == ["recall_0.85", "recall_0.90", "recall_0.975", "youden"]
+    assert chosen["recall_0.85"] >= chosen["recall_0.90"] >= chosen["recall_0.975"]
+    assert point_name(1.0) == "recall_1.00"
+    assert point_name(0.1234567) != point_name(0.1234568)
+
+
+def test_audit_equals_scikit_learn_with_weights() -> None:
+    positive, scores = make_scores(4)
+    weights = np.random.default_rng(5).integers(0, 4, size=(3, len(scores))).astype(float)
+    flagged = scores >= 0.4
+    values = audit(positive, scores, 0.4)(weights)
+    for draw, weight in enumerate(weights):
+        each = {"y_true": positive, "y_pred": flagged, "sample_weight": weight}
+        assert values["sensitivity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each))
+        assert values["specificity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each, pos_label=False))
+        assert values["precision"][draw] == pytest.approx(sklearn_metrics.precision_score(**each))
+        assert values["f1"][draw] == pytest.approx(sklearn_metrics.f1_score(**each))
+        assert values["flagged"][draw] == pytest.approx(np.average(flagged, weights=weight))
+        auc = sklearn_metrics.roc_auc_score(positive, scores, sample_weight=weight)
+        assert target_auc(positive, scores)(weights)["auc"][draw] == pytest.approx(auc)
+
+
+def test_a_threshold_that_flags_nothing_and_a_draw_without_positives() -> None:
+    positive, scores = np.array([True, False, False]), np.array([0.3, 0.2, 0.1])
+    nothing = achieved(positive, scores, 0.5)
+    assert nothing == {"sensitivity": 0, "specificity": 1, "precision": 0, "f1": 0, "flagged": 0}
+    without = audit(positive, scores, 0.15)(np.array([[0.0, 1.0, 1.0]]))
+    assert np.isnan(without["sensitivity"][0])
+    assert np.isnan(without["f1"][0])
+    assert without["specificity"][0] == 0.5
+
+
+def test_score_of_a_group_is_the_sum_of_its_probabilities() -> None:
+    table = make_table(["mel", "nv", "bcc", "akiec", "df"])
+    positive, scores = target_scores(table, ["mel", "bcc", "akiec"], split="val")
+    assert positive.tolist() == [True, False, True, True, False]
+    expected = table["probability_mel"] + table["probability_bcc"] + table["probability_akiec"]
+    assert scores == pytest.approx(expected.to_numpy())
+    assert np.array_equal(scores, target_scores(table, ["akiec", "mel", "bcc"], split="val")[1])
+    assert np.array_equal(target_scores(table, ["mel"], split="val")[1], table["probability_mel"])
+
+
+@pytest.mark.parametrize(("dx", "share"), [(["nv", "df"], "none"), (["mel", "mel"], "all")])
+def test_a_split_without_both_kinds_is_refused(dx: list[str], share: str) -> None:
+    with pytest.raises(PipelineError, match=rf"test: {share} of the 2 images show the target \(mel\).*threshold_sweep.target"):
+        target_scores(make_table(dx), ["mel"], split="test")
+
+
+def test_sweep_has_the_chosen_thresholds_and_values_that_hold() -> None:
+    positive, scores = make_scores(6, images=3000)
+    keep = [0.123456, float(scores[17])]
+    curve = sweep(positive, scores, keep, most=300)
+    assert len(curve) <= 302
+    assert set(keep) <= set(curve["threshold"])
+    assert (curve["threshold"].diff().dropna() < 0).all()
+    assert (curve["sensitivity"].diff().dropna() >= 0).all()
+    assert curve["threshold"].iloc[0] == scores.max()
+    assert curve["threshold"].iloc[-1] == scores.min()
+    for row in curve.iloc[::40].itertuples():
+        expected = point_estimate(audit(positive, scores, row.threshold), len(scores))
+        assert row.sensitivity == pytest.approx(expected["sensitivity"])
+        assert row.precision == pytest.approx(expected["precision"])
+        assert row.f1 == pytest.approx(expected["f1"])
+        assert row.flagged == pytest.approx(expected["flagged"])
+
+
+def test_a_short_sweep_has_every_distinct_score() -> None:
+    positive, scores = make_scores(7, images=50, decimals=1)
+    assert set(sweep(positive, scores, [], most=300)["threshold"]) == set(scores)
+
+
+def test_classes_and_columns_are_in_one_order() -> None:
+    for dx, column in zip(CLASSES, PROBABILITY_COLUMNS, strict=True):
+        table = make_table([dx, "nv" if dx != "nv" else "mel"])
+        assert np.array_equal(target_scores(table, [dx], split="val")[1], table[column])

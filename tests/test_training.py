@@ -1,0 +1,293 @@
+"""The pieces of the loop on hand-computed cases and against scikit-learn, and the train stage through its public door."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from scipy.special import softmax
+from sklearn import metrics
+from torch import nn
+
+from skinlesion import artifacts, engine, training
+from skinlesion.classifier import load_classifier, read_classifier_config
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.inference import predict_logits
+from skinlesion.tables import write_table
+from stages import train
+from tests.conftest import ROOT, WriteParams
+
+TINY = {
+    "prepare.size": 32,
+    "train.backbone": "mobilenet_v3_small",
+    "train.epochs": 3,
+    "train.batch_size": 16,
+    "train.lr": 0.003,
+    "train.patience": 99,
+    "train.select_by": "macro_auc",
+}
+
+
+@pytest.fixture
+def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
+    """A workspace with everything that `train` reads: 32 px images whose mean colour tells the class, with noise."""
+    random = np.random.default_rng(0)
+    colours = random.integers(40, 216, size=(7, 3))
+    labels = np.arange(140) % 7
+    images = np.clip(colours[labels][:, None, None, :] + random.normal(0, 25, size=(140, 32, 32, 3)), 0, 255).astype(np.uint8)
+    ids = [f"SYNTH_{number:07d}" for number in range(140)]
+    (workspace / artifacts.PREPARED).mkdir(parents=True)
+    np.save(workspace / artifacts.PREPARED / "images.npy", images)
+    index = pd.DataFrame({"image_id": ids, "width": 32, "height": 32, "fit": "squash"})
+    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    frame = pd.DataFrame({"lesion_id": [f"L{number}" for number in range(140)], "image_id": ids})
+    frame["dx"] = [CLASSES[label] for label in labels]
+    frame = frame.assign(dx_type="histo", age=50.0, sex="male", localization="back")
+    artifacts.write_splits({"train": frame.iloc[:84], "val": frame.iloc[84:112], "test": frame.iloc[112:]})
+    artifacts.RAW.mkdir(parents=True)
+    provenance = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}}
+    (artifacts.RAW / "provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
+    write_params(TINY)
+    return workspace
+
+
+def run_train(**popen: object) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", "stages.train"], env=environment, text=True, stderr=subprocess.PIPE, **popen)
+
+
+def outputs() -> dict[str, bytes]:
+    """Bytes of everything that the stage wrote."""
+    folders = (artifacts.CLASSIFIER, artifacts.METRICS, artifacts.PLOTS / "train")
+    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_class_weights_by_hand() -> None:
+    labels = np.array([0] * 4 + [1] * 1)
+    assert training.class_weights(labels, scheme="none") is None
+    inverse = training.class_weights(labels, scheme="inverse")
+    # 1/4 and 1, scaled by 5 / (4 * 1/4 + 1 * 1) = 2.5
+    assert inverse.tolist() == pytest.approx([0.625, 2.5, 0, 0, 0, 0, 0])
+    root = training.class_weights(labels, scheme="sqrt_inverse")
+    # 1/2 and 1, scaled by 5 / (4 * 1/2 + 1) = 5/3
+    assert root.tolist() == pytest.approx([5 / 6, 5 / 3, 0, 0, 0, 0, 0])
+    assert root[labels].mean() == pytest.approx(1)
+
+
+def test_warmup_rises_and_cosine_falls() -> None:
+    factors = [training.warmup_cosine(step, warmup_steps=4, total_steps=12) for step in range(13)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0 and factors[8] == pytest.approx(0.5) and factors[12] == pytest.approx(0)
+    assert training.warmup_cosine(0, warmup_steps=0, total_steps=4) == 1.0
+
+
+def test_validation_metrics_equal_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 7, size=300)
+    logits = random.normal(size=(300, 7)) + 2 * np.eye(7)[labels]
+    ours = training.validation_metrics(logits.astype(np.float32), labels)
+    probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+    theirs = {
+        "val/loss": metrics.log_loss(labels, probabilities),
+        "val/accuracy": metrics.accuracy_score(labels, predicted),
+        "val/balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+        "val/macro_f1": metrics.f1_score(labels, predicted, average="macro"),
+        "val/macro_auc": metrics.roc_auc_score(labels, probabilities, multi_class="ovr"),
+        "val/mel_recall": metrics.recall_score(labels == 4, predicted == 4),
+    }
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
+        training.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+
+
+def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
+    assert training.is_better(0.1, 0.2, select_by="loss") and not training.is_better(0.3, 0.2, select_by="loss")
+    assert training.is_better(0.3, 0.2, select_by="macro_f1") and not training.is_better(0.2, 0.2, select_by="macro_f1")
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    decayed, spared = training.make_optimizer(model, lr=0.1, weight_decay=0.5).param_groups
+    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 3, 3)] and decayed["weight_decay"] == 0.5
+    assert len(spared["params"]) == 3 and spared["weight_decay"] == 0
+
+
+def test_precision_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert engine.fabric_precision("auto", cpu) == "32-true"
+    assert engine.fabric_precision("bf16", cpu) == "bf16-mixed"
+    assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
+    with pytest.raises(PipelineError, match="precision=16 needs a GPU"):
+        engine.fabric_precision("16", cpu)
+
+
+def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 6, "train.backbone": "resnet18", "train.lr": 0.001})
+    train.main()
+    model, config = load_classifier()
+    assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
+    assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
+    test = artifacts.read_split("test")
+    logits = predict_logits(model, config, artifacts.read_prepared(), test["image_id"], device=torch.device("cpu"), batch_size=8)
+    accuracy = (logits.argmax(axis=1) == test["dx"].map(CLASSES.index)).mean()
+    assert accuracy > 0.6  # chance is 1/7
+    summary = json.loads((artifacts.METRICS / "train.json").read_text(encoding="utf-8"))
+    curve = pd.read_csv(artifacts.PLOTS / "train" / "plots" / "metrics" / "val" / "macro_auc.tsv", sep="\t")
+    assert summary["epochs"] == len(curve) == 6
+    assert summary["val"]["macro_auc"] == pytest.approx(curve["macro_auc"].max())
+    assert summary["best_epoch"] == config.epoch == curve["macro_auc"].idxmax() + 1
+    assert not list((prepared_workspace / ".resume").rglob("*.pt"))
+
+
+def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 2})
+    train.main()
+    first = outputs()
+    train.main()
+    assert outputs() == first
+    write_params(TINY | {"train.epochs": 2, "train.seed": 1})
+    train.main()
+    weights = str(artifacts.CLASSIFIER / "weights.safetensors")
+    assert outputs()[weights] != first[weights]
+
+
+def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
+    process = run_train()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    undisturbed = outputs()
+
+    process = run_train()
+    for line in process.stderr:
+        if line.startswith("epoch 1/"):
+            break
+    time.sleep(0.3)  # somewhere in the second epoch
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+    process = run_train()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert "resuming from" in said and "epoch 1/3" not in said
+    assert outputs() == undisturbed
+    assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+
+@pytest.fixture
+def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that was stopped after its first epoch and left a checkpoint."""
+    epochs = iter([training.train_one_epoch])
+
+    def stop(*arguments: object, **options: object) -> dict[str, float]:
+        return next(epochs)(*arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(training, "train_one_epoch", stop)
+        train.main()
+    return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+
+def test_a_checkpoint_of_other_params_is_not_resumed_from(
+    interrupted: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
+    with caplog.at_level("INFO"):
+        train.main()
+    assert "resuming" not in caplog.text
+    assert interrupted.is_file()  # it belongs to the other training
+
+
+def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
+    interrupted.write_bytes(interrupted.read_bytes()[:1000])
+    with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
+        train.main()
+
+
+def test_patience_ends_training_early(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    monkeypatch.setattr(training, "validate", lambda _: {"val/macro_auc": next(values)})
+    write_params(TINY | {"train.patience": 2, "train.epochs": 5})
+    train.main()
+    assert read_classifier_config().epoch == 2
+    assert json.loads((artifacts.METRICS / "train.json").read_text(encoding="utf-8"))["epochs"] == 4
+
+
+def test_an_empty_list_of_loggers_needs_no_dvc(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvclive", None)
+    write_params(TINY | {"train.epochs": 1, "train.loggers": []})
+    train.main()
+    assert (artifacts.PLOTS / "train").is_dir()
+    write_params(TINY | {"train.epochs": 1, "train.seed": 9})
+    with pytest.raises(ImportError):
+        train.main()
+
+
+def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.lr": 1e30})
+    with pytest.raises(PipelineError, match=r"lower train\.lr"):
+        train.main()
+    assert not artifacts.CLASSIFIER.exists()
+
+
+REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
+    (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
+    (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
+    (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
+    (lambda: (artifacts.PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
+    (lambda: (artifacts.SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "overrides", "message"), REFUSALS)
+def test_refusals_are_one_message(
+    prepared_workspace: Path, write_params: WriteParams, spoil: Callable[[], object], overrides: dict[str, object], message: str
+) -> None:
+    write_params(TINY | overrides)
+    spoil()
+    with pytest.raises(SystemExit) as refusal:
+        run_stage(train.main)
+    assert message in str(refusal.value) and "\n\n" not in str(refusal.value)
+    assert not artifacts.CLASSIFIER.exists()
+
+
+def test_a_refusal_on_the_command_line_has_no_traceback(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.backbone": "resnt18"})
+    process = run_train()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.startswith("error: params.yaml is refused") and "Traceback" not in said
+
+
+def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 1})
+    train.main()
+    path = artifacts.CLASSIFIER / "weights.safetensors"
+    state = safetensors.torch.load_file(path)
+    state.popitem()
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(PipelineError, match="is damaged or does not fit 'mobilenet_v3_small'"):
+        load_classifier()
+    config = json.loads((artifacts.CLASSIFIER / "config.json").read_text(encoding="utf-8"))
+    (artifacts.CLASSIFIER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
+    with pytest.raises(PipelineError, match="classes are"):
+        load_classifier()
