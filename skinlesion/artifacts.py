@@ -231,6 +231,8 @@ def _check_operating_points(content: dict[str, Any], path: Path) -> None:
     unknown = [dx for dx in content["classes"] if dx not in CLASSES]
     if unknown:
         raise PipelineError(f"{path}: unknown diagnosis {name_some(unknown)}: run `threshold-sweep` again")
+    if not isinstance(content["points"], dict):
+        raise PipelineError(f"{path}: points must be an object, a name each: run `threshold-sweep` again")
     for name, point in content["points"].items():
         threshold = point.get("threshold") if isinstance(point, dict) else None
         # Summed probabilities may end a rounding error above 1.

@@ -13,8 +13,10 @@ from torch import nn
 from torchvision import models
 
 from skinlesion.errors import PipelineError
+from skinlesion.receptive_field import Centers, cell_centers, tiled_centers
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
+Found = tuple[str, Layout, int]  # name, layout and side of a layer
 
 # The last feature map of each family, by torchvision's class; a number counts a container's children. Each is what the
 # network pools (Grad-CAM paper, section 3), rectified where the network rectifies it, with these exceptions:
@@ -41,8 +43,7 @@ FAMILY_LAYERS: dict[type[nn.Module], str] = {
     models.VisionTransformer: "encoder.layers.-1.ln_1",
 }
 
-# A map of a single cell says nothing about place, and one of two by two next to nothing: on the synthetic sample at 64
-# pixels its energy ratio is 1.00, that of the stage before, at four by four, 1.56. So `auto` wants four where it can.
+# A map of a single cell says nothing about place, and one of two by two next to nothing: `auto` wants four where it can.
 MIN_SIDE = 2
 AUTO_SIDE = 4
 
@@ -55,11 +56,13 @@ class TargetLayer:
     layout : of its output: `channels_first` (N, C, side, side), `channels_last` (N, side, side, C), or `tokens`
         (N, 1 + side * side, C) with the class token first.
     side : rows, and columns, of its map.
+    centers : where the map's cells lie in the network's square, see `skinlesion.receptive_field`.
     """
 
     name: str
     layout: Layout
     side: int
+    centers: Centers
 
     def to_feature_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output, or a gradient of its shape, as (N, C, side, side)."""
@@ -69,7 +72,7 @@ class TargetLayer:
 
 
 def find_layer(model: nn.Module, name: str, *, size: int) -> TargetLayer:
-    """Find the layer to take maps from, by one pass of a blank image.
+    """Find the layer to take maps from, and where its cells lie, by passing a blank image.
 
     Parameters
     ----------
@@ -83,6 +86,14 @@ def find_layer(model: nn.Module, name: str, *, size: int) -> TargetLayer:
     PipelineError
         No such layer (with the nearest names), its output is no map, or `auto` knows no layer for this network.
     """
+    name, layout, side = _choose(model, name, size)
+    # An operation that is no module could change a map unseen: then its cells are taken to tile the square.
+    centers = cell_centers(model, size=size).get(side, tiled_centers(side, size=size))
+    return TargetLayer(name, layout, side, centers)
+
+
+def _choose(model: nn.Module, name: str, size: int) -> Found:
+    """Name, layout and side of the layer that was asked for."""
     shapes = _output_shapes(model, size)
     if name == "auto":
         return _find_automatically(model, shapes, size)
@@ -94,16 +105,16 @@ def find_layer(model: nn.Module, name: str, *, size: int) -> TargetLayer:
         )
     if name not in shapes:
         raise PipelineError(f"gradcam.layer: '{name}' gives no single tensor when the network runs: choose another, or auto")
-    layer = _describe(model, name, shapes[name])
-    if layer is None or layer.side < MIN_SIDE:
+    found = _describe(model, name, shapes[name])
+    if found is None or found[-1] < MIN_SIDE:
         raise PipelineError(
             f"gradcam.layer: the output of '{name}' has shape {shapes[name]} for an image of {size} x {size} pixels, which is "
             "no map of two by two cells or more: choose an earlier layer, or auto"
         )
-    return layer
+    return found
 
 
-def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], size: int) -> TargetLayer:
+def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], size: int) -> Found:
     """The family's layer, or the last stage before it whose map has `AUTO_SIDE` cells a side, or else `MIN_SIDE`."""
     path = next((path for family, path in FAMILY_LAYERS.items() if isinstance(model, family)), None)
     if path is None:
@@ -111,11 +122,11 @@ def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], si
     last = _resolve(model, path)
     names = list(shapes)[: list(shapes).index(last) + 1]
     stages = [name for name in names if _is_stage(model, name, beside=last)]
-    layers = [_describe(model, name, shapes[name]) for name in [last, *reversed(stages)]]
+    candidates = [_describe(model, name, shapes[name]) for name in [last, *reversed(stages)]]
     for side in (AUTO_SIDE, MIN_SIDE):
-        for layer in layers:
-            if layer is not None and layer.side >= side:
-                return layer
+        for found in candidates:
+            if found is not None and found[-1] >= side:
+                return found
     raise PipelineError(
         f"gradcam.layer: no layer of {type(model).__name__} keeps a map of two by two cells for images of {size} x {size} "
         "pixels: raise prepare.size"
@@ -160,17 +171,17 @@ def _output_shapes(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> TargetLayer | None:
-    """The layer with its layout, told from the shape, since a map of a square image is square; None if it is no map."""
+def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> Found | None:
+    """A layer's name, layout and side, told from the shape, since a map of a square image is square; None if it is no map."""
     if len(shape) == 4:
         _, second, third, fourth = shape
         # Only where channels, rows and columns are as many does the shape not tell: then Swin's come last.
         if third == fourth and not (second == third and isinstance(model, models.SwinTransformer)):
-            return TargetLayer(name, "channels_first", third)
-        return TargetLayer(name, "channels_last", second) if second == third else None
+            return name, "channels_first", third
+        return (name, "channels_last", second) if second == third else None
     if len(shape) == 3 and isinstance(model, models.VisionTransformer):
         side = model.image_size // model.patch_size
-        return TargetLayer(name, "tokens", side) if shape[1] == 1 + side * side else None
+        return (name, "tokens", side) if shape[1] == 1 + side * side else None
     return None
 
 

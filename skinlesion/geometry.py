@@ -47,24 +47,34 @@ def fit_image(image: Image.Image, *, size: int, fit: Fit) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, fit: Fit) -> np.ndarray:
+def map_to_original(
+    values: np.ndarray, width: int, height: int, *, size: int, fit: Fit, centers: tuple[float, float] | None = None
+) -> np.ndarray:
     """Place a map over the square onto the original's pixels.
 
     Parameters
     ----------
-    values : float array of shape (h, w), any resolution; its cells tile the square.
+    values : float array of shape (h, w), any resolution.
     width, height : of the original in pixels.
     size, fit : how the original was prepared.
+    centers : centre of the map's first cell, and distance from one cell's centre to the next, in pixels of the square, the
+        same along both sides (`skinlesion.receptive_field`); None if the cells tile the square.
 
     Returns
     -------
-    float64 array of shape (height, width): bilinear between the cells' centres, 0 where the square does not reach.
+    float64 array of shape (height, width): bilinear between the cells' centres, constant beyond the outermost, 0 where
+    the square does not reach.
     """
     left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
     x = (np.arange(width) + 0.5 - left) / (right - left)
     y = (np.arange(height) + 0.5 - top) / (bottom - top)
     rows, columns = values.shape
-    grid = np.meshgrid(y * rows - 0.5, x * columns - 0.5, indexing="ij")
+    if centers is None:
+        row, column = y * rows - 0.5, x * columns - 0.5
+    else:
+        first, step = centers
+        row, column = (y * size - first) / step, (x * size - first) / step
+    grid = np.meshgrid(row, column, indexing="ij")
     placed = map_coordinates(np.asarray(values, dtype=np.float64), grid, order=1, mode="nearest")
     placed[(y < 0) | (y > 1), :] = 0
     placed[:, (x < 0) | (x > 1)] = 0

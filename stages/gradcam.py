@@ -34,6 +34,7 @@ from skinlesion.files import atomic_folder, write_json
 from skinlesion.geometry import map_to_original
 from skinlesion.originals import read_image, read_mask
 from skinlesion.params import load_params
+from skinlesion.receptive_field import Centers
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def main() -> None:
     if zero_maps:
         logger.warning("%d of %d maps are zero: nothing in layer '%s' speaks for the class", zero_maps, len(maps), layer.name)
 
-    energy, empty_masks = measure_energy(needed[needed["has_mask"]], map_of, config)
+    energy, empty_masks = measure_energy(needed[needed["has_mask"]], map_of, config, centers=layer.centers)
     metrics: dict[str, Any] = {
         "method": params.method,
         "layer": layer.name,
@@ -90,7 +91,7 @@ def main() -> None:
     title = f"{params.method} of layer {layer.name}, {config.backbone}, split 'test'"
     title += ", synthetic images" if provenance["synthetic"] else ""
     with atomic_folder(artifacts.PLOTS / "gradcam") as folder:
-        draw_pages(load_examples(examples, map_of, config), folder, title=title)
+        draw_pages(load_examples(examples, map_of, config, centers=layer.centers), folder, title=title)
         write_table(examples, folder / "examples.csv", EXAMPLE_COLUMNS)
         write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
     write_json(artifacts.METRICS / "gradcam.json", metrics | summarize_energy(energy))
@@ -111,14 +112,17 @@ def locate(prepared: artifacts.PreparedImages, image_ids: pd.Series) -> np.ndarr
     return np.column_stack([rows, prepared.index.loc[rows, ["width", "height"]].to_numpy(dtype=np.int64)])
 
 
-def measure_energy(table: pd.DataFrame, map_of: dict[str, np.ndarray], config: ClassifierConfig) -> tuple[pd.DataFrame, int]:
+def measure_energy(
+    table: pd.DataFrame, map_of: dict[str, np.ndarray], config: ClassifierConfig, *, centers: Centers
+) -> tuple[pd.DataFrame, int]:
     """The energy ratio of each image, those left out in which it is undefined, and how many masks show no lesion."""
+    square = {"size": config.size, "fit": config.fit}
     ratios, empty_masks = [], 0
     for image in tqdm(list(table.itertuples()), desc="energy ratio", unit="image", disable=None):
         mask = read_mask(image.image_id, width=image.width, height=image.height)
-        lesion = crop_to_square(mask, size=config.size, fit=config.fit)
-        placed = map_to_original(map_of[image.image_id], image.width, image.height, size=config.size, fit=config.fit)
-        ratios.append(energy_ratio(crop_to_square(placed, size=config.size, fit=config.fit), lesion))
+        lesion = crop_to_square(mask, **square)
+        placed = map_to_original(map_of[image.image_id], image.width, image.height, centers=centers, **square)
+        ratios.append(energy_ratio(crop_to_square(placed, **square), lesion))
         empty_masks += not lesion.any()
     if table.empty:
         logger.info("no lesion masks in %s: the energy ratio is not measured", artifacts.RAW)
@@ -127,11 +131,14 @@ def measure_energy(table: pd.DataFrame, map_of: dict[str, np.ndarray], config: C
     return table.assign(energy_ratio=np.round(ratios, 6)).dropna(subset=["energy_ratio"]), empty_masks
 
 
-def load_examples(examples: pd.DataFrame, map_of: dict[str, np.ndarray], config: ClassifierConfig) -> Iterator[Example]:
+def load_examples(
+    examples: pd.DataFrame, map_of: dict[str, np.ndarray], config: ClassifierConfig, *, centers: Centers
+) -> Iterator[Example]:
     """Each example with its original and its map on the original's pixels."""
+    square = {"size": config.size, "fit": config.fit}
     for row in examples.itertuples():
         image = read_image(row.image_id, width=row.width, height=row.height)
-        heat = map_to_original(map_of[row.image_id], row.width, row.height, size=config.size, fit=config.fit)
+        heat = map_to_original(map_of[row.image_id], row.width, row.height, centers=centers, **square)
         lesion = read_mask(row.image_id, width=row.width, height=row.height) if row.has_mask else None
         title = f"{row.image_id}: {row.kind}\ntruth {row.dx}, predicted {row.predicted}, probability {row.probability:.2f}"
         yield Example(image, heat, lesion, title)

@@ -60,8 +60,17 @@ def main() -> None:
     )
     logger.info("training %s on %s in %s", params.backbone, fabric.device, fabric.strategy.precision.precision)
 
-    resume = checkpoint.Checkpoint(resume_key(config))
-    setup = build_training(fabric, model, prepared, splits, params=params)
+    with checkpoint.Checkpoint(resume_key(config)) as resume:
+        setup = build_training(fabric, model, prepared, splits, params=params)
+        fitted = fit_and_log(setup, params, resume)
+        classifier.save_classifier(fitted.best_state, replace(config, epoch=fitted.best_epoch))
+        write_json(artifacts.METRICS / "train.json", summary(fitted, params, model))
+        resume.delete()
+    logger.info("best epoch %d of %d by %s", fitted.best_epoch, len(fitted.history), params.select_by)
+
+
+def fit_and_log(setup: training.Training, params: TrainParams, resume: checkpoint.Checkpoint) -> training.Fitted:
+    """Train, and give every epoch's metrics to the loggers that params name."""
     loggers = metric_loggers.open_loggers(params.loggers, artifacts.PLOTS / "train")
 
     def log_epoch(metrics: dict[str, float]) -> None:
@@ -71,10 +80,7 @@ def main() -> None:
     fitted = training.fit(setup, params, checkpoint=resume, on_epoch=log_epoch)
     for metric_logger in loggers:
         metric_logger.close()
-    classifier.save_classifier(fitted.best_state, replace(config, epoch=fitted.best_epoch))
-    write_json(artifacts.METRICS / "train.json", summary(fitted, params, model))
-    resume.delete()
-    logger.info("best epoch %d of %d by %s", fitted.best_epoch, len(fitted.history), params.select_by)
+    return fitted
 
 
 def build_training(

@@ -21,6 +21,7 @@ from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.receptive_field import cell_centers, tiled_centers
 
 CPU = torch.device("cpu")
 
@@ -340,6 +341,72 @@ def test_auto_needs_a_known_family() -> None:
 def test_layout_of_a_named_swin_layer(layer: str) -> None:
     found = find_layer(build("swin_t", 64), layer, size=64)
     assert found.layout == ("channels_last" if "norm" in layer else "channels_first")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "expected"),
+    [
+        # conv 7 / 2 padded by 3, pooling 3 / 2 padded by 1, and three convolutions 3 / 2 padded by 1: no offset.
+        ("resnet18", 4, (0.5, 32)),
+        ("resnet18", 8, (0.5, 16)),
+        # The same stem, then three average poolings 2 / 2, each half a step: 0.5 + (4 + 8 + 16) / 2.
+        ("densenet121", 4, (14.5, 32)),
+        # Four poolings 2 / 2: 0.5 + (1 + 2 + 4 + 8) / 2; the cells tile the image.
+        ("vgg11", 8, tiled_centers(8, size=128)),
+        # conv 11 / 4 padded by 2: 5 - 2 = 3; poolings 3 / 2 without padding: 4 and 8.
+        ("alexnet", 7, (15.5, 16)),
+        ("convnext_tiny", 4, tiled_centers(4, size=128)),
+        ("swin_t", 4, tiled_centers(4, size=128)),
+        ("vit_b_16", 8, tiled_centers(8, size=128)),
+    ],
+)
+def test_cell_centers_by_hand(backbone: str, side: int, expected: tuple[float, float]) -> None:
+    model = build(backbone, 128).train()
+    assert cell_centers(model, size=128)[side] == pytest.approx(expected)
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "layer"),
+    [
+        ("resnet18", 128, "layer3"),
+        ("resnet18", 100, "layer3"),
+        ("shufflenet_v2_x0_5", 128, "conv5"),
+        ("regnet_y_400mf", 128, "trunk_output"),
+        ("vgg11", 128, "auto"),
+        ("swin_t", 128, "norm"),
+        ("convnext_tiny", 128, "auto"),
+    ],
+)
+def test_cell_centers_are_where_the_gradient_is(backbone: str, size: int, layer: str) -> None:
+    """The pixels that move a cell lie around its centre; a cell near the image's middle, where no border cuts them off."""
+    model = build(backbone, size)
+    target = find_layer(model, layer, size=size)
+    first, step = target.centers
+    cell = round((size / 2 - first) / step)
+    kept: list[torch.Tensor] = []
+    model.get_submodule(target.name).register_forward_hook(lambda _, __, output: kept.append(target.to_feature_maps(output)))
+    images = torch.randn(4, 3, size, size, requires_grad=True)
+    model(images)
+    outputs = kept[0][:, :, cell, cell]
+    (gradient,) = torch.autograd.grad((torch.randn_like(outputs) * outputs).sum(), images)
+    energy = gradient.pow(2).sum(dim=(0, 1))
+    place = ((energy.sum(dim=0) * (torch.arange(size) + 0.5)).sum() / energy.sum()).item()
+    assert place == pytest.approx(first + cell * step, abs=step / 6)
+
+
+def test_a_map_is_placed_by_its_cell_centers() -> None:
+    values = np.array([[0.0, 1.0], [0.0, 1.0]])
+    placed = map_to_original(values, 64, 64, size=64, fit="squash", centers=(0.5, 32.0))
+    expected = np.minimum(np.arange(64) / 32, 1)  # 0 on the first pixel, 1 on the 33rd and beyond
+    np.testing.assert_allclose(placed, np.tile(expected, (64, 1)))
+    rng = np.random.default_rng(0).random((7, 7))
+    for fit in ("squash", "crop", "pad"):
+        np.testing.assert_allclose(
+            map_to_original(rng, 200, 150, size=64, fit=fit, centers=tiled_centers(7, size=64)),
+            map_to_original(rng, 200, 150, size=64, fit=fit),
+            atol=1e-9,
+        )
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])

@@ -26,6 +26,7 @@ from stages import gradcam
 from tests.conftest import WriteParams
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
+CENTERS = (0.5, 8.0)  # of layer2's cells in resnet18: stride 8, from the first pixel's centre
 
 # image_id, lesion_id, truth, prediction, its probability
 PREDICTED = [
@@ -166,7 +167,7 @@ def test_energy_ratio_recomputed(
     gradcam.main()
     expected = []
     for number, values in enumerate(maps):
-        placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit=fit)
+        placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit=fit, centers=CENTERS)
         seen = np.ones((HEIGHT, WIDTH), dtype=bool)
         if fit == "crop":  # from 5.5 to 38.5 of the width: the pixels whose centres lie there are 5 to 38
             seen[:, :5] = seen[:, 39:] = False
@@ -200,7 +201,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
             square = np.asarray(fit_image(image, size=SIZE, fit="squash"))
         (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], **options)
         if image_id in measured:
-            placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash")
+            placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash", centers=CENTERS)
             assert measured[image_id] == pytest.approx(cam_energy.energy_ratio(placed, disc(number)), abs=1e-4)
         else:
             assert not values.any()

@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 from torch import nn
 
-from skinlesion import artifacts, engine, training
+from skinlesion import artifacts, checkpoint, engine, training
 from skinlesion.classifier import load_classifier, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
@@ -217,6 +218,17 @@ def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
     interrupted.write_bytes(interrupted.read_bytes()[:1000])
     with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
         train.main()
+
+
+def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "LOCK_TIMEOUT", 0.1)
+    with (
+        FileLock(interrupted.with_suffix(".lock")),
+        pytest.raises(PipelineError, match="another process is training exactly this"),
+    ):
+        train.main()
+    train.main()
+    assert artifacts.CLASSIFIER.is_dir()
 
 
 def test_patience_ends_training_early(
