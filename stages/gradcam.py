@@ -6,7 +6,7 @@ provenance) and the section `gradcam` of `params.yaml`. Writes, with maps of the
 - `plots/gradcam/examples.png`: a page of examples (further pages `examples_2.png`, ... where one is not enough), errors
   first, missed melanomas before other errors, then correct predictions of each class, the most confident first;
 - `plots/gradcam/examples.csv`: the same examples as a table;
-- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam_energy`) for every test image with a mask, but for those
+- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every test image with a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
 - `metrics/gradcam.json`: method, layer, counts, and the energy ratios in summary; null where the source has no masks.
 """
@@ -22,11 +22,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from skinlesion import artifacts
-from skinlesion.cam import compute_maps
-from skinlesion.cam_energy import crop_to_square, energy_ratio, summarize_energy
-from skinlesion.cam_examples import choose_examples, judge_predictions
-from skinlesion.cam_layers import find_layer
-from skinlesion.cam_pages import Example, draw_pages
+from skinlesion.cam.energy import crop_to_square, energy_ratio, summarize_energy
+from skinlesion.cam.examples import choose_examples, judge_predictions
+from skinlesion.cam.layers import find_layer
+from skinlesion.cam.maps import compute_maps
+from skinlesion.cam.pages import Example, draw_pages
+from skinlesion.cam.receptive_field import Centers
 from skinlesion.classifier import ClassifierConfig, load_classifier
 from skinlesion.devices import choose_device
 from skinlesion.errors import PipelineError, run_stage
@@ -34,7 +35,6 @@ from skinlesion.files import atomic_folder, write_json
 from skinlesion.geometry import map_to_original
 from skinlesion.originals import read_image, read_mask
 from skinlesion.params import load_params
-from skinlesion.receptive_field import Centers
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from torchcam import methods as torchcam_methods
 
 from skinlesion.artifacts import Fit
 from skinlesion.backbones import build_backbone, list_backbones
-from skinlesion.cam import METHODS, compute_maps
-from skinlesion.cam_layers import FAMILY_LAYERS, find_layer
+from skinlesion.cam.layers import FAMILY_LAYERS, find_layer
+from skinlesion.cam.maps import METHODS, compute_maps
+from skinlesion.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.geometry import fit_image, map_to_original
-from skinlesion.receptive_field import cell_centers, tiled_centers
 
 CPU = torch.device("cpu")
 

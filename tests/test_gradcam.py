@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from skinlesion import artifacts, cam_energy, cam_examples, cam_pages
+from skinlesion import artifacts
 from skinlesion.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
-from skinlesion.cam import compute_maps
+from skinlesion.cam import energy, examples, pages
+from skinlesion.cam.maps import compute_maps
 from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
@@ -145,14 +146,14 @@ def test_outputs(ready: Path) -> None:
     assert (metrics["method"], metrics["layer"], metrics["cells"]) == ("GradCAM", "layer2", [4, 4])
     assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
     assert (metrics["images_with_empty_mask"], metrics["images_without_ratio"]) == (0, metrics["zero_maps"])
-    examples = read_plot("examples.csv")
-    assert list(examples.columns) == ["position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind"]
+    shown = read_plot("examples.csv")
+    assert list(shown.columns) == ["position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind"]
     # Missed melanomas, other errors (a tie at 0.60), then the two most confident of each class in the classes' order.
     expected = [3, 2, 6, 12, 7, 8, 11, 10, 1, 5, 9]
-    assert list(examples["image_id"]) == [f"ISIC_{number:02d}" for number in expected]
-    assert list(examples["kind"]) == ["missed melanoma"] * 2 + ["error"] * 4 + ["correct"] * 5
-    assert list(examples["position"]) == list(range(1, 12))
-    assert examples.loc[0, ["lesion_id", "dx", "predicted", "probability"]].tolist() == ["L2", "mel", "bkl", 0.7]
+    assert list(shown["image_id"]) == [f"ISIC_{number:02d}" for number in expected]
+    assert list(shown["kind"]) == ["missed melanoma"] * 2 + ["error"] * 4 + ["correct"] * 5
+    assert list(shown["position"]) == list(range(1, 12))
+    assert shown.loc[0, ["lesion_id", "dx", "predicted", "probability"]].tolist() == ["L2", "mel", "bkl", 0.7]
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
@@ -173,12 +174,12 @@ def test_energy_ratio_recomputed(
             seen[:, :5] = seen[:, 39:] = False
         inside = sum(placed[y, x] for y, x in np.argwhere(disc(number) & seen))
         expected.append(inside / placed[seen].sum() / (disc(number)[seen].sum() / seen.sum()))
-    energy = read_plot("energy.csv")
-    assert list(energy.columns) == ["image_id", "dx", "outcome", "energy_ratio"]
-    assert list(energy["image_id"]) == IMAGE_IDS
-    np.testing.assert_allclose(energy["energy_ratio"], expected, atol=1e-6)
+    ratios = read_plot("energy.csv")
+    assert list(ratios.columns) == ["image_id", "dx", "outcome", "energy_ratio"]
+    assert list(ratios["image_id"]) == IMAGE_IDS
+    np.testing.assert_allclose(ratios["energy_ratio"], expected, atol=1e-6)
     wrong = [row[2] != row[3] for row in PREDICTED]
-    assert list(energy["outcome"]) == ["wrong" if is_wrong else "correct" for is_wrong in wrong]
+    assert list(ratios["outcome"]) == ["wrong" if is_wrong else "correct" for is_wrong in wrong]
     metrics = read_metrics()
     assert metrics["energy_ratio"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert metrics["energy_ratio"]["median"] == pytest.approx(np.median(expected), abs=1e-6)
@@ -202,7 +203,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
         (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], **options)
         if image_id in measured:
             placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash", centers=CENTERS)
-            assert measured[image_id] == pytest.approx(cam_energy.energy_ratio(placed, disc(number)), abs=1e-4)
+            assert measured[image_id] == pytest.approx(energy.energy_ratio(placed, disc(number)), abs=1e-4)
         else:
             assert not values.any()
 
@@ -339,12 +340,12 @@ def test_unknown_layer_of_the_params(ready: Path, write_params: WriteParams) -> 
 def test_energy_ratio_by_hand() -> None:
     placed = np.array([[1.0, 0.0], [1.0, 2.0]])
     top_left, bottom_right = np.array([[True, False], [False, False]]), np.array([[False, False], [False, True]])
-    assert cam_energy.energy_ratio(placed, top_left) == 1  # 1/4 of the energy on 1/4 of the area
-    assert cam_energy.energy_ratio(placed, bottom_right) == 2
-    assert cam_energy.energy_ratio(placed, top_left | bottom_right) == 1.5  # 3/4 on 1/2
-    assert cam_energy.energy_ratio(np.full((2, 2), 0.3), bottom_right) == pytest.approx(1)
-    assert np.isnan(cam_energy.energy_ratio(np.zeros((2, 2)), top_left))
-    assert np.isnan(cam_energy.energy_ratio(placed, np.zeros((2, 2), dtype=bool)))
+    assert energy.energy_ratio(placed, top_left) == 1  # 1/4 of the energy on 1/4 of the area
+    assert energy.energy_ratio(placed, bottom_right) == 2
+    assert energy.energy_ratio(placed, top_left | bottom_right) == 1.5  # 3/4 on 1/2
+    assert energy.energy_ratio(np.full((2, 2), 0.3), bottom_right) == pytest.approx(1)
+    assert np.isnan(energy.energy_ratio(np.zeros((2, 2)), top_left))
+    assert np.isnan(energy.energy_ratio(placed, np.zeros((2, 2), dtype=bool)))
 
 
 @pytest.mark.parametrize(
@@ -353,65 +354,65 @@ def test_energy_ratio_by_hand() -> None:
 )
 def test_crop_to_square(fit: artifacts.Fit, rows: slice, columns: slice) -> None:
     values = np.random.default_rng(0).random((150, 200))
-    np.testing.assert_array_equal(cam_energy.crop_to_square(values, size=64, fit=fit), values[rows, columns])
-    np.testing.assert_array_equal(cam_energy.crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
+    np.testing.assert_array_equal(energy.crop_to_square(values, size=64, fit=fit), values[rows, columns])
+    np.testing.assert_array_equal(energy.crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
 
 
 def test_interval_is_over_lesions_not_images() -> None:
     """One lesion with ten images has no spread over lesions, however much its images differ."""
     table = pd.DataFrame({"lesion_id": "L1", "dx": "nv", "outcome": "correct", "energy_ratio": np.arange(10.0)})
-    assert cam_energy.summarize_energy(table)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
-    spread = cam_energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))["energy_ratio"]
+    assert energy.summarize_energy(table)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
+    spread = energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))["energy_ratio"]
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
 
 
 def test_most_probable_class_is_the_prediction() -> None:
-    table = cam_examples.judge_predictions(make_predictions())
+    table = examples.judge_predictions(make_predictions())
     assert list(table["predicted"]) == [row[3] for row in PREDICTED]
     np.testing.assert_allclose(table["probability"], [row[4] for row in PREDICTED])
     assert list(table["kind"][:4]) == ["correct", "missed melanoma", "missed melanoma", "correct"]
 
 
-def make_example(width: int = 200, height: int = 150, title: str = "ISIC_0024306: missed melanoma") -> cam_pages.Example:
+def make_example(width: int = 200, height: int = 150, title: str = "ISIC_0024306: missed melanoma") -> pages.Example:
     """A plain image, a map that grows to the right, and a disc as lesion."""
     rows, columns = np.mgrid[:height, :width]
     lesion = (columns - width / 2) ** 2 + (rows - height / 2) ** 2 < 900
     image = np.where(lesion[..., None], 90, 200).astype(np.uint8).repeat(3, axis=2)
-    return cam_pages.Example(image, columns / (width - 1), lesion, f"{title}\ntruth akiec, predicted akiec, probability 0.99")
+    return pages.Example(image, columns / (width - 1), lesion, f"{title}\ntruth akiec, predicted akiec, probability 0.99")
 
 
 def test_overlay_keeps_geometry_and_shows_the_map() -> None:
     example = make_example()
-    blended = cam_pages.overlay(example.image, example.heat)
+    blended = pages.overlay(example.image, example.heat)
     assert (blended.shape, blended.dtype) == (example.image.shape, np.uint8)
-    low, high = (np.array(cam_pages.COLOR_MAP(value)[:3]) for value in (0.0, 1.0))
+    low, high = (np.array(pages.COLOR_MAP(value)[:3]) for value in (0.0, 1.0))
     for column, colour in [(0, low), (199, high)]:
-        expected = cam_pages.MAP_WEIGHT * colour * 255 + (1 - cam_pages.MAP_WEIGHT) * 200
+        expected = pages.MAP_WEIGHT * colour * 255 + (1 - pages.MAP_WEIGHT) * 200
         np.testing.assert_allclose(blended[0, column], expected, atol=1)
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 150), (150, 200), (600, 450), (40, 200)])
 def test_nothing_is_cut_off(tmp_path: Path, width: int, height: int) -> None:
-    pages = cam_pages.draw_pages([make_example(width, height)] * 26, tmp_path, title="SmoothGradCAMpp of layer " + "x" * 60)
-    assert [page.name for page in pages] == ["examples.png"]
-    with Image.open(pages[0]) as file:
+    written = pages.draw_pages([make_example(width, height)] * 26, tmp_path, title="SmoothGradCAMpp of layer " + "x" * 60)
+    assert [page.name for page in written] == ["examples.png"]
+    with Image.open(written[0]) as file:
         page = np.asarray(file.convert("L"))
     for edge in (page[:3], page[-3:], page[:, :3], page[:, -3:]):
         assert (edge == 255).all()
-    assert pages[0].stat().st_size < 2_000_000
+    assert written[0].stat().st_size < 2_000_000
 
 
 def test_pages(tmp_path: Path) -> None:
-    capacity = cam_pages.COLUMNS * cam_pages.ROWS_A_PAGE
+    capacity = pages.COLUMNS * pages.ROWS_A_PAGE
     drawn = iter([make_example(title=f"ISIC_{number}") for number in range(capacity + 1)])
-    pages = cam_pages.draw_pages(drawn, tmp_path, title="two pages")
-    assert [page.name for page in pages] == ["examples.png", "examples_2.png"]
-    with Image.open(pages[0]) as first, Image.open(pages[1]) as second:
+    written = pages.draw_pages(drawn, tmp_path, title="two pages")
+    assert [page.name for page in written] == ["examples.png", "examples_2.png"]
+    with Image.open(written[0]) as first, Image.open(written[1]) as second:
         assert first.width == second.width
         assert first.height > 3 * second.height
         assert not {"Software", "Creation Time"} & set(first.info)
-    (empty,) = cam_pages.draw_pages([], tmp_path, title="nothing")
+    (empty,) = pages.draw_pages([], tmp_path, title="nothing")
     assert empty.name == "examples.png"
 
 

@@ -125,6 +125,15 @@ def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
     assert len(plots["data"]) >= len(targets)
 
 
+def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
+    said = run(clone, "dvc", "dag", "--mermaid")
+    names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
+    real = {(names[source], names[target]) for source, target in re.findall(r"(node\d+)-->(node\d+)", said)}
+    drawing = (ROOT / "README.md").read_text(encoding="utf-8").partition("```mermaid")[2].partition("```")[0]
+    arrows = re.findall(r"(\S+) --> (.+)", drawing)
+    assert {(source, target) for source, targets in arrows for target in targets.split(" & ")} == real
+
+
 def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == ["threshold-sweep"]
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]

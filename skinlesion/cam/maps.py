@@ -12,7 +12,7 @@ from torch import nn
 from torchcam.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGradCAMpp, XGradCAM
 from tqdm import tqdm
 
-from skinlesion.cam_layers import TargetLayer, find_layer, reshape_for
+from skinlesion.cam.layers import TargetLayer, find_layer, reshape_for
 from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.errors import PipelineError
 
@@ -69,7 +69,7 @@ def compute_maps(
     method : a method of torchcam 0.5.0, whose numbers these are. Where it departs from the papers: GradCAMpp's pixel
         weights are the squared gradients, not normalised (eq. 19); SmoothGradCAMpp weighs the feature maps of its last
         noisy image, not of the image itself.
-    layer : `auto` or a layer's name, see `skinlesion.cam_layers.find_layer`. A layer whose output the network changes in
+    layer : `auto` or a layer's name, see `skinlesion.cam.layers.find_layer`. A layer whose output the network changes in
         place (by a ReLU) is taken as changed.
     batch_size : changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
         numbers magnifies rounding, to 1e-3.

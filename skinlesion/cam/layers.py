@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torchvision import models
 
+from skinlesion.cam.receptive_field import Centers, cell_centers, tiled_centers
 from skinlesion.errors import PipelineError
-from skinlesion.receptive_field import Centers, cell_centers, tiled_centers
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 Found = tuple[str, Layout, int]  # name, layout and side of a layer
@@ -56,7 +56,7 @@ class TargetLayer:
     layout : of its output: `channels_first` (N, C, side, side), `channels_last` (N, side, side, C), or `tokens`
         (N, 1 + side * side, C) with the class token first.
     side : rows, and columns, of its map.
-    centers : where the map's cells lie in the network's square, see `skinlesion.receptive_field`.
+    centers : where the map's cells lie in the network's square, see `skinlesion.cam.receptive_field`.
     """
 
     name: str
