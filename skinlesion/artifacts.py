@@ -6,7 +6,7 @@ Paths are relative to the project's root, which is every stage's working directo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -87,11 +87,41 @@ def read_provenance(raw: Path = RAW) -> dict[str, Any]:
     return provenance
 
 
-def write_splits(splits: dict[str, pd.DataFrame], folder: Path = SPLITS) -> None:
-    """Write the three lists; a row an image, columns as `METADATA_COLUMNS`."""
+@dataclass(frozen=True)
+class SplitFacts:
+    """What the later stages need to know of the split besides its lists.
+
+    fingerprint : sha256 of the three lists (`skinlesion.splitting.fingerprint`).
+    source : of the images, as `download.source`.
+    synthetic : whether they were drawn.
+    """
+
+    fingerprint: str
+    source: str
+    synthetic: bool
+
+
+def write_splits(splits: dict[str, pd.DataFrame], facts: SplitFacts, folder: Path = SPLITS) -> None:
+    """Write the three lists, a row per image, columns as `METADATA_COLUMNS`; and the facts as `facts.json`."""
     with atomic_folder(folder) as partial:
+        write_json(partial / "facts.json", asdict(facts))
         for name in SPLIT_NAMES:
             write_table(splits[name], partial / f"{name}.csv", METADATA_COLUMNS)
+
+
+def read_split_facts(folder: Path = SPLITS) -> SplitFacts:
+    """The facts beside the lists.
+
+    Raises
+    ------
+    PipelineError
+        Missing or incomplete.
+    """
+    content = read_json(folder / "facts.json")
+    try:
+        return SplitFacts(**content)
+    except TypeError:
+        raise PipelineError(f"{folder / 'facts.json'} is incomplete: run `split` again") from None
 
 
 def read_split(name: str, folder: Path = SPLITS) -> pd.DataFrame:

@@ -17,9 +17,13 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest, resolve_from_root
 
-# Normalisation of every torchvision ImageNet checkpoint, and of ours: RGB in [0, 1].
-IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
-IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
+RGB = tuple[float, float, float]
+
+# Mean and standard deviation of RGB in [0, 1] that torchvision's ImageNet checkpoints were trained with; we keep to them
+# also with random weights. The few networks of the second kind want inputs from -1 to 1 (`transform_input` for two of them).
+IMAGENET_NORMALIZATION: tuple[RGB, RGB] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF_NORMALIZATION: tuple[RGB, RGB] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF_NORMALIZED = ("efficientnet_v2_l", "googlenet", "inception_v3")
 
 # GoogLeNet and Inception v3 train with auxiliary heads, which we leave out; checkpoints bring their tensors along.
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
@@ -28,6 +32,11 @@ AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 def list_backbones() -> list[str]:
     """Names of all classification models of the installed torchvision."""
     return torchvision.models.list_models(module=torchvision.models)
+
+
+def normalization(name: str) -> tuple[RGB, RGB]:
+    """Mean and standard deviation of RGB in [0, 1] that a backbone's ImageNet checkpoint was trained with."""
+    return HALF_NORMALIZATION if name in HALF_NORMALIZED else IMAGENET_NORMALIZATION
 
 
 def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
@@ -109,7 +118,10 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             f"train.weights: no file {path} (a relative path starts at the project's root); or use none, imagenet"
         )
     try:
-        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise PipelineError(f"train.weights: {path} is no readable state dict ({str(error).splitlines()[0]})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

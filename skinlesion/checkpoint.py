@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from skinlesion.errors import PipelineError
 from skinlesion.files import atomic_file, file_digest, scratch_folder
+from skinlesion.locks import locked
 
 logger = logging.getLogger(__name__)
-
-LOCK_TIMEOUT = 20.0  # seconds; the loading processes of a killed training need about 5 to notice and let go
 
 
 def resume_key(facts: dict[str, Any], code: Iterable[ModuleType]) -> str:
@@ -35,32 +35,21 @@ def resume_key(facts: dict[str, Any], code: Iterable[ModuleType]) -> str:
 
 
 class Checkpoint:
-    """The resume file of one training. It survives SIGKILL under `dvc repro`, `dvc exp run` and `dvc exp run --temp`.
-
-    A context manager: inside it no other process trains the same, as one does that outlived its killed `dvc`.
-    """
+    """The resume file of one training. It survives SIGKILL under `dvc repro`, `dvc exp run` and `dvc exp run --temp`."""
 
     def __init__(self, key: str) -> None:
         self.path = scratch_folder("train") / f"{key}.pt"
-        self.lock = FileLock(self.path.with_suffix(".lock"))
 
-    def __enter__(self) -> Checkpoint:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.lock.acquire(timeout=LOCK_TIMEOUT)
-        except Timeout:
-            raise PipelineError(
-                f"another process is training exactly this ({self.lock.lock_file} is locked): wait until it ends, or end it"
-            ) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from the same training, as from one that outlived its killed `dvc`."""
+        return locked(self.path.with_suffix(".lock"), doing="training exactly this")
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the file: a reader sees the old state or the new one."""
+        content = io.BytesIO()  # torch reports a full disk as a RuntimeError; writing the bytes ourselves gives the OSError
+        torch.save(state, content)
         with atomic_file(self.path) as partial:
-            torch.save(state, partial)
+            partial.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
         """The saved state with tensors on the CPU, or None if there is none.

@@ -30,6 +30,7 @@ class ClassifierConfig:
     epoch : the epoch (1 is the first) whose weights these are.
     weights_sha256 : of the checkpoint that training started from; None if from random weights.
     fingerprint : sha256 of the split's lists.
+    images_sha256 : of `data/prepared/images.npy`, the pixels that it was trained on.
     data : source of the images, and whether they are synthetic.
     git_commit : of the code, with `-dirty` where it was edited; None outside git.
     versions : of Python and the libraries that matter.
@@ -45,6 +46,7 @@ class ClassifierConfig:
     epoch: int
     weights_sha256: str | None
     fingerprint: str
+    images_sha256: str
     data: dict[str, Any]
     git_commit: str | None
     versions: dict[str, str]
@@ -54,7 +56,8 @@ def save_classifier(state: dict[str, torch.Tensor], config: ClassifierConfig, fo
     """Write `weights.safetensors` (float32, CPU, contiguous) and `config.json`, both or neither."""
     with atomic_folder(folder) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(tensors, partial / "weights.safetensors")
+        # Not save_file, whose error for a full disk is no OSError.
+        (partial / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
         write_json(partial / "config.json", asdict(config))
 
 

@@ -53,10 +53,13 @@ def fabric_precision(precision: str, device: torch.device) -> str:
     Raises
     ------
     PipelineError
-        16 bits without a GPU: gradients would underflow with no scaler at hand.
+        16 bits without a GPU: gradients would underflow with no scaler at hand. Mixed precision on an XPU, which Fabric
+        2.6 would silently not apply.
     """
     if precision == "16" and device.type == "cpu":
         raise PipelineError("train.precision=16 needs a GPU: choose bf16 or 32 on a CPU")
+    if precision in ("bf16", "16") and device.type == "xpu":
+        raise PipelineError(f"train.precision={precision} is not supported on an XPU: choose 32 or auto")
     if precision == "auto":
         if device.type != "cuda":
             return "32-true"

@@ -43,5 +43,9 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {describe_os_error(error)}")
+    except (MemoryError, RuntimeError) as error:  # torch's for its devices is a RuntimeError
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error):
+            raise
+        sys.exit(f"error: out of memory ({str(error).partition(chr(10))[0]}): lower batch_size of this stage, or prepare.size")
     except KeyboardInterrupt:
         sys.exit("interrupted")

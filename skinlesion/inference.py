@@ -24,6 +24,7 @@ def check_prepared(prepared: PreparedImages, config: ClassifierConfig) -> None:
 
 
 @torch.inference_mode()
+@torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 def predict_logits(
     model: nn.Module,
     config: ClassifierConfig,

@@ -209,7 +209,7 @@ def _state(training: Training, fitted: Fitted) -> dict[str, Any]:
         "schedule": training.schedule.state_dict(),
         "scaler": _scaler_state(training.fabric),
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device_rng": _device_generator(training.fabric).get_rng_state() if training.fabric.device.type != "cpu" else None,
         "history": fitted.history,
         "best_epoch": fitted.best_epoch,
         "best_state": fitted.best_state,
@@ -228,9 +228,14 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
     if scaler is not None:
         scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    if state["device_rng"] is not None:
+        _device_generator(training.fabric).set_rng_state(state["device_rng"])
     return Fitted(state["history"], state["best_epoch"], state["best_state"])
+
+
+def _device_generator(fabric: Fabric) -> Any:
+    """The module that holds the device's random generator: torch.cuda, torch.xpu or torch.mps."""
+    return torch.get_device_module(fabric.device)
 
 
 def _scaler_state(fabric: Fabric) -> dict[str, Any]:

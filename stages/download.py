@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pandas as pd
 from skinlesion.artifacts import RAW, read_metadata
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, file_digest, resolve_from_root, scratch_folder, write_json
+from skinlesion.locks import locked
 from skinlesion.params import DownloadParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, kaggle_mirror
 from skinlesion.sources.images import check_files
@@ -32,13 +34,16 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Fill `data/raw`, all of it or nothing."""
     params = load_params(check_backbone=True).download
-    with atomic_folder(RAW) as raw:
-        provenance = draw(params.sample, raw) if params.source == "sample" else collect(params, raw)
-        metadata = read_metadata(raw)
-        masks = check_files(raw, metadata["image_id"])
-        provenance["counts"] = count(metadata, masks)
-        write_json(raw / "provenance.json", {"source": params.source, **provenance})
-    shutil.rmtree(scratch_folder(f"download/{params.source}"), ignore_errors=True)
+    scratch = scratch_folder(f"download/{params.source}")
+    shared = params.source in ("kaggle", "dataverse")  # their partial files are those of every workspace of this project
+    with locked(scratch.with_suffix(".lock"), doing="downloading the same") if shared else nullcontext():
+        with atomic_folder(RAW) as raw:
+            provenance = draw(params.sample, raw) if params.source == "sample" else collect(params, raw)
+            metadata = read_metadata(raw)
+            masks = check_files(raw, metadata["image_id"])
+            provenance["counts"] = count(metadata, masks)
+            write_json(raw / "provenance.json", {"source": params.source, **provenance})
+        shutil.rmtree(scratch, ignore_errors=True)
     logger.info(
         "%s: %d images of %d lesions, %d masks (%s)",
         RAW, len(metadata), metadata["lesion_id"].nunique(), masks, provenance["licence"],

@@ -1,7 +1,7 @@
 """Measure the classifier on validation and test; the only stage that runs it over them.
 
 Reads   params `evaluate`; models/classifier; data/prepared; data/splits/{train,val,test}.csv (of train the diagnoses alone,
-        for the baseline); data/raw/provenance.json (source, synthetic)
+        for the baseline) and facts.json
 Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evaluate.json; plots/evaluate/ (of test, as CSV)
 
 The temperature is fitted on validation. Every metric but the `_before` ones is of calibrated probabilities and can be
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().evaluate
-    provenance = artifacts.read_provenance()
+    facts = artifacts.read_split_facts()
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     model, config = load_classifier()
     check_same_split(splits, config)
@@ -61,7 +61,7 @@ def main() -> None:
         for name, frame in plot_tables(tables["test"], metrics["test"], temperature, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)
     described = {
-        "data": {"source": provenance["source"], "synthetic": provenance["synthetic"]},
+        "data": {"source": facts.source, "synthetic": facts.synthetic},
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
     }
     write_json(artifacts.METRICS / "evaluate.json", described | metrics)

@@ -2,8 +2,8 @@
 
 Reads `split` of `params.yaml`, `data/raw/metadata.csv`, the list of `data/raw/images`, `data/raw/provenance.json` and,
 where `split.links` names it, a CSV of image pairs that show the same lesion.
-Writes `data/splits/{train,val,test}.csv`, `metrics/split.json` and `plots/split/{classes,age,sex,localization}.csv`;
-nothing before every proof holds.
+Writes `data/splits/{train,val,test}.csv` and `facts.json`, `metrics/split.json` and
+`plots/split/{classes,age,sex,localization}.csv`; nothing before every proof holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, list_images, read_metadata, read_provenance, write_splits
+from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_metadata, read_provenance, write_splits
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, file_digest, resolve_from_root, write_json
@@ -57,7 +57,8 @@ def main() -> None:
     }
     tables = overview(splits)
 
-    write_splits(splits)
+    facts = SplitFacts(summary["fingerprint"], provenance["source"], provenance["synthetic"])
+    write_splits(splits, facts)
     write_json(METRICS / "split.json", summary)
     with atomic_folder(PLOTS / "split") as folder:
         for name, table in tables.items():

@@ -1,6 +1,6 @@
 """Fine-tune a torchvision network on the training list and keep the epoch that is best on validation.
 
-Reads   params `train`; data/prepared; data/splits/{train,val}.csv; data/raw/provenance.json
+Reads   params `train`; data/prepared; data/splits/{train,val}.csv and facts.json
 Writes  models/classifier/{weights.safetensors,config.json}; metrics/train.json; plots/train/ (curves)
 
 Killed and started again, it goes on from the last finished epoch (skinlesion/checkpoint.py) and ends with the same weights.
@@ -9,6 +9,7 @@ Killed and started again, it goes on from the last finished epoch (skinlesion/ch
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,43 +25,45 @@ from torchvision.transforms import v2
 from skinlesion import artifacts, backbones, checkpoint, classifier, engine, loading, metric_loggers, training, transforms
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import run_stage
-from skinlesion.files import write_json
+from skinlesion.files import file_digest, write_json
 from skinlesion.params import TrainParams, load_params
-from skinlesion.splitting import fingerprint
 from skinlesion.versions import git_commit, library_versions
 
 logger = logging.getLogger(__name__)
 
 # Their source decides the result, so a checkpoint of other code is not resumed from.
-TRAINING_CODE = (artifacts, backbones, engine, loading, training, transforms)
+TRAINING_CODE = (artifacts, backbones, classifier, engine, loading, training, transforms, sys.modules[__name__])
 
 
 def main() -> None:
     params = load_params(check_backbone=True).train
     prepared = artifacts.read_prepared()
-    provenance = artifacts.read_provenance()
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    facts = artifacts.read_split_facts()
+    splits = {name: artifacts.read_split(name) for name in ("train", "val")}
     fabric = engine.make_fabric(device=params.device, precision=params.precision, seed=params.seed)
     model = backbones.build_backbone(params.backbone, num_classes=len(CLASSES), size=prepared.size)
     weights_sha256 = backbones.load_pretrained(model, params.weights, backbone=params.backbone)
+    mean, std = backbones.normalization(params.backbone)
     config = classifier.ClassifierConfig(
         backbone=params.backbone,
         classes=CLASSES,
         size=prepared.size,
         fit=prepared.fit,
-        mean=backbones.IMAGENET_MEAN,
-        std=backbones.IMAGENET_STD,
+        mean=mean,
+        std=std,
         params=params.model_dump(),
         epoch=0,
         weights_sha256=weights_sha256,
-        fingerprint=fingerprint(splits),
-        data={"source": provenance["source"], "synthetic": provenance["synthetic"]},
+        fingerprint=facts.fingerprint,
+        images_sha256=file_digest(artifacts.PREPARED / "images.npy", "sha256"),
+        data={"source": facts.source, "synthetic": facts.synthetic},
         git_commit=git_commit(),
         versions=library_versions(),
     )
     logger.info("training %s on %s in %s", params.backbone, fabric.device, fabric.strategy.precision.precision)
 
-    with checkpoint.Checkpoint(resume_key(config)) as resume:
+    resume = checkpoint.Checkpoint(resume_key(config))
+    with resume.lock():
         setup = build_training(fabric, model, prepared, splits, params=params)
         fitted = fit_and_log(setup, params, resume)
         classifier.save_classifier(fitted.best_state, replace(config, epoch=fitted.best_epoch))
@@ -112,7 +115,8 @@ def build_training(
     schedule = LambdaLR(optimizer, factor)
     fabric_model, fabric_optimizer = fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
     train_batches, val_batches = fabric.setup_dataloaders(batches, validation_batches, use_distributed_sampler=False)
-    standardize = partial(classifier.standardize, mean=backbones.IMAGENET_MEAN, std=backbones.IMAGENET_STD)
+    mean, std = backbones.normalization(params.backbone)
+    standardize = partial(classifier.standardize, mean=mean, std=std)
     return training.Training(
         fabric=fabric,
         model=fabric_model,

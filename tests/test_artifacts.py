@@ -111,13 +111,18 @@ def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> 
 
 def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
     splits = {"train": metadata[:100], "val": metadata[100:130], "test": metadata[130:]}
-    artifacts.write_splits(splits)
+    facts = artifacts.SplitFacts("0123", "sample", True)
+    artifacts.write_splits(splits, facts)
+    assert artifacts.read_split_facts() == facts
     for name, frame in splits.items():
         expected = frame.reset_index(drop=True).replace({"sex": {"": "unknown"}})[list(artifacts.METADATA_COLUMNS)]
         pd.testing.assert_frame_equal(artifacts.read_split(name), expected, check_dtype=False)
-    artifacts.write_splits({**splits, "val": metadata[:0]})
+    artifacts.write_splits({**splits, "val": metadata[:0]}, facts)
     with refused("val.csv lists no image: run `split` again"):
         artifacts.read_split("val")
+    (artifacts.SPLITS / "facts.json").write_text('{"source": "sample"}')
+    with refused("facts.json is incomplete: run `split` again"):
+        artifacts.read_split_facts()
 
 
 def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:

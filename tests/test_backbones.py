@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from skinlesion.backbones import build_backbone, list_backbones, load_pretrained
+from skinlesion.backbones import build_backbone, list_backbones, load_pretrained, normalization
 from skinlesion.errors import PipelineError
 
 FAMILIES = (
@@ -35,6 +35,21 @@ def test_every_family_gives_seven_logits(name: str) -> None:
     assert model.training
     with torch.no_grad():
         assert model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_v2_l", "efficientnet_v2_s", "mobilenet_v2", "vit_b_16"])
+def test_normalization_is_that_of_torchvisions_checkpoint(name: str) -> None:
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert normalization(name) == (tuple(preset.mean), tuple(preset.std))
+
+
+def test_networks_that_transform_their_input_get_what_they_make_of_it() -> None:
+    model = torchvision.models.get_model("inception_v3", weights=None, init_weights=False, transform_input=True)
+    image = torch.rand(1, 3, 8, 8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalization("resnet18"))
+    wanted = model._transform_input((image - mean) / std)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalization("inception_v3"))
+    torch.testing.assert_close((image - mean) / std, wanted)
 
 
 def test_unknown_name_and_impossible_size_are_refused() -> None:

@@ -81,6 +81,7 @@ def make_config(backbone: str, size: int, classes: tuple[str, ...] = CLASSES) ->
         epoch=1,
         weights_sha256=None,
         fingerprint="",
+        images_sha256="",
         data={},
         git_commit=None,
         versions={},

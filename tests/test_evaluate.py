@@ -19,7 +19,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion import artifacts
-from skinlesion.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from skinlesion.backbones import build_backbone, normalization
 from skinlesion.calibration import softmax
 from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
 from skinlesion.diagnoses import CLASSES
@@ -73,12 +73,13 @@ def write_classifier(splits: dict[str, pd.DataFrame]) -> None:
         classes=CLASSES,
         size=SIZE,
         fit="squash",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=normalization("resnet18")[0],
+        std=normalization("resnet18")[1],
         params={},
         epoch=1,
         weights_sha256=None,
         fingerprint=fingerprint(splits),
+        images_sha256="",
         data={"source": "sample", "synthetic": True},
         git_commit=None,
         versions={},
@@ -97,7 +98,7 @@ def write_classifier(splits: dict[str, pd.DataFrame]) -> None:
 
 def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
     """Change the lists, and let the classifier say that it was trained on them."""
-    artifacts.write_splits(splits)
+    artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
     path = artifacts.CLASSIFIER / "config.json"
     write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
 
@@ -126,8 +127,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         splits = make_splits()
-        artifacts.write_splits(splits)
-        write_json(artifacts.RAW / "provenance.json", {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}})
+        artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
         write_prepared(pd.concat(splits.values(), ignore_index=True), seed=1)
         write_classifier(splits)
         write_small_params(repository_params)
@@ -327,7 +327,7 @@ def test_a_temperature_at_the_end_of_its_range_is_said(
 def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     splits["val"], splits["test"] = splits["test"], splits["val"]
-    artifacts.write_splits(splits)
+    artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
     before = written(project)
     with pytest.raises(PipelineError, match=r"models/classifier was trained on other lists.*run `train` again"):
         evaluate.main()
@@ -351,7 +351,7 @@ def test_images_of_another_size_are_refused(project: Path) -> None:
         evaluate.main()
 
 
-@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/config.json", "data/raw/provenance.json"])
+@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/config.json", "data/splits/facts.json"])
 def test_a_missing_input_is_named(project: Path, path: str) -> None:
     (project / path).unlink()
     with pytest.raises(PipelineError, match=f"{path} not found"):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from skinlesion import artifacts
-from skinlesion.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from skinlesion.backbones import build_backbone, normalization
 from skinlesion.cam import energy, examples, pages
 from skinlesion.cam.maps import compute_maps
 from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
@@ -68,12 +68,13 @@ def make_classifier(fit: artifacts.Fit, backbone: str = "resnet18") -> None:
         classes=CLASSES,
         size=SIZE,
         fit=fit,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=normalization("resnet18")[0],
+        std=normalization("resnet18")[1],
         params={},
         epoch=1,
         weights_sha256=None,
         fingerprint="",
+        images_sha256="",
         data={},
         git_commit=None,
         versions={},

@@ -16,7 +16,7 @@ import pytest
 
 import stages.split
 from skinlesion import splitting
-from skinlesion.artifacts import SPLIT_NAMES, read_metadata, read_split, write_splits
+from skinlesion.artifacts import SPLIT_NAMES, SplitFacts, read_metadata, read_split, write_splits
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 
@@ -141,7 +141,7 @@ def test_fingerprint_by_hand(workspace: Path) -> None:
     splits = {"train": frame[:2], "val": frame[2:3], "test": frame[3:]}
     content = b"train\na,L1,mel\nb,L1,mel\nval\nc,L2,nv\ntest\nd,L3,df\n"
     assert splitting.fingerprint(splits) == hashlib.sha256(content).hexdigest()
-    write_splits(splits)
+    write_splits(splits, SplitFacts("", "sample", True))
     assert splitting.fingerprint({name: read_split(name) for name in SPLIT_NAMES}) == hashlib.sha256(content).hexdigest()
     moved = {**splits, "val": frame[3:], "test": frame[2:3]}
     assert splitting.fingerprint(moved) != splitting.fingerprint(splits)

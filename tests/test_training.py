@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from scipy.special import softmax
 from sklearn import metrics
 from torch import nn
 
-from skinlesion import artifacts, checkpoint, engine, training
+from skinlesion import artifacts, engine, locks, training
 from skinlesion.classifier import load_classifier, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
@@ -57,10 +58,8 @@ def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
     frame = pd.DataFrame({"lesion_id": [f"L{number}" for number in range(140)], "image_id": ids})
     frame["dx"] = [CLASSES[label] for label in labels]
     frame = frame.assign(dx_type="histo", age=50.0, sex="male", localization="back")
-    artifacts.write_splits({"train": frame.iloc[:84], "val": frame.iloc[84:112], "test": frame.iloc[112:]})
-    artifacts.RAW.mkdir(parents=True)
-    provenance = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}}
-    (artifacts.RAW / "provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
+    splits = {"train": frame.iloc[:84], "val": frame.iloc[84:112], "test": frame.iloc[112:]}
+    artifacts.write_splits(splits, artifacts.SplitFacts("0123", "sample", True))
     write_params(TINY)
     return workspace
 
@@ -136,6 +135,8 @@ def test_precision_by_name() -> None:
     assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
     with pytest.raises(PipelineError, match="precision=16 needs a GPU"):
         engine.fabric_precision("16", cpu)
+    with pytest.raises(PipelineError, match="precision=bf16 is not supported on an XPU"):
+        engine.fabric_precision("bf16", torch.device("xpu"))
 
 
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
@@ -214,6 +215,36 @@ def test_a_checkpoint_of_other_params_is_not_resumed_from(
     assert interrupted.is_file()  # it belongs to the other training
 
 
+def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = artifacts.PREPARED / "images.npy"
+    np.save(path, np.load(path)[:, ::-1])
+    with caplog.at_level("INFO"):
+        train.main()
+    assert "resuming" not in caplog.text
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
+    prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=r"No space left on device .*free some space"):
+        patch.setattr(Path, "write_bytes", full)
+        run_stage(train.main)
+    assert not list((prepared_workspace / ".resume" / "train").glob("*.pt*"))
+    assert not artifacts.CLASSIFIER.exists()
+
+
+def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(training, "train_step", exhausted)
+    with pytest.raises(SystemExit, match=r"out of memory .*lower batch_size"):
+        run_stage(train.main)
+
+
 def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
     interrupted.write_bytes(interrupted.read_bytes()[:1000])
     with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
@@ -221,7 +252,7 @@ def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
 
 
 def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
     with (
         FileLock(interrupted.with_suffix(".lock")),
         pytest.raises(PipelineError, match="another process is training exactly this"),
