@@ -28,6 +28,9 @@ OPERATING_POINTS = Path("models/operating_points.json")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
+MASK_SUFFIX = "_segmentation"
+MAX_PIXELS = 25_000_000  # of one image; a larger one is a decompression bomb, or not from a dermatoscope
+
 SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 METADATA_COLUMNS: tuple[str, ...] = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 # What a prediction table repeats of the metadata, so that it can be judged on its own.
@@ -46,7 +49,7 @@ def image_path(image_id: str, raw: Path = RAW) -> Path:
 
 def mask_path(image_id: str, raw: Path = RAW) -> Path:
     """Where `download` puts a lesion mask, if the source has it: PNG of the image's size, above 127 inside the lesion."""
-    return raw / "segmentations" / f"{image_id}_segmentation.png"
+    return raw / "segmentations" / f"{image_id}{MASK_SUFFIX}.png"
 
 
 def list_images(raw: Path = RAW) -> list[str]:

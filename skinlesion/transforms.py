@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torchvision.transforms import InterpolationMode, v2
 
 from skinlesion.params import AugmentationParams
@@ -21,8 +23,19 @@ def train_transform(augmentation: AugmentationParams, *, size: int) -> v2.Transf
     if augmentation.vertical_flip:
         steps.append(v2.RandomVerticalFlip())
     if augmentation.rotation > 0:
-        steps.append(v2.RandomRotation(augmentation.rotation, interpolation=InterpolationMode.BILINEAR))
+        steps += _rotation(augmentation.rotation, size=size)
     if augmentation.color_jitter > 0:
         jitter = augmentation.color_jitter
         steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
     return v2.Compose([*steps, v2.Identity()])
+
+
+def _rotation(degrees: float, *, size: int) -> list[v2.Transform]:
+    """Rotation by up to `degrees` either way, the corners filled by reflection.
+
+    Black corners would be something that evaluation never shows: batch norm's statistics would count them in.
+    """
+    steepest = math.radians(min(degrees, 45.0))
+    border = math.ceil(size * (math.cos(steepest) + math.sin(steepest) - 1) / 2) + 1
+    turn = v2.RandomRotation(degrees, interpolation=InterpolationMode.BILINEAR)
+    return [v2.Pad(border, padding_mode="reflect"), turn, v2.CenterCrop(size)]

@@ -70,6 +70,15 @@ def test_each_option_alone_changes_some_image(option: dict[str, float]) -> None:
     assert any(not torch.equal(dataset[(0, seed)][0], plain[(0, seed)][0]) for seed in range(8))
 
 
+@pytest.mark.parametrize("degrees", [5.0, 20.0, 45.0, 180.0])
+def test_a_rotation_leaves_no_black_corner(degrees: float) -> None:
+    rotate = train_transform(NOTHING.model_copy(update={"rotation": degrees}), size=32)
+    white = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    for _ in range(20):
+        assert rotate(white).shape == (3, 32, 32)
+        assert rotate(white).min() >= 254
+
+
 @pytest.mark.parametrize(("length", "sizes"), [(20, [8, 8, 4]), (17, [8, 8]), (5, [5])])
 def test_a_last_batch_of_one_image_is_left_out(length: int, sizes: list[int]) -> None:
     assert [len(labels) for _, labels in batches_of(make_dataset(length), epoch=1)] == sizes
