@@ -40,7 +40,9 @@ clean: ## remove what the stages wrote and the environment; the DVC cache stays
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name one with make PYTHON=/path/to/python3")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { ! test -f $(VENV)/pyvenv.cfg || rm -rf $(VENV); \
+		echo "error: \`$(PYTHON) -m venv $(VENV)\` failed, see above; on Debian and Ubuntu install python3-venv, or name another Python with make PYTHON=..." >&2; \
+		exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt

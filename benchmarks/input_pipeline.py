@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ from torchvision.transforms import v2
 from skinlesion import artifacts, backbones, engine, loading, training, transforms
 from skinlesion.cores import available_cores
 from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import run_stage
 from skinlesion.geometry import fit_image
-from skinlesion.params import Params, load_params
+from skinlesion.params import Params, TrainParams, load_params
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
 from stages.train import build_training
@@ -49,21 +51,27 @@ class DecodedEachTime(Dataset[tuple[torch.Tensor, int]]):
         return self.transform(torch.from_numpy(np.array(square)).permute(2, 0, 1)), 0
 
 
-def images_per_second(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Speed of a loader over one epoch, its first batch (start of the workers, cold caches) left out."""
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def read_epoch(batches: Iterable[Batch]) -> tuple[float, Batch]:
+    """Images per second of a loader over one epoch, its first batch (start of the workers, cold caches) left out; that batch.
+
+    The epoch is read to its end, after which the workers have nothing to do until the next one begins.
+    """
     iterator = iter(batches)
-    next(iterator)
+    first = next(iterator)
     started, images = time.perf_counter(), 0
     for batch, _ in iterator:
         images += len(batch)
-    return images / (time.perf_counter() - started)
+    return images / (time.perf_counter() - started), first
 
 
 def measure(setup: training.Training, usual: DataLoader, *, steps: int) -> dict[str, float]:
     """One round of the four, in images per second."""
     setup.sampler.epoch += 1
-    speeds = {"a": images_per_second(setup.train_batches), "b": images_per_second(usual)}
-    images, labels = next(iter(setup.train_batches))
+    ours, (images, labels) = read_epoch(setup.train_batches)
+    speeds = {"a": ours, "b": read_epoch(usual)[0]}
     speeds["c"] = len(labels) * steps / seconds_of(lambda: model_steps(setup, images, labels, steps=steps))
     speeds["d"] = len(setup.sampler) / seconds_of(lambda: training.train_one_epoch(setup, description="benchmark"))
     return speeds
@@ -86,13 +94,13 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[training.Training, DataLoader]:
     """Draw JPEGs, prepare them, and set up our training and the usual loader over the same images."""
+    fabric = engine.make_fabric(device=params.train.device, precision=params.train.precision, seed=params.train.seed)
+    model = backbones.build_backbone(params.train.backbone, num_classes=len(CLASSES), size=size)
     draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
     image_ids = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
     write_prepared(image_ids, size=size, fit="squash", workers=available_cores(), raw=folder, folder=folder / "prepared")
     prepared = artifacts.read_prepared(folder / "prepared")
     listed = artifacts.read_metadata(folder)
-    fabric = engine.make_fabric(device=params.train.device, precision=params.train.precision, seed=params.train.seed)
-    model = backbones.build_backbone(params.train.backbone, num_classes=len(CLASSES), size=size)
     setup = build_training(fabric, model, prepared, {"train": listed, "val": listed}, params=params.train)
     augment = transforms.train_transform(params.train.augmentation, size=size)
     paths = [artifacts.image_path(image_id, folder) for image_id in listed["image_id"]]
@@ -109,7 +117,8 @@ def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[tra
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="mobilenet_v2", help="torchvision name (default: %(default)s)")
-    parser.add_argument("--precision", default="bf16", help="as train.precision (default: %(default)s)")
+    precisions = get_args(TrainParams.model_fields["precision"].annotation)
+    parser.add_argument("--precision", default="bf16", choices=precisions, help="(default: %(default)s)")
     parser.add_argument("--size", type=int, default=144, help="pixels (default: %(default)s)")
     parser.add_argument("--lesions", type=int, default=360, help="synthetic lesions, 1.4 images each (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
@@ -138,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -127,24 +127,37 @@ def gradcam_table(records: list[Record]) -> list[str]:
     return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
 
 
+def describe_level(records: Iterable[Record], metrics: str) -> str:
+    """Confidence level of the intervals in `metrics` (`evaluate` and so on), each with its runs where they differ."""
+    runs: dict[str, list[str]] = {}
+    for record in records:
+        if drawn := getattr(record, metrics)["bootstrap"]:
+            runs.setdefault(f"{100 * drawn['confidence']:g}%", []).append(record.name)
+    if len(runs) == 1:
+        return next(iter(runs))
+    return " or ".join(f"{level} ({', '.join(names)})" for level, names in sorted(runs.items()))
+
+
 def results_block(records: list[Record]) -> str:
     """What stands between the markers."""
     if not records:
         return "No run is recorded yet: `make record NAME=...` records the one in the workspace."
     ordered = sorted(records, key=lambda record: (record.provenance["synthetic"], record.name))
-    levels = sorted({record.evaluate["bootstrap"]["confidence"] for record in ordered})
-    said = " or ".join(f"{level:.0%}" for level in levels)
+    headline, points, energy = (describe_level(ordered, name) for name in ("evaluate", "threshold_sweep", "gradcam"))
     lines = [
-        f"Test split; in brackets {said} intervals by bootstrap over lesions. Written by `python -m extras.readme_tables` from",
-        "the metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
+        "Test split; in brackets intervals by bootstrap over lesions. Written by `python -m extras.readme_tables` from the",
+        "metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
+        "",
+        f"Headline metrics, {headline} intervals.",
         "",
         *headline_table(ordered),
         "",
-        "Operating points: thresholds chosen on validation, then audited on test.",
+        f"Operating points: thresholds chosen on validation, then audited on test, {points} intervals.",
         "",
         *operating_point_table(ordered),
         "",
-        "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance).",
+        "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance)"
+        + (f", {energy} intervals." if energy else "."),
         "",
         *gradcam_table(ordered),
     ]

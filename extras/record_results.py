@@ -83,18 +83,24 @@ def render_plots(folder: Path, *, name: str, pictures: bool) -> list[str]:
 
     Returns
     -------
-    The plots that were left out: pictures, and those without data.
+    The plots that were left out: pictures, and those without data or of which a file is missing (the curves of a training
+    with an empty `train.loggers`).
+
+    Raises
+    ------
+    PipelineError
+        DVC has the files of a plot and cannot draw it.
     """
     left_out = []
     folder.mkdir()
     with tempfile.TemporaryDirectory() as scratch:
         shown = run_dvc_json("plots", "show", "--out", scratch)
-        if shown.get("errors"):
-            failed = name_some(error.get("name", "?") for error in shown["errors"])
-            raise PipelineError(f"DVC cannot draw {failed}: run `dvc plots show` to see why")
+        without_file = plots_without_file(shown.get("errors", []))
         for plot, (entry, *_) in ((plot, entries or [{}]) for plot, entries in shown.get("data", {}).items()):
             stem = plot.removeprefix("plots/")
-            if entry.get("type") == "vega":
+            if plot in without_file:
+                left_out.append(plot)
+            elif entry.get("type") == "vega":
                 target = folder / f"{_flat(stem)}.svg"
                 target.write_text(render_vega(entry["content"], name=name), encoding="utf-8")
             elif entry.get("type") == "image" and pictures:
@@ -102,6 +108,15 @@ def render_plots(folder: Path, *, name: str, pictures: bool) -> list[str]:
             else:
                 left_out.append(plot)
     return left_out
+
+
+def plots_without_file(errors: list[dict[str, str]]) -> set[str]:
+    """The plots of which a file is missing, from what `dvc plots show --json` gives as errors; any other error is raised."""
+    others = [error for error in errors if error.get("type") != "FileNotFoundError"]
+    if others:
+        failed = name_some(f"{error.get('name', '?')} ({error.get('msg', 'no reason given')})" for error in others)
+        raise PipelineError(f"DVC cannot draw {failed}: run the stage that writes it, or correct `plots` in dvc.yaml")
+    return {error["name"] for error in errors}
 
 
 def render_vega(content: dict[str, Any], *, name: str) -> str:

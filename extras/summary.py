@@ -32,10 +32,10 @@ def headline(metrics: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     metrics = read_json(METRICS / "evaluate.json")
-    test = metrics["test"]
+    test, level = metrics["test"], f"{100 * metrics['bootstrap']['confidence']:g} %"
     kind = "SYNTHETIC sample, which says nothing about real skin" if metrics["data"]["synthetic"] else metrics["data"]["source"]
     lines = [
-        f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; 95 % intervals over lesions",
+        f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; {level} intervals over lesions",
         *headline(metrics),
         f"Classifier   {CLASSIFIER}/",
         f"Predictions  {PREDICTIONS}/{{val,test}}.csv",

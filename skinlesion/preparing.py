@@ -18,14 +18,11 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from skinlesion.artifacts import INDEX_COLUMNS, PREPARED, RAW, Fit, image_path
+from skinlesion.artifacts import INDEX_COLUMNS, MAX_PIXELS, PREPARED, RAW, Fit, image_path
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import atomic_folder
 from skinlesion.geometry import fit_image
 from skinlesion.tables import write_table
-
-# An image beyond this is refused before it is decoded: a small file can unfold to gigabytes (a decompression bomb).
-MAX_PIXELS = 25_000_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ provenance) and the section `gradcam` of `params.yaml`. Writes, with maps of the
 - `plots/gradcam/examples.csv`: the same examples as a table;
 - `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every test image with a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
-- `metrics/gradcam.json`: method, layer, counts, and the energy ratios in summary; null where the source has no masks.
+- `metrics/gradcam.json`: method, layer, counts, and the energy ratios in summary, null where the source has no masks.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from skinlesion.cam.pages import Example, draw_pages
 from skinlesion.cam.receptive_field import Centers
 from skinlesion.classifier import ClassifierConfig, load_classifier
 from skinlesion.devices import choose_device
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
 from skinlesion.geometry import map_to_original
+from skinlesion.inference import check_prepared
 from skinlesion.originals import read_image, read_mask
 from skinlesion.params import load_params
 from skinlesion.tables import write_table
@@ -49,7 +50,7 @@ def main() -> None:
     params = load_params().gradcam
     prepared, provenance = artifacts.read_prepared(), artifacts.read_provenance()
     model, config = load_classifier()
-    check_geometry(prepared, config)
+    check_prepared(prepared, config)
     table = judge_predictions(artifacts.read_predictions("test"))
     table[["row", "width", "height"]] = locate(prepared, table["image_id"])
     table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
@@ -95,15 +96,6 @@ def main() -> None:
         write_table(examples, folder / "examples.csv", EXAMPLE_COLUMNS)
         write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
     write_json(artifacts.METRICS / "gradcam.json", metrics | summarize_energy(energy))
-
-
-def check_geometry(prepared: artifacts.PreparedImages, config: ClassifierConfig) -> None:
-    """Refuse prepared images that are not what the classifier was trained on."""
-    if (prepared.size, prepared.fit) != (config.size, config.fit):
-        raise PipelineError(
-            f"{artifacts.PREPARED} holds {prepared.size}-pixel squares by '{prepared.fit}', the classifier in "
-            f"{artifacts.CLASSIFIER} takes {config.size} by '{config.fit}': run `train` again, or `dvc repro`"
-        )
 
 
 def locate(prepared: artifacts.PreparedImages, image_ids: pd.Series) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,17 @@ def make_predictions() -> pd.DataFrame:
     return frame
 
 
-def make_classifier(fit: artifacts.Fit, backbone: str = "resnet18") -> None:
-    """Save a network with seeded random weights."""
+@cache
+def random_weights() -> dict[str, torch.Tensor]:
+    """Seeded random weights of resnet18."""
     torch.manual_seed(0)
-    model = build_backbone(backbone, num_classes=len(CLASSES), size=SIZE)
+    return build_backbone("resnet18", num_classes=len(CLASSES), size=SIZE).state_dict()
+
+
+def make_classifier(fit: artifacts.Fit) -> None:
+    """Save a network with seeded random weights."""
     config = ClassifierConfig(
-        backbone=backbone,
+        backbone="resnet18",
         classes=CLASSES,
         size=SIZE,
         fit=fit,
@@ -79,7 +85,7 @@ def make_classifier(fit: artifacts.Fit, backbone: str = "resnet18") -> None:
         git_commit=None,
         versions={},
     )
-    save_classifier(model.state_dict(), config)
+    save_classifier(random_weights(), config)
 
 
 def disc(number: int) -> np.ndarray:
@@ -248,7 +254,7 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
         gradcam.main()
     metrics = read_metrics()
     assert (metrics["maps"], metrics["images_with_mask"]) == (0, 0)
-    assert metrics["energy_ratio"] is metrics["by_class"] is metrics["by_outcome"] is None
+    assert {metrics[name] for name in ("bootstrap", "energy_ratio", "by_class", "by_outcome")} == {None}
     assert "no lesion masks in data/raw: the energy ratio is not measured" in caplog.text
     assert read_plot("energy.csv").empty
     assert read_plot("examples.csv").empty
@@ -304,7 +310,9 @@ def test_damaged_mask_and_image(ready: Path) -> None:
 
 def test_inputs_that_do_not_belong_together(ready: Path) -> None:
     make_classifier("crop")
-    with pytest.raises(PipelineError, match=r"32-pixel squares by 'squash', the classifier .* takes 32 by 'crop': run `train`"):
+    with pytest.raises(
+        PipelineError, match=r"prepared at 32 px with fit 'squash', and the classifier was trained at 32 px with fit 'crop'"
+    ):
         gradcam.main()
     make_classifier("squash")
     stranger = make_predictions()
@@ -363,7 +371,9 @@ def test_interval_is_over_lesions_not_images() -> None:
     """One lesion with ten images has no spread over lesions, however much its images differ."""
     table = pd.DataFrame({"lesion_id": "L1", "dx": "nv", "outcome": "correct", "energy_ratio": np.arange(10.0)})
     assert energy.summarize_energy(table)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
-    spread = energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))["energy_ratio"]
+    summary = energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))
+    assert summary["bootstrap"] == {"draws": 1000, "unit": "lesion", "confidence": 0.95, "seed": 0}
+    spread = summary["energy_ratio"]
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
 

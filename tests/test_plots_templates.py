@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -356,7 +355,8 @@ def test_banner_of_real_and_of_unknown_images(workspace: Path) -> None:
 def test_the_page_says_that_there_are_no_plots(workspace: Path) -> None:
     (workspace / "dvc_plots").mkdir()
     (workspace / "dvc_plots" / "index.html").write_text("of an earlier run", encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    (workspace / ".dvc").mkdir()
+    (workspace / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
     with pytest.raises(PipelineError, match=r"no plots.*dvc repro"):
         write_page(Path("dvc_plots"), [])
     assert not (workspace / "dvc_plots" / "index.html").exists()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sklearn import metrics as sklearn_metrics
 
-from extras import readme_tables
+from extras import readme_tables, summary
 from extras.record_results import record
 from extras.records import check_digests, file_digests, list_records
 from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_predictions
@@ -181,6 +182,7 @@ def evaluate_metrics(tables: dict[str, pd.DataFrame], *, synthetic: bool) -> dic
 SWEEP = {
     "target": "mel",
     "classes": ["mel"],
+    "bootstrap": {"draws": 1000, "unit": "lesion", "confidence": 0.9, "seed": 0},
     "points": {
         "recall_0.90": {
             "constraint": 0.9,
@@ -202,6 +204,7 @@ GRADCAM = {
     "method": "GradCAM",
     "layer": "layer4",
     "images_with_mask": 56,
+    "bootstrap": {"draws": 1000, "unit": "lesion", "confidence": 0.975, "seed": 0},
     "energy_ratio": {"mean": 1.5, "median": 1.25, "low": 1.4, "high": 1.6},
 }
 CLASSIFIER_CONFIG = {
@@ -252,6 +255,15 @@ def set_source(*, synthetic: bool) -> None:
 def commit_to_dvc() -> None:
     """Tell DVC that the workspace is what the pipeline made."""
     subprocess.run([sys.executable, "-m", "dvc", "commit", "-q", "-f"], check=True)
+
+
+def add_plot(name: str, columns: dict[str, str]) -> None:
+    """Add a plot to dvc.yaml: file and column of each of its y."""
+    yaml = YAML(typ="safe", pure=True)
+    document = yaml.load(Path("dvc.yaml").read_text(encoding="utf-8"))
+    document["plots"].append({name: {"title": name, "template": "per_class", "x": "f1", "y": columns}})
+    with Path("dvc.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(document, file)
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +384,24 @@ def test_missing_metrics_are_named(finished_run: Path, missing: str) -> None:
     assert not Path("results").exists()
 
 
+def test_plots_without_their_files_are_left_out(finished_run: Path) -> None:
+    """As after a training with an empty `train.loggers`; a plot that has one of its two files is no whole plot."""
+    add_plot("half", {"plots/evaluate/per_class.csv": "dx", "plots/train/loss.tsv": "dx"})
+    add_plot("none", {"plots/train/loss.tsv": "dx"})
+    folder = record("run-1")
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert sorted(provenance["plots_left_out"]) == ["half", "none", "plots/gradcam/examples.png"]
+    assert [path.name for path in (folder / "plots").iterdir()] == ["evaluate_per_class.svg"]
+
+
+def test_a_plot_that_dvc_cannot_draw_is_refused(finished_run: Path) -> None:
+    add_plot("none", {"plots/train/loss.tsv": "dx"})
+    add_plot("odd", {"plots/evaluate/per_class.csv": "no_such_column"})
+    with pytest.raises(PipelineError, match=r"DVC cannot draw odd \(.*no_such_column.*\): run the stage that writes it"):
+        record("run-1")
+    assert not Path("results/run-1").exists()
+
+
 # README's tables
 
 
@@ -396,7 +426,9 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     assert "| GradCAM, `layer4` | 56 | 1.500 [1.400, 1.600] | 1.250 |" in text
     assert text.startswith("# Title\n\n")
     assert text.endswith(f"{readme_tables.END}\n\nbelow\n")
-    assert "95% intervals" in text
+    assert "Headline metrics, 95% intervals." in text
+    assert "Operating points: thresholds chosen on validation, then audited on test, 90% intervals." in text
+    assert "the lesion's share of the area (1 is chance), 97.5% intervals." in text
     monkeypatch.setattr(sys, "argv", ["readme_tables", "--check"])
     readme_tables.main()
 
@@ -410,6 +442,30 @@ def test_synthetic_records_are_marked_and_come_last(finished_run: Path) -> None:
     assert block.index("[z-real]") < block.index("[a-sample]")
     assert "**synthetic**, source `sample`" in block
     assert "say nothing about real skin" in block
+
+
+def test_levels_of_runs_that_differ_and_of_a_run_without_masks(finished_run: Path) -> None:
+    first = readme_tables.read_record(record("a"))
+    wider = {**first.evaluate, "bootstrap": {**first.evaluate["bootstrap"], "confidence": 0.99}}
+    no_masks = {**first.gradcam, "images_with_mask": 0, "energy_ratio": None, "bootstrap": None}
+    block = readme_tables.results_block([first, replace(first, name="b", evaluate=wider, gradcam=no_masks)])
+    assert "Headline metrics, 95% (a) or 99% (b) intervals." in block
+    assert "(1 is chance), 97.5% intervals." in block
+    assert "(1 is chance)." in readme_tables.results_block([replace(first, gradcam=no_masks)])
+
+
+def test_the_summary_says_its_level_and_what_is_synthetic(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = {"test": prediction_table(2, "T")}
+    content = evaluate_metrics(tables, synthetic=True)
+    content["bootstrap"]["confidence"] = 0.9
+    write("metrics/evaluate.json", content)
+    summary.main()
+    said = capsys.readouterr().out
+    assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in said
+    accuracy = figures(tables["test"])["accuracy"]
+    assert f"{accuracy:.3f}  [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in said
 
 
 def test_readme_without_records_or_markers(workspace: Path) -> None:

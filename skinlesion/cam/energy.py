@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts import Fit
-from skinlesion.bootstrap import bootstrap, percentile_intervals
+from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.diagnoses import CLASSES
 from skinlesion.geometry import covered_box
 
@@ -55,11 +55,11 @@ def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
 
     Returns
     -------
-    `energy_ratio`: mean and median over the images, `low` and `high` of the mean's 95 % interval from 1000 bootstrap draws
-    of lesions; `by_class` (truth) and `by_outcome`: number of images and their median. All None if the table is empty.
+    `bootstrap`: how the interval was made; `energy_ratio`: mean and median over the images, `low` and `high` of the mean's
+    interval; `by_class` (truth) and `by_outcome`: number of images and their median. All None if the table is empty.
     """
     if table.empty:
-        return {"energy_ratio": None, "by_class": None, "by_outcome": None}
+        return {"bootstrap": None, "energy_ratio": None, "by_class": None, "by_outcome": None}
     ratios = table["energy_ratio"].to_numpy(dtype=np.float64)
     drawn = bootstrap(
         lambda weights: {"mean": weights @ ratios / weights.sum(axis=1)},
@@ -69,6 +69,7 @@ def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
     )
     interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
     return {
+        "bootstrap": describe_draws(draws=INTERVAL_DRAWS, confidence=INTERVAL_CONFIDENCE, seed=INTERVAL_SEED),
         "energy_ratio": {"mean": ratios.mean(), "median": np.median(ratios), **interval},
         "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
         "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from skinlesion.artifacts import image_path, list_images, mask_path
+from skinlesion.artifacts import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
+from skinlesion.cores import available_cores
 from skinlesion.errors import PipelineError, name_some
-
-MAX_PIXELS = 25_000_000
-MASK_SUFFIX = "_segmentation"
 
 
 def check_files(raw: Path, image_ids: Iterable[str]) -> int:
@@ -44,7 +41,7 @@ def check_files(raw: Path, image_ids: Iterable[str]) -> int:
         if offenders:
             raise PipelineError(f"{len(offenders):,} id(s) {meaning}: {name_some(sorted(offenders))}")
     # Threads, because Pillow releases the interpreter lock while it decodes. The warning is Pillow's own about large headers.
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(available_cores()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         results = pool.map(partial(_describe_problem, raw), sorted(listed))
         problems = [problem for problem in tqdm(results, total=len(listed), desc="checking", disable=None) if problem]

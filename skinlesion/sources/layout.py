@@ -19,11 +19,10 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.artifacts import MASK_SUFFIX, METADATA_COLUMNS, image_path, mask_path, read_metadata
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest
 from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
-from skinlesion.sources.images import MASK_SUFFIX
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import pandas as pd
 from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.sources.ham10000 import IMAGES
 from skinlesion.synthetic.view import draw_views
 from skinlesion.tables import write_table
 
@@ -23,8 +24,7 @@ Key = TypeVar("Key")
 SMALLEST = {"lesions": 21, "width": 64, "height": 64}
 JPEG_QUALITY = 90
 
-# Images of HAM10000 a diagnosis, and its lesions with one, two, three and four (or more) images.
-IMAGE_COUNTS = {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "nv": 6705, "vasc": 142}
+# HAM10000's lesions with one, two, three and four (or more) images.
 VIEW_COUNTS = {1: 5514, 2: 1423, 3: 490, 4: 43}
 
 AGE = {"akiec": (66, 11), "bcc": (67, 14), "bkl": (64, 14), "df": (53, 14), "mel": (61, 15), "nv": (46, 15), "vasc": (51, 21)}
@@ -136,7 +136,7 @@ def _class_counts(lesions: int) -> dict[str, int]:
     floor = min(12, max(3, lesions // 30))
     counts: dict[str, int] = {}
     while True:
-        common = {dx: IMAGE_COUNTS[dx] for dx in CLASSES if dx not in counts}
+        common = {dx: IMAGES[dx] for dx in CLASSES if dx not in counts}
         shares = _apportion(lesions - floor * len(counts), common)
         rare = [dx for dx, count in shares.items() if count < floor]
         if not rare:
