@@ -12,6 +12,8 @@ from torchvision.transforms import v2
 
 from skinlesion.cores import available_cores
 
+PLAIN_BATCH = 128  # images a step where nothing is learnt
+
 # One element of an epoch: position in the list, and the seed of its augmentation.
 Draw = tuple[int, int]
 
@@ -84,6 +86,17 @@ def train_loader(dataset: AugmentedImages, sampler: SeededShuffle, *, batch_size
     )
 
 
-def validation_loader(dataset: AugmentedImages, *, batch_size: int) -> DataLoader:
-    """The whole list once, in order, in this process: copying prepared images is faster than handing them over."""
-    return DataLoader(dataset, batch_size=batch_size, sampler=[(position, 0) for position in range(len(dataset))])
+def choose_some(length: int, most: int, *, seed: int) -> np.ndarray:
+    """At most `most` different positions below `length`, int64, sorted; never such that a last plain batch has one image."""
+    number = min(length, most)
+    number -= number % PLAIN_BATCH == 1
+    return np.sort(np.random.default_rng(seed).permutation(length)[:number])
+
+
+def plain_loader(images: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> DataLoader:
+    """Images of a list as they are, once, in order; arguments and items as of `AugmentedImages`.
+
+    In this process: copying prepared images is faster than handing them over.
+    """
+    dataset = AugmentedImages(images, rows, labels, transform=v2.Identity())
+    return DataLoader(dataset, batch_size=PLAIN_BATCH, sampler=[(position, 0) for position in range(len(dataset))])

@@ -109,6 +109,7 @@ class TrainParams(Section):
     class_weights: Literal["none", "inverse", "sqrt_inverse"]
     label_smoothing: float = Field(ge=0, lt=1)
     augmentation: AugmentationParams
+    batch_norm_images: int = Field(ge=0)
     select_by: Literal["macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc", "loss"]
     patience: int = Field(ge=1)
     loggers: list[Literal["dvclive"]]

@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from skinlesion.checkpoint import Checkpoint
@@ -43,6 +44,7 @@ class Training:
     sampler: SeededShuffle
     train_batches: Any
     validation_batches: Any
+    statistics_batches: Any  # training images without augmentation, for batch norm; empty to keep the running averages
 
 
 @dataclass
@@ -115,6 +117,16 @@ def train_one_epoch(training: Training, *, description: str) -> dict[str, float]
     return {"train/loss": mean_loss, "train/lr": training.schedule.get_last_lr()[0]}
 
 
+def recompute_batch_norm(training: Training) -> None:
+    """Compute batch norm's means and variances anew, over training images as evaluation shows them: without augmentation.
+
+    The running averages are those of the last few augmented batches, and a validation with them jumps from epoch to epoch
+    ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3).
+    """
+    if len(training.statistics_batches):
+        update_bn((training.normalize(images) for images, _ in training.statistics_batches), training.model)
+
+
 @torch.inference_mode()
 def validate(training: Training) -> dict[str, float]:
     """Run the network over the validation list; returns `validation_metrics`."""
@@ -179,6 +191,7 @@ def fit(
         training.sampler.epoch = epoch
         metrics = train_one_epoch(training, description=f"epoch {epoch}/{params.epochs}")
         seconds_training = time.perf_counter() - started
+        recompute_batch_norm(training)
         metrics |= validate(training)
         _keep_best(fitted, metrics, training, select_by=params.select_by)
         if training.fabric.is_global_zero:

@@ -20,7 +20,6 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms import v2
 
 from skinlesion import artifacts, backbones, checkpoint, classifier, engine, loading, metric_loggers, training, transforms
 from skinlesion.diagnoses import CLASSES
@@ -98,14 +97,15 @@ def build_training(
     code = {dx: index for index, dx in enumerate(CLASSES)}
     rows = {name: prepared.rows_of(splits[name]["image_id"]) for name in ("train", "val")}
     labels = {name: splits[name]["dx"].map(code).to_numpy(dtype=np.int64) for name in ("train", "val")}
-
     augment = transforms.train_transform(params.augmentation, size=prepared.size)
-    train_images = loading.AugmentedImages(prepared.images, rows["train"], labels["train"], transform=augment)
-    validation_images = loading.AugmentedImages(prepared.images, rows["val"], labels["val"], transform=v2.Identity())
-    sampler = loading.SeededShuffle(len(train_images), seed=params.seed)
+    images = loading.AugmentedImages(prepared.images, rows["train"], labels["train"], transform=augment)
+    sampler = loading.SeededShuffle(len(images), seed=params.seed)
     on_cuda = fabric.device.type == "cuda"
-    batches = loading.train_loader(train_images, sampler, batch_size=params.batch_size, pin_memory=on_cuda)
-    validation_batches = loading.validation_loader(validation_images, batch_size=params.batch_size)
+    batches = loading.train_loader(images, sampler, batch_size=params.batch_size, pin_memory=on_cuda)
+    validation = loading.plain_loader(prepared.images, rows["val"], labels["val"])
+    chosen = loading.choose_some(len(images), params.batch_norm_images, seed=params.seed)
+    statistics = loading.plain_loader(prepared.images, rows["train"][chosen], labels["train"][chosen])
+    loaders = fabric.setup_dataloaders(batches, validation, statistics, use_distributed_sampler=False)
 
     weight = training.class_weights(labels["train"], scheme=params.class_weights)
     criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=params.label_smoothing).to(fabric.device)
@@ -114,7 +114,6 @@ def build_training(
     factor = partial(training.warmup_cosine, warmup_steps=warmup_steps, total_steps=total_steps)
     schedule = LambdaLR(optimizer, factor)
     fabric_model, fabric_optimizer = fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
-    train_batches, val_batches = fabric.setup_dataloaders(batches, validation_batches, use_distributed_sampler=False)
     mean, std = backbones.normalization(params.backbone)
     standardize = partial(classifier.standardize, mean=mean, std=std)
     return training.Training(
@@ -125,8 +124,9 @@ def build_training(
         criterion=criterion,
         normalize=lambda images: standardize(images.permute(0, 2, 3, 1)),
         sampler=sampler,
-        train_batches=train_batches,
-        validation_batches=val_batches,
+        train_batches=loaders[0],
+        validation_batches=loaders[1],
+        statistics_batches=loaders[2],
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import v2
 
 from skinlesion import loading
-from skinlesion.loading import AugmentedImages, SeededShuffle, train_loader, validation_loader
+from skinlesion.loading import AugmentedImages, SeededShuffle, plain_loader, train_loader
 from skinlesion.params import AugmentationParams
 from skinlesion.transforms import train_transform
 
@@ -84,8 +83,16 @@ def test_a_last_batch_of_one_image_is_left_out(length: int, sizes: list[int]) ->
     assert [len(labels) for _, labels in batches_of(make_dataset(length), epoch=1)] == sizes
 
 
+@pytest.mark.parametrize(("length", "most", "number"), [(1000, 300, 300), (50, 300, 50), (1000, 257, 256), (10, 0, 0)])
+def test_some_positions_are_chosen_once_each(length: int, most: int, number: int) -> None:
+    chosen = loading.choose_some(length, most, seed=1)
+    assert len(set(chosen.tolist())) == len(chosen) == number
+    assert (np.diff(chosen) > 0).all() and (chosen < length).all()
+    assert np.array_equal(chosen, loading.choose_some(length, most, seed=1))
+
+
 def test_validation_sees_the_whole_list_once_in_order() -> None:
     dataset = make_dataset(17, NOTHING)
-    dataset.transform = v2.Identity()
-    labels = torch.cat([labels for _, labels in validation_loader(dataset, batch_size=8)])
+    ((images, labels),) = plain_loader(dataset.images, dataset.rows, dataset.labels)
     assert labels.tolist() == list(range(17))
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), dataset.images[dataset.rows])

@@ -24,7 +24,7 @@ from sklearn import metrics
 from torch import nn
 
 from skinlesion import artifacts, engine, locks, training
-from skinlesion.classifier import load_classifier, read_classifier_config
+from skinlesion.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.inference import predict_logits
@@ -126,6 +126,21 @@ def test_biases_and_norms_do_not_decay() -> None:
     decayed, spared = training.make_optimizer(model, lr=0.1, weight_decay=0.5).param_groups
     assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 3, 3)] and decayed["weight_decay"] == 0.5
     assert len(spared["params"]) == 3 and spared["weight_decay"] == 0
+
+
+def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 1, "train.patience": 1})
+    train.main()
+    model, config = load_classifier()
+    images = torch.from_numpy(artifacts.read_prepared().images[:84].copy())  # the training list, all in one batch
+    first = model.features[0][0](normalize(images, config))
+    running = model.features[0][1]
+    torch.testing.assert_close(running.running_mean, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(running.running_var, first.var(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
+    write_params(TINY | {"train.epochs": 1, "train.batch_norm_images": 0})
+    train.main()
+    kept = load_classifier()[0].features[0][1]
+    assert not torch.allclose(kept.running_mean, running.running_mean, atol=1e-3)
 
 
 def test_precision_by_name() -> None:
