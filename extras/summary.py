@@ -33,7 +33,9 @@ def headline(metrics: dict[str, Any]) -> list[str]:
 def main() -> None:
     metrics = read_json(METRICS / "evaluate.json")
     test, level = metrics["test"], f"{100 * metrics['bootstrap']['confidence']:g} %"
-    kind = "SYNTHETIC sample, which says nothing about real skin" if metrics["data"]["synthetic"] else metrics["data"]["source"]
+    source = metrics["data"]["source"]
+    synthetic = metrics["data"]["synthetic"]
+    kind = "SYNTHETIC sample, which says nothing about real skin" if synthetic else f"images of source '{source}'"
     lines = [
         f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; {level} intervals over lesions",
         *headline(metrics),
