@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from torchvision.transforms import InterpolationMode, v2
+import torch
+from torch.nn import functional
+from torchvision.transforms import v2
 
 from skinlesion.params import AugmentationParams
 
@@ -23,19 +26,31 @@ def train_transform(augmentation: AugmentationParams, *, size: int) -> v2.Transf
     if augmentation.vertical_flip:
         steps.append(v2.RandomVerticalFlip())
     if augmentation.rotation > 0:
-        steps += _rotation(augmentation.rotation, size=size)
+        steps.append(ReflectedRotation(augmentation.rotation))
     if augmentation.color_jitter > 0:
         jitter = augmentation.color_jitter
         steps.append(v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter))
     return v2.Compose([*steps, v2.Identity()])
 
 
-def _rotation(degrees: float, *, size: int) -> list[v2.Transform]:
-    """Rotation by up to `degrees` either way, the corners filled by reflection.
+class ReflectedRotation(v2.Transform):
+    """Rotate one square uint8 image (3, size, size) by a random angle of up to `degrees` either way, bilinear.
 
-    Black corners would be something that evaluation never shows: batch norm's statistics would count them in.
+    The corners are filled by reflection: black ones would be something that evaluation never shows, and batch norm's
+    statistics would count them in. Twice as fast as padding by reflection, `v2.RandomRotation` and cropping.
     """
-    steepest = math.radians(min(degrees, 45.0))
-    border = math.ceil(size * (math.cos(steepest) + math.sin(steepest) - 1) / 2) + 1
-    turn = v2.RandomRotation(degrees, interpolation=InterpolationMode.BILINEAR)
-    return [v2.Pad(border, padding_mode="reflect"), turn, v2.CenterCrop(size)]
+
+    def __init__(self, degrees: float) -> None:
+        super().__init__()
+        self.degrees = degrees
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, float]:
+        return {"angle": math.radians(torch.empty(1).uniform_(-self.degrees, self.degrees).item())}
+
+    def transform(self, inpt: torch.Tensor, params: dict[str, float]) -> torch.Tensor:
+        cosine, sine = math.cos(params["angle"]), math.sin(params["angle"])
+        grid = functional.affine_grid(
+            torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]]), [1, *inpt.shape], align_corners=False
+        )
+        rotated = functional.grid_sample(inpt[None].float(), grid, padding_mode="reflection", align_corners=False)
+        return rotated[0].round_().to(torch.uint8)

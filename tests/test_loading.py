@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode, v2
 
 from skinlesion import loading
 from skinlesion.loading import AugmentedImages, SeededShuffle, plain_loader, train_loader
 from skinlesion.params import AugmentationParams
-from skinlesion.transforms import train_transform
+from skinlesion.transforms import ReflectedRotation, train_transform
 
 AUGMENTATION = AugmentationParams(horizontal_flip=True, vertical_flip=True, rotation=20.0, min_scale=0.8, color_jitter=0.1)
 NOTHING = AugmentationParams(horizontal_flip=False, vertical_flip=False, rotation=0.0, min_scale=1.0, color_jitter=0.0)
@@ -76,6 +79,15 @@ def test_a_rotation_leaves_no_black_corner(degrees: float) -> None:
     for _ in range(20):
         assert rotate(white).shape == (3, 32, 32)
         assert rotate(white).min() >= 254
+
+
+@pytest.mark.parametrize("angle", [90.0, -30.0, 10.0])
+def test_a_rotation_is_torchvisions_away_from_the_corners(angle: float) -> None:
+    image = v2.functional.gaussian_blur(torch.randint(0, 256, (3, 33, 33), dtype=torch.uint8), [5, 5])
+    ours = ReflectedRotation(180.0).transform(image, {"angle": math.radians(angle)})
+    theirs = v2.functional.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
+    inside = slice(8, 25)
+    assert (ours.int() - theirs.int())[:, inside, inside].abs().max() <= 1
 
 
 @pytest.mark.parametrize(("length", "sizes"), [(20, [8, 8, 4]), (17, [8, 8]), (5, [5])])
