@@ -14,20 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from extras.records import RESULTS, list_records
+from extras.records import HEADLINE, RESULTS, list_records
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_file, read_json
 
 README = Path("README.md")
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-HEADLINE = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_auc": "macro AUC",
-    "mel_sensitivity": "melanoma sensitivity",
-    "mel_specificity": "melanoma specificity",
-}
 
 logger = logging.getLogger(__name__)
 

@@ -26,6 +26,16 @@ METRIC_FILES: tuple[str, ...] = ("split", "train", "evaluate", "threshold_sweep"
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 
+# The metrics of evaluate.json that stand for a run wherever it is summed up, and what a person calls them.
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "mel_sensitivity": "melanoma sensitivity",
+    "mel_specificity": "melanoma specificity",
+}
+
 
 def list_records(results: Path = RESULTS) -> list[Path]:
     """The folders of all recorded runs, by name."""

@@ -5,17 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from extras.records import HEADLINE
 from skinlesion.artifacts import CLASSIFIER, METRICS, PLOTS, PREDICTIONS
 from skinlesion.errors import run_stage
 from skinlesion.files import read_json
-
-HEADLINE = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_auc": "macro AUC",
-    "mel_sensitivity": "melanoma sensitivity",
-}
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:
