@@ -71,16 +71,41 @@ def describe_images(record: Record) -> str:
 
 
 def describe_network(record: Record) -> str:
-    """Backbone and the weights that training started from."""
+    """The networks, each once, with the weights that training started from; what was averaged."""
     classifier = record.provenance["classifier"]
-    weights, digest = classifier["weights"], classifier["weights_sha256"]
+    members = classifier.get("members", [classifier])  # before there were ensembles the classifier was its only member
+    networks = " and ".join(dict.fromkeys(describe_member(member) for member in members))
+    several = f"; mean of {len(members)} members" if len(members) > 1 else ""
+    test_time = record.evaluate.get("test_time", "none")
+    return networks + several + (f"; test-time views: {test_time}" if test_time != "none" else "")
+
+
+def describe_member(member: dict[str, Any]) -> str:
+    """A network and the weights that its training started from."""
+    weights, digest = member["weights"], member["weights_sha256"]
+    network = member["backbone"] + (" with metadata" if member.get("needs_metadata") else "")
     if weights == "none":
-        return f"{classifier['backbone']} from random weights"
-    return f"{classifier['backbone']} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
+        return f"{network} from random weights"
+    return f"{network} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
+
+
+def spread_row(record: Record) -> list[list[str]]:
+    """A row with mean and standard deviation of the members, each alone; none where there are not several."""
+    spread = record.evaluate.get("spread", {}).get("test", {})
+    members = len(record.evaluate.get("members", {}))
+    if members < 2:
+        return []
+    values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
+    return [["", f"each of the {members} members alone (mean ± standard deviation)", "", "", *values]]
+
+
+def plus_minus(spread: dict[str, float | None]) -> str:
+    """Mean and standard deviation over members; a dash where they are undefined."""
+    return "-" if spread["mean"] is None or spread["sd"] is None else f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
 
 
 def headline_table(records: list[Record]) -> list[str]:
-    """Test metrics a run, with those of the majority class below."""
+    """Test metrics a run, with those of its members, where there are several, and of the majority class below."""
     rows = []
     for record in records:
         test = record.evaluate["test"]
@@ -88,6 +113,7 @@ def headline_table(records: list[Record]) -> list[str]:
         sizes = f"{test['images']:,} / {test['lesions']:,}"
         values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
         rows.append([record.link, describe_images(record), describe_network(record), sizes, *values])
+        rows += spread_row(record)
         rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
     return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
 
@@ -108,13 +134,19 @@ def operating_point_table(records: list[Record]) -> list[str]:
     return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
 
 
+def describe_maps(measured: dict[str, Any]) -> str:
+    """Method and layers, each once, of what gradcam.json says; before there were ensembles it named a single layer."""
+    layers = [each["layer"] for each in measured["layers"].values()] if "layers" in measured else [measured["layer"]]
+    return f"{measured['method']}, {', '.join(f'`{layer}`' for layer in dict.fromkeys(layers))}"
+
+
 def gradcam_table(records: list[Record]) -> list[str]:
     """Energy ratio of the maps a run, where the source has lesion masks."""
     rows = []
     for record in records:
         measured, ratio = record.gradcam, record.gradcam["energy_ratio"]
         mean, median = (number(ratio["mean"], ratio), number(ratio["median"])) if ratio else ("-", "-")
-        rows.append([record.link, f"{measured['method']}, `{measured['layer']}`", f"{measured['images_with_mask']:,}"])
+        rows.append([record.link, describe_maps(measured), f"{measured['images_with_mask']:,}"])
         rows[-1] += [mean, median]
     return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
 

@@ -1,7 +1,8 @@
 """Record the run in the workspace: `python -m extras.record_results NAME` (`make record NAME=...`).
 
-Reads   params.yaml, dvc.lock; metrics/*.json; data/predictions/{val,test}.csv; data/raw/provenance.json;
-        data/prepared/index.csv; models/classifier/config.json; every plot of dvc.yaml
+Reads   params.yaml, dvc.lock; metrics/*.json, metrics/train/*.json of the members; data/predictions/{val,test}.csv;
+        data/raw/provenance.json; data/prepared/index.csv; models/classifier/{ensemble.json,NAME/config.json}; every plot of
+        dvc.yaml
 Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
 
 It refuses a workspace that is not up to date, so that the record is of this code and these parameters, and prediction tables
@@ -15,6 +16,7 @@ import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ from skinlesion.tables import read_table
 from skinlesion.versions import git_commit
 
 LOCK_FILE = Path("dvc.lock")
+ENSEMBLE = CLASSIFIER / "ensemble.json"
+SHARED = ("size", "fit", "color_constancy", "fingerprint", "data")
+MEMBER_KEYS = ("backbone", "seed", "epoch", "needs_metadata", "weights_sha256", "git_commit", "versions")
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +59,19 @@ def check_up_to_date() -> None:
         )
 
 
+def member_names() -> list[str]:
+    """Names of the ensemble's members, in order; not by `skinlesion.classifier`, which takes seconds to import."""
+    members = read_json(ENSEMBLE).get("members")
+    if not members:
+        raise PipelineError(f"{ENSEMBLE} names no members: run `assemble` again")
+    return [member["name"] for member in members]
+
+
 def read_metrics() -> dict[str, dict[str, Any]]:
     """The metrics of every stage, checked against each other, the classifier and the prediction tables."""
-    metrics = {name: read_json(METRICS / f"{name}.json") for name in METRIC_FILES}
-    fingerprints = {metrics["split"].get("fingerprint"), read_json(CLASSIFIER / "config.json").get("fingerprint")}
+    trained = [f"train/{member}" for member in member_names()]
+    metrics = {name: read_json(METRICS / f"{name}.json") for name in (*METRIC_FILES, *trained)}
+    fingerprints = {metrics["split"].get("fingerprint"), read_json(ENSEMBLE).get("fingerprint")}
     if len(fingerprints) != 1 or None in fingerprints:
         raise PipelineError(f"{CLASSIFIER} was not trained on the lists that metrics/split.json describes: run `dvc repro`")
     check_predictions(metrics["evaluate"], PREDICTIONS)
@@ -130,13 +144,22 @@ def _flat(name: str) -> str:
 
 
 def describe_classifier() -> dict[str, Any]:
-    """What identifies the classifier and what it was made of."""
-    config = read_json(CLASSIFIER / "config.json")
-    keys = ("backbone", "size", "fit", "epoch", "weights_sha256", "fingerprint", "git_commit", "versions", "data")
-    missing = [key for key in keys if key not in config]
+    """What identifies the classifier, and what each of its members was made of."""
+    configs = {name: CLASSIFIER / name / "config.json" for name in member_names()}
+    members = [
+        {"name": name, "weights": read_json(path).get("params", {}).get("weights"), **take(path, MEMBER_KEYS)}
+        for name, path in configs.items()
+    ]
+    return {**take(ENSEMBLE, SHARED), "members": members}
+
+
+def take(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """Some values of a JSON file."""
+    content = read_json(path)
+    missing = [key for key in keys if key not in content]
     if missing:
-        raise PipelineError(f"{CLASSIFIER / 'config.json'} lacks {', '.join(missing)}: run `train` again")
-    return {"weights": config.get("params", {}).get("weights"), **{key: config[key] for key in keys}}
+        raise PipelineError(f"{path} lacks {', '.join(missing)}: run `dvc repro`")
+    return {key: content[key] for key in keys}
 
 
 def describe_originals() -> dict[str, int]:
@@ -171,7 +194,7 @@ def record(name: str, *, replace: bool = False) -> Path:
     }
     with atomic_folder(target) as folder:
         shutil.copyfile(PARAMS_FILE, folder / "params.yaml")
-        (folder / "metrics").mkdir()
+        (folder / "metrics" / "train").mkdir(parents=True)
         for metric in metrics:
             shutil.copyfile(METRICS / f"{metric}.json", folder / "metrics" / f"{metric}.json")
         (folder / "predictions").mkdir()

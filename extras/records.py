@@ -1,7 +1,7 @@
 """A recorded run, `results/NAME/`: what lies in it, and the proof that its metrics are those of its prediction tables.
 
 params.yaml               the parameters of the run
-metrics/*.json            what the stages measured
+metrics/*.json            what the stages measured; metrics/train/ holds a file a member of the ensemble
 predictions/{val,test}.csv  the tables from which every figure can be computed again
 plots/*.svg               the plots; pictures only where the images are synthetic
 provenance.json           where data, classifier and code came from; sha256 of every file above
@@ -22,7 +22,7 @@ from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest
 
 RESULTS = Path("results")
-METRIC_FILES: tuple[str, ...] = ("split", "train", "evaluate", "threshold_sweep", "gradcam")
+METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "gradcam")  # and train/NAME of each member
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 

@@ -23,6 +23,13 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
+def describe_vote(metrics: dict[str, Any]) -> str:
+    """Whose probabilities were averaged."""
+    names = list(metrics["members"])
+    voters = f"mean of {len(names)} members: {', '.join(names)}" if len(names) > 1 else f"member {names[0]}"
+    return f"{voters}; test-time views: {metrics['test_time']}"
+
+
 def main() -> None:
     metrics = read_json(METRICS / "evaluate.json")
     test, level = metrics["test"], f"{100 * metrics['bootstrap']['confidence']:g} %"
@@ -32,7 +39,7 @@ def main() -> None:
     lines = [
         f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; {level} intervals over lesions",
         *headline(metrics),
-        f"Classifier   {CLASSIFIER}/",
+        f"Classifier   {CLASSIFIER}/   ({describe_vote(metrics)})",
         f"Predictions  {PREDICTIONS}/{{val,test}}.csv",
         f"Metrics      {METRICS}/*.json   (make metrics)",
         f"Plots        {PLOTS}/   (make plots writes one page of them all)",

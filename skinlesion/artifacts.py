@@ -22,6 +22,7 @@ RAW = Path("data/raw")
 SPLITS = Path("data/splits")
 PREPARED = Path("data/prepared")
 PREDICTIONS = Path("data/predictions")
+MEMBERS = Path("models/members")
 CLASSIFIER = Path("models/classifier")
 CALIBRATION = Path("models/calibration.json")
 OPERATING_POINTS = Path("models/operating_points.json")
@@ -37,9 +38,10 @@ METADATA_COLUMNS: tuple[str, ...] = ("lesion_id", "image_id", "dx", "dx_type", "
 DESCRIPTIVE_COLUMNS: tuple[str, ...] = ("image_id", "lesion_id", "dx", "age", "sex", "localization", "dx_type")
 LOGIT_COLUMNS: tuple[str, ...] = tuple(f"logit_{dx}" for dx in CLASSES)
 PROBABILITY_COLUMNS: tuple[str, ...] = tuple(f"probability_{dx}" for dx in CLASSES)
-INDEX_COLUMNS: tuple[str, ...] = ("image_id", "width", "height", "fit")
+INDEX_COLUMNS: tuple[str, ...] = ("image_id", "width", "height", "fit", "color_constancy")
 
 Fit = Literal["squash", "crop", "pad"]
+ColorConstancy = Literal["none", "shades_of_gray"]
 
 
 def image_path(image_id: str, raw: Path = RAW) -> Path:
@@ -140,7 +142,7 @@ class PreparedImages:
     """Every image, decoded and resized once.
 
     images : uint8 array of shape (N, size, size, 3), RGB, memory-mapped read-only.
-    index : N rows in the array's order: `image_id`, `width` and `height` of the original in pixels, `fit`.
+    index : N rows in the array's order: `image_id`, `width` and `height` of the original in pixels, `fit`, `color_constancy`.
     """
 
     images: np.ndarray
@@ -155,6 +157,11 @@ class PreparedImages:
     def fit(self) -> Fit:
         """How the original was fitted into the square (see `skinlesion.geometry`)."""
         return cast(Fit, self.index["fit"].iloc[0])
+
+    @property
+    def color_constancy(self) -> ColorConstancy:
+        """What was done to the colours."""
+        return cast(ColorConstancy, self.index["color_constancy"].iloc[0])
 
     def rows_of(self, image_ids: Iterable[str]) -> np.ndarray:
         """Positions in the array (int64, one an id, in the order asked).
@@ -187,8 +194,9 @@ def read_prepared(folder: Path = PREPARED) -> PreparedImages:
         )
     if len(images) != len(index) or not len(index):
         raise PipelineError(f"{folder}: {len(images)} images and {len(index)} rows in the index: run `prepare` again")
-    if index["fit"].nunique() != 1:
-        raise PipelineError(f"{folder / 'index.csv'} mixes several values of fit: run `prepare` again")
+    for name in ("fit", "color_constancy"):
+        if index[name].nunique() != 1:
+            raise PipelineError(f"{folder / 'index.csv'} mixes several values of {name}: run `prepare` again")
     return PreparedImages(images, index)
 
 

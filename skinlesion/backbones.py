@@ -1,10 +1,11 @@
-"""Torchvision's classification networks by name, with a head for our classes and weights from ImageNet or a file."""
+"""Torchvision's classification networks by name, their heads taken off, and weights from ImageNet or a file."""
 
 from __future__ import annotations
 
 import pickle
 import urllib.error
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import safetensors.torch
@@ -68,11 +69,53 @@ def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
         raise PipelineError(
             f"backbone '{name}' cannot take images of {size} x {size} pixels ({reason}): change prepare.size"
         ) from None
+    if isinstance(model, torchvision.models.MNASNet):
+        # Its own method refuses state dicts without torch's version tags, which safetensors files do not have.
+        model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
     return model.train()
 
 
+class RemovedHead(nn.Identity):
+    """Stands where a network's last layer was."""
+
+
+def remove_head(model: nn.Module) -> tuple[nn.Linear, float]:
+    """Take the last layer, and a dropout directly before it, out of a torchvision network, which then gives embeddings.
+
+    Returns
+    -------
+    last : the layer, which maps the embedding (N, F) to the logits. SqueezeNet's 1 x 1 convolution of the feature map comes
+        as a linear layer with its weights, for the map is pooled first: the embedding is the mean of the map.
+    dropout : probability of the dropout that was taken out, 0 if there was none. One further in front (AlexNet) stays.
+    """
+    place, _, key = _head_name(model).rpartition(".")
+    parent = model.get_submodule(place)
+    last: Any = parent.get_submodule(key)
+    dropout = 0.0
+    keys = [child for child, _ in parent.named_children()]
+    for before in keys[: keys.index(key)][-1:]:
+        module = parent.get_submodule(before)
+        if isinstance(module, nn.Dropout):
+            setattr(parent, before, nn.Identity())
+            dropout = module.p
+    setattr(parent, key, RemovedHead())
+    return (_as_linear(last) if isinstance(last, nn.Conv2d) else last), dropout
+
+
+def _head_name(model: nn.Module) -> str:
+    """Name of the last layer, or of where it was."""
+    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d, RemovedHead))][-1]
+
+
+def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
+    """A 1 x 1 convolution as a linear layer."""
+    linear = nn.utils.skip_init(nn.Linear, convolution.in_channels, convolution.out_channels)
+    linear.load_state_dict({"weight": convolution.weight.flatten(1), "bias": convolution.bias})
+    return linear
+
+
 def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | None:
-    """Load `none | imagenet | PATH` into a network, all tensors but the head's.
+    """Load `none | imagenet | PATH` into a torchvision network with or without its head, all tensors but the head's.
 
     A relative path starts at the main project root. A file may be a safetensors file or a `torch.save` of a state dict
     (loaded with `weights_only=True`).
@@ -130,30 +173,24 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
-    """Load a checkpoint whose head may have another number of classes; anything else that does not fit is refused."""
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY_HEADS)}
-    own = model.state_dict()
+    """Load all of a checkpoint but its head, which the model may have or not; anything else that does not fit is refused."""
+    own, head = model.state_dict(), _head_name(model) + "."
+    own_head = {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    own = {name: tensor for name, tensor in own.items() if name not in own_head}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS))}
     if backbone.startswith("vit_") and "encoder.pos_embedding" in state:
         state = _resize_position_embedding(model, state)
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    head = _head_tensors(own, state)
     misfits = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys() - head
+        for name in own.keys() & state.keys()
         if own[name].shape != state[name].shape
     ]
     if missing or unexpected or misfits:
         problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
         said = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
         raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {said}")
-    model.load_state_dict({**state, **{name: own[name] for name in head}}, strict=True)
-
-
-def _head_tensors(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> set[str]:
-    """The tensors of the last layer, if they differ from the checkpoint's in the number of classes alone."""
-    layer = list(own)[-1].rpartition(".")[0]
-    candidates = [name for name in own if name.rpartition(".")[0] == layer and name in state]
-    return {name for name in candidates if own[name].shape[1:] == state[name].shape[1:]}
+    model.load_state_dict(state | own_head, strict=True)
 
 
 def _resize_position_embedding(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,30 +1,34 @@
-"""The trained classifier on disk: weights as safetensors, and a `config.json` that is enough to load it elsewhere."""
+"""Trained classifiers on disk: weights as safetensors and a `config.json` that is enough to load one; several as an ensemble."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
-from skinlesion.artifacts import CLASSIFIER, Fit
-from skinlesion.backbones import build_backbone
+from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import atomic_folder, read_json, write_json
+from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+
+WEIGHTS_FILE, CONFIG_FILE, ENSEMBLE_FILE = "weights.safetensors", "config.json", "ensemble.json"
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Everything besides the weights that is needed to use the classifier, and where it came from.
+    """Everything besides the weights that is needed to use a classifier, and where it came from.
 
+    member, seed : of `ensemble` that it is.
     backbone : torchvision name.
+    network : `skinlesion.network.NetworkSpec` as a dict, from which the network is built.
     classes : diagnoses in the order of the logits.
     size, fit : how an image becomes the network's square (`skinlesion.geometry`), pixels.
+    color_constancy : what is done to its colours then, as `prepare.color_constancy`.
     mean, std : of RGB in [0, 1], subtracted and divided by.
     params : the `train` section that it was trained with.
     epoch : the epoch (1 is the first) whose weights these are.
@@ -36,10 +40,14 @@ class ClassifierConfig:
     versions : of Python and the libraries that matter.
     """
 
+    member: str
+    seed: int
     backbone: str
+    network: dict[str, Any]
     classes: tuple[str, ...]
     size: int
     fit: Fit
+    color_constancy: ColorConstancy
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     params: dict[str, Any]
@@ -51,25 +59,47 @@ class ClassifierConfig:
     git_commit: str | None
     versions: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        """As its folder is called: `base-0`."""
+        return f"{self.member}-{self.seed}"
 
-def save_classifier(state: dict[str, torch.Tensor], config: ClassifierConfig, folder: Path = CLASSIFIER) -> None:
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether it predicts from age, sex and site besides the image (`skinlesion.metadata`); stands in `config.json` too."""
+        return bool(self.network["metadata"])
+
+
+class Classifier(NamedTuple):
+    """A network in eval mode, and its config.
+
+    The network maps float32 (N, 3, size, size), normalised, and, where `config.needs_metadata`, float32 (N, WIDTH) encoded
+    metadata, to logits, float32 (N, 7) in the order of `config.classes`.
+    """
+
+    model: SkinNetwork
+    config: ClassifierConfig
+
+
+def save_classifier(state: dict[str, torch.Tensor], config: ClassifierConfig, folder: Path) -> None:
     """Write `weights.safetensors` (float32, CPU, contiguous) and `config.json`, both or neither."""
     with atomic_folder(folder) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         # Not save_file, whose error for a full disk is no OSError.
-        (partial / "weights.safetensors").write_bytes(safetensors.torch.save(tensors))
-        write_json(partial / "config.json", asdict(config))
+        (partial / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
+        first = {"member": config.member, "seed": config.seed, "backbone": config.backbone}
+        write_json(partial / CONFIG_FILE, first | {"needs_metadata": config.needs_metadata} | asdict(config))
 
 
-def read_classifier_config(folder: Path = CLASSIFIER) -> ClassifierConfig:
+def read_classifier_config(folder: Path) -> ClassifierConfig:
     """Read and check `config.json`.
 
     Raises
     ------
     PipelineError
-        Missing, incomplete, or its classes are not this project's.
+        Missing, incomplete, contradicts itself, or its classes are not this project's.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG_FILE
     content = read_json(path)
     missing = [field.name for field in fields(ClassifierConfig) if field.name not in content]
     if missing:
@@ -77,22 +107,27 @@ def read_classifier_config(folder: Path = CLASSIFIER) -> ClassifierConfig:
     if tuple(content["classes"]) != CLASSES:
         raise PipelineError(f"{path}: classes are {content['classes']}, this project's are {list(CLASSES)}: run `train` again")
     known = {field.name: content[field.name] for field in fields(ClassifierConfig)}
-    return ClassifierConfig(**known | {name: tuple(known[name]) for name in ("classes", "mean", "std")})
+    config = ClassifierConfig(**known | {name: tuple(known[name]) for name in ("classes", "mean", "std")})
+    try:
+        spec = NetworkSpec(**config.network)
+    except TypeError as error:
+        raise PipelineError(f"{path}: network is not one that this code can build ({error}): run `train` again") from None
+    if (spec.backbone, spec.metadata) != (config.backbone, content.get("needs_metadata")):
+        raise PipelineError(f"{path}: backbone or needs_metadata is not that of its network: run `train` again")
+    return config
 
 
-def load_classifier(folder: Path = CLASSIFIER) -> tuple[nn.Module, ClassifierConfig]:
-    """Load the classifier: the network in eval mode on the CPU, and its config.
-
-    The network maps float32 (N, 3, size, size), normalised, to logits, float32 (N, 7) in the order of `config.classes`.
+def load_classifier(folder: Path) -> Classifier:
+    """Load one classifier on the CPU, in eval mode.
 
     Raises
     ------
     PipelineError
-        A file is missing or damaged, or the weights do not fit the backbone.
+        A file is missing or damaged, or the weights do not fit the network.
     """
     config = read_classifier_config(folder)
-    path = folder / "weights.safetensors"
-    model = build_backbone(config.backbone, num_classes=len(config.classes), size=config.size)
+    path = folder / WEIGHTS_FILE
+    model = build_network(NetworkSpec(**config.network), num_classes=len(config.classes), size=config.size)
     try:
         model.load_state_dict(safetensors.torch.load_file(path), strict=True)
     except FileNotFoundError:
@@ -100,7 +135,46 @@ def load_classifier(folder: Path = CLASSIFIER) -> tuple[nn.Module, ClassifierCon
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PipelineError(f"{path} is damaged or does not fit '{config.backbone}' ({reason}): run `train` again") from None
-    return model.eval(), config
+    return Classifier(model.eval(), config)
+
+
+def read_member_names(folder: Path = CLASSIFIER) -> list[str]:
+    """Names of an ensemble's members, in the order in which params name them.
+
+    Raises
+    ------
+    PipelineError
+        `ensemble.json` is missing, damaged or names none.
+    """
+    members = read_json(folder / ENSEMBLE_FILE).get("members")
+    try:
+        names = [str(member["name"]) for member in members or ()]
+    except (TypeError, KeyError):
+        names = []
+    if not names:
+        raise PipelineError(f"{folder / ENSEMBLE_FILE} names no members: run `assemble` again")
+    return names
+
+
+def load_ensemble(folder: Path = CLASSIFIER) -> dict[str, Classifier]:
+    """Load every member of the ensemble that `assemble` wrote, by name (`base-0`), in order.
+
+    Raises
+    ------
+    PipelineError
+        As `read_member_names` and `load_classifier`.
+    """
+    return {name: load_classifier(folder / name) for name in read_member_names(folder)}
+
+
+def check_prepared(prepared: PreparedImages, config: ClassifierConfig) -> None:
+    """Refuse images that were prepared in another way than those that the classifier was trained on."""
+    here, there = (f"{way.size} px with fit '{way.fit}', color_constancy '{way.color_constancy}'" for way in (prepared, config))
+    if here != there:
+        raise PipelineError(
+            f"images were prepared at {here}, and the classifier was trained at {there}: run `prepare` and `train` with the same "
+            "params"
+        )
 
 
 def normalize(images: torch.Tensor, config: ClassifierConfig) -> torch.Tensor:

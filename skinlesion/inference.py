@@ -1,58 +1,112 @@
-"""Running the classifier over prepared images."""
+"""Running classifiers over prepared images: one by one, and as an ensemble that votes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import nn
+from scipy.special import logsumexp
 from tqdm import tqdm
 
 from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import ClassifierConfig, normalize
+from skinlesion.classifier import Classifier, check_prepared, normalize
 from skinlesion.errors import PipelineError
+from skinlesion.metadata import encode_metadata
+from skinlesion.test_time import TestTime, views_of
 
 
-def check_prepared(prepared: PreparedImages, config: ClassifierConfig) -> None:
-    """Refuse images that were prepared in another way than those that the classifier was trained on."""
-    if (prepared.size, prepared.fit) != (config.size, config.fit):
-        raise PipelineError(
-            f"images were prepared at {prepared.size} px with fit '{prepared.fit}', and the classifier was trained at "
-            f"{config.size} px with fit '{config.fit}': run `prepare` and `train` with the same params"
-        )
+class Predicted(NamedTuple):
+    """What one classifier says of N images; columns in the order of `config.classes`.
+
+    logits : float32 (N, 7), of the images as they are.
+    log_probabilities : float64 (N, 7), log of the mean over the test-time views of the softmax probabilities.
+    """
+
+    logits: np.ndarray
+    log_probabilities: np.ndarray
 
 
 @torch.inference_mode()
 @torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-def predict_logits(
-    model: nn.Module,
-    config: ClassifierConfig,
+def predict(
+    classifier: Classifier,
     prepared: PreparedImages,
-    image_ids: Iterable[str],
+    listed: pd.DataFrame,
     *,
     device: torch.device,
     batch_size: int,
-) -> np.ndarray:
-    """Logits of images in float32 arithmetic, whatever the precision of training.
+    test_time: TestTime = "none",
+) -> Predicted:
+    """Predict a list of images, each once a view, in float32 arithmetic, whatever the precision of training.
+
+    Parameters
+    ----------
+    listed : rows of a split list, or of any table with its columns: `image_id`, and `age`, `sex` and `localization`, which
+        are read where the classifier needs metadata.
 
     Returns
     -------
-    float32 array of shape (N, 7): a row an image in the order asked, columns in the order of `config.classes`.
+    A row an image in the order of `listed`. Nothing else grows with the number of images.
 
     Raises
     ------
     PipelineError
         An image was not prepared, was prepared in another way than the classifier expects, or a logit is not finite.
     """
+    model, config = classifier
     check_prepared(prepared, config)
-    rows = prepared.rows_of(image_ids)
+    rows = prepared.rows_of(listed["image_id"])
+    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
     model = model.to(device, memory_format=torch.channels_last).eval()
-    batches = []
-    for start in tqdm(range(0, len(rows), batch_size), desc="predict", unit="batch", disable=None):
-        images = torch.from_numpy(prepared.images[rows[start : start + batch_size]])
-        batches.append(model(normalize(images.to(device), config)).float().cpu().numpy())
-    logits = np.concatenate(batches) if batches else np.empty((0, len(config.classes)), dtype=np.float32)
-    if not np.isfinite(logits).all():
-        raise PipelineError("the classifier gives logits that are not finite: train it again with a smaller train.lr")
-    return logits
+    logits, log_probabilities = [], []
+    for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
+        batch = slice(start, start + batch_size)
+        images = normalize(torch.from_numpy(prepared.images[rows[batch]]).to(device), config)
+        known = None if metadata is None else metadata[batch].to(device)
+        by_view = torch.stack([model(view, known).float().cpu() for view in views_of(images, test_time)]).numpy()
+        if not np.isfinite(by_view).all():
+            raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
+        logits.append(by_view[0])
+        log_probabilities.append(log_mean(log_softmax(by_view)))
+    if not logits:
+        raise ValueError("no image is listed")
+    return Predicted(np.concatenate(logits), np.concatenate(log_probabilities))
+
+
+def predict_ensemble(
+    members: Mapping[str, Classifier],
+    prepared: PreparedImages,
+    listed: pd.DataFrame,
+    *,
+    device: torch.device,
+    batch_size: int,
+    test_time: TestTime = "none",
+) -> dict[str, Predicted]:
+    """`predict` of each member, by its name."""
+    options = {"device": device, "batch_size": batch_size, "test_time": test_time}
+    return {name: predict(classifier, prepared, listed, **options) for name, classifier in members.items()}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log of the softmax over the last axis, float64, without underflow."""
+    values = np.asarray(logits, dtype=np.float64)
+    return values - logsumexp(values, axis=-1, keepdims=True)
+
+
+def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
+    """Log of the mean of probabilities over the first axis, without underflow."""
+    return logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities))
+
+
+def soft_vote(predicted: Sequence[Predicted], *, test_time: TestTime) -> np.ndarray:
+    """One set of logits, float64 (N, 7), for an ensemble: log of the mean of its members' probabilities.
+
+    A single member that saw each image once has its own logits, which differ from that by a constant an image and so have the
+    same softmax.
+    """
+    if len(predicted) == 1 and test_time == "none":
+        return predicted[0].logits.astype(np.float64)
+    return log_mean(np.stack([one.log_probabilities for one in predicted]))

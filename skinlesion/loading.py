@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,71 +11,79 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from skinlesion.cores import available_cores
+from skinlesion.sampling import Draw
 
 PLAIN_BATCH = 128  # images a step where nothing is learnt
+MOST_WORKERS = 16
 
-# One element of an epoch: position in the list, and the seed of its augmentation.
-Draw = tuple[int, int]
+# uint8 (3, size, size), class index, encoded metadata float32 (width,); in a batch stacked along a new first axis.
+Item = tuple[torch.Tensor, int, torch.Tensor]
 
 
-class AugmentedImages(Dataset[tuple[torch.Tensor, int]]):
-    """Images of a split by `Draw`: uint8 (3, size, size) and the class index.
+@dataclass(frozen=True)
+class LabelledImages:
+    """A list of images with what the loop needs to know of each.
 
-    Parameters
-    ----------
-    images : uint8 (N, size, size, 3), memory-mapped: workers share its pages, none has a copy.
+    images : uint8 (N, size, size, 3), memory-mapped: processes share its pages, none has a copy.
     rows : int64 (M,), positions in `images`.
     labels : int64 (M,), class indices.
-    transform : augmentation that draws from torch's default CPU generator.
+    metadata : float32 (M, width), encoded; the width is 0 where the network takes none.
     """
 
-    def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, *, transform: v2.Transform) -> None:
-        self.images, self.rows, self.labels, self.transform = images, rows, labels, transform
+    images: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    metadata: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, draw: Draw) -> tuple[torch.Tensor, int]:
+    def at(self, positions: np.ndarray | slice) -> LabelledImages:
+        """The images at some positions of the list."""
+        return LabelledImages(self.images, self.rows[positions], self.labels[positions], self.metadata[positions])
+
+
+class AugmentedImages(Dataset[Item]):
+    """One list after another (the training list, then synthetic images) by `Draw`, augmented.
+
+    `transform` takes uint8 (3, size, size), gives the same, and draws from torch's default CPU generator.
+    """
+
+    def __init__(self, *lists: LabelledImages, transform: v2.Transform) -> None:
+        self.lists, self.transform = lists, transform
+        self.starts = np.cumsum([0, *(len(each) for each in lists)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, draw: Draw) -> Item:
         position, seed = draw
-        image = torch.from_numpy(self.images[self.rows[position]].copy()).permute(2, 0, 1)
+        chosen = int(np.searchsorted(self.starts, position, side="right")) - 1
+        source, place = self.lists[chosen], position - self.starts[chosen]
+        image = torch.from_numpy(source.images[source.rows[place]].copy()).permute(2, 0, 1)
         generator = torch.default_generator
         state = generator.get_state()  # without workers this is also the generator of dropout
         generator.manual_seed(seed)
         try:
-            return self.transform(image), int(self.labels[position])
+            return self.transform(image), int(source.labels[place]), torch.from_numpy(source.metadata[place])
         finally:
             generator.set_state(state)
 
 
-class SeededShuffle(Sampler[Draw]):
-    """A new order, and a new augmentation seed an image, each epoch; both depend on `seed` and `epoch` alone."""
+def worker_count(processes: int = 1) -> int:
+    """Processes that load for each of `processes` that train on this machine: the cores left over, 1 to `MOST_WORKERS`.
 
-    def __init__(self, length: int, *, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Draw]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(self.length)
-        seeds = generator.integers(2**62, size=self.length)
-        yield from zip(order.tolist(), seeds.tolist(), strict=True)
+    The number changes speed, not results.
+    """
+    return max(1, min(MOST_WORKERS, available_cores() // processes - 1))
 
 
-def worker_count() -> int:
-    """Processes that load: one less than the cores we may use, 1 to 8. The number changes speed, not results."""
-    return max(1, min(8, available_cores() - 1))
-
-
-def train_loader(dataset: AugmentedImages, sampler: SeededShuffle, *, batch_size: int, pin_memory: bool) -> DataLoader:
-    """Batches of uint8 (B, 3, size, size) and int64 (B,), without a last batch of one image, which batch norm refuses."""
+def train_loader(dataset: AugmentedImages, batches: Sampler[list[Draw]], *, pin_memory: bool, processes: int = 1) -> DataLoader:
+    """Batches of uint8 (B, 3, size, size), int64 (B,) and float32 (B, width), as `batches` composes them."""
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=len(sampler) % batch_size == 1,
-        num_workers=worker_count(),
+        batch_sampler=batches,
+        num_workers=worker_count(processes),
         persistent_workers=True,
         prefetch_factor=4,
         pin_memory=pin_memory,
@@ -93,10 +101,10 @@ def choose_some(length: int, most: int, *, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(length)[:number])
 
 
-def plain_loader(images: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> DataLoader:
-    """Images of a list as they are, once, in order; arguments and items as of `AugmentedImages`.
+def plain_loader(listed: LabelledImages) -> DataLoader:
+    """Images of a list as they are, once, in order; batches as of `train_loader`.
 
     In this process: copying prepared images is faster than handing them over.
     """
-    dataset = AugmentedImages(images, rows, labels, transform=v2.Identity())
+    dataset = AugmentedImages(listed, transform=v2.Identity())
     return DataLoader(dataset, batch_size=PLAIN_BATCH, sampler=[(position, 0) for position in range(len(dataset))])

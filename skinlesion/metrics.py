@@ -193,6 +193,11 @@ class ClassificationMetrics:
         }
         return values | {f"f1_{dx}": each["f1"][:, index] for index, dx in enumerate(CLASSES)}
 
+    def summary(self) -> dict[str, float]:
+        """`HEADLINE` when every image counts once."""
+        values = self.headline(np.ones((1, len(self.predicted))))
+        return {name: float(values[name][0]) for name in HEADLINE}
+
     def summary_per_class(self) -> dict[str, dict[str, float]]:
         """`PER_CLASS` by class when every image counts once; `support` is a whole number."""
         each = self.per_class(np.ones((1, len(self.predicted))))

@@ -6,31 +6,23 @@ edit of this file alone never has to rerun a stage.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.schema import BatchSize, Device, Section, Seed, suggest
+from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Draws = Annotated[int, Field(ge=100, le=1_000_000)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
-Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
-BatchSize = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class SampleParams(Section):
@@ -81,61 +73,7 @@ class PrepareParams(Section):
 
     size: int = Field(ge=32, le=1024)
     fit: Literal["squash", "crop", "pad"]
-
-
-class AugmentationParams(Section):
-    """Random changes of a training image."""
-
-    horizontal_flip: bool
-    vertical_flip: bool
-    rotation: float = Field(ge=0, le=180)
-    min_scale: float = Field(gt=0, le=1)
-    color_jitter: float = Field(ge=0, le=1)
-
-
-class TrainParams(Section):
-    """The network and how it is trained."""
-
-    seed: Seed
-    backbone: str
-    weights: str = Field(min_length=1)
-    device: Device
-    precision: Literal["auto", "32", "bf16", "16"]
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup_epochs: float = Field(ge=0)
-    class_weights: Literal["none", "inverse", "sqrt_inverse"]
-    label_smoothing: float = Field(ge=0, lt=1)
-    augmentation: AugmentationParams
-    batch_norm_images: int = Field(ge=0)
-    select_by: Literal["macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc", "loss"]
-    patience: int = Field(ge=1)
-    loggers: list[Literal["dvclive"]]
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _precision_as_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value  # YAML reads 32 as a number
-
-    @field_validator("backbone")
-    @classmethod
-    def _backbone_is_known(cls, value: str, info: ValidationInfo) -> str:
-        # Importing torchvision takes seconds: only the stages that ask for it pay (see load_params).
-        if info.context and info.context.get("check_backbone"):
-            from skinlesion.backbones import list_backbones
-
-            known = list_backbones()
-            if value not in known:
-                raise ValueError(f"torchvision has no classification model of that name{_suggest(value, known)}")
-        return value
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> TrainParams:
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, more than the {self.epochs} epochs of training")
-        return self
+    color_constancy: Literal["none", "shades_of_gray"]
 
 
 class EvaluateParams(Section):
@@ -143,6 +81,7 @@ class EvaluateParams(Section):
 
     device: Device
     batch_size: BatchSize
+    test_time: Literal["none", "flips", "square", "multi_crop"]
     calibration_bins: int = Field(ge=2, le=100)
     bootstrap_draws: Draws
     confidence: Confidence
@@ -168,12 +107,12 @@ class ThresholdSweepParams(Section):
                 raise ValueError(f"groups.{name} must list different diagnoses, at least one")
             for member in members:
                 if member not in CLASSES:
-                    raise ValueError(f"groups.{name}: '{member}' is not a diagnosis{_suggest(member, CLASSES)}")
+                    raise ValueError(f"groups.{name}: '{member}' is not a diagnosis{suggest(member, CLASSES)}")
             if len(members) == len(CLASSES):
                 raise ValueError(f"groups.{name} holds every diagnosis: nothing is left to tell it from")
         targets = [*CLASSES, *self.groups]
         if self.target not in targets:
-            raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{_suggest(self.target, targets)}")
+            raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{suggest(self.target, targets)}")
         if len(set(self.recall_constraints)) != len(self.recall_constraints):
             raise ValueError("recall_constraints names a value twice")
         return self
@@ -200,10 +139,34 @@ class Params(Section):
     download: DownloadParams
     split: SplitParams
     prepare: PrepareParams
+    synthesize: SynthesizeParams
+    ensemble: EnsembleParams
     train: TrainParams
     evaluate: EvaluateParams
     threshold_sweep: ThresholdSweepParams
     gradcam: GradcamParams
+
+    @model_validator(mode="after")
+    def _members_are_valid(self, info: ValidationInfo) -> Params:
+        for name in self.ensemble.members:
+            try:
+                self.member(name, context=info.context)
+            except ValidationError as error:
+                reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
+                raise ValueError(f"ensemble.overrides.{name} makes a refused `train`: {reasons}") from None
+        return self
+
+    def member(self, name: str, *, context: Any = None) -> TrainParams:
+        """The section `train` as a member of the ensemble has it: with its overrides, nested as in the file."""
+        return TrainParams.model_validate(_merged(self.train.model_dump(), self.ensemble.overrides[name]), context=context)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with some values replaced; of the section `augmentation` only those that are named."""
+    merged = base | changes
+    if isinstance(changes.get("augmentation"), dict):
+        merged["augmentation"] = base["augmentation"] | changes["augmentation"]
+    return merged
 
 
 def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Params:
@@ -222,6 +185,11 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
         The file is missing, is not YAML, or a value is refused; one line for each refusal with section, key, value and
         what is allowed.
     """
+    return check_params(read_params(path), name=str(path), check_backbone=check_backbone)
+
+
+def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """Read `params.yaml` as it stands, its values not checked; PipelineError where it is missing or no YAML of sections."""
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -230,20 +198,25 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
         raise PipelineError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise PipelineError(f"{path} must hold one section a stage: {', '.join(Params.model_fields)}")
+    return document
+
+
+def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = False) -> Params:
+    """Check the content of a `params.yaml`, which messages call `name`; otherwise as `load_params`."""
     try:
         return Params.model_validate(document, context={"check_backbone": check_backbone})
     except ValidationError as error:
         lines = [_describe(problem) for problem in error.errors()]
-        raise PipelineError("\n  ".join([f"{path} is refused:", *lines])) from None
+        raise PipelineError("\n  ".join([f"{name} is refused:", *lines])) from None
 
 
-def _describe(problem: Any) -> str:
-    """One line for one pydantic problem: the key, its value, what is allowed."""
-    location = [str(part) for part in problem["loc"]]
+def _describe(problem: Any, section: str | None = None) -> str:
+    """One line for one pydantic problem: the key (from the top, if `section` is where it was found), its value, what is allowed."""
+    location = [*([section] if section else []), *(str(part) for part in problem["loc"])]
     key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
-        return f"{key}: unknown key{_suggest(location[-1], known)}; known here: {', '.join(known)}"
+        return f"{key}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{key}: missing; every key must be in the file"
     message = re.sub(r"^Value error, ", "", problem["msg"])
@@ -251,7 +224,7 @@ def _describe(problem: Any) -> str:
     value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
     suggestion = ""
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        suggestion = _suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
+        suggestion = suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
     return f"{key}{value}: {message}{suggestion}"
 
 
@@ -264,9 +237,3 @@ def _known_keys(location: list[str]) -> list[str]:
             return []
         model = annotation
     return list(model.model_fields)
-
-
-def _suggest(name: str, known: Any) -> str:
-    """'; did you mean ...' for the nearest known name, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

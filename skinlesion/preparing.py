@@ -18,7 +18,8 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from skinlesion.artifacts import INDEX_COLUMNS, MAX_PIXELS, PREPARED, RAW, Fit, image_path
+from skinlesion.artifacts import INDEX_COLUMNS, MAX_PIXELS, PREPARED, RAW, ColorConstancy, Fit, image_path
+from skinlesion.color_constancy import shades_of_gray
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import atomic_folder
 from skinlesion.geometry import fit_image
@@ -44,8 +45,10 @@ class Broken:
     reason: str
 
 
-def prepare_image(path: Path, *, size: int, fit: Fit) -> Prepared | Broken:
-    """Decode a JPEG of any colour mode and fit it into a square.
+def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> Prepared | Broken:
+    """Decode a JPEG of any colour mode, take the light's colour out of it if asked, and fit it into a square.
+
+    The light is estimated on the whole original, so that neither a crop nor black bars have a part in it.
 
     Raises
     ------
@@ -59,7 +62,10 @@ def prepare_image(path: Path, *, size: int, fit: Fit) -> Prepared | Broken:
             if width * height > MAX_PIXELS:
                 return Broken(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels")
             # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
-            return Prepared(np.asarray(fit_image(image.convert("RGB"), size=size, fit=fit)), width, height)
+            original = image.convert("RGB")
+            if color_constancy == "shades_of_gray":
+                original = Image.fromarray(shades_of_gray(np.asarray(original)))
+            return Prepared(np.asarray(fit_image(original, size=size, fit=fit)), width, height)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -88,7 +94,16 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], *, w
             yield waiting.popleft().result()
 
 
-def write_prepared(image_ids: list[str], *, size: int, fit: Fit, workers: int, raw: Path = RAW, folder: Path = PREPARED) -> None:
+def write_prepared(
+    image_ids: list[str],
+    *,
+    size: int,
+    fit: Fit,
+    color_constancy: ColorConstancy,
+    workers: int,
+    raw: Path = RAW,
+    folder: Path = PREPARED,
+) -> None:
     """Prepare images and write `images.npy` (uint8, N x size x size x 3) and `index.csv` (`INDEX_COLUMNS`), both in order.
 
     The bytes do not depend on `workers`; the memory used does not depend on the number of images.
@@ -100,7 +115,11 @@ def write_prepared(image_ids: list[str], *, size: int, fit: Fit, workers: int, r
     """
     sizes: list[tuple[int, int]] = []
     broken: list[str] = []
-    results = map_in_order(lambda image: prepare_image(image_path(image, raw), size=size, fit=fit), image_ids, workers=workers)
+
+    def prepare(image_id: str) -> Prepared | Broken:
+        return prepare_image(image_path(image_id, raw), size=size, fit=fit, color_constancy=color_constancy)
+
+    results = map_in_order(prepare, image_ids, workers=workers)
     with atomic_folder(folder) as partial:
         # Written in sequence rather than through a memory map, where a full disk is a SIGBUS and not an OSError.
         with (partial / "images.npy").open("wb") as file:
@@ -116,5 +135,7 @@ def write_prepared(image_ids: list[str], *, size: int, fit: Fit, workers: int, r
                     sizes.append((result.width, result.height))
         if broken:
             raise PipelineError(f"{len(broken)} broken image(s) in {raw / 'images'}: {name_some(broken)}: run `download` again")
-        index = pd.DataFrame(sizes, columns=["width", "height"]).assign(image_id=image_ids, fit=fit)
+        index = pd.DataFrame(sizes, columns=["width", "height"]).assign(
+            image_id=image_ids, fit=fit, color_constancy=color_constancy
+        )
         write_table(index, partial / "index.csv", INDEX_COLUMNS)

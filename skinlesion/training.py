@@ -1,13 +1,12 @@
-"""The training loop: one epoch of optimisation, one validation, and the fit that repeats them, keeps the best and resumes."""
+"""The training loop: one epoch of optimisation and one validation. `skinlesion.fitting` repeats them, keeps the best, resumes."""
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,127 +14,239 @@ from lightning.fabric import Fabric
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from skinlesion.checkpoint import Checkpoint
+from skinlesion.augmentation_params import Augmentation
+from skinlesion.averaging import WeightAverage
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
-from skinlesion.loading import SeededShuffle
-from skinlesion.params import TrainParams
+from skinlesion.losses import Criterion, weights_apply
+from skinlesion.mixing import mix_batch
+from skinlesion.network import SkinNetwork
+from skinlesion.optimizers import climb, descend, frozen_statistics
+from skinlesion.parameter_groups import freeze_backbone, set_train_mode
+from skinlesion.sampling import GlobalBatches
+from skinlesion.schedules import Schedule
+from skinlesion.train_params import TrainParams
 
-logger = logging.getLogger(__name__)
+CHECK_EVERY = 50  # steps between looks at the loss: looking makes the CPU wait for a GPU
 
 # uint8 (B, 3, H, W) to the network's input.
 Normalize = Callable[[torch.Tensor], torch.Tensor]
+Item = TypeVar("Item")
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass
 class Training:
-    """All that one training is made of; `fit` drives it. `model` and `optimizer` are Fabric's wrappers."""
+    """All that one training is made of.
+
+    network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimisation alone.
+    optimizer : Fabric's wrapper.
+    batches : composes the global batches; its `epoch` is set before each.
+    train_batches, validation_batches, statistics_batches : this process's share; but of the training images without
+        augmentation over which batch norm is computed, every process sees all.
+    average : averaged weights, or None.
+    """
 
     fabric: Fabric
+    params: TrainParams
+    seed: int
+    network: SkinNetwork
     model: Any
     optimizer: Any
-    schedule: LambdaLR
-    criterion: nn.Module
+    schedule: Schedule
+    criterion: Criterion
     normalize: Normalize
-    sampler: SeededShuffle
+    augmentation: Augmentation
+    average: WeightAverage | None
+    batches: GlobalBatches
     train_batches: Any
     validation_batches: Any
-    statistics_batches: Any  # training images without augmentation, for batch norm; empty to keep the running averages
+    statistics_batches: Any
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one once there is an average."""
+        return self.average.network if self.average is not None and self.average.active else self.network
 
 
-@dataclass
-class Fitted:
-    """What `fit` found: metrics of every epoch, and the weights (CPU) of the best one; epochs count from 1."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+def optimizer_steps(batches: int, accumulate: int) -> int:
+    """Optimizer steps of an epoch; the last one may have fewer batches to accumulate."""
+    return math.ceil(batches / accumulate)
 
 
-def class_weights(labels: np.ndarray, *, scheme: str) -> torch.Tensor | None:
-    """Weights of the classes in the loss, float32 (7,), or None for `none`.
-
-    `inverse` is 1 / n_c, `sqrt_inverse` its square root, n_c the training images of class c; scaled so that the mean
-    weight over the training images is 1. A class without an image gets weight 0.
-    """
-    if scheme == "none":
-        return None
-    counts = np.bincount(labels, minlength=len(CLASSES)).astype(np.float64)
-    power = {"inverse": 1.0, "sqrt_inverse": 0.5}[scheme]
-    weights = np.where(counts > 0, np.maximum(counts, 1) ** -power, 0.0)
-    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
-
-
-def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) that decays matrices and kernels, and leaves biases and norms alone."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr)
-
-
-def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """Factor on the learning rate at `step` (0 is the first): linear rise to 1, then a half cosine to 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def train_step(training: Training, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """One optimizer step on a batch of uint8 (B, 3, H, W) and int64 (B,); returns the detached loss, on the device."""
-    loss = training.criterion(training.model(training.normalize(images)).float(), labels)
-    training.fabric.backward(loss)
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
-
-
-def train_one_epoch(training: Training, *, description: str) -> dict[str, float]:
-    """Optimise over all batches once; returns the mean training loss and the learning rate at the end.
+def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
+    """Optimise over all batches once; the mean training loss over the images of all processes, and the rate at the end.
 
     Raises
     ------
     PipelineError
         The loss is not finite.
     """
-    training.model.train()
-    total, images_seen = torch.zeros((), device=training.fabric.device), 0
-    with tqdm(total=len(training.sampler), desc=description, unit="img", disable=None, leave=False) as progress:
-        for images, labels in training.train_batches:
-            total += train_step(training, images, labels) * len(labels)
-            training.schedule.step()
-            images_seen += len(labels)
-            progress.update(len(labels))
-    mean_loss = float(total) / images_seen
-    if not math.isfinite(mean_loss):
-        raise PipelineError(f"{description}: the training loss is {mean_loss}: lower train.lr, or use precision 32")
-    return {"train/loss": mean_loss, "train/lr": training.schedule.get_last_lr()[0]}
+    params, fabric = training.params, training.fabric
+    frozen = epoch <= params.freeze_epochs
+    freeze_backbone(training.network, frozen)
+    set_train_mode(training.network, frozen=frozen)
+    training.schedule.set_frozen(frozen)
+    training.batches.epoch = epoch
+    weighted = weights_apply(epoch, epochs=params.epochs, defer_weights=params.defer_weights)
+    mixing = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch * 1_009 + fabric.global_rank)
+    total = torch.zeros((), device=fabric.device)
+    description = f"epoch {epoch}/{params.epochs}"
+    disable = None if fabric.is_global_zero else True
+    with tqdm(total=training.batches.images, desc=description, unit="img", disable=disable, leave=False) as progress:
+        sizes = [sum(group) for group in grouped(training.batches.sizes, params.accumulate)]
+        groups = grouped(training.train_batches, params.accumulate)
+        for number, (group, images) in enumerate(zip(groups, sizes, strict=True), start=1):
+            total += train_step(training, group, images=images, weighted=weighted, mixing=mixing)
+            if number % CHECK_EVERY == 0:
+                check_loss(float(total), description)
+            progress.update(images)
+    mean_loss = float(fabric.all_reduce(total, reduce_op="sum")) / training.batches.images
+    check_loss(mean_loss, description)
+    return {"train/loss": mean_loss, "train/lr": training.schedule.last_lr()}
+
+
+def check_loss(loss: float, description: str) -> None:
+    """Refuse to go on with a loss that is not finite."""
+    if not math.isfinite(loss):
+        raise PipelineError(
+            f"{description}: the training loss is {loss}: lower train.lr, set train.clip_norm, or use precision 32"
+        )
+
+
+def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Consecutive items in lists of `size`, the last one maybe shorter."""
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def train_step(training: Training, group: list[Batch], *, images: int, weighted: bool, mixing: torch.Generator) -> torch.Tensor:
+    """One optimizer step on the batches of `group`, which hold `images` images over all processes.
+
+    The gradient is that of the mean loss over those images, however they are dealt to batches and processes.
+
+    Returns
+    -------
+    Sum of this process's losses, detached, on the device.
+    """
+    fabric, params = training.fabric, training.params
+    prepared = [mixed(training, batch, mixing) for batch in group]
+
+    def accumulate() -> torch.Tensor:
+        summed = torch.zeros((), device=fabric.device)
+        for position, (inputs, targets, metadata) in enumerate(prepared, start=1):
+            with fabric.no_backward_sync(training.model, enabled=position < len(prepared)):
+                losses = training.criterion(training.model(inputs, metadata).float(), targets, weighted=weighted)
+                # DDP takes the mean over processes of what is each one's share of a mean.
+                fabric.backward(losses.sum() * (fabric.world_size / images))
+            summed += losses.detach().sum()
+        return summed
+
+    total = accumulate()
+    if params.sam_rho > 0:
+        parameters = list(training.network.parameters())
+        weights = climb(parameters, params.sam_rho)
+        training.optimizer.zero_grad(set_to_none=True)
+        with frozen_statistics(training.network):
+            accumulate()
+        descend(parameters, weights)
+    if params.clip_norm is not None:
+        fabric.clip_gradients(training.model, training.optimizer, max_norm=params.clip_norm, error_if_nonfinite=False)
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.schedule.step()
+    if training.average is not None:
+        training.average.after_step(training.network)
+    return total
+
+
+def mixed(training: Training, batch: Batch, mixing: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """A batch as the network and the criterion take it: normalised, and mixed if the augmentation mixes."""
+    images, labels, metadata = batch
+    inputs = training.normalize(images)
+    known = metadata if training.network.needs_metadata else None
+    if not (training.augmentation.mixup or training.augmentation.cutmix):
+        return inputs, labels, known
+    mixture = mix_batch(inputs, labels, augmentation=training.augmentation, generator=mixing, num_classes=len(CLASSES))
+    if known is not None:
+        known = mixture.share * known + (1 - mixture.share) * known.roll(1, 0)
+    return mixture.images, mixture.targets, known
 
 
 def recompute_batch_norm(training: Training) -> None:
     """Compute batch norm's means and variances anew, over training images as evaluation shows them: without augmentation.
 
     The running averages are those of the last few augmented batches, and a validation with them jumps from epoch to epoch
-    ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3).
+    ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). Averaged weights
+    need it most: no batch ever passed through them. Frozen batch norms are left as they are.
     """
-    if len(training.statistics_batches):
-        update_bn((training.normalize(images) for images, _ in training.statistics_batches), training.model)
+    network = training.evaluated
+    norms = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, _BatchNorm) and not (name.startswith("backbone.") and is_frozen(training.network))
+    ]
+    if not norms or not len(training.statistics_batches):
+        return
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative average over all batches
+            norm.train()
+        with torch.inference_mode(), training.fabric.autocast():
+            for batch in training.statistics_batches:
+                forward(network, training, batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()
 
 
-@torch.inference_mode()
+def share_buffers(training: Training) -> None:
+    """Give every process the first one's running averages: after the last batch each has its own, of its share of the images."""
+    fabric = training.fabric
+    if fabric.world_size > 1:
+        for buffer in training.evaluated.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def is_frozen(network: SkinNetwork) -> bool:
+    """Whether the backbone does not learn at present."""
+    return not any(parameter.requires_grad for parameter in network.backbone.parameters())
+
+
+def forward(network: nn.Module, training: Training, batch: Batch) -> torch.Tensor:
+    """Logits of a batch as it comes from a loader."""
+    images, _, metadata = batch
+    return network(training.normalize(images), metadata if training.network.needs_metadata else None)
+
+
 def validate(training: Training) -> dict[str, float]:
-    """Run the network over the validation list; returns `validation_metrics`."""
-    training.model.eval()
+    """Run the network over the validation list, each process over its share; in all of them `validation_metrics` of the whole."""
+    network = training.evaluated.eval()
     logits, labels = [], []
-    for images, targets in training.validation_batches:
-        logits.append(training.model(training.normalize(images)).float().cpu().numpy())
-        labels.append(targets.cpu().numpy())
-    return validation_metrics(np.concatenate(logits), np.concatenate(labels))
+    with torch.inference_mode(), training.fabric.autocast():
+        for batch in training.validation_batches:
+            logits.append(forward(network, training, batch).float().cpu().numpy())
+            labels.append(batch[1].cpu().numpy())
+    share = (np.concatenate(logits), np.concatenate(labels)) if logits else (np.empty((0, len(CLASSES))), np.empty(0, np.int64))
+    shares = gather(training.fabric, share)
+    return validation_metrics(*(np.concatenate(parts) for parts in zip(*shares, strict=True)))
+
+
+def gather(fabric: Fabric, value: Any) -> list[Any]:
+    """The `value` of every process, in the order of the ranks."""
+    if fabric.world_size == 1:
+        return [value]
+    gathered: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -169,105 +280,3 @@ def validation_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
 def is_better(value: float, best: float, *, select_by: str) -> bool:
     """Whether a validation metric has improved: loss falls, everything else rises."""
     return value < best if select_by == "loss" else value > best
-
-
-def fit(
-    training: Training,
-    params: TrainParams,
-    *,
-    checkpoint: Checkpoint,
-    on_epoch: Callable[[dict[str, float]], None],
-) -> Fitted:
-    """Train until the last epoch, or until `patience` epochs brought no better `select_by`; resumes from `checkpoint`.
-
-    `on_epoch` is called with the metrics of every epoch in order, first with those of epochs trained before a resume.
-    """
-    fitted = _resume(training, checkpoint)
-    for metrics in fitted.history:
-        on_epoch(metrics)
-    while len(fitted.history) < params.epochs and len(fitted.history) - fitted.best_epoch < params.patience:
-        epoch = len(fitted.history) + 1
-        started = time.perf_counter()
-        training.sampler.epoch = epoch
-        metrics = train_one_epoch(training, description=f"epoch {epoch}/{params.epochs}")
-        seconds_training = time.perf_counter() - started
-        recompute_batch_norm(training)
-        metrics |= validate(training)
-        _keep_best(fitted, metrics, training, select_by=params.select_by)
-        if training.fabric.is_global_zero:
-            checkpoint.save(_state(training, fitted))
-        on_epoch(metrics)
-        _report(epoch, metrics, training, params=params, seconds=time.perf_counter() - started, seconds_training=seconds_training)
-    return fitted
-
-
-def _keep_best(fitted: Fitted, metrics: dict[str, float], training: Training, *, select_by: str) -> None:
-    """Append an epoch to the history and copy its weights if they are the best so far."""
-    value = metrics[f"val/{select_by}"]
-    if math.isnan(value):
-        raise PipelineError(f"train.select_by is '{select_by}', which the validation list does not define: choose another metric")
-    best = fitted.history[fitted.best_epoch - 1][f"val/{select_by}"] if fitted.history else math.nan
-    fitted.history.append(metrics)
-    if not fitted.best_state or is_better(value, best, select_by=select_by):
-        fitted.best_epoch = len(fitted.history)
-        fitted.best_state = {name: tensor.detach().cpu().clone() for name, tensor in training.model.module.state_dict().items()}
-
-
-def _state(training: Training, fitted: Fitted) -> dict[str, Any]:
-    """Everything that a restart needs to go on as if nothing had happened."""
-    return {
-        "epoch": len(fitted.history),
-        "model": training.model.module.state_dict(),
-        "optimizer": training.optimizer.state_dict(),
-        "schedule": training.schedule.state_dict(),
-        "scaler": _scaler_state(training.fabric),
-        "rng": torch.get_rng_state(),
-        "device_rng": _device_generator(training.fabric).get_rng_state() if training.fabric.device.type != "cpu" else None,
-        "history": fitted.history,
-        "best_epoch": fitted.best_epoch,
-        "best_state": fitted.best_state,
-    }
-
-
-def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
-    """Put the saved state back, or start afresh."""
-    state = checkpoint.load()
-    if state is None:
-        return Fitted()
-    training.model.module.load_state_dict(state["model"])
-    training.optimizer.load_state_dict(state["optimizer"])
-    training.schedule.load_state_dict(state["schedule"])
-    scaler = getattr(training.fabric.strategy.precision, "scaler", None)
-    if scaler is not None:
-        scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["rng"])
-    if state["device_rng"] is not None:
-        _device_generator(training.fabric).set_rng_state(state["device_rng"])
-    return Fitted(state["history"], state["best_epoch"], state["best_state"])
-
-
-def _device_generator(fabric: Fabric) -> Any:
-    """The module that holds the device's random generator: torch.cuda, torch.xpu or torch.mps."""
-    return torch.get_device_module(fabric.device)
-
-
-def _scaler_state(fabric: Fabric) -> dict[str, Any]:
-    """State of the gradient scaler, which only 16-bit precision has."""
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
-    return scaler.state_dict() if scaler is not None else {}
-
-
-def _report(
-    epoch: int, metrics: dict[str, float], training: Training, *, params: TrainParams, seconds: float, seconds_training: float
-) -> None:
-    """One log line an epoch: losses, the selecting metric, speed, and how long the rest may take."""
-    logger.info(
-        "epoch %d/%d: training loss %.4f, validation %s %.4f, %.0f images/s, at most %.0f s left",
-        epoch,
-        params.epochs,
-        metrics["train/loss"],
-        params.select_by,
-        metrics[f"val/{params.select_by}"],
-        len(training.sampler) / seconds_training,
-        seconds * (params.epochs - epoch),
-    )

@@ -4,8 +4,10 @@ Reads   params `evaluate`; models/classifier; data/prepared; data/splits/{train,
         for the baseline) and facts.json
 Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evaluate.json; plots/evaluate/ (of test, as CSV)
 
-The temperature is fitted on validation. Every metric but the `_before` ones is of calibrated probabilities and can be
-computed again from the prediction tables. What a metric is where it is undefined: skinlesion/metrics.py.
+The members' probabilities, and those of `test_time` views, are averaged, then the temperature is fitted on validation. Every
+metric but the `_before` ones and those of `members` and `spread` is of calibrated probabilities and can be computed again from
+the prediction tables, whose logits are the log of the mean probability where any were averaged. What a metric is where it is
+undefined: skinlesion/metrics.py.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts, calibration
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
-from skinlesion.classifier import ClassifierConfig, load_classifier
+from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.classifier import Classifier, load_ensemble
 from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
+from skinlesion.ensemble import describe_members
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder, write_json
-from skinlesion.inference import predict_logits
-from skinlesion.metrics import HEADLINE, ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.inference import predict_ensemble, soft_vote
+from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.params import EvaluateParams, load_params
 from skinlesion.splitting import fingerprint
 from skinlesion.tables import write_table
@@ -39,14 +42,12 @@ def main() -> None:
     params = load_params().evaluate
     facts = artifacts.read_split_facts()
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
-    model, config = load_classifier()
-    check_same_split(splits, config)
-    prepared, device = artifacts.read_prepared(), choose_device(params.device)
-    logits = {}
-    for name in ("val", "test"):
-        ids = splits[name]["image_id"]
-        values = predict_logits(model, config, prepared, ids, device=device, batch_size=params.batch_size)
-        logits[name] = np.round(values.astype(np.float64), LOGIT_DECIMALS)
+    members, prepared = load_ensemble(), artifacts.read_prepared()
+    check_same_split(splits, members)
+    options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": params.test_time}
+    predicted = {name: predict_ensemble(members, prepared, splits[name], **options) for name in ("val", "test")}
+    votes = {name: soft_vote(list(each.values()), test_time=params.test_time) for name, each in predicted.items()}
+    logits = {name: np.round(values, LOGIT_DECIMALS) for name, values in votes.items()}
 
     temperature = calibration.fit_temperature(labels_of(splits["val"]), logits["val"])
     if temperature in calibration.TEMPERATURE_RANGE:
@@ -62,17 +63,19 @@ def main() -> None:
             write_table(frame, folder / f"{name}.csv", frame.columns)
     described = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
+        "test_time": params.test_time,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
     }
-    write_json(artifacts.METRICS / "evaluate.json", described | metrics)
+    labels = {name: labels_of(splits[name]) for name in predicted}
+    write_json(artifacts.METRICS / "evaluate.json", described | metrics | describe_members(predicted, labels))
     for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
         low, high = metrics["test"]["intervals"][name].values()
         logger.info("test %s %.3f (%.3f to %.3f)", name, metrics["test"][name], low, high)
 
 
-def check_same_split(splits: dict[str, pd.DataFrame], config: ClassifierConfig) -> None:
+def check_same_split(splits: dict[str, pd.DataFrame], members: dict[str, Classifier]) -> None:
     """Refuse a classifier that was trained on other lists: it may have seen the test images."""
-    if fingerprint(splits) != config.fingerprint:
+    if {fingerprint(splits)} != {member.config.fingerprint for member in members.values()}:
         raise PipelineError(
             f"{artifacts.CLASSIFIER} was trained on other lists than those in {artifacts.SPLITS}, so it may have seen the "
             "images that it would be measured on: run `train` again, or `dvc repro`"
@@ -106,12 +109,11 @@ def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, pa
     """Everything that metrics/evaluate.json says of a split."""
     labels, logits, probabilities = arrays_of(table)
     measured = ClassificationMetrics(labels, probabilities)
-    point = point_estimate(measured.headline, len(table))
     drawn = bootstrap(measured.headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
-        **{name: point[name] for name in HEADLINE},
+        **measured.summary(),
         **calibration.calibration_scores(labels, logits, temperature=temperature, bins=params.calibration_bins),
         "per_class": measured.summary_per_class(),
         "intervals": percentile_intervals(drawn, params.confidence),
@@ -122,8 +124,7 @@ def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, pa
 def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
     """Headline metrics of giving every image the class shares of the training list, and so its most frequent class."""
     measured = ClassificationMetrics(labels, np.tile(prior, (len(labels), 1)))
-    point = point_estimate(measured.headline, len(labels))
-    return {"class": CLASSES[int(prior.argmax())], **{name: point[name] for name in HEADLINE}}
+    return {"class": CLASSES[int(prior.argmax())], **measured.summary()}
 
 
 def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], temperature: float, bins: int) -> dict[str, pd.DataFrame]:

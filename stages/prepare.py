@@ -1,8 +1,8 @@
 """Decode and resize every image once, so that training never waits for a JPEG again.
 
 Reads `prepare` of `params.yaml` and `data/raw/images/*.jpg`.
-Writes `data/prepared/images.npy` (uint8, N x size x size x 3, RGB) and `data/prepared/index.csv` (id, original size and
-fit of each image), in the order of the ids.
+Writes `data/prepared/images.npy` (uint8, N x size x size x 3, RGB) and `data/prepared/index.csv` (id, original size,
+fit and colour constancy of each image), in the order of the ids.
 """
 
 from __future__ import annotations
@@ -22,10 +22,22 @@ def main() -> None:
     """Prepare every image that `download` brought."""
     params = load_params().prepare
     image_ids = list_images()
-    write_prepared(image_ids, size=params.size, fit=params.fit, workers=available_cores())
+    write_prepared(
+        image_ids,
+        size=params.size,
+        fit=params.fit,
+        color_constancy=params.color_constancy,
+        workers=available_cores(),
+    )
     megabytes = (PREPARED / "images.npy").stat().st_size / 1e6
     logger.info(
-        "prepare: %d images, %d x %d pixels (%s), %.1f MB", len(image_ids), params.size, params.size, params.fit, megabytes
+        "prepare: %d images, %d x %d pixels (%s, color constancy %s), %.1f MB",
+        len(image_ids),
+        params.size,
+        params.size,
+        params.fit,
+        params.color_constancy,
+        megabytes,
     )
 
 

@@ -1,53 +1,93 @@
-"""Fine-tune a torchvision network on the training list and keep the epoch that is best on validation.
+"""Fine-tune one member of the ensemble on the training list and keep the epoch that is best on validation.
 
-Reads   params `train`; data/prepared; data/splits/{train,val}.csv and facts.json
-Writes  models/classifier/{weights.safetensors,config.json}; metrics/train.json; plots/train/ (curves)
+Reads   params `train` and `ensemble.overrides`; data/prepared; data/splits/{train,val}.csv and facts.json; data/synthetic
+Writes  models/members/MEMBER-SEED/{weights.safetensors,config.json}; metrics/train/MEMBER-SEED.json;
+        plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and DVCLive's curves
 
-Killed and started again, it goes on from the last finished epoch (skinlesion/checkpoint.py) and ends with the same weights.
+Run as `python -m stages.train --member base --seed 0`. Killed and started again, it goes on from the last finished epoch
+(skinlesion/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this script, and
+the first one alone writes.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
-from dataclasses import replace
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from skinlesion import artifacts, backbones, checkpoint, classifier, engine, loading, metric_loggers, training, transforms
+from skinlesion import artifacts, backbones, checkpoint, classifier, engine, fitting, metric_loggers, training_setup
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import run_stage
+from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import file_digest, write_json
-from skinlesion.params import TrainParams, load_params
+from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.params import Params, load_params
+from skinlesion.synthetic_images import SYNTHETIC, read_synthetic
+from skinlesion.tables import write_table
+from skinlesion.train_params import TrainParams
 from skinlesion.versions import git_commit, library_versions
 
 logger = logging.getLogger(__name__)
 
-# Their source decides the result, so a checkpoint of other code is not resumed from.
-TRAINING_CODE = (artifacts, backbones, classifier, engine, loading, training, transforms, sys.modules[__name__])
 
-
-def main() -> None:
-    params = load_params(check_backbone=True).train
-    prepared = artifacts.read_prepared()
-    facts = artifacts.read_split_facts()
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m stages.train", description=__doc__.partition("\n")[0])
+    parser.add_argument("--member", required=True, help="a name of ensemble.members, as base")
+    parser.add_argument("--seed", required=True, type=int, help="of the head's weights, the order and the augmentation, >= 0")
+    options = parser.parse_args(arguments)
+    params = member_params(load_params(check_backbone=True), options.member)
     splits = {name: artifacts.read_split(name) for name in ("train", "val")}
-    fabric = engine.make_fabric(device=params.device, precision=params.precision, seed=params.seed)
-    model = backbones.build_backbone(params.backbone, num_classes=len(CLASSES), size=prepared.size)
-    weights_sha256 = backbones.load_pretrained(model, params.weights, backbone=params.backbone)
+    prepared = artifacts.read_prepared()
+    synthetic = read_synthetic(prepared.size)
+    synthetic.check_training_list(splits["train"])
+    torch.manual_seed(options.seed)
+    network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=prepared.size)
+    start_sha256 = load_pretrained(network, params.weights, backbone=params.backbone)
+    precision = engine.choose_precision(params, network, size=prepared.size)
+    fabric = engine.make_fabric(params, precision=precision, seed=options.seed)
+    config = describe(params, prepared, member=options.member, seed=options.seed, weights_sha256=start_sha256)
+    if fabric.is_global_zero:
+        where = f"{fabric.world_size} x {fabric.device.type}"
+        logger.info("training %s (%s) on %s in %s", config.name, params.backbone, where, precision)
+    data = training_setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
+    resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
+    with resume.lock() if fabric.is_global_zero else nullcontext():
+        training = training_setup.build_training(fabric, network, data, params=params, seed=options.seed)
+        fitted = fit_and_log(training, config.name, resume)
+        if fabric.is_global_zero:
+            write(fitted, data, network, replace(config, epoch=fitted.best_epoch), params)
+            resume.delete()
+    fabric.barrier()
+
+
+def member_params(params: Params, member: str) -> TrainParams:
+    """The section `train` as the member has it."""
+    if member not in params.ensemble.members:
+        raise PipelineError(f"--member {member} is not in ensemble.members: {', '.join(params.ensemble.members)}")
+    return params.member(member)
+
+
+def describe(
+    params: TrainParams, prepared: artifacts.PreparedImages, *, member: str, seed: int, weights_sha256: str | None
+) -> classifier.ClassifierConfig:
+    """Where the classifier comes from and how it is loaded; the epoch is not known yet."""
+    facts = artifacts.read_split_facts()
     mean, std = backbones.normalization(params.backbone)
-    config = classifier.ClassifierConfig(
+    return classifier.ClassifierConfig(
+        member=member,
+        seed=seed,
         backbone=params.backbone,
+        network=asdict(NetworkSpec.of(params)),
         classes=CLASSES,
         size=prepared.size,
         fit=prepared.fit,
+        color_constancy=prepared.color_constancy,
         mean=mean,
         std=std,
         params=params.model_dump(),
@@ -59,94 +99,56 @@ def main() -> None:
         git_commit=git_commit(),
         versions=library_versions(),
     )
-    logger.info("training %s on %s in %s", params.backbone, fabric.device, fabric.strategy.precision.precision)
-
-    resume = checkpoint.Checkpoint(resume_key(config))
-    with resume.lock():
-        setup = build_training(fabric, model, prepared, splits, params=params)
-        fitted = fit_and_log(setup, params, resume)
-        classifier.save_classifier(fitted.best_state, replace(config, epoch=fitted.best_epoch))
-        write_json(artifacts.METRICS / "train.json", summary(fitted, params, model))
-        resume.delete()
-    logger.info("best epoch %d of %d by %s", fitted.best_epoch, len(fitted.history), params.select_by)
 
 
-def fit_and_log(setup: training.Training, params: TrainParams, resume: checkpoint.Checkpoint) -> training.Fitted:
-    """Train, and give every epoch's metrics to the loggers that params name."""
-    loggers = metric_loggers.open_loggers(params.loggers, artifacts.PLOTS / "train")
+def resume_key(config: classifier.ClassifierConfig, fabric: Fabric, **facts: str) -> str:
+    """The key of this training's checkpoint: all that decides its result, but for the commit, which may move on."""
+    described = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
+    facts["synthetic_sha256"] = file_digest(SYNTHETIC / "images.npy", "sha256")
+    code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
+    return checkpoint.resume_key(described | facts | {"processes": fabric.world_size}, [*code, sys.modules[__name__]])
+
+
+def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fitting.Fitted:
+    """Train, and in the first process give every epoch's metrics to the loggers that params name."""
+    names = training.params.loggers if training.fabric.is_global_zero else []
+    loggers = metric_loggers.open_loggers(names, artifacts.PLOTS / "train" / name)
 
     def log_epoch(metrics: dict[str, float]) -> None:
         for metric_logger in loggers:
             metric_logger.log_epoch(metrics)
 
-    fitted = training.fit(setup, params, checkpoint=resume, on_epoch=log_epoch)
+    fitted = fitting.fit(training, checkpoint=resume, on_epoch=log_epoch)
     for metric_logger in loggers:
         metric_logger.close()
     return fitted
 
 
-def build_training(
-    fabric: Fabric,
-    model: nn.Module,
-    prepared: artifacts.PreparedImages,
-    splits: dict[str, pd.DataFrame],
-    *,
+def write(
+    fitted: fitting.Fitted,
+    data: training_setup.TrainingData,
+    network: SkinNetwork,
+    config: classifier.ClassifierConfig,
     params: TrainParams,
-) -> training.Training:
-    """Set up data (`train` and `val` of `splits`), loss, optimizer and schedule around the network."""
-    code = {dx: index for index, dx in enumerate(CLASSES)}
-    rows = {name: prepared.rows_of(splits[name]["image_id"]) for name in ("train", "val")}
-    labels = {name: splits[name]["dx"].map(code).to_numpy(dtype=np.int64) for name in ("train", "val")}
-    augment = transforms.train_transform(params.augmentation, size=prepared.size)
-    images = loading.AugmentedImages(prepared.images, rows["train"], labels["train"], transform=augment)
-    sampler = loading.SeededShuffle(len(images), seed=params.seed)
-    on_cuda = fabric.device.type == "cuda"
-    batches = loading.train_loader(images, sampler, batch_size=params.batch_size, pin_memory=on_cuda)
-    validation = loading.plain_loader(prepared.images, rows["val"], labels["val"])
-    chosen = loading.choose_some(len(images), params.batch_norm_images, seed=params.seed)
-    statistics = loading.plain_loader(prepared.images, rows["train"][chosen], labels["train"][chosen])
-    loaders = fabric.setup_dataloaders(batches, validation, statistics, use_distributed_sampler=False)
-
-    weight = training.class_weights(labels["train"], scheme=params.class_weights)
-    criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=params.label_smoothing).to(fabric.device)
-    optimizer = training.make_optimizer(model, lr=params.lr, weight_decay=params.weight_decay)
-    warmup_steps, total_steps = round(params.warmup_epochs * len(batches)), params.epochs * len(batches)
-    factor = partial(training.warmup_cosine, warmup_steps=warmup_steps, total_steps=total_steps)
-    schedule = LambdaLR(optimizer, factor)
-    fabric_model, fabric_optimizer = fabric.setup(model.to(memory_format=torch.channels_last), optimizer)
-    mean, std = backbones.normalization(params.backbone)
-    standardize = partial(classifier.standardize, mean=mean, std=std)
-    return training.Training(
-        fabric=fabric,
-        model=fabric_model,
-        optimizer=fabric_optimizer,
-        schedule=schedule,
-        criterion=criterion,
-        normalize=lambda images: standardize(images.permute(0, 2, 3, 1)),
-        sampler=sampler,
-        train_batches=loaders[0],
-        validation_batches=loaders[1],
-        statistics_batches=loaders[2],
-    )
-
-
-def resume_key(config: classifier.ClassifierConfig) -> str:
-    """The key of this training's checkpoint: all of its config and code, but for the commit, which may move on."""
-    facts = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
-    return checkpoint.resume_key(facts, TRAINING_CODE)
-
-
-def summary(fitted: training.Fitted, params: TrainParams, model: nn.Module) -> dict[str, Any]:
-    """What `dvc metrics show` tells of a training: the best epoch and its validation metrics."""
+) -> None:
+    """Write the member, its metrics and its plots."""
+    classifier.save_classifier(fitted.best_state, config, artifacts.MEMBERS / config.name)
     best = fitted.history[fitted.best_epoch - 1]
-    return {
+    summary = {
         "backbone": params.backbone,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "images": {"train": len(data.train), "synthetic": len(data.synthetic), "val": len(data.validation)},
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "train_loss": best["train/loss"],
-        "val": {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")},
+        "val": {metric.removeprefix("val/"): value for metric, value in best.items() if metric.startswith("val/")},
     }
+    write_json(artifacts.METRICS / "train" / f"{config.name}.json", summary)
+    plots = artifacts.PLOTS / "train" / config.name
+    history = pd.DataFrame(fitted.history).rename(columns=lambda column: column.replace("/", "_"))
+    history.insert(0, "epoch", range(1, len(history) + 1))
+    write_table(history, plots / "history.csv", history.columns)
+    logger.info("best epoch %d of %d by %s", fitted.best_epoch, len(fitted.history), params.select_by)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def prepared(folder: Path, *, images: np.ndarray | None = None, ids: tuple[str, 
     """Write a prepared folder by hand."""
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3) if images is None else images)
-    rows = pd.DataFrame({"image_id": ids, "width": 200, "height": 150, "fit": "crop"})
+    rows = pd.DataFrame({"image_id": ids, "width": 200, "height": 150, "fit": "crop", "color_constancy": "none"})
     rows.to_csv(folder / "index.csv", index=False)
     return folder
 
@@ -129,7 +129,7 @@ def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
     images = artifacts.read_prepared(prepared(workspace / "prepared"))
     assert isinstance(images.images, np.memmap)
     assert not images.images.flags.writeable
-    assert (images.size, images.fit) == (4, "crop")
+    assert (images.size, images.fit, images.color_constancy) == (4, "crop", "none")
     rows = images.rows_of(["c", "b", "c"])
     assert rows.tolist() == [2, 0, 2]
     assert rows.dtype == np.int64
@@ -163,11 +163,12 @@ def test_damaged_prepared_images(workspace: Path) -> None:
         artifacts.read_prepared(folder)
 
 
-def test_prepared_index_with_several_fits(workspace: Path) -> None:
+@pytest.mark.parametrize(("column", "value", "other"), [("fit", "crop", "pad"), ("color_constancy", "none", "shades_of_gray")])
+def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, column: str, value: str, other: str) -> None:
     folder = prepared(workspace / "prepared")
     index = (folder / "index.csv").read_text()
-    (folder / "index.csv").write_text(index.replace("crop", "pad", 1))
-    with refused("mixes several values of fit"):
+    (folder / "index.csv").write_text(index.replace(value, other, 1))
+    with refused(f"mixes several values of {column}"):
         artifacts.read_prepared(folder)
 
 

@@ -10,31 +10,24 @@ import safetensors.torch
 import torch
 import torchvision
 
-from skinlesion.backbones import build_backbone, list_backbones, load_pretrained, normalization
+from skinlesion.backbones import build_backbone, list_backbones, load_pretrained, normalization, remove_head
 from skinlesion.errors import PipelineError
 
-FAMILIES = (
-    "resnet18",
-    "efficientnet_b0",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "densenet121",
-    "convnext_tiny",
-    "regnet_y_400mf",
-    "vit_b_32",
-    "swin_t",
-    "squeezenet1_1",
-    "googlenet",
-    "shufflenet_v2_x0_5",
-)
 
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_gives_seven_logits(name: str) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])
+def test_a_network_gives_seven_logits_and_without_its_head_an_embedding(name: str) -> None:
     model = build_backbone(name, num_classes=7, size=64)
     assert model.training
+    batch = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        assert model.eval()(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+        logits = model.eval()(batch)
+        last, dropout = remove_head(model)
+        embedding = model(batch)
+        assert logits.shape == (2, 7)
+        assert embedding.shape == (2, last.in_features)
+        if name != "squeezenet1_1":  # which rectifies its logits and pools them, see tests/test_network.py
+            torch.testing.assert_close(last(embedding), logits)
+    assert dropout == {"squeezenet1_1": 0.5, "googlenet": 0.2}.get(name, 0.0)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_v2_l", "efficientnet_v2_s", "mobilenet_v2", "vit_b_16"])
@@ -77,6 +70,18 @@ def test_a_checkpoint_of_1000_classes_fills_everything_but_the_head(tmp_path: Pa
     assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items() if not name.startswith("classifier"))
 
 
+@pytest.mark.parametrize("name", ["mnasnet0_5", "googlenet"])
+def test_a_checkpoint_fills_a_network_without_a_head(tmp_path: Path, name: str) -> None:
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    source = torchvision.models.get_model(name, **extra).state_dict()  # GoogLeNet's with its auxiliary heads
+    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
+    model = build_backbone(name, num_classes=7, size=32)
+    remove_head(model)
+    load_pretrained(model, str(tmp_path / "weights.safetensors"), backbone=name)
+    assert all(torch.equal(source[key], tensor) for key, tensor in model.state_dict().items())
+    assert {key.split(".")[0] for key in source.keys() - model.state_dict().keys()} <= {"classifier", "fc", "aux1", "aux2"}
+
+
 def test_relative_paths_start_at_the_main_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(torchvision.models.get_model("resnet18", num_classes=1000).state_dict(), tmp_path / "r.pth")
     elsewhere = tmp_path / "elsewhere"
@@ -87,12 +92,13 @@ def test_relative_paths_start_at_the_main_root(tmp_path: Path, monkeypatch: pyte
 
 
 def test_position_embedding_of_a_vision_transformer_is_interpolated(tmp_path: Path) -> None:
-    source = build_backbone("vit_b_32", num_classes=1000, size=96).state_dict()
+    small = {"patch_size": 32, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+    source = torchvision.models.VisionTransformer(image_size=96, num_classes=1000, **small).state_dict()
     torch.save(source, tmp_path / "vit.pth")
-    model = build_backbone("vit_b_32", num_classes=7, size=64)
+    model = torchvision.models.VisionTransformer(image_size=64, num_classes=7, **small)
     load_pretrained(model, str(tmp_path / "vit.pth"), backbone="vit_b_32")
     embedding = model.state_dict()["encoder.pos_embedding"]
-    assert embedding.shape == (1, 1 + 2 * 2, 768)
+    assert embedding.shape == (1, 1 + 2 * 2, 8)
     assert torch.equal(embedding[:, 0], source["encoder.pos_embedding"][:, 0])
 
 

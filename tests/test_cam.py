@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ from torch import nn
 from torchcam import methods as torchcam_methods
 
 from skinlesion.artifacts import Fit
-from skinlesion.backbones import build_backbone, list_backbones
-from skinlesion.cam.layers import FAMILY_LAYERS, find_layer
+from skinlesion.backbones import list_backbones
+from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import METHODS, compute_maps
 from skinlesion.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.feature_maps import FAMILY_LAYERS
 from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.metadata import MISSING, WIDTH
+from skinlesion.network import SkinNetwork
+from tests.classifier_cases import last_linear, make_config, make_network
 
 CPU = torch.device("cpu")
 
@@ -58,43 +63,23 @@ FAMILIES = [
     ("swin_t", 128, "norm", 4),
 ]
 
-# Networks that pool their last feature map and end in one linear layer: how to get at both.
-Pooled = tuple[str, Callable[[nn.Module, torch.Tensor], torch.Tensor], Callable[[nn.Module], nn.Linear]]
-POOLED: dict[str, Pooled] = {
-    "resnet18": ("layer4", lambda model, x: nn.Sequential(*list(model.children())[:-2])(x), lambda model: model.fc),
-    "densenet121": ("features", lambda model, x: torch.relu(model.features(x)), lambda model: model.classifier),
-    "mobilenet_v2": ("features", lambda model, x: model.features(x), lambda model: model.classifier[1]),
-    "swin_t": ("norm", lambda model, x: model.norm(model.features(x)).permute(0, 3, 1, 2), lambda model: model.head),
+# Networks that pool their last feature map and end in one linear layer: how to get at the map.
+POOLED: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]]] = {
+    "resnet18": ("layer4", lambda backbone, x: nn.Sequential(*list(backbone.children())[:-2])(x)),
+    "densenet121": ("features", lambda backbone, x: torch.relu(backbone.features(x))),
+    "mobilenet_v2": ("features", lambda backbone, x: backbone.features(x)),
+    "swin_t": ("norm", lambda backbone, x: backbone.norm(backbone.features(x)).permute(0, 3, 1, 2)),
 }
 
 
-def make_config(backbone: str, size: int, classes: tuple[str, ...] = CLASSES) -> ClassifierConfig:
+def config_of(backbone: str, size: int) -> ClassifierConfig:
     """A config that takes RGB to [0, 10], so that the noise of SmoothGradCAMpp (standard deviation 0.3) is small beside it."""
-    return ClassifierConfig(
-        backbone=backbone,
-        classes=classes,
-        size=size,
-        fit="squash",
-        mean=(0.0, 0.0, 0.0),
-        std=(0.1, 0.1, 0.1),
-        params={},
-        epoch=1,
-        weights_sha256=None,
-        fingerprint="",
-        images_sha256="",
-        data={},
-        git_commit=None,
-        versions={},
-    )
+    return make_config(backbone, size=size, mean=(0.0, 0.0, 0.0), std=(0.1, 0.1, 0.1))
 
 
-def build(backbone: str, size: int) -> nn.Module:
-    """A network from seeded random weights, in eval mode."""
-    torch.manual_seed(0)
-    model = build_backbone(backbone, num_classes=len(CLASSES), size=size).eval()
-    if backbone.startswith("vit"):  # its head starts at zero, which gives no evidence for anything
-        nn.init.normal_(model.heads.head.weight)
-    return model
+def build(backbone: str, size: int, **spec: Any) -> SkinNetwork:
+    """A network from seeded random weights, in eval mode; `spec` as of `NetworkSpec`."""
+    return make_network(make_config(backbone, size=size, **spec))
 
 
 def noise_images(count: int, size: int) -> np.ndarray:
@@ -107,7 +92,7 @@ def maps_of(
     model: nn.Module, images: np.ndarray, classes: list[int], *, method: str = "GradCAM", layer: str = "auto", batch_size: int = 4
 ) -> np.ndarray:
     """Maps of `images` on the CPU with seed 5."""
-    config = make_config("any", images.shape[1])
+    config = config_of("resnet18", images.shape[1])
     return compute_maps(model, config, images, classes, method=method, layer=layer, device=CPU, batch_size=batch_size, seed=5)
 
 
@@ -127,6 +112,11 @@ class ColourNet(nn.Module):
         return self.head(self.pool(self.red_and_blue(images)).flatten(1))
 
 
+def colour_network() -> SkinNetwork:
+    """`ColourNet` as the backbone of a network whose head changes nothing."""
+    return SkinNetwork(ColourNet(), nn.Identity())
+
+
 @pytest.fixture
 def spots() -> np.ndarray:
     """One image, 20 x 20: a red spot at row 4, column 15, a blue one at row 12, column 3."""
@@ -139,7 +129,7 @@ def spots() -> np.ndarray:
 @pytest.mark.parametrize("method", METHODS)
 def test_map_peaks_on_the_planted_evidence(method: str, spots: np.ndarray) -> None:
     for class_index, place in [(0, (4, 15)), (1, (12, 3))]:
-        (values,) = maps_of(ColourNet(), spots, [class_index], method=method, layer="red_and_blue")
+        (values,) = maps_of(colour_network(), spots, [class_index], method=method, layer="red_and_blue")
         assert values.dtype == np.float32
         assert np.unravel_index(values.argmax(), values.shape) == place
         assert (values.min(), values.max()) == (0, 1)
@@ -148,7 +138,7 @@ def test_map_peaks_on_the_planted_evidence(method: str, spots: np.ndarray) -> No
 def test_grad_cam_by_hand(spots: np.ndarray) -> None:
     # The gradient of the mean is constant, so the map is the red channel itself, scaled to a maximum of 1.
     spots[0, 9, 9, 0] = 51
-    (values,) = maps_of(ColourNet(), spots, [0], layer="red_and_blue")
+    (values,) = maps_of(colour_network(), spots, [0], layer="red_and_blue")
     expected = np.zeros((20, 20))
     expected[4, 15], expected[9, 9] = 1, 0.2
     np.testing.assert_allclose(values, expected, atol=1e-6)
@@ -156,20 +146,20 @@ def test_grad_cam_by_hand(spots: np.ndarray) -> None:
 
 def test_a_map_without_evidence_stays_zero(spots: np.ndarray) -> None:
     images = np.concatenate([spots, spots])
-    against, for_red = maps_of(ColourNet(), images, [2, 0], layer="red_and_blue")
+    against, for_red = maps_of(colour_network(), images, [2, 0], layer="red_and_blue")
     assert not against.any()
     assert for_red.max() == 1
 
 
 def test_a_uniform_map_is_one_everywhere() -> None:
     images = np.full((1, 8, 8, 3), 100, dtype=np.uint8)
-    np.testing.assert_allclose(maps_of(ColourNet(), images, [0], layer="red_and_blue"), 1)
+    np.testing.assert_allclose(maps_of(colour_network(), images, [0], layer="red_and_blue"), 1)
 
 
 @pytest.mark.parametrize(("backbone", "size", "layer", "side"), FAMILIES)
 def test_every_family_gives_a_map(backbone: str, size: int, layer: str, side: int) -> None:
     model = build(backbone, size)
-    found = find_layer(model, "auto", size=size)
+    found = find_layer(model.backbone, "auto", size=size)
     assert (found.name, found.side) == (layer, side)
     values = maps_of(model, noise_images(1, size).repeat(len(CLASSES), axis=0), list(range(len(CLASSES))), batch_size=7)
     assert values.shape == (len(CLASSES), side, side)
@@ -190,10 +180,10 @@ def test_every_backbone_of_torchvision_belongs_to_a_family() -> None:
 def test_grad_cam_is_cam_where_a_linear_layer_follows_the_pool(backbone: str) -> None:
     """Grad-CAM, section 3.1: there the weights are the linear layer's, and the map is CAM's (Zhou et al., 2016)."""
     model, images = build(backbone, 64), noise_images(3, 64)
-    layer, features_of, head_of = POOLED[backbone]
+    layer, features_of = POOLED[backbone]
     with torch.no_grad():
-        features = features_of(model, normalize(torch.from_numpy(images), make_config(backbone, 64)))
-        expected = torch.relu(torch.einsum("nchw,nc->nhw", features, head_of(model).weight[[0, 3, 6]]))
+        features = features_of(model.backbone, normalize(torch.from_numpy(images), config_of(backbone, 64)))
+        expected = torch.relu(torch.einsum("nchw,nc->nhw", features, last_linear(model).weight[[0, 3, 6]]))
         expected = (expected / expected.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)).numpy()
     np.testing.assert_allclose(maps_of(model, images, [0, 3, 6], layer=layer), expected, atol=2e-5)
 
@@ -201,8 +191,8 @@ def test_grad_cam_is_cam_where_a_linear_layer_follows_the_pool(backbone: str) ->
 def test_vision_transformer_by_hand() -> None:
     model, images = build("vit_b_16", 64), noise_images(1, 64)
     kept: list[torch.Tensor] = []
-    handle = model.encoder.layers[-1].ln_1.register_forward_hook(lambda _, __, output: kept.append(output))
-    score = model(normalize(torch.from_numpy(images), make_config("vit_b_16", 64)))[0, 2]
+    handle = model.backbone.encoder.layers[-1].ln_1.register_forward_hook(lambda _, __, output: kept.append(output))
+    score = model(normalize(torch.from_numpy(images), config_of("vit_b_16", 64)))[0, 2]
     handle.remove()
     (gradient,) = torch.autograd.grad(score, kept[0])
     tokens, gradients = kept[0][0, 1:].detach(), gradient[0, 1:]
@@ -216,10 +206,10 @@ def test_vision_transformer_by_hand() -> None:
 def test_batches_give_what_torchcam_gives_one_image_at_a_time(method: str) -> None:
     model, images, classes = build("resnet18", 32), noise_images(7, 32), [0, 1, 2, 3, 4, 5, 6]
     expected = np.zeros((7, 4, 4))
-    with getattr(torchcam_methods, method)(model, "layer2") as extractor:
+    with getattr(torchcam_methods, method)(model, "backbone.layer2") as extractor:
         for position, (image, class_index) in enumerate(zip(images, classes, strict=True)):
             torch.manual_seed(5 + position)
-            inputs = normalize(torch.from_numpy(image[None]), make_config("resnet18", 32))
+            inputs = normalize(torch.from_numpy(image[None]), config_of("resnet18", 32))
             values = extractor(class_index, model(inputs), normalized=False)[0][0].numpy()
             if values.max() > 0:
                 expected[position] = values / values.max()
@@ -239,7 +229,7 @@ def test_size_of_a_batch_does_not_matter(backbone: str) -> None:
 
 
 def test_noise_of_smooth_grad_cam_follows_the_seed() -> None:
-    model, config, images = build("resnet18", 32), make_config("resnet18", 32), noise_images(2, 32)
+    model, config, images = build("resnet18", 32), config_of("resnet18", 32), noise_images(2, 32)
     first, again, other = (
         compute_maps(model, config, images, [0, 1], method="SmoothGradCAMpp", layer="layer2", device=CPU, batch_size=2, seed=seed)
         for seed in (0, 0, 1)
@@ -249,7 +239,7 @@ def test_noise_of_smooth_grad_cam_follows_the_seed() -> None:
 
 
 def test_rows_choose_images() -> None:
-    model, config, images = build("resnet18", 64), make_config("resnet18", 64), noise_images(4, 64)
+    model, config, images = build("resnet18", 64), config_of("resnet18", 64), noise_images(4, 64)
     options = {"method": "GradCAM", "layer": "auto", "device": CPU, "batch_size": 2, "seed": 0}
     chosen = compute_maps(model, config, images, [1, 1], rows=np.array([3, 0]), **options)
     np.testing.assert_array_equal(chosen, compute_maps(model, config, images[[3, 0]], [1, 1], **options))
@@ -259,10 +249,10 @@ def test_rows_choose_images() -> None:
 
 
 def test_model_is_left_as_it_was_also_on_error() -> None:
-    model, config, images = build("resnet18", 32), make_config("resnet18", 32), noise_images(3, 32)
+    model, config, images = build("resnet18", 32), config_of("resnet18", 32), noise_images(3, 32)
     model.train()
-    model.layer1.eval()
-    model.layer2.requires_grad_(False)
+    model.backbone.layer1.eval()
+    model.backbone.layer2.requires_grad_(False)
 
     def state() -> tuple[list[bool], list[bool], int]:
         hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
@@ -302,19 +292,62 @@ def test_a_frozen_network_has_maps_too() -> None:
 
 
 def test_a_layer_that_is_changed_in_place_is_taken_as_changed() -> None:
-    model, images = build("squeezenet1_1", 64), noise_images(2, 64)
-    assert isinstance(model.features[0], nn.Conv2d)
-    assert model.features[1].inplace
-    first, changed = (maps_of(model, images, [0, 1], layer=layer) for layer in ("features.0", "features.1"))
-    assert (first.max(axis=(1, 2)) == 1).all()
+    model, images, classes = build("squeezenet1_1", 64), noise_images(7, 64), list(range(7))
+    assert isinstance(model.backbone.features[0], nn.Conv2d)
+    assert model.backbone.features[1].inplace
+    first, changed = (maps_of(model, images, classes, layer=layer) for layer in ("features.0", "features.1"))
+    assert (first.max(axis=(1, 2)) == 1).sum() >= 3
     np.testing.assert_allclose(first, changed, atol=1e-6)
 
 
 def test_damaged_weights_are_named() -> None:
     model = build("resnet18", 64)
-    nn.init.constant_(model.fc.weight, torch.nan)
+    nn.init.constant_(last_linear(model).weight, torch.nan)
     with pytest.raises(PipelineError, match="scores are not finite: its weights are damaged"):
         maps_of(model, noise_images(2, 64), [0, 1])
+
+
+@pytest.mark.parametrize("method", ["GradCAM", "SmoothGradCAMpp"])
+def test_metadata_moves_the_map_and_every_image_has_its_own(method: str) -> None:
+    """A head of two layers mixes image and patient, so the evidence in the image depends on the patient."""
+    options = {"metadata": True, "head": "mlp", "hidden": 32}
+    model, config, images = build("resnet18", 32, **options), config_of("resnet18", 32), noise_images(1, 32).repeat(4, axis=0)
+    last_linear(model).weight.data.abs_()
+    model.metadata_encoder[1].weight.data.mul_(300)
+    metadata = np.stack([MISSING, np.roll(MISSING, 5), np.ones(WIDTH, np.float32), MISSING])
+    arguments = {"method": method, "layer": "layer2", "device": CPU, "seed": 0}
+
+    def explain(rows: np.ndarray, batch_size: int) -> np.ndarray:
+        known = {"rows": rows, "metadata": metadata[rows]}
+        return np.concatenate([compute_maps(model, config, images, [3] * len(rows), batch_size=batch_size, **known, **arguments)])
+
+    together = explain(np.arange(4), 4)
+    for row in range(3):
+        others = together[[other for other in range(3) if other != row]]
+        assert np.abs(others - together[row]).max(axis=(1, 2)).min() > 0.01
+    for size in (1, 3):
+        np.testing.assert_allclose(explain(np.arange(4), size), together, atol=1e-3)
+    with pytest.raises(ValueError, match="needs metadata: pass a row of it for each of 4 images"):
+        compute_maps(model, config, images, [3] * 4, batch_size=2, **arguments)
+
+
+@pytest.mark.parametrize("attention", ["se", "cbam"])
+def test_the_map_of_the_last_feature_map_is_of_what_attention_passes_on(attention: str) -> None:
+    """Grad-CAM is then CAM of the gated map, so a gate that shuts half of the channels shows."""
+    model, images, classes = build("resnet18", 128, attention=attention), noise_images(7, 128), list(range(7))
+    plain = maps_of(model, images, classes)
+    gate = model.attention.attention.fc2 if attention == "se" else model.attention.attention.channels[2]
+    nn.init.constant_(gate.bias[:256], -9)
+    gated = maps_of(model, images, classes)
+    assert np.abs(gated - plain).max() > 0.05
+    kept: list[torch.Tensor] = []
+    model.backbone.avgpool.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].detach()))
+    with torch.no_grad():
+        model(normalize(torch.from_numpy(images), config_of("resnet18", 128)))
+    expected = torch.relu(torch.einsum("nchw,nc->nhw", kept[0], last_linear(model).weight)).detach()
+    expected /= expected.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    assert (expected.amax(dim=(1, 2)) == 1).sum() >= 3
+    np.testing.assert_allclose(gated, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +355,7 @@ def test_damaged_weights_are_named() -> None:
     [
         ("resnet18", 64, "layer5", "ResNet has no layer 'layer5'; nearest: layer"),
         ("resnet18", 64, "@", "ResNet has no layer '@'; nearest: conv1, bn1"),
-        ("resnet18", 64, "fc", r"output of 'fc' has shape \(1, 7\) for an image of 64 x 64 pixels, which is no map"),
+        ("resnet18", 64, "fc", r"output of 'fc' has shape \(1, 512\) for an image of 64 x 64 pixels, which is no map"),
         ("resnet18", 64, "avgpool", r"shape \(1, 512, 1, 1\) .* choose an earlier layer, or auto"),
         ("vit_b_16", 32, "encoder.layers.encoder_layer_11.self_attention", "gives no single tensor"),
         ("vit_b_32", 32, "auto", "no layer of VisionTransformer keeps a map .* raise prepare.size"),
@@ -330,7 +363,7 @@ def test_damaged_weights_are_named() -> None:
 )
 def test_layers_that_cannot_be_used(backbone: str, size: int, layer: str, message: str) -> None:
     with pytest.raises(PipelineError, match=f"^gradcam.layer: .*{message}"):
-        find_layer(build(backbone, size), layer, size=size)
+        find_layer(build(backbone, size).backbone, layer, size=size)
 
 
 def test_auto_needs_a_known_family() -> None:
@@ -340,7 +373,7 @@ def test_auto_needs_a_known_family() -> None:
 
 @pytest.mark.parametrize("layer", ["features.3.1.norm1", "features.0.0", "permute"])
 def test_layout_of_a_named_swin_layer(layer: str) -> None:
-    found = find_layer(build("swin_t", 64), layer, size=64)
+    found = find_layer(build("swin_t", 64).backbone, layer, size=64)
     assert found.layout == ("channels_last" if "norm" in layer else "channels_first")
 
 
@@ -362,7 +395,7 @@ def test_layout_of_a_named_swin_layer(layer: str) -> None:
     ],
 )
 def test_cell_centers_by_hand(backbone: str, side: int, expected: tuple[float, float]) -> None:
-    model = build(backbone, 128).train()
+    model = build(backbone, 128).backbone.train()
     assert cell_centers(model, size=128)[side] == pytest.approx(expected)
     assert all(module.training and not module._forward_hooks for module in model.modules())
 
@@ -381,7 +414,7 @@ def test_cell_centers_by_hand(backbone: str, side: int, expected: tuple[float, f
 )
 def test_cell_centers_are_where_the_gradient_is(backbone: str, size: int, layer: str) -> None:
     """The pixels that move a cell lie around its centre; a cell near the image's middle, where no border cuts them off."""
-    model = build(backbone, size)
+    model = build(backbone, size).backbone
     target = find_layer(model, layer, size=size)
     first, step = target.centers
     cell = round((size / 2 - first) / step)

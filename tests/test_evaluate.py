@@ -19,17 +19,24 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion import artifacts
-from skinlesion.backbones import build_backbone, normalization
 from skinlesion.calibration import softmax
-from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
+from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json, write_json
-from skinlesion.inference import predict_logits
+from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.metadata import SEXES, SITES, WIDTH
+from skinlesion.metrics import HEADLINE
+from skinlesion.network import SkinNetwork
 from skinlesion.splitting import fingerprint
 from skinlesion.tables import write_table
+from skinlesion.test_time import views_of
 from stages import evaluate
+from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
+Member = tuple[SkinNetwork, ClassifierConfig]
+
+CPU = torch.device("cpu")
 SIZE = 32
 # nv leads the training list and bkl the others, so that a baseline of the wrong list shows.
 COUNTS = {
@@ -61,46 +68,36 @@ def write_prepared(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
     artifacts.PREPARED.mkdir(parents=True, exist_ok=True)
     np.save(artifacts.PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
     index = pd.DataFrame({"image_id": frame["image_id"], "width": 40, "height": 30, "fit": "squash"})
+    index["color_constancy"] = "none"
     write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
 
 
-def write_classifier(splits: dict[str, pd.DataFrame]) -> None:
-    """A random network whose head is fitted to the validation colours by scikit-learn, overconfident by a factor."""
-    torch.manual_seed(0)
-    model = build_backbone("shufflenet_v2_x0_5", num_classes=len(CLASSES), size=SIZE)
-    config = ClassifierConfig(
-        backbone="shufflenet_v2_x0_5",
-        classes=CLASSES,
-        size=SIZE,
-        fit="squash",
-        mean=normalization("resnet18")[0],
-        std=normalization("resnet18")[1],
-        params={},
-        epoch=1,
-        weights_sha256=None,
-        fingerprint=fingerprint(splits),
-        images_sha256="",
-        data={"source": "sample", "synthetic": True},
-        git_commit=None,
-        versions={},
-    )
-    head, model.fc = model.fc, torch.nn.Identity()
+def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
+    """A random network whose head is fitted to the training colours by scikit-learn, overconfident by a factor."""
+    config = make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits))
+    model = make_network(config, seed=seed)
+    head, model.head = model.head, torch.nn.Identity()
     train = splits["train"]
-    prepared = artifacts.read_prepared()
-    features = predict_logits(model, config, prepared, train["image_id"], device=torch.device("cpu"), batch_size=64)
+    features = predict(Classifier(model, config), artifacts.read_prepared(), train, device=CPU, batch_size=64).logits
     scale = features.std()
-    fitted = LogisticRegression(C=1.0, max_iter=500).fit(features / scale, train["dx"])
+    fitted = LogisticRegression(C=1.0, max_iter=2000).fit(features / scale, train["dx"])
     assert tuple(fitted.classes_) == CLASSES
-    head.load_state_dict({"weight": torch.tensor(2 * fitted.coef_ / scale), "bias": torch.tensor(2 * fitted.intercept_)})
-    model.fc = head
-    save_classifier(model.state_dict(), config)
+    model.head = head
+    weights = {"weight": torch.tensor(2 * fitted.coef_ / scale), "bias": torch.tensor(2 * fitted.intercept_)}
+    last_linear(model).load_state_dict(weights)
+    return model, config
 
 
 def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
     """Change the lists, and let the classifier say that it was trained on them."""
     artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
-    path = artifacts.CLASSIFIER / "config.json"
+    path = artifacts.CLASSIFIER / "base-0" / "config.json"
     write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
+
+
+def read_splits() -> dict[str, pd.DataFrame]:
+    """The three lists of the workspace."""
+    return {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
 
 
 def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
@@ -129,7 +126,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[
         splits = make_splits()
         artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
         write_prepared(pd.concat(splits.values(), ignore_index=True), seed=1)
-        write_classifier(splits)
+        save_ensemble([fitted_member(splits, 0)])
         write_small_params(repository_params)
         evaluate.main()
     return folder
@@ -192,21 +189,19 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
 
 def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None:
     test = read_metrics(evaluated)["test"]
-    assert set(test["intervals"]) == {*evaluate.HEADLINE, *(f"f1_{dx}" for dx in CLASSES)}
-    for name in evaluate.HEADLINE:
+    assert set(test["intervals"]) == {*HEADLINE, *(f"f1_{dx}" for dx in CLASSES)}
+    for name in HEADLINE:
         assert test["intervals"][name]["low"] < test[name] < test["intervals"][name]["high"], name
 
 
 def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
-    model, config = load_classifier()
+    classifier = load_ensemble()["base-0"]
     temperature = artifacts.read_calibration()
     for name in ("val", "test"):
         split, table = artifacts.read_split(name), artifacts.read_predictions(name)
         for column in artifacts.DESCRIPTIVE_COLUMNS:
             assert table[column].tolist() == split[column].tolist()
-        expected = predict_logits(
-            model, config, artifacts.read_prepared(), split["image_id"], device=torch.device("cpu"), batch_size=16
-        )
+        expected = predict(classifier, artifacts.read_prepared(), split, device=CPU, batch_size=16).logits
         logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
         assert np.allclose(logits, expected, rtol=0, atol=1e-5)
         probabilities = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
@@ -296,7 +291,7 @@ def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Pa
 
 
 def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(project: Path) -> None:
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits = read_splits()
     splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
     rewrite_splits(splits)
     evaluate.main()
@@ -315,17 +310,18 @@ def test_a_temperature_at_the_end_of_its_range_is_said(
 ) -> None:
     truth = pd.concat([artifacts.read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
-    def always_right(model: object, config: object, prepared: object, image_ids: pd.Series, **_: object) -> np.ndarray:
-        return 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[image_ids].to_frame())]
+    def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:
+        logits = 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[listed["image_id"]].to_frame())]
+        return {"base-0": Predicted(logits, logits.astype(np.float64))}
 
-    monkeypatch.setattr(evaluate, "predict_logits", always_right)
+    monkeypatch.setattr(evaluate, "predict_ensemble", always_right)
     evaluate.main()
     assert "temperature 0.05 is an end of the searched range" in caplog.text
     assert read_metrics()["test"]["accuracy"] == 1
 
 
 def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits = read_splits()
     splits["val"], splits["test"] = splits["test"], splits["val"]
     artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
     before = written(project)
@@ -345,13 +341,12 @@ def test_images_that_were_not_prepared_are_named(project: Path) -> None:
 
 
 def test_images_of_another_size_are_refused(project: Path) -> None:
-    splits = [artifacts.read_split(name) for name in artifacts.SPLIT_NAMES]
-    write_prepared(pd.concat(splits, ignore_index=True), seed=1, size=48)
+    write_prepared(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
     with pytest.raises(PipelineError, match=r"prepared at 48 px.*trained at 32 px"):
         evaluate.main()
 
 
-@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/config.json", "data/splits/facts.json"])
+@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
 def test_a_missing_input_is_named(project: Path, path: str) -> None:
     (project / path).unlink()
     with pytest.raises(PipelineError, match=f"{path} not found"):
@@ -359,8 +354,151 @@ def test_a_missing_input_is_named(project: Path, path: str) -> None:
 
 
 def test_images_without_a_lesion_are_refused(project: Path) -> None:
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits = read_splits()
     splits["test"].loc[0, "lesion_id"] = ""
     rewrite_splits(splits)
     with pytest.raises(PipelineError, match="1 of 86 images have no lesion_id"):
         evaluate.main()
+
+
+# Ensembles, test-time augmentation, metadata
+
+
+@pytest.fixture(scope="module")
+def three_members(evaluated: Path) -> list[Member]:
+    """Members base-0, base-1 and base-2, trained on the lists of `evaluated`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(evaluated)
+        return [fitted_member(read_splits(), seed) for seed in (0, 1, 2)]
+
+
+def stage_logits(name: str) -> np.ndarray:
+    """Logit columns of a prediction table."""
+    return artifacts.read_predictions(name)[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+
+
+def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_time: str = "none") -> np.ndarray:
+    """Mean of the softmax probabilities over the views, by torch and NumPy."""
+    prepared, (model, config) = artifacts.read_prepared(), classifier
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+    images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
+    inputs = (images.permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        return np.mean([model(view).double().softmax(dim=1) for view in views_of(inputs, test_time)], axis=0)
+
+
+def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(project: Path, three_members: list[Member]) -> None:
+    splits = read_splits()
+    save_ensemble(three_members)
+    evaluate.main()
+    for name in ("val", "test"):
+        each = [probabilities_by_hand(classifier, splits[name]) for classifier in load_ensemble().values()]
+        expected = np.mean(each, axis=0)
+        np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
+        assert np.abs(each[0] - expected).max() > 0.05
+    temperature = artifacts.read_calibration()
+    val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
+    losses = [
+        -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
+        for scale in (0.98 * temperature, temperature, 1.02 * temperature)
+    ]
+    assert losses[1] == min(losses)
+
+
+def test_members_are_measured_alone_and_their_spread_is_told(project: Path, three_members: list[Member]) -> None:
+    splits = read_splits()
+    save_ensemble(three_members)
+    evaluate.main()
+    metrics = read_metrics()
+    assert list(metrics["members"]) == ["base-0", "base-1", "base-2"]
+    for split in ("val", "test"):
+        truth = splits[split]["dx"].to_numpy()
+        accuracies, areas = [], []
+        for name, classifier in load_ensemble().items():
+            probabilities = probabilities_by_hand(classifier, splits[split])
+            stated = metrics["members"][name][split]
+            assert set(stated) == set(HEADLINE)
+            accuracies.append((np.array(CLASSES)[probabilities.argmax(axis=1)] == truth).mean())
+            areas.append(sklearn_metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
+            assert stated["accuracy"] == pytest.approx(accuracies[-1])
+            assert stated["macro_auc"] == pytest.approx(areas[-1], abs=1e-4)  # float32 may order two near scores otherwise
+        spread = metrics["spread"][split]
+        assert list(spread) == ["accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity"]
+        for name, values in (("accuracy", accuracies), ("macro_auc", areas)):
+            expected = {"mean": np.mean(values), "sd": np.std(values, ddof=1), "min": min(values), "max": max(values)}
+            assert spread[name] == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
+    metrics = read_metrics(evaluated)
+    accuracy = metrics["test"]["accuracy"]
+    assert metrics["spread"]["test"]["accuracy"] == {"mean": accuracy, "sd": None, "min": accuracy, "max": accuracy}
+    assert metrics["test_time"] == "none"
+
+
+@pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
+def test_test_time_augmentation_averages_over_views(
+    project: Path, evaluated: Path, repository_params: dict[str, Any], test_time: str
+) -> None:
+    write_small_params(repository_params, test_time=test_time)
+    evaluate.main()
+    splits = read_splits()
+    expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)
+    np.testing.assert_allclose(np.exp(stage_logits("test")), expected, atol=1e-5)
+    metrics, plain = read_metrics(), read_metrics(evaluated)
+    assert metrics["test_time"] == test_time
+    assert metrics["test"]["nll_before"] != pytest.approx(plain["test"]["nll_before"], abs=1e-4)
+    assert metrics["members"] == plain["members"]  # each alone, without test-time views
+
+
+def test_size_of_a_batch_does_not_matter(project: Path, repository_params: dict[str, Any]) -> None:
+    seen = []
+    for batch_size in (9, 500):
+        write_small_params(repository_params, test_time="flips", batch_size=batch_size)
+        evaluate.main()
+        seen.append(stage_logits("test"))
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
+
+
+def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Path) -> None:
+    splits = read_splits()
+    for frame in splits.values():
+        frame["age"] = np.where(np.arange(len(frame)) % 3 == 0, np.nan, 30.0 + np.arange(len(frame)))
+        frame["sex"] = np.where(np.arange(len(frame)) % 2, "male", "female")
+    config = make_config("shufflenet_v2_x0_5", size=SIZE, metadata=True, fingerprint=fingerprint(splits))
+    model = make_network(config)
+    save_ensemble([(model, config)])
+    rewrite_splits(splits)
+    evaluate.main()
+    logits, prepared = stage_logits("test"), artifacts.read_prepared()
+    expected = []
+    for row in splits["test"].itertuples():
+        image = prepared.images[prepared.rows_of([row.image_id])]
+        known = np.zeros((1, WIDTH), dtype=np.float32)
+        known[0, :2] = (0, 0) if np.isnan(row.age) else ((row.age - 50) / 20, 1)
+        known[0, 2 + SEXES.index(row.sex)] = 1
+        known[0, 2 + len(SEXES) + 1 + SITES.index("back")] = 1
+        with torch.no_grad():
+            expected.append(model(normalize(torch.from_numpy(image), config), torch.from_numpy(known))[0].numpy())
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    other = splits["test"].assign(age=80.0, sex="unknown")
+    moved = predict(Classifier(model, config), prepared, other, device=CPU, batch_size=16).logits
+    assert np.abs(moved - logits).max() > 1e-3
+
+
+def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Path) -> None:
+    splits = read_splits()
+    configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits)) for seed in (0, 1)]
+    members = [(make_network(config), config) for config in configs]
+    torch.nn.init.constant_(last_linear(members[1][0]).weight, torch.nan)
+    save_ensemble(members)
+    with pytest.raises(PipelineError, match=r"classifier 'base-1' gives logits that are not finite"):
+        evaluate.main()
+
+
+def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
+    sure = np.array([[0.0, 2000.0]], dtype=np.float32)
+    opposed = [Predicted(logits, log_softmax(logits)) for logits in (sure, sure[:, ::-1])]
+    np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
+    agreed = [Predicted(sure, log_softmax(sure))] * 2
+    np.testing.assert_allclose(soft_vote(agreed, test_time="none"), [[-2000, 0]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,20 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from skinlesion import artifacts
-from skinlesion.backbones import build_backbone, normalization
-from skinlesion.cam import energy, examples, pages
+from skinlesion.cam import energy, examples, members, pages
+from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
-from skinlesion.classifier import ClassifierConfig, load_classifier, save_classifier
+from skinlesion.classifier import load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import read_json, write_json
 from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.metadata import encode_metadata
 from stages import gradcam
+from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
@@ -60,32 +62,13 @@ def make_predictions() -> pd.DataFrame:
     return frame
 
 
-@cache
-def random_weights() -> dict[str, torch.Tensor]:
-    """Seeded random weights of resnet18."""
-    torch.manual_seed(0)
-    return build_backbone("resnet18", num_classes=len(CLASSES), size=SIZE).state_dict()
-
-
-def make_classifier(fit: artifacts.Fit) -> None:
-    """Save a network with seeded random weights."""
-    config = ClassifierConfig(
-        backbone="resnet18",
-        classes=CLASSES,
-        size=SIZE,
-        fit=fit,
-        mean=normalization("resnet18")[0],
-        std=normalization("resnet18")[1],
-        params={},
-        epoch=1,
-        weights_sha256=None,
-        fingerprint="",
-        images_sha256="",
-        data={},
-        git_commit=None,
-        versions={},
-    )
-    save_classifier(random_weights(), config)
+def make_classifier(*backbones: str, fit: artifacts.Fit = "squash", **overrides: Any) -> None:
+    """Save networks with seeded random weights, members m0-0, m1-0, ... of an ensemble; one resnet18 by default."""
+    configs = [
+        make_config(name, member=f"m{number}", size=SIZE, fit=fit, **overrides)
+        for number, name in enumerate(backbones or ("resnet18",))
+    ]
+    save_ensemble((make_network(config, seed=number), config) for number, config in enumerate(configs))
 
 
 def disc(number: int) -> np.ndarray:
@@ -119,9 +102,10 @@ def make_workspace(fit: artifacts.Fit, *, masks: bool = True) -> None:
     artifacts.PREPARED.mkdir(parents=True)
     np.save(artifacts.PREPARED / "images.npy", np.stack(squares)[order])
     index = pd.DataFrame({"image_id": np.array(IMAGE_IDS)[order], "width": WIDTH, "height": HEIGHT, "fit": fit})
+    index["color_constancy"] = "none"
     index.to_csv(artifacts.PREPARED / "index.csv", index=False)
     artifacts.write_predictions({"test": make_predictions()})
-    make_classifier(fit)
+    make_classifier(fit=fit)
 
 
 @pytest.fixture
@@ -150,7 +134,7 @@ def test_outputs(ready: Path) -> None:
     gradcam.main()
     assert set(outputs()) == {"gradcam.json", "examples.png", "examples.csv", "energy.csv"}
     metrics = read_metrics()
-    assert (metrics["method"], metrics["layer"], metrics["cells"]) == ("GradCAM", "layer2", [4, 4])
+    assert (metrics["method"], metrics["layers"]) == ("GradCAM", {"m0-0": {"layer": "layer2", "cells": [4, 4]}})
     assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
     assert (metrics["images_with_empty_mask"], metrics["images_without_ratio"]) == (0, metrics["zero_maps"])
     shown = read_plot("examples.csv")
@@ -171,7 +155,7 @@ def test_energy_ratio_recomputed(
     make_workspace(fit)
     generator = np.random.default_rng(3)
     maps = generator.random((12, 5, 5)).astype(np.float32)
-    monkeypatch.setattr(gradcam, "compute_maps", lambda *_, **__: maps)
+    monkeypatch.setattr(members, "compute_maps", lambda *_, **__: maps)
     gradcam.main()
     expected = []
     for number, values in enumerate(maps):
@@ -202,7 +186,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
     gradcam.main()
     measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
     assert len(measured) >= 6
-    model, config = load_classifier()
+    model, config = load_ensemble()["m0-0"]
     options = {"method": "GradCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
     for number, (image_id, _, _, predicted, _) in enumerate(PREDICTED):
         with Image.open(artifacts.image_path(image_id)) as image:
@@ -241,7 +225,7 @@ def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypat
     write_json(artifacts.RAW / "provenance.json", provenance)
     gradcam.main()
     metrics = read_metrics()
-    assert (metrics["method"], metrics["layer"], metrics["cells"]) == ("LayerCAM", "layer1", [8, 8])
+    assert (metrics["method"], metrics["layers"]) == ("LayerCAM", {"m0-0": {"layer": "layer1", "cells": [8, 8]}})
     assert list(read_plot("examples.csv")["image_id"]) == ["ISIC_03", "ISIC_11", "ISIC_10", "ISIC_01", "ISIC_05"]
     assert titles[0] == "GradCAM of layer layer2, resnet18, split 'test', synthetic images"
     assert titles[-1] == "LayerCAM of layer layer1, resnet18, split 'test'"
@@ -276,7 +260,7 @@ def test_some_masks_are_missing_or_empty(ready: Path, caplog: pytest.LogCaptureF
 def test_zero_maps_are_counted(ready: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     maps = np.ones((12, 4, 4), dtype=np.float32)
     maps[[2, 7]] = 0
-    monkeypatch.setattr(gradcam, "compute_maps", lambda *_, **__: maps)
+    monkeypatch.setattr(members, "compute_maps", lambda *_, **__: maps)
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["zero_maps"], metrics["images_without_ratio"], len(read_plot("energy.csv"))) == (2, 2, 10)
@@ -309,12 +293,14 @@ def test_damaged_mask_and_image(ready: Path) -> None:
 
 
 def test_inputs_that_do_not_belong_together(ready: Path) -> None:
-    make_classifier("crop")
-    with pytest.raises(
-        PipelineError, match=r"prepared at 32 px with fit 'squash', and the classifier was trained at 32 px with fit 'crop'"
-    ):
-        gradcam.main()
-    make_classifier("squash")
+    for other in ({"fit": "crop"}, {"color_constancy": "shades_of_gray"}):
+        make_classifier(**other)
+        ((key, value),) = other.items()
+        with pytest.raises(
+            PipelineError, match=rf"prepared at 32 px with fit 'squash', color_constancy 'none', .* trained at .*{key} '{value}'"
+        ):
+            gradcam.main()
+    make_classifier()
     stranger = make_predictions()
     stranger.loc[3, "image_id"] = "ISIC_99"
     artifacts.write_predictions({"test": stranger})
@@ -328,7 +314,8 @@ def test_inputs_that_do_not_belong_together(ready: Path) -> None:
         ("data/predictions/test.csv", "data/predictions/test.csv not found: run"),
         ("data/prepared/images.npy", "data/prepared/images.npy not found: run `prepare` first"),
         ("data/raw/provenance.json", "data/raw/provenance.json not found: run"),
-        ("models/classifier/weights.safetensors", "weights.safetensors not found: run `train` first"),
+        ("models/classifier/m0-0/weights.safetensors", "weights.safetensors not found: run `train` first"),
+        ("models/classifier/ensemble.json", "ensemble.json not found: run"),
     ],
 )
 def test_missing_input_ends_the_stage_with_one_message(
@@ -344,6 +331,96 @@ def test_unknown_layer_of_the_params(ready: Path, write_params: WriteParams) -> 
     write_params({"gradcam.device": "cpu", "gradcam.layer": "layer22"})
     with pytest.raises(PipelineError, match=r"gradcam.layer: ResNet has no layer 'layer22'; nearest: layer2"):
         gradcam.main()
+
+
+def placed_by_hand(values: np.ndarray, centers: tuple[float, float]) -> np.ndarray:
+    """A member's map on the original's pixels."""
+    return map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash", centers=centers)
+
+
+def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_cells(ready: Path) -> None:
+    make_classifier("resnet18", "squeezenet1_1")
+    gradcam.main()
+    metrics = read_metrics()
+    assert metrics["layers"] == {"m0-0": {"layer": "layer2", "cells": [4, 4]}, "m1-0": {"layer": "features.4", "cells": [7, 7]}}
+    measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
+    options = {"method": "GradCAM", "layer": "auto", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
+    ensemble = load_ensemble()
+    places = {"m0-0": CENTERS, "m1-0": members.find_layers(ensemble, "auto")["m1-0"].centers}
+    assert places["m1-0"] != CENTERS
+    alone = []
+    for image_id, _, _, predicted, _ in PREDICTED:
+        with Image.open(artifacts.image_path(image_id)) as image:
+            square = np.asarray(fit_image(image, size=SIZE, fit="squash"))[None]
+        maps = {
+            name: placed_by_hand(compute_maps(*classifier, square, [CLASSES.index(predicted)], **options)[0], places[name])
+            for name, classifier in ensemble.items()
+        }
+        mean = (maps["m0-0"] + maps["m1-0"]) / 2
+        lesion = disc(IMAGE_IDS.index(image_id))
+        if mean.any():
+            assert measured[image_id] == pytest.approx(energy.energy_ratio(mean, lesion), abs=1e-4)
+            alone.append([energy.energy_ratio(each, lesion) for each in maps.values()])
+    assert len(measured) == len(alone)
+    for each in np.transpose(alone):  # nor is it one member's alone
+        assert np.nanmax(np.abs(each - measured.to_numpy())) > 0.05
+
+
+def test_the_mean_of_members_is_strongest_at_one_and_zero_where_all_are_zero() -> None:
+    layer = TargetLayer("any", "channels_first", 2, (8.0, 16.0))
+    left, right = np.array([[1.0, 0], [1, 0]]), np.array([[0.0, 1], [0, 1]])
+    nothing = np.zeros((2, 2))
+    pair = [members.MemberMaps(layer, np.stack(maps)) for maps in ([left, left, nothing], [right, nothing, nothing])]
+    placed = [members.place_mean(pair, position, 32, 32, size=32, fit="squash") for position in range(3)]
+    np.testing.assert_allclose(placed[0], 1)
+    expected = members.place_mean(pair[:1], 1, 32, 32, size=32, fit="squash")
+    np.testing.assert_allclose(placed[1], expected)
+    assert not placed[2].any()
+    assert members.count_zero_maps(pair) == 1
+
+
+def test_title_of_an_ensemble_names_each_network_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = []
+    monkeypatch.setattr(gradcam, "draw_pages", lambda *_, title: titles.append(title))
+    make_classifier("resnet18", "resnet18", "squeezenet1_1")
+    gradcam.main()
+    networks = "layer layer2, resnet18 and layer features.4, squeezenet1_1"
+    assert titles == [f"GradCAM of {networks}, mean of 3 members, split 'test', synthetic images"]
+
+
+def test_a_layer_that_one_member_lacks_is_refused_by_name(ready: Path, write_params: WriteParams) -> None:
+    make_classifier("resnet18", "squeezenet1_1")
+    write_params({"gradcam.device": "cpu", "gradcam.layer": "layer2"})
+    with pytest.raises(PipelineError, match=r"SqueezeNet has no layer 'layer2'.*\(of member 'm1-0'; every member needs"):
+        gradcam.main()
+
+
+def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictions = make_predictions()
+    ages = [None if number == 4 else 20.0 + 5 * number for number in range(len(predictions))]
+    predictions = predictions.assign(age=ages, sex=["male", "female"] * 6, localization=["back", "face", "unknown"] * 4)
+    artifacts.write_predictions({"test": predictions})
+    make_classifier(metadata=True)
+    for image_id in IMAGE_IDS[1::3]:  # neither shown nor measured all of them: rows of the table are left out
+        artifacts.mask_path(image_id).unlink()
+    seen = {}
+    forward = type(load_ensemble()["m0-0"].model).forward
+
+    def spy(self: nn.Module, images: torch.Tensor, metadata: torch.Tensor | None = None) -> torch.Tensor:
+        for image, row in zip(images, metadata, strict=True):
+            seen[image.numpy().tobytes()] = row.numpy()
+        return forward(self, images, metadata)
+
+    monkeypatch.setattr("skinlesion.network.SkinNetwork.forward", spy)
+    gradcam.main()
+    prepared, config = artifacts.read_prepared(), load_ensemble()["m0-0"].config
+    expected = encode_metadata(predictions)
+    for position in range(len(predictions)):
+        row = prepared.rows_of([IMAGE_IDS[position]])
+        key = normalize(torch.from_numpy(prepared.images[row]), config)[0].numpy().tobytes()
+        if key in seen:
+            np.testing.assert_array_equal(seen.pop(key), expected[position])
+    assert not seen
 
 
 def test_energy_ratio_by_hand() -> None:
@@ -432,4 +509,4 @@ def test_metrics_are_plain_json(ready: Path) -> None:
     text = (artifacts.METRICS / "gradcam.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert str(ready) not in text
-    assert list(json.loads(text))[:3] == ["method", "layer", "cells"]
+    assert list(json.loads(text))[:3] == ["method", "layers", "images"]

@@ -30,7 +30,7 @@ def test_the_repository_s_own_file_is_valid(repository_params: dict[str, Any]) -
 
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
-    ({"train.learning_rate": 0.1}, ["train.learning_rate: unknown key", "known here: seed, backbone"]),
+    ({"train.learning_rate": 0.1}, ["train.learning_rate: unknown key", "known here: backbone, weights"]),
     ({"train.patiense": 3}, ["train.patiense: unknown key", "did you mean 'patience'?"]),
     ({"train.augmentation.rotaton": 3}, ["train.augmentation.rotaton: unknown key; did you mean 'rotation'?"]),
     ({"spilt": {}}, ["spilt: unknown key; did you mean 'split'?"]),
@@ -75,6 +75,35 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["threshold_sweep.recall_constraints.0 = 1.5", "less than or equal to 1"],
     ),
     ({"prepare": 64}, ["prepare = 64"]),
+    ({"train.metadata": "dx_type"}, ["train.metadata", "dx_type is never an input"]),
+    ({"train.metadata": ["age", "dx_type"]}, ["dx_type is never an input"]),
+    ({"train.metadata": "age"}, ["train.metadata = 'age'"]),
+    ({"train.freeze_epochs": 14}, ["freeze_epochs is 14 of 14 epochs: none is left for fine-tuning"]),
+    ({"train.freeze_epochs": 13, "train.warmup_epochs": 2}, ["more than the 1 epochs of fine-tuning"]),
+    ({"train.schedule": "one_cycle", "train.warmup_epochs": 0}, ["one_cycle rises for warmup_epochs and falls after"]),
+    ({"train.dropout_samples": 4, "train.dropout": 0.0}, ["dropout_samples needs dropout above 0"]),
+    ({"train.backbone_lr": 0.001, "train.layer_decay": 0.9}, ["backbone_lr and layer_decay both set the backbone's rates"]),
+    ({"train.loss": "class_balanced"}, ["class_balanced brings its own class weights"]),
+    ({"train.loss": "ldam"}, ["ldam has a margin for the true class and no smoothed labels"]),
+    ({"train.class_weights": "none", "train.defer_weights": 0.5}, ["defer_weights defers class weights, and there are none"]),
+    ({"train.sam_rho": 0.05, "train.accumulate": 2}, ["sam_rho climbs and steps on one batch"]),
+    ({"train.sam_rho": 0.05, "train.precision": "16"}, ["sam_rho does not go with precision 16"]),
+    ({"train.schedule": "plateau", "train.average": "swa"}, ["swa needs a schedule that does not depend on validation"]),
+    ({"train.class_multipliers": {"melanoma": 3.0}}, ["class_multipliers: 'melanoma' is not a diagnosis"]),
+    ({"train.class_multipliers": {"mel": 0.0}}, ["train.class_multipliers.mel = 0.0"]),
+    ({"train.augmentation.rand_augment": 5, "train.augmentation.trivial_augment": True}, ["two policies for the same thing"]),
+    ({"train.augmentation.preset": "ligth"}, ["did you mean 'light'?"]),
+    ({"train.loggers": ["wandb"]}, ["train.loggers.0 = 'wandb'"]),
+    ({"synthesize.images": {"dff": 3}}, ["images: 'dff' is not a diagnosis; did you mean 'df'?"]),
+    ({"ensemble.seeds": [0, 0]}, ["seeds names a value twice"]),
+    ({"ensemble.members": ["b2"]}, ["'b2' has no entry in overrides"]),
+    ({"ensemble.members": ["../x"], "ensemble.overrides": {"../x": {}}}, ["must be a plain name"]),
+    (
+        {"ensemble.overrides": {"base": {"backbne": "vit_b_16"}}},
+        ["ensemble.overrides.base makes a refused `train`: train.backbne: unknown key; did you mean 'backbone'?"],
+    ),
+    ({"evaluate.test_time": "flip"}, ["evaluate.test_time = 'flip'", "did you mean 'flips'?"]),
+    ({"prepare.color_constancy": "gray_world"}, ["prepare.color_constancy = 'gray_world'"]),
 ]
 
 
@@ -116,10 +145,11 @@ def test_missing_file_says_where_to_run(workspace: Path) -> None:
 
 
 def test_dvc_s_spelling_of_a_small_number_arrives_as_a_float(workspace: Path) -> None:
-    text, replaced = re.subn(r"(?m)^  lr: \S+", "  lr: 1e-05", (REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    before, section, train = (REPOSITORY / "params.yaml").read_text(encoding="utf-8").partition("\ntrain:\n")
+    text, replaced = re.subn(r"(?m)^  lr: \S+", "  lr: 1e-05", train)
     assert replaced == 1
     path = workspace / "params.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(before + section + text, encoding="utf-8")
     assert load_params(path).train.lr == 0.00001
 
 
@@ -145,3 +175,21 @@ def test_unknown_backbone_is_refused_where_it_is_asked_for(write_params: WritePa
         path, check_backbone=True
     )
     assert load_params(path).train.backbone == "resnet81"  # a stage that builds no network does not import torchvision
+
+
+def test_a_member_has_its_overrides_and_the_rest_of_train(write_params: WriteParams) -> None:
+    overrides = {"base": {}, "b2": {"backbone": "efficientnet_b2", "augmentation": {"preset": "strong", "rotation": 45.0}}}
+    params = load_params(
+        write_params({"ensemble.members": ["base", "b2"], "ensemble.seeds": [3, 0], "ensemble.overrides": overrides})
+    )
+    assert params.ensemble.member_names() == ["base-3", "base-0", "b2-3", "b2-0"]
+    assert params.member("base") == params.train
+    other = params.member("b2")
+    assert (other.backbone, other.lr) == ("efficientnet_b2", params.train.lr)
+    assert (other.augmentation.resolve().rotation, other.augmentation.resolve().cutmix) == (45.0, 1.0)
+
+
+def test_a_value_replaces_the_preset_s_also_by_nothing(write_params: WriteParams) -> None:
+    changed = {"train.augmentation.horizontal_flip": False, "train.augmentation.color_jitter": 0.0}
+    values = load_params(write_params(changed)).train.augmentation.resolve()
+    assert (values.horizontal_flip, values.vertical_flip, values.color_jitter, values.rotation) == (False, True, 0.0, 20.0)

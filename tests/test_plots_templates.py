@@ -28,6 +28,7 @@ for entry in YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(enco
     DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
 VEGA_PLOTS = [name for name, definition in DEFINITIONS.items() if definition]
 METRIC_CURVES = ("macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc")
+EPOCHS = ((1, 0.5), (2, 0.75), (3, "nan"))
 
 Table = tuple[str, Iterable[Iterable[object]]]
 
@@ -102,9 +103,16 @@ def small_tables(shift: int) -> dict[str, Table]:
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
     }
-    curves = [("train", "loss"), ("val", "loss"), ("train", "lr"), *(("val", name) for name in METRIC_CURVES)]
-    for split, name in curves:
-        tables[f"plots/train/plots/metrics/{split}/{name}.tsv"] = (f"step\t{name}", [(0, 0.5), (1, 0.75), (2, "nan")])
+    curves = {
+        "loss": ["train/loss", "val/loss"],
+        "metrics": [f"val/{name}" for name in METRIC_CURVES],
+        "learning_rate": ["train/lr"],
+    }
+    for table, names in curves.items():
+        tables[f"plots/assemble/{table}.csv"] = (
+            "member,epoch,curve,value",
+            [(m, epoch, curve, value) for m in ("base-0", "base-1") for curve in names for epoch, value in EPOCHS],
+        )
     return tables
 
 
@@ -221,8 +229,9 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("split_classes", "bar", 21, 42),
         ("split_age", "point", 12, 24),
         ("split_localization", "bar", 3, 6),
-        ("train_loss", "point", 4, 8),  # the value that is no number is left out
-        ("train_metrics", "point", 10, 20),
+        ("train_loss", "point", 8, 16),  # two members; the value that is no number is left out
+        ("train_loss", "line", 4, 8),
+        ("train_metrics", "point", 20, 40),
         ("evaluate_confusion_counts", "rect", 49, 98),
         ("evaluate_confusion_share", "rect", 42, 84),  # shares of the absent class are undefined
         ("evaluate_roc", "line", 8, 16),  # seven classes and the diagonal

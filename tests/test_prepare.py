@@ -16,8 +16,10 @@ from PIL import Image
 import stages.prepare
 from skinlesion import preparing
 from skinlesion.artifacts import read_prepared
+from skinlesion.color_constancy import shades_of_gray
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder
+from skinlesion.geometry import fit_image
 
 WriteParams = Callable[..., Path]
 
@@ -223,3 +225,30 @@ def test_a_file_that_the_system_cannot_read_is_not_called_broken(
     with pytest.raises(SystemExit, match=r"error: Permission denied at .*a\.jpg: check the permissions"):
         run_stage(stages.prepare.main)
     assert not PREPARED.exists()
+
+
+def draw_under_red_light() -> np.ndarray:
+    """Save an image whose left part, which a crop leaves out, is redder than the rest; its pixels as decoded."""
+    pixels = np.full((60, 120, 3), (120, 110, 100), dtype=np.uint8)
+    pixels[:, :24] = (250, 60, 60)
+    IMAGES.mkdir(parents=True)
+    Image.fromarray(pixels).save(IMAGES / "a.jpg", quality=95)
+    return np.asarray(Image.open(IMAGES / "a.jpg"))
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("color_constancy", ["none", "shades_of_gray"])
+def test_colour_constancy_is_what_params_say_and_of_the_whole_original(
+    write_params: WriteParams, color_constancy: str, fit: str
+) -> None:
+    write_params({"prepare.size": 32, "prepare.fit": fit, "prepare.color_constancy": color_constancy})
+    original = draw_under_red_light()
+    stages.prepare.main()
+    prepared = read_prepared()
+    assert prepared.color_constancy == color_constancy
+    corrected = shades_of_gray(original) if color_constancy == "shades_of_gray" else original
+    np.testing.assert_array_equal(prepared.images[0], fit_image(Image.fromarray(corrected), size=32, fit=fit))
+    if color_constancy == "shades_of_gray":
+        after = shades_of_gray(np.asarray(fit_image(Image.fromarray(original), size=32, fit=fit)))
+        assert fit != "crop" or np.abs(prepared.images[0].astype(int) - after).max() > 20
+        assert np.abs(corrected.astype(int) - original).max() > 30

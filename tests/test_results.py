@@ -167,7 +167,9 @@ def evaluate_metrics(tables: dict[str, pd.DataFrame], *, synthetic: bool) -> dic
     """What metrics/evaluate.json holds of the tables, intervals a hundredth either way."""
     content: dict[str, Any] = {
         "data": {"source": "sample" if synthetic else "local", "synthetic": synthetic},
+        "test_time": "none",
         "bootstrap": {"draws": 1000, "unit": "lesion", "confidence": 0.95, "seed": 0},
+        "members": {"base-0": {}},
     }
     for split, table in tables.items():
         values = figures(table)
@@ -202,21 +204,27 @@ SWEEP = {
 }
 GRADCAM = {
     "method": "GradCAM",
-    "layer": "layer4",
+    "layers": {"base-0": {"layer": "layer4", "cells": [4, 4]}},
     "images_with_mask": 56,
     "bootstrap": {"draws": 1000, "unit": "lesion", "confidence": 0.975, "seed": 0},
     "energy_ratio": {"mean": 1.5, "median": 1.25, "low": 1.4, "high": 1.6},
 }
-CLASSIFIER_CONFIG = {
-    "backbone": "resnet18",
+ENSEMBLE = {
+    "members": [{"name": "base-0"}],
     "size": 64,
     "fit": "squash",
-    "epoch": 3,
-    "weights_sha256": "ab" * 32,
+    "color_constancy": "none",
     "fingerprint": "f00d",
+    "data": {},
+}
+MEMBER_CONFIG = {
+    "backbone": "resnet18",
+    "seed": 0,
+    "epoch": 3,
+    "needs_metadata": False,
+    "weights_sha256": "ab" * 32,
     "git_commit": "c0ffee",
     "versions": {},
-    "data": {},
     "params": {"weights": "../weights/resnet18.pth"},
 }
 PIPELINE = {
@@ -282,14 +290,19 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         for split, table in tables.items():
             table.to_csv(f"data/predictions/{split}.csv", index=False)
         set_source(synthetic=False)
-        write("data/prepared/index.csv", "image_id,width,height,fit\n" + "".join(f"I{row},200,150,squash\n" for row in range(3)))
-        write("models/classifier/config.json", CLASSIFIER_CONFIG)
+        write(
+            "data/prepared/index.csv",
+            "image_id,width,height,fit,color_constancy\n" + "".join(f"I{row},200,150,squash,none\n" for row in range(3)),
+        )
+        write("models/classifier/ensemble.json", ENSEMBLE)
+        write("models/classifier/base-0/config.json", MEMBER_CONFIG)
         write("plots/evaluate/per_class.csv", "dx,f1,low,high,support\nmel,0.5,0.25,0.75,8\n")
         Path("plots/gradcam").mkdir()
         Image.new("RGB", (8, 8)).save("plots/gradcam/examples.png")
         write("metrics/evaluate.json", evaluate_metrics(tables, synthetic=False))
         write("metrics/split.json", {"fingerprint": "f00d"})
-        write("metrics/train.json", {})
+        write("metrics/train/base-0.json", {})
+        write("metrics/train/stale-0.json", {})
         write("metrics/threshold_sweep.json", SWEEP)
         write("metrics/gradcam.json", GRADCAM)
         commit_to_dvc()
@@ -306,12 +319,15 @@ def finished_run(workspace: Path, run_to_copy: Path) -> Path:
 def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) -> None:
     folder = record("run-1")
     names = sorted(file_digests(folder))
-    metrics = [f"metrics/{name}.json" for name in ("evaluate", "gradcam", "split", "threshold_sweep", "train")]
+    metrics = [f"metrics/{name}.json" for name in ("evaluate", "gradcam", "split", "threshold_sweep", "train/base-0")]
     assert names == [*metrics, "params.yaml", "plots/evaluate_per_class.svg", "predictions/test.csv", "predictions/val.csv"]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert provenance["plots_left_out"] == ["plots/gradcam/examples.png"]  # a picture of real skin
     assert provenance["originals"] == {"width": 200, "height": 150, "images": 3, "of": 3}
-    assert provenance["classifier"]["weights"] == "../weights/resnet18.pth"
+    (member,) = provenance["classifier"].pop("members")
+    assert member.pop("weights") == "../weights/resnet18.pth"
+    assert member == {"name": "base-0"} | {key: value for key, value in MEMBER_CONFIG.items() if key != "params"}
+    assert provenance["classifier"] == {key: value for key, value in ENSEMBLE.items() if key != "members"}
     assert provenance["data"]["source"] == "local"
     assert provenance["recorder"] == {"git_commit": None, "dirty": None}
     assert set(provenance["outs_md5"]) == {"data", "models", "plots/evaluate", "plots/gradcam"}
@@ -376,7 +392,7 @@ def test_a_classifier_of_another_split_is_refused(finished_run: Path) -> None:
         record("run-1")
 
 
-@pytest.mark.parametrize("missing", ["metrics/gradcam.json", "metrics/evaluate.json"])
+@pytest.mark.parametrize("missing", ["metrics/gradcam.json", "metrics/train/base-0.json"])
 def test_missing_metrics_are_named(finished_run: Path, missing: str) -> None:
     Path(missing).unlink()
     with pytest.raises(PipelineError, match=f"{missing} not found"):
@@ -433,6 +449,45 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     readme_tables.main()
 
 
+def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:
+    write("models/classifier/ensemble.json", ENSEMBLE | {"members": [{"name": f"{name}-0"} for name in ("base", "b2", "meta")]})
+    others = {
+        "b2-0": {"backbone": "efficientnet_b2", "seed": 7, "params": {"weights": "none"}},
+        "meta-0": {"needs_metadata": True},
+    }
+    for name, changed in others.items():
+        write(f"models/classifier/{name}/config.json", MEMBER_CONFIG | changed)
+        write(f"metrics/train/{name}.json", {"member": name})
+    content = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
+    spread = {"accuracy": {"mean": 0.8215, "sd": 0.0123, "min": 0.8, "max": 0.83}, "macro_auc": {"mean": None, "sd": None}}
+    content |= {"test_time": "flips", "members": {"base-0": {}, **others}, "spread": {"test": spread}}
+    write("metrics/evaluate.json", content)
+    layers = {"base-0": {"layer": "layer4"}, "b2-0": {"layer": "features"}, "meta-0": {"layer": "layer4"}}
+    write("metrics/gradcam.json", GRADCAM | {"layers": layers})
+    commit_to_dvc()
+    folder = record("three")
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    said = [(member["name"], member["backbone"], member["seed"]) for member in provenance["classifier"]["members"]]
+    assert said == [("base-0", "resnet18", 0), ("b2-0", "efficientnet_b2", 7), ("meta-0", "resnet18", 0)]
+    trained = sorted(path.name for path in (folder / "metrics" / "train").iterdir())
+    assert trained == ["b2-0.json", "base-0.json", "meta-0.json"]
+    block = readme_tables.results_block([readme_tables.read_record(folder)])
+    networks = "resnet18 from `resnet18.pth` (sha256 abababab) and efficientnet_b2 from random weights and resnet18 with metadata"
+    assert f"| {networks} from `resnet18.pth` (sha256 abababab); mean of 3 members; test-time views: flips |" in block
+    assert "| each of the 3 members alone (mean ± standard deviation) |  |  | 0.822 ± 0.012 |  |  | - |  |  |" in block
+    assert "| GradCAM, `layer4`, `features` |" in block
+
+
+def test_a_record_from_before_there_were_ensembles_can_be_read() -> None:
+    folder = ROOT / "results" / "ham10000-200x150-foundation"
+    old = readme_tables.read_record(folder)
+    assert "members" not in old.provenance["classifier"]
+    block = readme_tables.results_block([old])
+    assert "mobilenet_v2 from `" in block
+    assert "members" not in block
+    assert f"GradCAM, `{old.gradcam['layer']}`" in block
+
+
 def test_synthetic_records_are_marked_and_come_last(finished_run: Path) -> None:
     record("z-real")
     set_source(synthetic=True)
@@ -466,6 +521,10 @@ def test_the_summary_says_its_level_and_what_is_synthetic(
     assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in said
     accuracy = figures(tables["test"])["accuracy"]
     assert f"{accuracy:.3f}  [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in said
+    assert "models/classifier/   (member base-0; test-time views: none)" in said
+    write("metrics/evaluate.json", content | {"members": {"base-0": {}, "base-1": {}}, "test_time": "square"})
+    summary.main()
+    assert "(mean of 2 members: base-0, base-1; test-time views: square)" in capsys.readouterr().out
 
 
 def test_readme_without_records_or_markers(workspace: Path) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,80 +16,33 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+import torch._inductor.config
 from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
-from torch import nn
 
-from skinlesion import artifacts, engine, locks, training
+from skinlesion import artifacts, engine, fitting, locks, training
 from skinlesion.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
-from skinlesion.inference import predict_logits
-from skinlesion.tables import write_table
+from skinlesion.inference import predict
 from stages import train
-from tests.conftest import ROOT, WriteParams
-
-TINY = {
-    "prepare.size": 32,
-    "train.backbone": "mobilenet_v3_small",
-    "train.epochs": 3,
-    "train.batch_size": 16,
-    "train.lr": 0.003,
-    "train.patience": 99,
-    "train.select_by": "macro_auc",
-}
+from tests.conftest import WriteParams
+from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
 
 
 @pytest.fixture
 def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace with everything that `train` reads: 32 px images whose mean colour tells the class, with noise."""
-    random = np.random.default_rng(0)
-    colours = random.integers(40, 216, size=(7, 3))
-    labels = np.arange(140) % 7
-    images = np.clip(colours[labels][:, None, None, :] + random.normal(0, 25, size=(140, 32, 32, 3)), 0, 255).astype(np.uint8)
-    ids = [f"SYNTH_{number:07d}" for number in range(140)]
-    (workspace / artifacts.PREPARED).mkdir(parents=True)
-    np.save(workspace / artifacts.PREPARED / "images.npy", images)
-    index = pd.DataFrame({"image_id": ids, "width": 32, "height": 32, "fit": "squash"})
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
-    frame = pd.DataFrame({"lesion_id": [f"L{number}" for number in range(140)], "image_id": ids})
-    frame["dx"] = [CLASSES[label] for label in labels]
-    frame = frame.assign(dx_type="histo", age=50.0, sex="male", localization="back")
-    splits = {"train": frame.iloc[:84], "val": frame.iloc[84:112], "test": frame.iloc[112:]}
-    artifacts.write_splits(splits, artifacts.SplitFacts("0123", "sample", True))
+    """A workspace with everything that `train` reads."""
+    write_inputs(workspace)
     write_params(TINY)
     return workspace
 
 
-def run_train(**popen: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", "stages.train"], env=environment, text=True, stderr=subprocess.PIPE, **popen)
-
-
 def outputs() -> dict[str, bytes]:
     """Bytes of everything that the stage wrote."""
-    folders = (artifacts.CLASSIFIER, artifacts.METRICS, artifacts.PLOTS / "train")
+    folders = (MEMBER, artifacts.METRICS, PLOTS)
     return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_class_weights_by_hand() -> None:
-    labels = np.array([0] * 4 + [1] * 1)
-    assert training.class_weights(labels, scheme="none") is None
-    inverse = training.class_weights(labels, scheme="inverse")
-    # 1/4 and 1, scaled by 5 / (4 * 1/4 + 1 * 1) = 2.5
-    assert inverse.tolist() == pytest.approx([0.625, 2.5, 0, 0, 0, 0, 0])
-    root = training.class_weights(labels, scheme="sqrt_inverse")
-    # 1/2 and 1, scaled by 5 / (4 * 1/2 + 1) = 5/3
-    assert root.tolist() == pytest.approx([5 / 6, 5 / 3, 0, 0, 0, 0, 0])
-    assert root[labels].mean() == pytest.approx(1)
-
-
-def test_warmup_rises_and_cosine_falls() -> None:
-    factors = [training.warmup_cosine(step, warmup_steps=4, total_steps=12) for step in range(13)]
-    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert factors[4] == 1.0 and factors[8] == pytest.approx(0.5) and factors[12] == pytest.approx(0)
-    assert training.warmup_cosine(0, warmup_steps=0, total_steps=4) == 1.0
 
 
 def test_validation_metrics_equal_scikit_learn() -> None:
@@ -121,25 +72,18 @@ def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
     assert training.is_better(0.3, 0.2, select_by="macro_f1") and not training.is_better(0.2, 0.2, select_by="macro_f1")
 
 
-def test_biases_and_norms_do_not_decay() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
-    decayed, spared = training.make_optimizer(model, lr=0.1, weight_decay=0.5).param_groups
-    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 3, 3)] and decayed["weight_decay"] == 0.5
-    assert len(spared["params"]) == 3 and spared["weight_decay"] == 0
-
-
 def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 1, "train.patience": 1})
-    train.main()
-    model, config = load_classifier()
+    train_base()
+    model, config = load_classifier(MEMBER)
     images = torch.from_numpy(artifacts.read_prepared().images[:84].copy())  # the training list, all in one batch
-    first = model.features[0][0](normalize(images, config))
-    running = model.features[0][1]
+    first = model.backbone.features[0][0](normalize(images, config))
+    running = model.backbone.features[0][1]
     torch.testing.assert_close(running.running_mean, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(running.running_var, first.var(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
     write_params(TINY | {"train.epochs": 1, "train.batch_norm_images": 0})
-    train.main()
-    kept = load_classifier()[0].features[0][1]
+    train_base()
+    kept = load_classifier(MEMBER)[0].backbone.features[0][1]
     assert not torch.allclose(kept.running_mean, running.running_mean, atol=1e-3)
 
 
@@ -156,16 +100,17 @@ def test_precision_by_name() -> None:
 
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 6, "train.backbone": "resnet18", "train.lr": 0.001})
-    train.main()
-    model, config = load_classifier()
+    train_base()
+    model, config = load_classifier(MEMBER)
     assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
     assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
     test = artifacts.read_split("test")
-    logits = predict_logits(model, config, artifacts.read_prepared(), test["image_id"], device=torch.device("cpu"), batch_size=8)
+    predicted = predict(load_classifier(MEMBER), artifacts.read_prepared(), test, device=torch.device("cpu"), batch_size=8)
+    logits = predicted.logits
     accuracy = (logits.argmax(axis=1) == test["dx"].map(CLASSES.index)).mean()
     assert accuracy > 0.6  # chance is 1/7
-    summary = json.loads((artifacts.METRICS / "train.json").read_text(encoding="utf-8"))
-    curve = pd.read_csv(artifacts.PLOTS / "train" / "plots" / "metrics" / "val" / "macro_auc.tsv", sep="\t")
+    summary = json.loads((SUMMARY).read_text(encoding="utf-8"))
+    curve = pd.read_csv(PLOTS / "plots" / "metrics" / "val" / "macro_auc.tsv", sep="\t")
     assert summary["epochs"] == len(curve) == 6
     assert summary["val"]["macro_auc"] == pytest.approx(curve["macro_auc"].max())
     assert summary["best_epoch"] == config.epoch == curve["macro_auc"].idxmax() + 1
@@ -174,22 +119,21 @@ def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: P
 
 def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 2})
-    train.main()
+    train_base()
     first = outputs()
-    train.main()
+    train_base()
     assert outputs() == first
-    write_params(TINY | {"train.epochs": 2, "train.seed": 1})
-    train.main()
-    weights = str(artifacts.CLASSIFIER / "weights.safetensors")
-    assert outputs()[weights] != first[weights]
+    train.main(["--member", "base", "--seed", "1"])
+    other = (artifacts.MEMBERS / "base-1" / "weights.safetensors").read_bytes()
+    assert other != first[str(MEMBER / "weights.safetensors")]
 
 
 def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
-    process = run_train()
+    process = start_train()
     assert process.wait(timeout=120) == 0, process.stderr.read()
     undisturbed = outputs()
 
-    process = run_train()
+    process = start_train()
     for line in process.stderr:
         if line.startswith("epoch 1/"):
             break
@@ -198,7 +142,7 @@ def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace:
     assert process.wait() == -signal.SIGKILL
     assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
-    process = run_train()
+    process = start_train()
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert "resuming from" in said and "epoch 1/3" not in said
@@ -215,8 +159,8 @@ def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         return next(epochs)(*arguments, **options)
 
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(training, "train_one_epoch", stop)
-        train.main()
+        patch.setattr(fitting, "train_one_epoch", stop)
+        train_base()
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
 
@@ -225,7 +169,7 @@ def test_a_checkpoint_of_other_params_is_not_resumed_from(
 ) -> None:
     write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
     with caplog.at_level("INFO"):
-        train.main()
+        train_base()
     assert "resuming" not in caplog.text
     assert interrupted.is_file()  # it belongs to the other training
 
@@ -234,7 +178,7 @@ def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, cap
     path = artifacts.PREPARED / "images.npy"
     np.save(path, np.load(path)[:, ::-1])
     with caplog.at_level("INFO"):
-        train.main()
+        train_base()
     assert "resuming" not in caplog.text
 
 
@@ -246,9 +190,9 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match=r"No space left on device .*free some space"):
         patch.setattr(Path, "write_bytes", full)
-        run_stage(train.main)
+        run_stage(train_base)
     assert not list((prepared_workspace / ".resume" / "train").glob("*.pt*"))
-    assert not artifacts.CLASSIFIER.exists()
+    assert not MEMBER.exists()
 
 
 def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,14 +200,24 @@ def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: 
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(training, "train_step", exhausted)
-    with pytest.raises(SystemExit, match=r"out of memory .*lower batch_size"):
-        run_stage(train.main)
+    with pytest.raises(SystemExit, match=r"out of memory at train.batch_size 16: lower it"):
+        run_stage(train_base)
+
+
+def test_a_network_that_cannot_be_compiled_names_the_way_out(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(TINY | {"train.compile": True, "train.epochs": 1})
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    with pytest.raises(PipelineError, match=r"could not compile 'mobilenet_v3_small' .*set train\.compile=false"):
+        train_base()
 
 
 def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
     interrupted.write_bytes(interrupted.read_bytes()[:1000])
     with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
-        train.main()
+        train_base()
 
 
 def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,20 +226,20 @@ def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypat
         FileLock(interrupted.with_suffix(".lock")),
         pytest.raises(PipelineError, match="another process is training exactly this"),
     ):
-        train.main()
-    train.main()
-    assert artifacts.CLASSIFIER.is_dir()
+        train_base()
+    train_base()
+    assert MEMBER.is_dir()
 
 
 def test_patience_ends_training_early(
     prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    monkeypatch.setattr(training, "validate", lambda _: {"val/macro_auc": next(values)})
+    monkeypatch.setattr(fitting, "validate", lambda _: {"val/macro_auc": next(values)})
     write_params(TINY | {"train.patience": 2, "train.epochs": 5})
-    train.main()
-    assert read_classifier_config().epoch == 2
-    assert json.loads((artifacts.METRICS / "train.json").read_text(encoding="utf-8"))["epochs"] == 4
+    train_base()
+    assert read_classifier_config(MEMBER).epoch == 2
+    assert json.loads((SUMMARY).read_text(encoding="utf-8"))["epochs"] == 4
 
 
 def test_an_empty_list_of_loggers_needs_no_dvc(
@@ -293,18 +247,18 @@ def test_an_empty_list_of_loggers_needs_no_dvc(
 ) -> None:
     monkeypatch.setitem(sys.modules, "dvclive", None)
     write_params(TINY | {"train.epochs": 1, "train.loggers": []})
-    train.main()
-    assert (artifacts.PLOTS / "train").is_dir()
-    write_params(TINY | {"train.epochs": 1, "train.seed": 9})
-    with pytest.raises(ImportError):
-        train.main()
+    train_base()
+    assert PLOTS.is_dir()
+    write_params(TINY | {"train.epochs": 1, "train.lr": 0.004})
+    with pytest.raises(PipelineError, match="dvclive is not installed"):
+        train_base()
 
 
 def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.lr": 1e30})
     with pytest.raises(PipelineError, match=r"lower train\.lr"):
-        train.main()
-    assert not artifacts.CLASSIFIER.exists()
+        train_base()
+    assert not MEMBER.exists()
 
 
 REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
@@ -323,14 +277,14 @@ def test_refusals_are_one_message(
     write_params(TINY | overrides)
     spoil()
     with pytest.raises(SystemExit) as refusal:
-        run_stage(train.main)
+        run_stage(train_base)
     assert message in str(refusal.value) and "\n\n" not in str(refusal.value)
-    assert not artifacts.CLASSIFIER.exists()
+    assert not MEMBER.exists()
 
 
 def test_a_refusal_on_the_command_line_has_no_traceback(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.backbone": "resnt18"})
-    process = run_train()
+    process = start_train()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert said.startswith("error: params.yaml is refused") and "Traceback" not in said
@@ -338,14 +292,14 @@ def test_a_refusal_on_the_command_line_has_no_traceback(prepared_workspace: Path
 
 def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 1})
-    train.main()
-    path = artifacts.CLASSIFIER / "weights.safetensors"
+    train_base()
+    path = MEMBER / "weights.safetensors"
     state = safetensors.torch.load_file(path)
     state.popitem()
     safetensors.torch.save_file(state, path)
     with pytest.raises(PipelineError, match="is damaged or does not fit 'mobilenet_v3_small'"):
-        load_classifier()
-    config = json.loads((artifacts.CLASSIFIER / "config.json").read_text(encoding="utf-8"))
-    (artifacts.CLASSIFIER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
+        load_classifier(MEMBER)
+    config = json.loads((MEMBER / "config.json").read_text(encoding="utf-8"))
+    (MEMBER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
     with pytest.raises(PipelineError, match="classes are"):
-        load_classifier()
+        load_classifier(MEMBER)

@@ -14,34 +14,10 @@ from torchvision import models
 
 from skinlesion.cam.receptive_field import Centers, cell_centers, tiled_centers
 from skinlesion.errors import PipelineError
+from skinlesion.feature_maps import last_feature_map
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 Found = tuple[str, Layout, int]  # name, layout and side of a layer
-
-# The last feature map of each family, by torchvision's class; a number counts a container's children. Each is what the
-# network pools (Grad-CAM paper, section 3), rectified where the network rectifies it, with these exceptions:
-# - VGG, AlexNet: the last rectified convolution, before its max pooling, as in the paper: four times the cells.
-# - ViT: the input of the last block's attention, the last place where patches still reach the class token.
-# - Swin: the normed tokens that are pooled. The last block's norm2, often used, lies beside the residual path.
-FAMILY_LAYERS: dict[type[nn.Module], str] = {
-    models.AlexNet: "features.-2",
-    models.ConvNeXt: "features",
-    models.DenseNet: "features",
-    models.EfficientNet: "features",
-    models.GoogLeNet: "inception5b",
-    models.Inception3: "Mixed_7c",
-    models.MaxVit: "blocks.-1",
-    models.MNASNet: "layers",
-    models.MobileNetV2: "features",
-    models.MobileNetV3: "features",
-    models.RegNet: "trunk_output",
-    models.ResNet: "layer4",
-    models.ShuffleNetV2: "conv5",
-    models.SqueezeNet: "features",
-    models.SwinTransformer: "norm",
-    models.VGG: "features.-2",
-    models.VisionTransformer: "encoder.layers.-1.ln_1",
-}
 
 # A map of a single cell says nothing about place, and one of two by two next to nothing: `auto` wants four where it can.
 MIN_SIDE = 2
@@ -52,7 +28,7 @@ AUTO_SIDE = 4
 class TargetLayer:
     """A layer that maps can be taken from.
 
-    name : as in `model.named_modules()`.
+    name : as in `named_modules()` of the torchvision network.
     layout : of its output: `channels_first` (N, C, side, side), `channels_last` (N, side, side, C), or `tokens`
         (N, 1 + side * side, C) with the class token first.
     side : rows, and columns, of its map.
@@ -76,7 +52,7 @@ def find_layer(model: nn.Module, name: str, *, size: int) -> TargetLayer:
 
     Parameters
     ----------
-    model : a classification network that takes (1, 3, size, size).
+    model : a torchvision network that takes (1, 3, size, size), whole or as the backbone of a `SkinNetwork`.
     name : a layer's name in `model.named_modules()`; or `auto`, the last feature map of the network's family. Where the
         image is so small that this has less than four by four cells, `auto` goes back to the last stage that has them;
         a network without one (a ViT of few patches) is left at what it has, two by two at least.
@@ -116,10 +92,9 @@ def _choose(model: nn.Module, name: str, size: int) -> Found:
 
 def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], size: int) -> Found:
     """The family's layer, or the last stage before it whose map has `AUTO_SIDE` cells a side, or else `MIN_SIDE`."""
-    path = next((path for family, path in FAMILY_LAYERS.items() if isinstance(model, family)), None)
-    if path is None:
+    last = last_feature_map(model)
+    if last is None:
         raise PipelineError(f"gradcam.layer: auto knows no layer for {type(model).__name__}: name one of its layers")
-    last = _resolve(model, path)
     names = list(shapes)[: list(shapes).index(last) + 1]
     stages = [name for name in names if _is_stage(model, name, beside=last)]
     candidates = [_describe(model, name, shapes[name]) for name in [last, *reversed(stages)]]
@@ -137,15 +112,6 @@ def _is_stage(model: nn.Module, name: str, *, beside: str) -> bool:
     """Whether a layer is a sibling of the layer `beside`, or a child of a sequence of layers that is one."""
     above, level = name.rpartition(".")[0], beside.rpartition(".")[0]
     return above == level or (above.rpartition(".")[0] == level and isinstance(model.get_submodule(above), nn.Sequential))
-
-
-def _resolve(model: nn.Module, path: str) -> str:
-    """A layer's name from a path of `FAMILY_LAYERS`, its negative numbers replaced by names of children."""
-    names: list[str] = []
-    for part in path.split("."):
-        children = [name for name, _ in model.get_submodule(".".join(names)).named_children()]
-        names.append(children[int(part)] if part.startswith("-") else part)
-    return ".".join(names)
 
 
 def _output_shapes(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from skinlesion.cam.layers import TargetLayer, find_layer, reshape_for
 from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.errors import PipelineError
+from skinlesion.network import SkinNetwork
 
 Method = Literal["GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM"]
 
@@ -45,8 +46,21 @@ METHODS: dict[str, type] = {
 }
 
 
+class _ImagesAlone(nn.Module):
+    """The network as torchcam calls it, with images only, also again and again with noise: the batch's metadata is kept."""
+
+    def __init__(self, network: SkinNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.metadata: torch.Tensor | None = None
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, classes) of images (N, 3, size, size)."""
+        return self.network(images, self.metadata)
+
+
 def compute_maps(
-    model: nn.Module,
+    model: SkinNetwork,
     config: ClassifierConfig,
     images: np.ndarray,
     class_indices: Sequence[int] | np.ndarray,
@@ -57,6 +71,7 @@ def compute_maps(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
+    metadata: np.ndarray | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Where the network found what speaks for a class, an image at a time in batches.
@@ -69,12 +84,14 @@ def compute_maps(
     method : a method of torchcam 0.5.0, whose numbers these are. Where it departs from the papers: GradCAMpp's pixel
         weights are the squared gradients, not normalised (eq. 19); SmoothGradCAMpp weighs the feature maps of its last
         noisy image, not of the image itself.
-    layer : `auto` or a layer's name, see `skinlesion.cam.layers.find_layer`. A layer whose output the network changes in
-        place (by a ReLU) is taken as changed.
+    layer : `auto` or a layer's name in the backbone, see `skinlesion.cam.layers.find_layer`. A layer whose output the network
+        changes in place (by a ReLU) is taken as changed, and so is one that attention follows.
     batch_size : changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
         numbers magnifies rounding, to 1e-3.
     seed : of the noise of SmoothGradCAMpp; the n-th map uses `seed + n`. The other methods draw nothing.
     rows : N positions in `images`; all of them by default.
+    metadata : float32 (N, WIDTH) of `skinlesion.metadata.encode_metadata`, for a network that needs it; what it says of the
+        patient speaks for a class too, and no map of the image shows that.
     progress : show a progress bar on a terminal.
 
     Returns
@@ -96,20 +113,25 @@ def compute_maps(
     classes = [int(index) for index in class_indices]
     if len(classes) != len(rows) or not all(0 <= index < len(config.classes) for index in classes):
         raise ValueError(f"class_indices must be {len(rows)} numbers from 0 to {len(config.classes) - 1}")
+    if model.needs_metadata and (metadata is None or len(metadata) != len(rows)):
+        raise ValueError(f"the network needs metadata: pass a row of it for each of {len(rows)} images")
     model.to(device)
-    target = find_layer(model, layer, size=config.size)
+    target = find_layer(model.backbone, layer, size=config.size)
+    explained = _ImagesAlone(model)
     maps = np.zeros((len(rows), target.side, target.side), dtype=np.float32)
     with (
         _gradients_from(model, target),
-        METHODS[method](model, target.name, reshape_transform=reshape_for(target)) as extractor,
-        tqdm(total=len(rows), desc=method, unit="image", disable=None if progress else True) as bar,
+        METHODS[method](explained, f"network.backbone.{target.name}", reshape_transform=reshape_for(target)) as extractor,
+        tqdm(total=len(rows), desc=f"{method} {config.name}", unit="image", disable=None if progress else True) as bar,
     ):
         for start in range(0, len(rows), batch_size):
             batch = slice(start, start + batch_size)
             inputs = normalize(torch.from_numpy(np.array(images[rows[batch]])).to(device), config)
             if isinstance(extractor, SeededSmoothGradCAMpp):
                 extractor.seed(range(seed + start, seed + start + len(inputs)))
-            scores = model(inputs)
+            if model.needs_metadata:
+                explained.metadata = torch.from_numpy(metadata[batch]).to(device)
+            scores = explained(inputs)
             _check_finite(scores.detach())
             # Not torchcam's own normalisation: it subtracts each map's minimum, which turns a uniform map into nothing.
             maps[batch] = extractor(class_idx=classes[batch], scores=scores, normalized=False)[0].float().cpu().numpy()
@@ -125,7 +147,7 @@ def _check_finite(scores: torch.Tensor) -> None:
 
 
 @contextmanager
-def _gradients_from(model: nn.Module, target: TargetLayer) -> Iterator[None]:
+def _gradients_from(model: SkinNetwork, target: TargetLayer) -> Iterator[None]:
     """Eval mode, and a graph that starts at the target layer, where torchcam's gradients end.
 
     What lies before needs no gradient: that saves its memory and time, and works for a frozen model. Mode and
@@ -138,8 +160,8 @@ def _gradients_from(model: nn.Module, target: TargetLayer) -> Iterator[None]:
 
     training = {module: module.training for module in model.modules()}
     frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    # Registered before torchcam's hooks, so that they see its output.
-    handle = model.get_submodule(target.name).register_forward_hook(start_graph)
+    # Registered before torchcam's hooks, so that they see its output, and after that of attention.
+    handle = model.backbone.get_submodule(target.name).register_forward_hook(start_graph)
     try:
         model.eval().requires_grad_(False)
         with torch.enable_grad():

@@ -1,0 +1,26 @@
+"""What every section of `params.yaml` is made of: exact types, no unknown keys, no defaults."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...' for the nearest known name, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,1 @@
+"""Drawing images of rare diagnoses by a conditional variational autoencoder."""

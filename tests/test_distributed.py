@@ -1,0 +1,102 @@
+"""Two processes on the CPU, started by Fabric and by torchrun, must train what one does, and only the first may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from skinlesion import engine
+from skinlesion.errors import PipelineError
+from skinlesion.params import load_params
+from tests.conftest import ROOT, WriteParams
+from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, write_inputs
+
+# A network without batch norm and dropout: what remains must agree but for rounding. 84 training images make five batches of
+# 16 and one of 4; 27 validation images make uneven shares.
+SHARED = TINY | {
+    "train.backbone": "squeezenet1_1",
+    "train.dropout": 0.0,
+    "train.epochs": 2,
+    "train.lr": 0.0005,
+    "train.device": "cpu",
+    "train.precision": "32",
+    "train.accumulate": 2,
+    "train.average": "ema",
+}
+
+
+def results() -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]:
+    """History, weights and summary of the member that was trained."""
+    summary = json.loads(SUMMARY.read_text(encoding="utf-8"))
+    return pd.read_csv(PLOTS / "history.csv"), safetensors.torch.load_file(MEMBER / "weights.safetensors"), summary
+
+
+@pytest.fixture
+def alone(workspace: Path, write_params: WriteParams) -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]:
+    """What one process gives; its workspace stays."""
+    write_inputs(workspace, images=140)
+    write_params(SHARED)
+    process = start_train()
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    return results()
+
+
+@pytest.mark.parametrize("launcher", ["fabric", "torchrun"])
+def test_two_processes_train_what_one_does(
+    alone: tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]], write_params: WriteParams, launcher: str
+) -> None:
+    write_params(SHARED | {"train.devices": 2})
+    if launcher == "fabric":
+        process = start_train()
+    else:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE
+        )
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    assert said.count("epoch 1/2: training loss") == 1  # the second process says nothing
+    history, weights, summary = results()
+    pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4)
+    for name, tensor in alone[1].items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
+    assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
+
+
+def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(PipelineError, match=r"torchrun started 4 process\(es\), and train\.devices x train\.num_nodes is 2"):
+        engine.check_launcher(2, 1)
+    engine.check_launcher(4, 2)
+
+
+def test_several_nodes_that_nobody_starts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    with pytest.raises(PipelineError, match=r"num_nodes=2 needs the stage to be started on every node"):
+        engine.check_launcher(2, 2)
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert engine.count_devices("auto", torch.device("cuda")) == 1
+    with pytest.raises(PipelineError, match=r"devices=2, and this machine has 1 GPU"):
+        engine.count_devices(2, torch.device("cuda"))
+    with pytest.raises(PipelineError, match="one mps device"):
+        engine.count_devices(2, torch.device("mps"))
+
+
+def test_devices_is_a_number_or_auto(write_params: WriteParams) -> None:
+    assert load_params(write_params({"train.devices": "auto"})).train.devices == "auto"
+    with pytest.raises(PipelineError, match=r"train\.devices"):
+        load_params(write_params({"train.devices": 0}))
