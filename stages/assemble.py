@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 from typing import Any
 
 from skinlesion import artifacts
@@ -52,6 +53,7 @@ def main() -> None:
     with atomic_folder(artifacts.PLOTS / "assemble") as folder:
         for table, frame in curves.items():
             write_table(frame, folder / f"{table}.csv", CURVE_COLUMNS)
+        draw_augmentation(params, folder)
     logger.info("%s: %s", artifacts.CLASSIFIER, ", ".join(f"{name} ({each.backbone})" for name, each in configs.items()))
 
 

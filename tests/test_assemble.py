@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,7 @@ from skinlesion.classifier import load_classifier, load_ensemble, read_classifie
 from skinlesion.curves import TABLES
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json, write_json
+from skinlesion.tables import write_table
 from stages import assemble
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams
@@ -34,11 +36,29 @@ def write_member(member: str, seed: int, backbone: str = "shufflenet_v2_x0_5", *
     pd.DataFrame(dict.fromkeys(HISTORY, 0.5) | {"epoch": [1, 2], "val_loss": [0.5, 0.25 + seed]}).to_csv(history, index=False)
 
 
+def write_images() -> None:
+    """Nine prepared images of noise, and the three lists that deal them out."""
+    frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L", "dx_type": "histo"})
+    frame = frame.assign(age=50.0, sex="male", localization="back", width=32, height=32, fit="squash", color_constancy="none")
+    artifacts.PREPARED.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+    np.save(artifacts.PREPARED / "images.npy", noise)
+    write_table(frame, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    splits = {"train": frame[:7], "val": frame[7:8], "test": frame[8:]}
+    artifacts.write_splits(splits, artifacts.SplitFacts(FINGERPRINT, "sample", True))
+
+
+def write_two(write_params: WriteParams, **second: Any) -> None:
+    """Params with members base and b2, `second` the overrides of b2, and seeds 3 and 0."""
+    overrides = {"base": {}, "b2": {"backbone": "mobilenet_v3_small"} | second}
+    write_params({"ensemble.seeds": [3, 0], "ensemble.members": ["base", "b2"], "ensemble.overrides": overrides})
+
+
 @pytest.fixture
 def members(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with members base-3, base-0, b2-3, b2-0, in this order, and one that params do not name."""
-    overrides = {"base": {}, "b2": {"backbone": "mobilenet_v3_small"}}
-    write_params({"ensemble.seeds": [3, 0], "ensemble.members": ["base", "b2"], "ensemble.overrides": overrides})
+    write_two(write_params)
+    write_images()
     for seed in (0, 3):
         write_member("base", seed, weights_sha256="ab" * 32)
         write_member("b2", seed, "mobilenet_v3_small", metadata=True)
@@ -92,10 +112,17 @@ def test_the_classifier_is_the_members_that_params_name_in_their_order(members: 
 def test_the_curves_of_all_members_are_written(members: Path) -> None:
     assemble.main()
     folder = artifacts.PLOTS / "assemble"
-    assert {path.name for path in folder.iterdir()} == {"loss.csv", "metrics.csv", "learning_rate.csv"}
+    assert {path.name for path in folder.iterdir()} == {"loss.csv", "metrics.csv", "learning_rate.csv", "augmentation.png"}
     loss = pd.read_csv(folder / "loss.csv").query("curve == 'val/loss'")
     assert loss["member"].tolist() == [name for name in ("base-3", "base-0", "b2-3", "b2-0") for _ in range(2)]
     assert loss["value"].tolist() == [0.5, 3.25, 0.5, 0.25] * 2
+
+
+def test_a_member_that_augments_otherwise_has_a_picture_of_its_own(members: Path, write_params: WriteParams) -> None:
+    write_two(write_params, augmentation={"preset": "strong"})
+    assemble.main()
+    first, second = (artifacts.PLOTS / "assemble" / f"{name}.png" for name in ("augmentation", "augmentation_b2"))
+    assert first.read_bytes() != second.read_bytes()
 
 
 def test_a_second_run_gives_equal_bytes_and_a_member_that_is_gone_is_left_out(members: Path, write_params: WriteParams) -> None:

@@ -187,11 +187,14 @@ def test_color_jitter_changes_brightness_contrast_and_saturation_by_that_much(st
     halves[..., SIZE // 2 :] = 100
     contrasts = [int(result.max()) / int(result.min()) for result in draws(only(color_jitter=strength), halves, 50)]
     assert min(contrasts) < 1.99 < 2.01 < max(contrasts)
-    saturations = [
-        colorsys.rgb_to_hsv(*(result[:, 0, 0] / 255).tolist())[1]
-        for result in draws(only(color_jitter=strength), plain(140, 100, 100), 50)
-    ]
-    assert min(saturations) < 0.28 < 0.29 < max(saturations)
+    halves[..., : SIZE // 2] = torch.tensor([180, 120, 120], dtype=torch.uint8).view(3, 1, 1)
+    saturations = []
+    for result in draws(only(color_jitter=strength), halves, 100):
+        left, right = (result[:, 0, column].double() for column in (0, -1))
+        luma = (left - right) @ torch.tensor([0.299, 0.587, 0.114]).double()  # contrast changes it as it does the colour
+        saturations.append(float((left[0] - left[1]) / luma) / (60 / (0.299 * 60 + 20)))
+    assert 1 - strength - 0.04 <= min(saturations) < 1 - 0.8 * strength
+    assert 1 + 0.7 * strength < max(saturations) <= 1 + strength + 0.04
 
 
 @pytest.mark.parametrize("hue", [0.03, 0.2])
