@@ -13,6 +13,7 @@ from lightning.fabric.accelerators import Accelerator
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
 
+from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.errors import PipelineError
 from skinlesion.network import SkinNetwork
@@ -100,6 +101,8 @@ def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     torch.backends.cudnn.benchmark = False
     chosen = choose_device(params.device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     devices = count_devices(params.devices, chosen)
     check_launcher(devices * params.num_nodes, params.num_nodes)
     if chosen.type == "xpu":

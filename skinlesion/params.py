@@ -211,7 +211,7 @@ def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = 
 
 
 def _describe(problem: Any, section: str | None = None) -> str:
-    """One line for one pydantic problem: the key (from the top, if `section` is where it was found), its value, what is allowed."""
+    """One line for one pydantic problem: the key (below `section`, if that is where it was found), its value, what is allowed."""
     location = [*([section] if section else []), *(str(part) for part in problem["loc"])]
     key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":

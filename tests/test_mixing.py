@@ -138,3 +138,15 @@ def test_memory_order_stays_and_the_batch_itself_too(augmentation: Augmentation,
     assert mixture.images.is_contiguous(memory_format=memory_format)
     assert torch.equal(images, batch())
     assert not torch.equal(mixture.images, images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("augmentation", [MIXUP, CUTMIX])
+def test_images_keep_their_precision_and_targets_are_float32(augmentation: Augmentation, dtype: torch.dtype) -> None:
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    mixture, full = mix(augmentation, images, LABELS), mix(augmentation, images.float(), LABELS)
+    assert (mixture.images.dtype, mixture.targets.dtype) == (dtype, torch.float32)
+    # the same draws; rounded once or twice to the precision, of numbers below 1
+    torch.testing.assert_close(mixture.images.float(), full.images, atol=torch.finfo(dtype).eps, rtol=0)
+    assert mixture.share == full.share
+    assert torch.equal(mixture.targets, full.targets)

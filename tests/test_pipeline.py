@@ -61,6 +61,9 @@ def stages_run(said: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", said)
 
 
+AFTER_TRAINING = ["assemble", "evaluate", "threshold-sweep", "gradcam"]
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository with this working tree's files, tiny params, and the pipeline run once."""
@@ -90,7 +93,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "tiny")
     said = run(folder, "dvc", "repro")
-    assert stages_run(said) == STAGES
+    assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "first run")
     return folder
@@ -110,7 +113,7 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
 
 def test_the_stages_agree_with_each_other(clone: Path) -> None:
     split, evaluated, explained = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam"))
-    config = json.loads((clone / "models/classifier/config.json").read_text(encoding="utf-8"))
+    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"]
     assert config["fingerprint"] == split["fingerprint"]
     assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
@@ -120,7 +123,7 @@ def test_the_stages_agree_with_each_other(clone: Path) -> None:
 
 def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
     shown = run(clone, "dvc", "metrics", "show")
-    assert all(f"metrics/{name}.json" in shown for name in ("split", "train", "evaluate", "threshold_sweep", "gradcam"))
+    assert all(f"metrics/{name}.json" in shown for name in ("split", "train/base-0", "evaluate", "threshold_sweep", "gradcam"))
     targets = YAML(typ="safe").load((clone / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
     plots = json.loads(run(clone, "dvc", "plots", "show", "--json"))
     assert not plots.get("errors")
@@ -145,17 +148,39 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
 
 def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
     said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
-    assert stages_run(said) == ["train", "evaluate", "threshold-sweep", "gradcam"]
-    config = json.loads((clone / "models/classifier/config.json").read_text(encoding="utf-8"))
+    assert stages_run(said) == ["train@base-0", *AFTER_TRAINING]
+    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
     difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
-    assert difference["metrics/train.json"]["parameters"]["diff"] != 0
+    assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
     assert difference["metrics/evaluate.json"]["test.macro_auc"]["diff"] != 0
     assert "other" in run(clone, "dvc", "exp", "show", "--csv")
     assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
     assert json.loads(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
     run(clone, "git", "checkout", "--quiet", "--", ".")
     assert stages_run(run(clone, "dvc", "repro")) == []  # all of it comes back from the cache
+
+
+def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]")) == ["train@base-1", *AFTER_TRAINING]
+    evaluated = read_metrics(clone, "evaluate")
+    assert evaluated["members"].keys() == {"base-0", "base-1"}
+    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 2
+    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
+    changes = ["-S", "ensemble.members=[base,small]", "-S", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
+    assert stages_run(run(clone, "dvc", "exp", "run", *changes)) == ["train@small-0", "train@small-1", *AFTER_TRAINING]
+    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
+    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    # Two members fewer: nothing trains, and what they left in the workspace is not in the classifier.
+    assert stages_run(run(clone, "dvc", "repro")) in ([], ["assemble"])
+    assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
+    assert (clone / "models/members/small-1").is_dir()
+    assert run(clone, "git", "status", "--porcelain", "metrics", "params.yaml") == ""
+    for name in ("base-1", "small-0", "small-1"):
+        for folder in ("models/members", "plots/train"):
+            shutil.rmtree(clone / folder / name)
+    assert stages_run(run(clone, "dvc", "repro")) in ([], ["assemble"])
 
 
 def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:

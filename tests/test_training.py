@@ -101,7 +101,7 @@ def test_precision_by_name() -> None:
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 6, "train.backbone": "resnet18", "train.lr": 0.001})
     train_base()
-    model, config = load_classifier(MEMBER)
+    config = load_classifier(MEMBER).config
     assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
     assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
     test = artifacts.read_split("test")
@@ -150,16 +150,44 @@ def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace:
     assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
 
+RESUMED: list[dict[str, object]] = [
+    {"train.average": "ema", "train.augmentation.preset": "strong", "train.schedule": "one_cycle", "train.accumulate": 2},
+    {"train.average": "swa", "train.swa_start": 0.3, "train.batch_norm_images": 0, "train.sampler": "balanced"},
+    {"train.optimizer": "sgd", "train.schedule": "plateau", "train.plateau_patience": 0, "train.metadata": True},
+    {"train.freeze_epochs": 2, "train.warmup_epochs": 0.5, "train.sam_rho": 0.05, "train.one_view_per_lesion": True},
+]
+
+
+@pytest.mark.parametrize("options", RESUMED)
+def test_a_stopped_training_ends_as_if_it_had_not_been(
+    prepared_workspace: Path, write_params: WriteParams, options: dict[str, object]
+) -> None:
+    write_params(TINY | {"train.epochs": 4} | options)
+    train_base()
+    undisturbed = outputs()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(fitting, "train_one_epoch", stop_after(2))
+        train_base()
+    torch.manual_seed(999)  # what another process would have
+    train_base()
+    assert outputs() == undisturbed
+
+
+def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
+    """`train_one_epoch` that raises StopIteration once so many epochs are done."""
+    left = iter([training.train_one_epoch] * epochs)
+
+    def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
+        return next(left)(*arguments, **options)
+
+    return train_or_stop
+
+
 @pytest.fixture
 def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that was stopped after its first epoch and left a checkpoint."""
-    epochs = iter([training.train_one_epoch])
-
-    def stop(*arguments: object, **options: object) -> dict[str, float]:
-        return next(epochs)(*arguments, **options)
-
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fitting, "train_one_epoch", stop)
+        patch.setattr(fitting, "train_one_epoch", stop_after(1))
         train_base()
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
