@@ -16,11 +16,11 @@ import resource
 import torch
 from skinlesion.cpu_memory import keep_freed_memory
 told = {told}
-for _ in range(3):
-    torch.zeros(64_000_000, dtype=torch.uint8)
+for _ in range(8):
+    torch.full((64_000_000,), 1, dtype=torch.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.zeros(64_000_000, dtype=torch.uint8)
+    torch.full((64_000_000,), 1, dtype=torch.uint8)
 print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
