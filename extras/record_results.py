@@ -24,7 +24,7 @@ import vl_convert
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from extras.dvc_commands import VEGA_LITE, run_dvc_json
+from extras.dvc_commands import VEGA_LITE, run_dvc, run_dvc_json
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
@@ -79,10 +79,11 @@ def read_metrics() -> dict[str, dict[str, Any]]:
 
 
 def read_lock() -> dict[str, str]:
-    """MD5 of every cached output of the pipeline, by path, from dvc.lock."""
+    """MD5 of every output of the pipeline, by path, from dvc.lock; it also keeps stages that are no more, which are left out."""
     try:
         lock = YAML(typ="safe", pure=True).load(LOCK_FILE.read_text(encoding="utf-8"))
-        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+        stages = set(run_dvc("stage", "list", "--name-only").split())
+        outs = [out for name, stage in lock["stages"].items() if name in stages for out in stage.get("outs", [])]
         return {out["path"]: out["md5"] for out in outs}
     except FileNotFoundError:
         raise PipelineError(f"{LOCK_FILE} not found: run `dvc repro` first") from None

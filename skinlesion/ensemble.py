@@ -10,7 +10,7 @@ import numpy as np
 from skinlesion.inference import Predicted, log_softmax
 from skinlesion.metrics import ClassificationMetrics
 
-SPREAD: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity")
+SPREAD: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
 
 
 def member_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:

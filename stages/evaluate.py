@@ -21,6 +21,7 @@ import pandas as pd
 from skinlesion import artifacts, calibration
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.classifier import Classifier, load_ensemble
+from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import describe_members
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     params = load_params().evaluate
+    keep_freed_memory()
     facts = artifacts.read_split_facts()
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     members, prepared = load_ensemble(), artifacts.read_prepared()

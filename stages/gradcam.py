@@ -29,6 +29,7 @@ from skinlesion.cam.examples import choose_examples, judge_predictions
 from skinlesion.cam.members import MemberMaps, count_zero_maps, explain, place_mean
 from skinlesion.cam.pages import Example, draw_pages
 from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, load_ensemble
+from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
@@ -48,6 +49,7 @@ ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 def main() -> None:
     """Compute the maps that are needed, measure those with a mask, and draw the examples."""
     params = load_params().gradcam
+    keep_freed_memory()
     prepared, provenance = artifacts.read_prepared(), artifacts.read_provenance()
     members = load_ensemble()
     for classifier in members.values():
@@ -100,7 +102,10 @@ def main() -> None:
 
 def describe(members: dict[str, Classifier], maps: dict[str, MemberMaps], params: GradcamParams) -> str:
     """The pages' title: the networks, each once, with their layers."""
-    networks = {f"layer {maps[name].layer.name}, {config.backbone}": None for name, (_, config) in members.items()}
+    networks = {
+        f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
+        for name, (_, config) in members.items()
+    }
     several = f", mean of {len(members)} members" if len(members) > 1 else ""
     return f"{params.method} of {' and '.join(networks)}{several}, split 'test'"
 

@@ -66,10 +66,12 @@ def synthesize(
     train: pd.DataFrame, prepared: PreparedImages, params: SynthesizeParams, *, counts: pd.DataFrame, facts: dict[str, Any]
 ) -> list[Samples]:
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
+    from skinlesion.cpu_memory import keep_freed_memory
     from skinlesion.devices import choose_device
     from skinlesion.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
     from skinlesion.synthesis.page import SAMPLES, Samples
 
+    keep_freed_memory()
     rows = prepared.rows_of(train["image_id"])
     small = shrink_images(prepared.images, rows)
     labels = np.array([CLASSES.index(dx) for dx in train["dx"]])

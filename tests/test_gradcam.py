@@ -412,7 +412,10 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
         return forward(self, images, metadata)
 
     monkeypatch.setattr("skinlesion.network.SkinNetwork.forward", spy)
+    titles = []
+    monkeypatch.setattr(gradcam, "draw_pages", lambda *_, title: titles.append(title))
     gradcam.main()
+    assert titles == ["GradCAM of layer layer2, resnet18 with metadata, split 'test', synthetic images"]
     prepared, config = artifacts.read_prepared(), load_ensemble()["m0-0"].config
     expected = encode_metadata(predictions)
     for position in range(len(predictions)):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +22,7 @@ import recipes
 from recipes import compose, override, read_recipe, recipe_names, recipe_words
 from recipes.__main__ import main
 from skinlesion.errors import PipelineError, run_stage
-from skinlesion.params import Params, load_params
+from skinlesion.params import Params, check_params, load_params
 from tests.conftest import ROOT
 
 PUBLISHED = {
@@ -320,6 +323,20 @@ def test_later_recipe_wins(params_file: Path, repository_params: dict[str, Any])
     assert both("cosine_b0", "ham10000") == both("ham10000", "cosine_b0")
     assert both("ham10000", "smoke").download.source == "sample"
     assert both("smoke", "ham10000").download.source == "dataverse"
+
+
+def test_dvc_takes_every_value_that_the_readme_sets(params_file: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [
+        shlex.split(command, comments=True) for command in re.findall(r"^dvc exp run (?!--queue|\$).*", text, re.MULTILINE)
+    ]
+    values = [[word for flag, word in itertools.pairwise(words) if flag == "-S"] for words in commands]
+    assert len(values) > 5
+    before = params_file.read_bytes()
+    for words in values:
+        apply_overrides(params_file, words)
+        check_params(read(params_file), name=" ".join(words))
+        params_file.write_bytes(before)
 
 
 def test_a_value_behind_the_recipe_wins(params_file: Path) -> None:

@@ -340,6 +340,12 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
         check_digests(folder, provenance["files_sha256"])
 
 
+def test_what_dvc_lock_keeps_of_a_stage_that_is_no_more_is_not_recorded(finished_run: Path) -> None:
+    with Path("dvc.lock").open("a", encoding="utf-8") as file:
+        file.write("  train@base-7:\n    cmd: 'true'\n    outs:\n    - path: models/members/base-7\n      md5: abcd\n")
+    assert "models/members/base-7" not in json.loads((record("run-1") / "provenance.json").read_text("utf-8"))["outs_md5"]
+
+
 def test_pictures_of_synthetic_images_are_recorded(finished_run: Path) -> None:
     set_source(synthetic=True)
     commit_to_dvc()
