@@ -97,4 +97,6 @@ class AugmentationParams(Section):
         values = self.resolve()
         if values.rand_augment and values.trivial_augment:
             raise ValueError("rand_augment and trivial_augment are two policies for the same thing: switch one off")
+        if (values.mixup or values.cutmix) and values.mix_share == 0:
+            raise ValueError("mix_share is 0, so that nothing is mixed: raise it, or set mixup and cutmix to 0")
         return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
@@ -104,14 +106,17 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
     missing = [field.name for field in fields(ClassifierConfig) if field.name not in content]
     if missing:
         raise PipelineError(f"{path} lacks {', '.join(missing)}: run `train` again")
-    if tuple(content["classes"]) != CLASSES:
-        raise PipelineError(f"{path}: classes are {content['classes']}, this project's are {list(CLASSES)}: run `train` again")
     known = {field.name: content[field.name] for field in fields(ClassifierConfig)}
-    config = ClassifierConfig(**known | {name: tuple(known[name]) for name in ("classes", "mean", "std")})
     try:
-        spec = NetworkSpec(**config.network)
-    except TypeError as error:
-        raise PipelineError(f"{path}: network is not one that this code can build ({error}): run `train` again") from None
+        # As JSON, in which a list stands for a tuple; strict, since "64" is no size.
+        config = TypeAdapter(ClassifierConfig).validate_json(json.dumps(known), strict=True)
+        spec = TypeAdapter(NetworkSpec).validate_json(json.dumps(config.network), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise PipelineError(f"{path}: {key} = {first['input']!r}: {first['msg'].lower()}: run `train` again") from None
+    if config.classes != CLASSES:
+        raise PipelineError(f"{path}: classes are {list(config.classes)}, this project's are {list(CLASSES)}: run `train` again")
     if (spec.backbone, spec.metadata) != (config.backbone, content.get("needs_metadata")):
         raise PipelineError(f"{path}: backbone or needs_metadata is not that of its network: run `train` again")
     return config
@@ -133,7 +138,7 @@ def load_classifier(folder: Path) -> Classifier:
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `train` first, or `dvc repro`") from None
     except (SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:300]  # torch says what does not fit on its further lines
         raise PipelineError(f"{path} is damaged or does not fit '{config.backbone}' ({reason}): run `train` again") from None
     return Classifier(model.eval(), config)
 
@@ -162,9 +167,13 @@ def load_ensemble(folder: Path = CLASSIFIER) -> dict[str, Classifier]:
     Raises
     ------
     PipelineError
-        As `read_member_names` and `load_classifier`.
+        As `read_member_names` and `load_classifier`; or a folder holds another member than its name says.
     """
-    return {name: load_classifier(folder / name) for name in read_member_names(folder)}
+    ensemble = {name: load_classifier(folder / name) for name in read_member_names(folder)}
+    for name, classifier in ensemble.items():
+        if classifier.config.name != name:
+            raise PipelineError(f"{folder / name} holds member '{classifier.config.name}': run `assemble` again")
+    return ensemble
 
 
 def check_prepared(prepared: PreparedImages, config: ClassifierConfig) -> None:

@@ -76,12 +76,22 @@ def fabric_precision(precision: str, device: torch.device) -> str:
 def choose_precision(params: TrainParams, network: SkinNetwork, *, size: int) -> str:
     """Fabric's name of the precision to train `network` in, on images of `size` x `size` pixels.
 
-    `auto` on a CPU is measured (`skinlesion.precision`), but for several processes, which could disagree: then it is 32.
+    `auto` on a CPU is measured (`skinlesion.precision`). It is 32 for several processes, which could disagree, and for a
+    compiled network, which is faster in 32 bits on the processors that we know.
+
+    Raises
+    ------
+    PipelineError
+        As of `fabric_precision`; or 16 bits with sharpness-aware minimisation, since their scaler skips steps.
     """
     device = choose_device(params.device)
-    if params.precision == "auto" and device.type == "cpu" and params.devices in (1, "auto") and params.num_nodes == 1:
+    alone = params.devices in (1, "auto") and params.num_nodes == 1
+    if params.precision == "auto" and device.type == "cpu" and alone and not params.compile:
         return faster_on_cpu(network, size=size, batch_size=params.batch_size, channels_last=params.channels_last)
-    return fabric_precision(params.precision, device)
+    precision = fabric_precision(params.precision, device)
+    if precision == "16-mixed" and params.sam_rho > 0:
+        raise PipelineError("train.precision=auto is 16 on this GPU, which does not go with sam_rho: set train.precision=32")
+    return precision
 
 
 def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
@@ -161,6 +171,17 @@ def check_launcher(processes: int, nodes: int) -> None:
             f"train.num_nodes={nodes} needs the stage to be started on every node, by torchrun or with NODE_RANK, MASTER_ADDR "
             "and MASTER_PORT set: see the README, or set num_nodes to 1"
         )
+
+
+@contextmanager
+def ending_together(fabric: Fabric) -> Iterator[None]:
+    """End the processes that this one started when it fails: they would wait for it in a collective call."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", []):
+            process.kill()
+        raise
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 from skinlesion.checkpoint import Checkpoint
 from skinlesion.engine import explained_failures
 from skinlesion.errors import PipelineError
+from skinlesion.train_params import TrainParams
 from skinlesion.training import Training, gather, is_better, recompute_batch_norm, share_buffers, train_one_epoch, validate
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def fit(training: Training, *, checkpoint: Checkpoint, on_epoch: Callable[[dict[
     fitted = _resume(training, checkpoint)
     for metrics in fitted.history:
         on_epoch(metrics)
-    while len(fitted.history) < params.epochs and len(fitted.history) - fitted.best_epoch < params.patience:
+    while len(fitted.history) < params.epochs and epochs_in_vain(fitted, params) < params.patience:
         epoch = len(fitted.history) + 1
         started = time.perf_counter()
         with explained_failures(params):
@@ -56,6 +57,14 @@ def fit(training: Training, *, checkpoint: Checkpoint, on_epoch: Callable[[dict[
         on_epoch(metrics)
         _report(epoch, metrics, training, seconds=time.perf_counter() - started, seconds_training=seconds_training)
     return fitted
+
+
+def epochs_in_vain(fitted: Fitted, params: TrainParams) -> int:
+    """Epochs without a better one, counted from the last change of phase at the earliest: what follows it is another training."""
+    changes = [params.freeze_epochs, math.floor(params.defer_weights * params.epochs)]
+    if params.average == "swa":
+        changes.append(math.floor(params.swa_start * params.epochs))
+    return len(fitted.history) - max(fitted.best_epoch, *changes)
 
 
 def _keep_best(fitted: Fitted, metrics: dict[str, float], training: Training) -> None:
@@ -95,10 +104,15 @@ def _save(training: Training, fitted: Fitted, checkpoint: Checkpoint) -> None:
 
 def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
     """Put the saved state back in every process, or start afresh."""
-    state = checkpoint.load()
+    fabric, state = training.fabric, checkpoint.load()
+    epochs = gather(fabric, state["epoch"] if state is not None else 0)
+    if len(set(epochs)) > 1:
+        raise PipelineError(
+            f"the processes found checkpoints of different epochs ({epochs}): put the project on a folder that all nodes share, "
+            "or delete .resume on each"
+        )
     if state is None:
         return Fitted()
-    fabric = training.fabric
     training.network.load_state_dict(state["network"])
     if training.average is not None:
         training.average.load_state_dict(state["average"])

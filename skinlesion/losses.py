@@ -76,10 +76,12 @@ class Focal(nn.Module):
 
 
 class LDAM(nn.Module):
-    """Cross-entropy of scaled logits, of which the class's own is first lowered by its margin.
+    """Cross-entropy of logits of which the class's own is first lowered by `scale` times its margin.
 
     The margins fall with n_c^(-1/4) from `largest_margin`, that of the rarest class (Cao et al., Learning Imbalanced Datasets
-    with Label-Distribution-Aware Margin Loss, NeurIPS 2019). A class without an image is nobody's, and has none.
+    with Label-Distribution-Aware Margin Loss, NeurIPS 2019). A class without an image is nobody's, and has none. The paper
+    scales the network's outputs in the loss; here the network gives the scaled ones, so that their softmax is a
+    probability after training too. Its cosine-normalised last layer is not copied: the head stays linear.
     """
 
     margins: torch.Tensor
@@ -87,13 +89,12 @@ class LDAM(nn.Module):
     def __init__(self, counts: np.ndarray, *, largest_margin: float, scale: float) -> None:
         super().__init__()
         margins = np.where(counts > 0, np.maximum(counts, 1.0) ** -0.25, 0.0)
-        self.register_buffer("margins", torch.tensor(largest_margin * margins / margins.max(), dtype=torch.float32))
-        self.scale = scale
+        self.register_buffer("margins", torch.tensor(scale * largest_margin * margins / margins.max(), dtype=torch.float32))
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         # (N, C, C): in row c the logits as they are if c is the diagnosis.
         lowered = logits.unsqueeze(1) - torch.diag(self.margins)
-        return -(self.scale * lowered).log_softmax(dim=2).diagonal(dim1=1, dim2=2)
+        return -lowered.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
 
 
 class LogitAdjusted(nn.Module):

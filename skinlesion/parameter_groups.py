@@ -36,8 +36,9 @@ def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str
         parts = [("backbone", rate, list(network.backbone.parameters()))]
     groups = []
     for name, rate, members in [*parts, ("head", params.lr, head)]:
-        matrices = [parameter for parameter in members if parameter.ndim > 1]
-        vectors = [parameter for parameter in members if parameter.ndim <= 1]
+        # A vector may come with sides of length one, as ConvNeXt's layer scale (C, 1, 1) and ViT's class token do.
+        matrices = [parameter for parameter in members if parameter.squeeze().ndim > 1]
+        vectors = [parameter for parameter in members if parameter.squeeze().ndim <= 1]
         groups.append({"params": matrices, "lr": rate, "weight_decay": params.weight_decay, "name": name})
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0, "name": f"{name} without decay"})
     return [group for group in groups if group["params"]]

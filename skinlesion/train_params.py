@@ -170,7 +170,18 @@ class TrainParams(Section):
     @model_validator(mode="after")
     def _options_agree(self) -> TrainParams:
         for wrong, reason in (
-            (self.dropout_samples > 1 and self.dropout == 0, "dropout_samples needs dropout above 0: all samples would be equal"),
+            (
+                self.dropout_samples > 1 and self.dropout == 0 and (self.head == "linear" or self.hidden_dropout == 0),
+                "dropout_samples needs dropout above 0: all samples would be equal",
+            ),
+            (
+                self.schedule == "plateau" and self.plateau_patience >= self.patience,
+                f"plateau_patience is {self.plateau_patience} and patience {self.patience}: training ends before the rate falls",
+            ),
+            (
+                self.schedule == "plateau" and self.warmup_epochs >= self.epochs - self.freeze_epochs,
+                "schedule plateau begins after warmup_epochs, and they are all there are: lower warmup_epochs",
+            ),
             (
                 self.backbone_lr is not None and self.layer_decay < 1,
                 "backbone_lr and layer_decay both set the backbone's rates: set backbone_lr to null or layer_decay to 1",

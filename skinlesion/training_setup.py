@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
 from skinlesion import artifacts, backbones, classifier, loading, metadata
 from skinlesion.averaging import make_average
@@ -49,19 +50,26 @@ class TrainingData:
 def gather_data(
     prepared: artifacts.PreparedImages, splits: dict[str, pd.DataFrame], synthetic: SyntheticImages, *, with_metadata: bool
 ) -> TrainingData:
-    """The lists `train` and `val` of `splits`, and synthetic images, of which no metadata is known, as the loop takes them."""
+    """The lists `train` and `val` of `splits`, and synthetic images, as the loop takes them.
+
+    A synthetic image has the metadata of a training image of its class: with none at all, the network would learn that
+    nothing known means a rare diagnosis.
+    """
 
     def listed(name: str) -> LabelledImages:
         split = splits[name]
         encoded = metadata.encode_metadata(split) if with_metadata else np.empty((len(split), 0), dtype=np.float32)
         return LabelledImages(prepared.images, prepared.rows_of(split["image_id"]), class_indices(split["dx"]), encoded)
 
-    train, drawn = listed("train"), len(synthetic.dx)
-    unknown = np.tile(metadata.MISSING, (drawn, 1)) if with_metadata else np.empty((drawn, 0), dtype=np.float32)
+    train, drawn, labels = listed("train"), len(synthetic.dx), class_indices(synthetic.dx)
+    lenders = np.empty(drawn, dtype=np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        lenders[own] = np.resize(np.flatnonzero(train.labels == label), len(own))
     return TrainingData(
         train=train,
         validation=listed("val"),
-        synthetic=LabelledImages(synthetic.images, np.arange(drawn), class_indices(synthetic.dx), unknown.astype(np.float32)),
+        synthetic=LabelledImages(synthetic.images, np.arange(drawn), labels, train.metadata[lenders]),
         lesions=np.array([*splits["train"]["lesion_id"], *(f"synthetic {number}" for number in range(drawn))]),
     )
 
@@ -91,10 +99,15 @@ def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, 
     )
     if params.channels_last:
         network = network.to(memory_format=torch.channels_last)
+    if fabric.device.type == "cuda" and fabric.world_size > 1:
+        # Each process has its share of the batch; statistics over so few images would be worse than one process's.
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     optimizer = make_optimizer(parameter_groups(network, params), params)
     steps = optimizer_steps(len(batches), params.accumulate)
     schedule = make_schedule(optimizer, params, steps_per_epoch=steps)
-    model, fabric_optimizer = fabric.setup(torch.compile(network) if params.compile else network, optimizer)
+    model, fabric_optimizer = fabric.setup(torch.compile(network, dynamic=False) if params.compile else network, optimizer)
+    if fabric.world_size > 1:
+        torch.manual_seed(seed * 1_009 + fabric.global_rank)  # until here all are alike; dropout's masks should not be
     return Training(
         fabric=fabric,
         params=params,

@@ -53,11 +53,11 @@ def main(arguments: list[str] | None = None) -> None:
     fabric = engine.make_fabric(params, precision=precision, seed=options.seed)
     config = describe(params, prepared, member=options.member, seed=options.seed, weights_sha256=start_sha256)
     if fabric.is_global_zero:
-        where = f"{fabric.world_size} x {fabric.device.type}"
-        logger.info("training %s (%s) on %s in %s", config.name, params.backbone, where, precision)
+        devices = f"{fabric.world_size} x {fabric.device.type}"
+        logger.info("training %s (%s) on %s in %s", config.name, params.backbone, devices, precision)
     data = training_setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
     resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
-    with resume.lock() if fabric.is_global_zero else nullcontext():
+    with engine.ending_together(fabric), resume.lock() if fabric.is_global_zero else nullcontext():
         training = training_setup.build_training(fabric, network, data, params=params, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
@@ -106,7 +106,8 @@ def resume_key(config: classifier.ClassifierConfig, fabric: Fabric, **facts: str
     described = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
     facts["synthetic_sha256"] = file_digest(SYNTHETIC / "images.npy", "sha256")
     code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
-    return checkpoint.resume_key(described | facts | {"processes": fabric.world_size}, [*code, sys.modules[__name__]])
+    facts["where"] = f"{fabric.world_size} x {fabric.device.type}"  # of each process's generators the state is saved
+    return checkpoint.resume_key(described | facts, [*code, sys.modules[__name__]])
 
 
 def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fitting.Fitted:

@@ -206,7 +206,11 @@ def test_a_classifier_says_plainly_what_it_is_and_whether_it_needs_metadata(fold
     [
         ({"seed": ...}, "config.json lacks seed: run `train` again"),
         ({"classes": ["mel", "nv"]}, "classes are .* this project's are"),
-        ({"network": {"backbone": "resnet18"}}, "network is not one that this code can build .*: run `train` again"),
+        ({"classes": None}, "classes = None: .*: run `train` again"),
+        ({"mean": [0.5]}, r"mean\.1 = .*field required: run `train` again"),
+        ({"size": "64"}, "size = '64': input should be a valid integer"),
+        ({"network": {"backbone": "resnet18"}}, "head = .*: field required: run `train` again"),
+        ({"network": dict.fromkeys(("backbone", "head"), "foo")}, "head = 'foo': input should be 'linear' or 'mlp'"),
         ({"needs_metadata": False}, "backbone or needs_metadata is not that of its network"),
         ({"backbone": "resnet18"}, "backbone or needs_metadata is not that of its network"),
     ],
@@ -230,6 +234,14 @@ def test_weights_that_are_damaged_or_of_another_network_are_refused(folder: Path
     path.unlink()
     with pytest.raises(PipelineError, match=r"weights.safetensors not found: run `train` first"):
         load_classifier(folder)
+
+
+def test_a_folder_that_holds_another_member_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "ensemble.json", {"members": [{"name": "other-3"}]})
+    config = make_config("shufflenet_v2_x0_5")
+    save_classifier(make_network(config).state_dict(), config, tmp_path / "other-3")
+    with pytest.raises(PipelineError, match=f"other-3 holds member '{config.name}': run `assemble` again"):
+        load_ensemble(tmp_path)
 
 
 @pytest.mark.parametrize("members", [None, [], [{}], "base-0", ["base-0"]])

@@ -25,7 +25,8 @@ SHARED = TINY | {
     "train.backbone": "squeezenet1_1",
     "train.dropout": 0.0,
     "train.epochs": 2,
-    "train.lr": 0.0005,
+    "train.optimizer": "sgd",  # unlike AdamW's, its steps tell the scale of the gradient
+    "train.lr": 0.01,
     "train.device": "cpu",
     "train.precision": "32",
     "train.accumulate": 2,
@@ -50,19 +51,21 @@ def alone(workspace: Path, write_params: WriteParams) -> tuple[pd.DataFrame, dic
     return results()
 
 
+def start_two(launcher: str) -> subprocess.Popen[str]:
+    """Start the stage as DVC does, or by torchrun."""
+    if launcher == "fabric":
+        return start_train()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE)
+
+
 @pytest.mark.parametrize("launcher", ["fabric", "torchrun"])
 def test_two_processes_train_what_one_does(
     alone: tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]], write_params: WriteParams, launcher: str
 ) -> None:
     write_params(SHARED | {"train.devices": 2})
-    if launcher == "fabric":
-        process = start_train()
-    else:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
-            [*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE
-        )
+    process = start_two(launcher)
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said
     assert said.count("epoch 1/2: training loss") == 1  # the second process says nothing
@@ -71,6 +74,36 @@ def test_two_processes_train_what_one_does(
     for name, tensor in alone[1].items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
     assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
+
+
+def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:
+    """With batch norm and dropout two are not one, but they must end, and after a stop as if there had been none."""
+    write_inputs(workspace)
+    options = {"train.devices": 2, "train.device": "cpu", "train.freeze_epochs": 1, "train.sampler": "balanced"}
+    write_params(TINY | options | {"train.metadata": True, "train.precision": "32"})
+    process = start_train()
+    assert process.wait(timeout=200) == 0, process.stderr.read()
+    undisturbed = (MEMBER / "weights.safetensors").read_bytes()
+    process = start_train()
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    process.kill()
+    process.wait()
+    process = start_train()
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    assert "resuming from" in said
+    assert (MEMBER / "weights.safetensors").read_bytes() == undisturbed
+
+
+def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_params: WriteParams) -> None:
+    write_inputs(workspace)
+    write_params(TINY | {"train.devices": 2, "train.device": "cpu", "train.precision": "32"})
+    (workspace / "plots").write_text("no folder", encoding="utf-8")  # only the first process writes there
+    process = start_train()
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode != 0 and "error: " in said
 
 
 def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,18 +145,18 @@ HAND = torch.log(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 79.0]]))
         ({"loss": "focal", "focal_gamma": 2.0}, COUNTS, 3, -(0.96**2) * math.log(0.04)),
         ({"loss": "focal", "focal_gamma": 0.5}, COUNTS, 6, -(0.21**0.5) * math.log(0.79)),
         ({"loss": "class_balanced", "effective_beta": 0.5}, [4, 1, 0, 0, 0, 0, 0], 0, -16 / 23 * math.log(0.01)),
-        # Counts 16 and 1: margins in the ratio 1/2 to 1. Logits times 2 are squares; lowered by 0.25 and 0.5 before that.
+        # Counts 16 and 1: margins in the ratio 1/2 to 1. Logits are lowered by 2 x 0.25 and 2 x 0.5.
         (
             {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
             [16, 1, 16, 16, 16, 16, 16],
             0,
-            -math.log(math.exp(-0.5) / (math.exp(-0.5) + 4 + 9 + 16 + 25 + 36 + 79**2)),
+            -math.log(math.exp(-0.5) / (math.exp(-0.5) + 2 + 3 + 4 + 5 + 6 + 79)),
         ),
         (
             {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
             [16, 1, 16, 16, 16, 16, 16],
             1,
-            -math.log(4 * math.exp(-1) / (1 + 4 * math.exp(-1) + 9 + 16 + 25 + 36 + 79**2)),
+            -math.log(2 * math.exp(-1) / (1 + 2 * math.exp(-1) + 3 + 4 + 5 + 6 + 79)),
         ),
         # Priors 1/28 to 7/28 multiply 1 to 6 and 79: 1 + 4 + 9 + 16 + 25 + 36 + 553 = 644; with tau 1/2 their roots do.
         ({"loss": "logit_adjusted", "logit_tau": 1.0}, [1, 2, 3, 4, 5, 6, 7], 3, -math.log(16 / 644)),
@@ -211,7 +211,7 @@ def test_focal_without_gamma_is_cross_entropy(make: Make, smoothing: float) -> N
 
 
 def test_ldam_is_its_authors(make: Make) -> None:
-    """As `LDAMLoss` of github.com/kaidic/LDAM-DRW writes it."""
+    """As `LDAMLoss` of github.com/kaidic/LDAM-DRW writes it, but that it scales what our network gives scaled."""
     logits, labels, shares = batch()
     margins = 1 / np.sqrt(np.sqrt(COUNTS))
     margins = torch.tensor(margins * (0.5 / margins.max()), dtype=torch.float32)
@@ -220,7 +220,7 @@ def test_ldam_is_its_authors(make: Make) -> None:
     weights = weigh(COUNTS, scheme="effective", beta=0.999)
     theirs = functional.cross_entropy(30 * lowered, labels, weight=weights, reduction="none")
     criterion = make(loss="ldam", ldam_margin=0.5, ldam_scale=30.0, class_weights="effective", effective_beta=0.999)
-    torch.testing.assert_close(criterion(logits, labels), theirs)
+    torch.testing.assert_close(criterion(30 * logits, labels), theirs)
     of_each = torch.stack([criterion(logits, torch.full((64,), index)) for index in range(7)], dim=1)
     torch.testing.assert_close(criterion(logits, shares), (of_each * shares).sum(dim=1))
 

@@ -154,6 +154,7 @@ RESUMED: list[dict[str, object]] = [
     {"train.average": "ema", "train.augmentation.preset": "strong", "train.schedule": "one_cycle", "train.accumulate": 2},
     {"train.average": "swa", "train.swa_start": 0.3, "train.batch_norm_images": 0, "train.sampler": "balanced"},
     {"train.optimizer": "sgd", "train.schedule": "plateau", "train.plateau_patience": 0, "train.metadata": True},
+    {"train.schedule": "cosine_restarts", "train.restart_epochs": 2, "train.defer_weights": 0.4, "train.loss": "focal"},
     {"train.freeze_epochs": 2, "train.warmup_epochs": 0.5, "train.sam_rho": 0.05, "train.one_view_per_lesion": True},
 ]
 

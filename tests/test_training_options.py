@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from skinlesion import artifacts, engine, fitting, training, training_setup
+from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.params import load_params
@@ -58,13 +59,14 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
         lesion_id=lambda frame: frame["lesion_id"].where(frame["dx"] != "nv", "one lesion"), age=lambda frame: frame.index % 80
     )
 
-    def make(overrides: dict[str, Any] | None = None) -> Training:
+    def make(overrides: dict[str, Any] | None = None, *, without: str | None = None) -> Training:
         params = load_params(write_params(PLAIN | (overrides or {}))).train
         prepared = artifacts.read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
         fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)
-        data = training_setup.gather_data(prepared, splits, read_synthetic(32), with_metadata=params.metadata)
+        lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
+        data = training_setup.gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
         return training_setup.build_training(fabric, network, data, params=params, seed=0)
 
     return make
@@ -222,7 +224,8 @@ def test_the_gradient_is_clipped(build: Build) -> None:
 
 
 def test_a_class_absent_from_a_batch_and_from_the_list_is_no_trouble(build: Build) -> None:
-    setup = build({"train.class_weights": "inverse", "train.batch_size": 2, "train.epochs": 1})
+    setup = build({"train.class_weights": "inverse", "train.batch_size": 2, "train.epochs": 1}, without="df")
+    assert CLASSES.index("df") not in setup.batches.sampler.labels
     assert math.isfinite(training.train_one_epoch(setup, 1)["train/loss"])
 
 
