@@ -6,6 +6,7 @@
 (d) training as the `train` stage does it: (a) feeding (c)
 
 The JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Rounds of the four alternate, and ratios are medians over rounds.
+Everything that no argument sets is as params.yaml has it.
 """
 
 from __future__ import annotations
@@ -15,107 +16,82 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from skinlesion import artifacts, backbones, engine, loading, training, transforms
-from skinlesion.cores import available_cores
-from skinlesion.diagnoses import CLASSES
+from benchmarks.plain_loop import decoding_loader
+from benchmarks.stage_loop import StageLoop, draw_images, read_images
+from benchmarks.timing import synchronize
+from skinlesion import loading, training, transforms
 from skinlesion.errors import run_stage
 from skinlesion.geometry import fit_image
-from skinlesion.params import Params, TrainParams, load_params
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
-from stages.train import build_training
+from skinlesion.params import Params, load_params
+from skinlesion.train_params import TrainParams
 
 
-class DecodedEachTime(Dataset[tuple[torch.Tensor, int]]):
-    """What most training scripts do: JPEG in, resized and augmented tensor out."""
-
-    def __init__(self, paths: list[Path], *, size: int, transform: v2.Transform) -> None:
-        self.paths, self.size, self.transform = paths, size, transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self.paths[position]) as image:
-            square = fit_image(image.convert("RGB"), size=self.size, fit="squash")
-        return self.transform(torch.from_numpy(np.array(square)).permute(2, 0, 1)), 0
-
-
-Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-def read_epoch(batches: Iterable[Batch]) -> tuple[float, Batch]:
+def read_epoch(batches: Iterator[Any]) -> tuple[float, Any]:
     """Images per second of a loader over one epoch, its first batch (start of the workers, cold caches) left out; that batch.
 
     The epoch is read to its end, after which the workers have nothing to do until the next one begins.
     """
-    iterator = iter(batches)
-    first = next(iterator)
+    first = next(batches)
     started, images = time.perf_counter(), 0
-    for batch, _ in iterator:
-        images += len(batch)
+    for batch in batches:
+        images += len(batch[0])
     return images / (time.perf_counter() - started), first
 
 
-def measure(setup: training.Training, usual: DataLoader, *, steps: int) -> dict[str, float]:
+def measure(loop: StageLoop, usual: DataLoader, *, steps: int) -> dict[str, float]:
     """One round of the four, in images per second."""
-    setup.sampler.epoch += 1
-    ours, (images, labels) = read_epoch(setup.train_batches)
-    speeds = {"a": ours, "b": read_epoch(usual)[0]}
-    speeds["c"] = len(labels) * steps / seconds_of(lambda: model_steps(setup, images, labels, steps=steps))
-    speeds["d"] = len(setup.sampler) / seconds_of(lambda: training.train_one_epoch(setup, description="benchmark"))
+    ours, batch = read_epoch(loop.batches())
+    speeds = {"a": ours, "b": read_epoch(iter(usual))[0]}
+    speeds["c"] = len(batch[0]) * steps / seconds_of(loop, lambda: take_steps(loop, batch, steps))
+    # Never one of the frozen epochs that params.yaml may ask for.
+    epoch = loop.training.params.freeze_epochs + loop.training.batches.epoch
+    speeds["d"] = loop.training.batches.images / seconds_of(loop, lambda: training.train_one_epoch(loop.training, epoch))
     return speeds
 
 
-def model_steps(setup: training.Training, images: torch.Tensor, labels: torch.Tensor, *, steps: int) -> None:
-    """Training steps on one batch, the same calls as in `train_one_epoch`."""
-    setup.model.train()
+def take_steps(loop: StageLoop, batch: Any, steps: int) -> None:
     for _ in range(steps):
-        training.train_step(setup, images, labels)
-    if setup.fabric.device.type == "cuda":
-        torch.cuda.synchronize()
+        loop.step(batch)
 
 
-def seconds_of(action: Callable[[], object]) -> float:
+def seconds_of(loop: StageLoop, action: Callable[[], object]) -> float:
+    """Seconds until the device has done what `action` asks for."""
     started = time.perf_counter()
     action()
+    synchronize(loop.device)
     return time.perf_counter() - started
 
 
-def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[training.Training, DataLoader]:
+def resize_and_augment(image: Image.Image, *, size: int, augment: v2.Transform) -> torch.Tensor:
+    """The prepared square, made anew, with our own augmentation: uint8 (3, size, size)."""
+    return augment(torch.from_numpy(np.array(fit_image(image, size=size, fit="squash"))).permute(2, 0, 1))
+
+
+def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[StageLoop, DataLoader]:
     """Draw JPEGs, prepare them, and set up our training and the usual loader over the same images."""
-    fabric = engine.make_fabric(device=params.train.device, precision=params.train.precision, seed=params.train.seed)
-    model = backbones.build_backbone(params.train.backbone, num_classes=len(CLASSES), size=size)
-    draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
-    image_ids = sorted(path.stem for path in (folder / "images").glob("*.jpg"))
-    write_prepared(image_ids, size=size, fit="squash", workers=available_cores(), raw=folder, folder=folder / "prepared")
-    prepared = artifacts.read_prepared(folder / "prepared")
-    listed = artifacts.read_metadata(folder)
-    setup = build_training(fabric, model, prepared, {"train": listed, "val": listed}, params=params.train)
-    augment = transforms.train_transform(params.train.augmentation, size=size)
-    paths = [artifacts.image_path(image_id, folder) for image_id in listed["image_id"]]
-    usual = DataLoader(
-        DecodedEachTime(paths, size=size, transform=augment),
-        batch_size=params.train.batch_size,
-        shuffle=True,
-        num_workers=loading.worker_count(),
-        persistent_workers=True,
+    draw_images(folder, size=size, lesions=lesions)
+    images = read_images(folder)
+    augment = transforms.train_transform(params.train.augmentation.resolve(), size=size)
+    transform = partial(resize_and_augment, size=size, augment=augment)
+    usual = decoding_loader(images.paths, images.labels(), transform, batch_size=params.train.batch_size)
+    return StageLoop.over(images, params.train), usual
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.input_pipeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return setup, usual
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="mobilenet_v2", help="torchvision name (default: %(default)s)")
     precisions = get_args(TrainParams.model_fields["precision"].annotation)
     parser.add_argument("--precision", default="bf16", choices=precisions, help="(default: %(default)s)")
@@ -123,16 +99,16 @@ def main() -> None:
     parser.add_argument("--lesions", type=int, default=360, help="synthetic lesions, 1.4 images each (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=10, help="steps of (c) a round (default: %(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     params = load_params()
     chosen = {"backbone": options.backbone, "precision": options.precision, "weights": "none"}
     params = params.model_copy(update={"train": params.train.model_copy(update=chosen)})
     with tempfile.TemporaryDirectory() as folder:
-        setup, usual = build(Path(folder), params, size=options.size, lesions=options.lesions)
-        rounds = [measure(setup, usual, steps=options.steps) for _ in range(options.rounds)]
+        loop, usual = build(Path(folder), params, size=options.size, lesions=options.lesions)
+        rounds = [measure(loop, usual, steps=options.steps) for _ in range(options.rounds)]
     names = {"a": "our loader", "b": "decode each epoch", "c": "model step alone", "d": "training"}
     lines = [
-        f"{options.backbone}, {options.size} px, {options.precision}, {setup.fabric.device}, {torch.get_num_threads()} threads, "
+        f"{options.backbone}, {options.size} px, {loop.precision}, {loop.device}, {torch.get_num_threads()} threads, "
         f"{loading.worker_count()} loading process(es), batch {params.train.batch_size}, medians of {options.rounds} rounds"
     ]
     lines += [

@@ -112,9 +112,9 @@ def test_mixed_panels_say_what_they_are_made_of(tmp_path: Path, drawn: list[Figu
     assert 0.2 < shares[0] < 0.8  # the most even of some draws
 
 
-@pytest.mark.parametrize(("values", "mixed"), [({"mix_share": 0.0}, 0), ({"mix_share": 0.5}, 2)])
-def test_without_a_share_nothing_is_mixed(tmp_path: Path, drawn: list[Figure], values: dict[str, float], mixed: int) -> None:
-    draw_augmentation_page(images(3), LABELS[:3], chosen("none", mixup=1.0, **values), tmp_path / "page.png")
+@pytest.mark.parametrize(("values", "mixed"), [({"hair": 0.5}, 0), ({"mixup": 1.0, "mix_share": 0.01}, 2)])
+def test_what_is_mixed_is_shown_however_seldom(tmp_path: Path, drawn: list[Figure], values: dict[str, float], mixed: int) -> None:
+    draw_augmentation_page(images(3), LABELS[:3], chosen("none", **values), tmp_path / "page.png")
     assert len(pictures(drawn[0])) == 5 * 3 + 2 + 4 + mixed
 
 

@@ -423,7 +423,7 @@ def test_members_are_measured_alone_and_their_spread_is_told(project: Path, thre
             assert stated["accuracy"] == pytest.approx(accuracies[-1])
             assert stated["macro_auc"] == pytest.approx(areas[-1], abs=1e-4)  # float32 may order two near scores otherwise
         spread = metrics["spread"][split]
-        assert list(spread) == ["accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity"]
+        assert list(spread) == ["accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity"]
         for name, values in (("accuracy", accuracies), ("macro_auc", areas)):
             expected = {"mean": np.mean(values), "sd": np.std(values, ddof=1), "min": min(values), "max": max(values)}
             assert spread[name] == pytest.approx(expected, abs=1e-4)

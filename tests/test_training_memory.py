@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import WriteParams
 from tests.training_cases import TINY, start_train, write_inputs
 
-FEW, MANY = 3_000, 30_000
-ARRAY_MEGABYTES = (MANY - FEW) * 32 * 32 * 3 / 1e6  # 83: what one copy of the array more would cost
+FEW, MANY = 2_000, 20_000
+ARRAY_MEGABYTES = (MANY - FEW) * 32 * 32 * 3 / 1e6  # 55: what one copy of the array more would cost
 
 
 def anonymous_megabytes(pid: int) -> float:

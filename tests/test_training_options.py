@@ -176,7 +176,7 @@ def test_memory_order_changes_no_number_that_matters(build: Build) -> None:
 
 def test_compile_is_asked_of_torch(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
     assert build({"train.compile": True}).network in compiled
     compiled.clear()
     build()

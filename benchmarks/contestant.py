@@ -1,0 +1,79 @@
+"""One way to train in a process of its own.
+
+What a training asks of its process (how memory is kept, which algorithms are chosen) would else be a gift to, or a burden on,
+the others. Processes wait while another one is measured.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.timing import Loop, time_end_to_end, time_step, warm_up
+from skinlesion.engine import explained_failures
+from skinlesion.errors import PipelineError
+from skinlesion.train_params import TrainParams
+
+
+class Contestant:
+    """A process that holds a loop. To be used as a context, at whose end the process ends."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(Path.cwd(),))
+
+    def __enter__(self) -> Contestant:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.pool.shutdown()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a module's function in the process and wait for what it gives.
+
+        Raises
+        ------
+        PipelineError
+            The process was killed.
+        """
+        try:
+            return self.pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise PipelineError(
+                f"the process of '{self.name}' was ended, probably for want of memory: lower --batch, or name fewer --settings"
+            ) from None
+
+
+class Held:
+    """What the process of a contestant holds: its loop, and a batch for the step alone."""
+
+    loop: Loop
+    batch: Any
+    params: TrainParams
+
+
+def prepare(build: Callable[[TrainParams], Loop], params: TrainParams) -> str:
+    """Build the loop and warm it up; its precision, by Fabric's name."""
+    Held.params = params
+    with explained_failures(params):
+        Held.loop = build(params)
+        Held.batch = warm_up(Held.loop)
+    return Held.loop.precision
+
+
+def end_to_end(steps: int) -> float:
+    """`time_end_to_end` of the loop."""
+    with explained_failures(Held.params):
+        return time_end_to_end(Held.loop, steps)
+
+
+def step_alone(steps: int) -> float:
+    """`time_step` of the loop."""
+    with explained_failures(Held.params):
+        return time_step(Held.loop, Held.batch, steps)

@@ -1,0 +1,103 @@
+"""Our side of the benchmarks: images as JPEGs and prepared, and the training that the `train` stage builds over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skinlesion import artifacts, engine, training_setup
+from skinlesion.cores import available_cores
+from skinlesion.diagnoses import CLASSES
+from skinlesion.network import NetworkSpec, build_network
+from skinlesion.parameter_groups import set_train_mode
+from skinlesion.preparing import write_prepared
+from skinlesion.synthetic.sample import draw_sample
+from skinlesion.synthetic_images import SyntheticImages
+from skinlesion.train_params import TrainParams
+from skinlesion.training import Batch, Training, train_step
+
+
+@dataclass(frozen=True)
+class Images:
+    """The same images twice.
+
+    listed : a row an image, columns `artifacts.METADATA_COLUMNS`.
+    paths : their JPEGs, 600 x 450 pixels like HAM10000's.
+    prepared : as `prepare` writes them.
+    """
+
+    listed: pd.DataFrame
+    paths: list[Path]
+    prepared: artifacts.PreparedImages
+
+    def repeated(self, number: int) -> Images:
+        """A list of `number` images, which begins again where it ends."""
+        order = np.arange(number) % len(self.listed)
+        return replace(self, listed=self.listed.iloc[order], paths=[self.paths[position] for position in order])
+
+    def labels(self) -> list[int]:
+        """Class indices."""
+        return training_setup.class_indices(self.listed["dx"]).tolist()
+
+
+def draw_images(folder: Path, *, size: int, lesions: int) -> None:
+    """Draw synthetic JPEGs of `lesions` lesions, about 1.3 each, and prepare them as squares of `size` pixels."""
+    draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
+    write_prepared(
+        artifacts.list_images(folder),
+        size=size,
+        fit="squash",
+        color_constancy="none",
+        workers=available_cores(),
+        raw=folder,
+        folder=folder / "prepared",
+    )
+
+
+def read_images(folder: Path) -> Images:
+    """What `draw_images` wrote into a folder."""
+    listed = artifacts.read_metadata(folder)
+    paths = [artifacts.image_path(image_id, folder) for image_id in listed["image_id"]]
+    return Images(listed, paths, artifacts.read_prepared(folder / "prepared"))
+
+
+@dataclass
+class StageLoop:
+    """What the stage `train` trains with; `precision` by Fabric's name."""
+
+    training: Training
+    precision: str
+    mixing: torch.Generator
+
+    @classmethod
+    def over(cls, images: Images, params: TrainParams) -> StageLoop:
+        """The stage's training from random weights, its list all of `images`."""
+        size = images.prepared.size
+        torch.manual_seed(0)
+        network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=size)
+        precision = engine.choose_precision(params, network, size=size)
+        fabric = engine.make_fabric(params, precision=precision, seed=0)
+        none = SyntheticImages(np.empty((0, size, size, 3), dtype=np.uint8), [], "")
+        splits = {"train": images.listed, "val": images.listed}
+        data = training_setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
+        training = training_setup.build_training(fabric, network, data, params=params, seed=0)
+        set_train_mode(network, frozen=False)
+        return cls(training, precision, torch.Generator().manual_seed(0))
+
+    @property
+    def device(self) -> torch.device:
+        return self.training.fabric.device
+
+    def batches(self) -> Iterator[Batch]:
+        """The next epoch, on the device."""
+        self.training.batches.epoch += 1
+        return iter(self.training.train_batches)
+
+    def step(self, batch: Batch) -> None:
+        """One optimizer step, as in `train_one_epoch`."""
+        train_step(self.training, [batch], images=len(batch[1]), weighted=True, mixing=self.mixing)

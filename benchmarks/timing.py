@@ -1,0 +1,73 @@
+"""Images per second of a loop that trains: end to end, and of its step alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+
+WARM_UP_STEPS = 2  # the first one compiles, or lets the libraries choose their algorithms
+
+
+class Loop(Protocol):
+    """A way to train: `StageLoop` or `PlainLoop`."""
+
+    precision: str
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def batches(self) -> Iterator[Any]: ...
+
+    def step(self, batch: Any) -> None: ...
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device; a CPU is never behind."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def warm_up(loop: Loop) -> Any:
+    """Start the workers, go through an epoch of loading and take the first steps; a batch for `time_step`."""
+    batches = loop.batches()
+    batch = next(batches)
+    for _ in batches:
+        pass
+    for _ in range(WARM_UP_STEPS):
+        loop.step(batch)
+    synchronize(loop.device)
+    return batch
+
+
+def time_end_to_end(loop: Loop, steps: int) -> float:
+    """Images per second of an epoch of `steps` + 1 batches.
+
+    The clock runs from the arrival of the first batch to that of the last, which is not trained on: `steps` steps, and the
+    loading of as many batches. The epoch is read to its end, after which the workers have nothing to do.
+    """
+    batches, images = loop.batches(), 0
+    batch = next(batches)
+    synchronize(loop.device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        loop.step(batch)
+        images += len(batch[1])
+        batch = next(batches)
+    synchronize(loop.device)
+    seconds = time.perf_counter() - started
+    for _ in batches:
+        raise ValueError(f"the epoch has more than {steps} + 1 batches")
+    return images / seconds
+
+
+def time_step(loop: Loop, batch: Any, steps: int) -> float:
+    """Images per second of `steps` steps on one batch, nothing being loaded meanwhile."""
+    synchronize(loop.device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        loop.step(batch)
+    synchronize(loop.device)
+    return steps * len(batch[1]) / (time.perf_counter() - started)
