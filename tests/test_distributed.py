@@ -55,7 +55,7 @@ def start_two(launcher: str) -> subprocess.Popen[str]:
     """Start the stage as DVC does, or by torchrun."""
     if launcher == "fabric":
         return start_train()
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen([*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE)
 
