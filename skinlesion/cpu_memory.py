@@ -13,8 +13,9 @@ def keep_freed_memory() -> bool:
     """Tell glibc's allocator not to hand freed blocks back to the system; returns whether it was told.
 
     By default it maps every block over 32 MB anew, and activations and gradients are such blocks: the system then zeroes
-    page after page in each step, a third of the time of a MobileNetV2's. Peak memory is that of a step either way. Where
-    the C library is another one, or has no such setting, nothing is changed (mallopt(3)).
+    page after page in each step, a third of the time of a MobileNetV2's. The price is memory: what no later block fits into
+    stays with the process, and the resident size of a MobileNetV2's training at 144 px rose from 2.2 to 3.2 GB; it does not
+    grow with the number of images. Where the C library is another one, or has no such setting, nothing is changed (mallopt(3)).
     """
     if not sys.platform.startswith("linux"):
         return False
