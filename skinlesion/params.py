@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
-from skinlesion.schema import BatchSize, Device, Section, Seed, suggest
+from skinlesion.schema import UNSEEN_BY_DVC, BatchSize, Device, Section, Seed, suggest
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
@@ -103,6 +103,8 @@ class ThresholdSweepParams(Section):
         for name, members in self.groups.items():
             if name in CLASSES:
                 raise ValueError(f"groups.{name} has the name of a diagnosis: choose another name")
+            if name in UNSEEN_BY_DVC:
+                raise ValueError(f"groups.{name}: a name in which DVC does not see changes: choose another name")
             if not members or len(set(members)) != len(members):
                 raise ValueError(f"groups.{name} must list different diagnoses, at least one")
             for member in members:

@@ -13,6 +13,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 BatchSize = Annotated[int, Field(ge=1)]
 
+# Below a tracked section, DVC's run cache takes keys of these names for a file's, and does not see that their value has changed
+# (https://github.com/iterative/dvc/issues/10296).
+UNSEEN_BY_DVC: tuple[str, ...] = ("size", "nfiles")
+
 
 class Section(BaseModel):
     """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""

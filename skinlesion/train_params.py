@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from skinlesion.augmentation_params import AugmentationParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.schema import Device, Section, Seed, suggest
+from skinlesion.schema import UNSEEN_BY_DVC, Device, Section, Seed, suggest
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dx = Annotated[str, Field(min_length=1)]
@@ -37,6 +37,8 @@ class EnsembleParams(Section):
         for name in self.members:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"members: '{name}' must be a plain name: lower-case letters, digits and '_'")
+            if name in UNSEEN_BY_DVC:
+                raise ValueError(f"members: '{name}' is a name in which DVC does not see changes: choose another name")
             if name not in self.overrides:
                 raise ValueError(f"members: '{name}' has no entry in overrides{suggest(name, self.overrides)}; {{}} if none")
         return self

@@ -225,7 +225,7 @@ def test_batches_give_what_torchcam_gives_one_image_at_a_time(method: str) -> No
 def test_size_of_a_batch_does_not_matter(backbone: str) -> None:
     model, images = build(backbone, 64), noise_images(4, 64)
     one, all_at_once = (maps_of(model, images, [1, 2, 3, 4], batch_size=size) for size in (1, 4))
-    np.testing.assert_allclose(one, all_at_once, atol=1e-5)
+    np.testing.assert_allclose(one, all_at_once, atol=1e-4)  # float32 sums, in another order a batch size
 
 
 def test_noise_of_smooth_grad_cam_follows_the_seed() -> None:

@@ -61,6 +61,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"threshold_sweep.target": "melanoma"}, ["target 'melanoma' is neither a diagnosis nor a group"]),
     ({"threshold_sweep.target": "malignat"}, ["did you mean 'malignant'?"]),
     ({"threshold_sweep.groups": {"mel": ["mel"]}}, ["groups.mel has the name of a diagnosis"]),
+    ({"threshold_sweep.groups": {"size": ["mel"]}}, ["groups.size: a name in which DVC does not see changes"]),
     ({"threshold_sweep.groups": {"bad": ["mel", "bbc"]}}, ["groups.bad: 'bbc' is not a diagnosis; did you mean 'bcc'?"]),
     ({"threshold_sweep.groups": {"bad": ["mel", "mel"]}}, ["groups.bad must list different diagnoses"]),
     ({"threshold_sweep.groups": {"bad": []}}, ["groups.bad must list different diagnoses, at least one"]),
@@ -100,6 +101,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"synthesize.images": {"dff": 3}}, ["images: 'dff' is not a diagnosis; did you mean 'df'?"]),
     ({"ensemble.seeds": [0, 0]}, ["seeds names a value twice"]),
     ({"ensemble.members": ["b2"]}, ["'b2' has no entry in overrides"]),
+    ({"ensemble.members": ["size"], "ensemble.overrides": {"size": {}}}, ["'size' is a name in which DVC does not see changes"]),
     ({"ensemble.members": ["../x"], "ensemble.overrides": {"../x": {}}}, ["must be a plain name"]),
     (
         {"ensemble.overrides": {"base": {"backbne": "vit_b_16"}}},

@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from skinlesion.schema import UNSEEN_BY_DVC
 from tests.conftest import ROOT
 
 STAGES = ["download", "split", "prepare", "synthesize", "train", "assemble", "evaluate", "threshold-sweep", "gradcam"]
@@ -146,6 +148,14 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
     assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
 
 
+def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "prepare.size=48", "prepare")) == ["prepare"]
+    assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (48, 48, 3)
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (32, 32, 3)
+
+
 def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
     said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
     assert stages_run(said) == ["train@base-0", *AFTER_TRAINING]
@@ -243,3 +253,23 @@ def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
     assert used_files(stage) - covered == set(), "used and not listed"
     unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
     assert unused == [], "listed and not used"
+
+
+def keys_below(value: Any) -> set[str]:
+    """Every key of nested mappings."""
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(keys_below(nested) for nested in value.values()))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
+    declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    for key in declared["params"]:
+        value: Any = repository_params
+        for name in key.split(".${")[0].split("."):
+            value = value[name]
+        assert not keys_below(value) & set(UNSEEN_BY_DVC), f"{key}: name its keys one by one"
+    section = stage.replace("-", "_")
+    own = {key for key in declared["params"] if key.partition(".")[0] == section}
+    assert not own or own == {section} or own == {f"{section}.{key}" for key in repository_params[section]}
