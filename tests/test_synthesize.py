@@ -18,12 +18,14 @@ import torch
 from PIL import Image
 
 import stages.synthesize
-from skinlesion.artifacts import INDEX_COLUMNS, METADATA_COLUMNS
+from skinlesion.artifacts import INDEX_COLUMNS, METADATA_COLUMNS, read_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.metadata import AGE_CENTER, AGE_SCALE
 from skinlesion.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
 from skinlesion.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
-from skinlesion.synthetic_images import SYNTHETIC, read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.synthetic_images import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.training_setup import gather_data
 from tests.conftest import ROOT
 
 WriteParams = Callable[..., Path]
@@ -332,3 +334,20 @@ def test_nothing_is_written_where_images_and_diagnoses_disagree(workspace: Path,
     with pytest.raises(ValueError, match="diagnos"):
         write_synthetic([np.zeros((4, 32, 32, 3), np.uint8)], dx, size=32, facts={"fingerprint": "0"})
     assert not SYNTHETIC.exists()
+
+
+def test_a_synthetic_image_borrows_the_metadata_of_a_training_image_of_its_class(workspace: Path) -> None:
+    frame = write_data()
+    ages = {dx: 20.0 + 10 * number for number, dx in enumerate(sorted(COLOURS))}
+    frame["age"] = frame["dx"].map(ages) + frame.groupby("dx").cumcount() % 2
+    frame.loc[frame["split"] != "train", "age"] = 1.0
+    splits = dict(list(frame.groupby("split")))
+    drawn = SyntheticImages(np.zeros((40, SIZE, SIZE, 3), np.uint8), ["vasc", "df"] * 20, "unchecked")
+    data = gather_data(read_prepared(), splits, drawn, with_metadata=True)
+    borrowed = pd.DataFrame({"dx": drawn.dx, "age": data.synthetic.metadata[:, 0] * AGE_SCALE + AGE_CENTER})
+    for dx, rows in borrowed.groupby("dx"):  # of several training images, and of none of the others
+        assert sorted(rows["age"].round().unique()) == [ages[dx], ages[dx] + 1], (
+            "those of several training images, none of others"
+        )
+    assert (data.synthetic.metadata[:, 1] == 1).all(), "known, as in the training images"
+    assert gather_data(read_prepared(), splits, drawn, with_metadata=False).synthetic.metadata.shape == (40, 0)
