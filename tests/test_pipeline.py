@@ -165,6 +165,9 @@ def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
     assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
     assert difference["metrics/evaluate.json"]["test.macro_auc"]["diff"] != 0
     assert "other" in run(clone, "dvc", "exp", "show", "--csv")
+    compared = json.loads(run(clone, "python", "-m", "skinlesion.compare", "--rev", "HEAD", "other", "--draws=100", "--json"))
+    gained = difference["metrics/evaluate.json"]["test.macro_auc"]["diff"]
+    assert compared["metrics"]["macro_auc"]["difference"] == pytest.approx(gained, abs=1e-9)
     assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
     assert json.loads(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
     run(clone, "git", "checkout", "--quiet", "--", ".")
