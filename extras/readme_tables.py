@@ -89,6 +89,15 @@ def describe_member(member: dict[str, Any]) -> str:
     return f"{network} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
 
 
+def lesion_row(record: Record) -> list[list[str]]:
+    """A row with one prediction a lesion; none where the run is older than that."""
+    measured = record.evaluate["test"].get("per_lesion")
+    if measured is None:
+        return []
+    values = [number(measured[name], measured["intervals"][name]) for name in HEADLINE]
+    return [["", "one prediction a lesion, the mean of its images", "", "", *values]]
+
+
 def spread_row(record: Record) -> list[list[str]]:
     """A row with mean and standard deviation of the members, each alone; none where there are not several."""
     spread = record.evaluate.get("spread", {}).get("test", {})
@@ -113,7 +122,7 @@ def headline_table(records: list[Record]) -> list[str]:
         sizes = f"{test['images']:,} / {test['lesions']:,}"
         values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
         rows.append([record.link, describe_images(record), describe_network(record), sizes, *values])
-        rows += spread_row(record)
+        rows += lesion_row(record) + spread_row(record)
         rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
     return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
 

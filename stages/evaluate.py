@@ -6,8 +6,8 @@ Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evalua
 
 The members' probabilities, and those of `test_time` views, are averaged, then the temperature is fitted on validation. Every
 metric but the `_before` ones and those of `members` and `spread` is of calibrated probabilities and can be computed again from
-the prediction tables, whose logits are the log of the mean probability where any were averaged. What a metric is where it is
-undefined: skinlesion/metrics.py.
+the prediction tables, whose logits are the log of the mean probability where any were averaged. `per_lesion` is of one prediction
+a lesion, the mean of its images' probabilities. What a metric is where it is undefined: skinlesion/metrics.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from skinlesion.ensemble import describe_members
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder, write_json
 from skinlesion.inference import predict_ensemble, soft_vote
+from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.params import EvaluateParams, load_params
 from skinlesion.splitting import fingerprint
@@ -109,18 +110,26 @@ def prediction_table(split: pd.DataFrame, logits: np.ndarray, temperature: float
 
 def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
     """Everything that metrics/evaluate.json says of a split."""
-    labels, logits, probabilities = arrays_of(table)
-    measured = ClassificationMetrics(labels, probabilities)
-    drawn = bootstrap(measured.headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
+    labels, logits, _ = arrays_of(table)
+    measured, intervals = measure_headline(table, params)
+    by_lesion, lesion_intervals = measure_headline(predict_lesions(table), params)
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
         **measured.summary(),
         **calibration.calibration_scores(labels, logits, temperature=temperature, bins=params.calibration_bins),
         "per_class": measured.summary_per_class(),
-        "intervals": percentile_intervals(drawn, params.confidence),
+        "intervals": intervals,
+        "per_lesion": by_lesion.summary() | {"intervals": lesion_intervals},
         "majority_baseline": majority_baseline(labels, prior),
     }
+
+
+def measure_headline(table: pd.DataFrame, params: EvaluateParams) -> tuple[ClassificationMetrics, dict[str, dict[str, float]]]:
+    """The metrics of a table of images or of lesions, and the intervals of the headline ones by bootstrap over lesions."""
+    measured = ClassificationMetrics(labels_of(table), table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy())
+    drawn = bootstrap(measured.headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
+    return measured, percentile_intervals(drawn, params.confidence)
 
 
 def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion import artifacts
+from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json, write_json
 from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.lesions import predict_lesions
 from skinlesion.metadata import SEXES, SITES, WIDTH
 from skinlesion.metrics import HEADLINE
 from skinlesion.network import SkinNetwork
@@ -187,6 +189,25 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
         assert {dx: values["support"] for dx, values in stated["per_class"].items()} == COUNTS[name]
 
 
+def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> None:
+    table = artifacts.read_predictions("test", evaluated / artifacts.PREDICTIONS)
+    stated = read_metrics(evaluated)["test"]["per_lesion"]
+    lesions = table.groupby("lesion_id").agg({"dx": "first"} | dict.fromkeys(artifacts.PROBABILITY_COLUMNS, "mean"))
+    assert len(lesions) < len(table)
+    probabilities = lesions[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+    predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    assert stated["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(lesions["dx"], predicted), abs=1e-12)
+    areas = [sklearn_metrics.roc_auc_score(lesions["dx"] == dx, lesions[f"probability_{dx}"]) for dx in CLASSES]
+    assert stated["macro_auc"] == pytest.approx(np.mean(areas), abs=1e-12)
+    for name in HEADLINE:
+        assert stated["intervals"][name]["low"] <= stated[name] <= stated["intervals"][name]["high"], name
+    hits = (predicted == lesions["dx"]).to_numpy()  # of lesions, each of which is a draw's unit of its own
+    shares = [np.average(hits, weights=row) for row in np.concatenate(list(lesion_weights(lesions.index, draws=200, seed=0)))]
+    assert list(stated["intervals"]["accuracy"].values()) == pytest.approx(list(np.quantile(shares, [0.025, 0.975])), abs=1e-12)
+    with pytest.raises(PipelineError, match=f"lesion with two diagnoses: {table['lesion_id'].iloc[0]}: run"):
+        predict_lesions(pd.concat([table, table.head(1).assign(dx="nv" if table["dx"].iloc[0] != "nv" else "mel")]))
+
+
 def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None:
     test = read_metrics(evaluated)["test"]
     assert set(test["intervals"]) == {*HEADLINE, *(f"f1_{dx}" for dx in CLASSES)}
@@ -283,6 +304,7 @@ def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Pa
     evaluate.main()
     other, first = read_metrics()["test"], read_metrics(evaluated)["test"]
     assert other.pop("intervals") != first.pop("intervals")
+    assert other["per_lesion"].pop("intervals") != first["per_lesion"].pop("intervals")
     assert other == first
     write_small_params(repository_params, confidence=0.6)
     evaluate.main()

@@ -467,6 +467,8 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     content = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     spread = {"accuracy": {"mean": 0.8215, "sd": 0.0123, "min": 0.8, "max": 0.83}, "macro_auc": {"mean": None, "sd": None}}
     content |= {"test_time": "flips", "members": {"base-0": {}, **others}, "spread": {"test": spread}}
+    by_lesion = dict.fromkeys(readme_tables.HEADLINE, 0.5)
+    content["test"]["per_lesion"] = by_lesion | {"intervals": {name: {"low": 0.4, "high": 0.6} for name in by_lesion}}
     write("metrics/evaluate.json", content)
     layers = {"base-0": {"layer": "layer4"}, "b2-0": {"layer": "features"}, "meta-0": {"layer": "layer4"}}
     write("metrics/gradcam.json", GRADCAM | {"layers": layers})
@@ -481,6 +483,8 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     networks = "resnet18 from `resnet18.pth` (sha256 abababab) and efficientnet_b2 from random weights and resnet18 with metadata"
     assert f"| {networks} from `resnet18.pth` (sha256 abababab); mean of 3 members; test-time views: flips |" in block
     assert "| each of the 3 members alone (mean ± standard deviation) |  |  | 0.822 ± 0.012 |  |  | - |  |  |" in block
+    lesions = " | ".join(["0.500 [0.400, 0.600]"] * len(by_lesion))
+    assert f"| one prediction a lesion, the mean of its images |  |  | {lesions} |" in block
     assert "| GradCAM, `layer4`, `features` |" in block
 
 
