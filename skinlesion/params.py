@@ -7,6 +7,7 @@ edit of this file alone never has to rerun a stage.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -124,6 +125,23 @@ class ThresholdSweepParams(Section):
         return list(self.groups.get(self.target, [self.target]))
 
 
+class SubgroupsParams(Section):
+    """Into which groups the test images are sorted, and which groups count as small."""
+
+    age_bands: list[Annotated[float, Field(gt=0, le=120)]] = Field(min_length=1)
+    min_lesions: int = Field(ge=1)
+    min_melanomas: int = Field(ge=1)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _bands_rise(self) -> SubgroupsParams:
+        if any(after <= before for before, after in pairwise(self.age_bands)):
+            raise ValueError(f"age_bands must rise, and {list(self.age_bands)} does not: each is the age at which a band begins")
+        return self
+
+
 class GradcamParams(Section):
     """Which maps are drawn, of which layer, for which examples."""
 
@@ -146,6 +164,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     threshold_sweep: ThresholdSweepParams
+    subgroups: SubgroupsParams
     gradcam: GradcamParams
 
     @model_validator(mode="after")

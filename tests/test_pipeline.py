@@ -19,7 +19,9 @@ from ruamel.yaml import YAML
 from skinlesion.schema import UNSEEN_BY_DVC
 from tests.conftest import ROOT
 
-STAGES = ["download", "split", "prepare", "synthesize", "train", "assemble", "evaluate", "threshold-sweep", "gradcam"]
+BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
+AFTER_TRAINING = ["assemble", "evaluate", "threshold-sweep", "subgroups", "gradcam"]
+STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 NOT_LISTED = {
     "skinlesion/__init__.py",
@@ -43,6 +45,7 @@ TINY = {
     "train.warmup_epochs": 0.5,
     "evaluate.bootstrap_draws": 100,
     "threshold_sweep.bootstrap_draws": 100,
+    "subgroups.bootstrap_draws": 100,
     "gradcam.max_errors": 2,
     "gradcam.correct_per_class": 0,
 }
@@ -61,9 +64,6 @@ def run(folder: Path, *command: str) -> str:
 def stages_run(said: str) -> list[str]:
     """The stages that DVC says it ran, in order."""
     return re.findall(r"Running stage '([^']+)'", said)
-
-
-AFTER_TRAINING = ["assemble", "evaluate", "threshold-sweep", "gradcam"]
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,8 @@ def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
 def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == ["threshold-sweep"]
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "subgroups.age_bands=[40]")) == ["subgroups"]
+    assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "gradcam.method=LayerCAM")) == ["gradcam"]
     assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
 

@@ -98,6 +98,14 @@ def small_tables(shift: int) -> dict[str, Table]:
                 for split in ("val", "test")
             ],
         ),
+        "plots/subgroups/groups.csv": (
+            "attribute,group,metric,value,low,high,images,lesions,melanoma_lesions,small",
+            [
+                (attribute, group, metric, *(("", "", "") if group == "face" else (0.5, 0.25, 0.75)), 9, 7, 3, group == "back")
+                for attribute, group in (("sex", "male"), ("localization", "back"), ("localization", "face"))
+                for metric in ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity")
+            ],
+        ),
         "plots/gradcam/energy.csv": (
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
@@ -244,6 +252,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("threshold_sweep_curve", "point", 8, 16),
         ("threshold_sweep_operating_points", "point", 8, 16),
         ("threshold_sweep_operating_points", "rule", 6, 12),  # sensitivity on validation has no interval here
+        ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
+        ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
     ],
 )
@@ -321,6 +331,15 @@ def test_bins_of_the_confidence_histogram_touch(svgs: dict[tuple[str, str], str]
 def test_age_is_sorted_by_number_with_unknown_last(svgs: dict[tuple[str, str], str]) -> None:
     shown = [line for line in texts(svgs["show", "split_age"]).splitlines() if line in ("0", "5", "10", "unknown")]
     assert shown == ["0", "5", "10", "unknown"]
+
+
+def test_groups_stand_in_the_order_of_their_table_and_small_ones_are_hollow_and_dashed(svgs: dict[tuple[str, str], str]) -> None:
+    svg = svgs["show", "subgroups"]
+    shown = [line for line in texts(svg).splitlines() if line.endswith("(9, 7)")]
+    assert shown[:3] == ["sex: male (9, 7)", "localization: back (9, 7)", "localization: face (9, 7)"]
+    points = {("back" in label(mark), fill(mark) == "white") for mark in marks(svg, "point")}
+    dashes = {("back" in label(mark), "stroke-dasharray" in mark) for mark in marks(svg, "rule")}
+    assert points == dashes == {(False, False), (True, True)}
 
 
 def test_a_table_without_rows_gives_no_plot_and_no_error(in_repository: Path) -> None:

@@ -1,0 +1,60 @@
+"""Measure the predictions of test by group: for whom the classifier works, and for whom it does not.
+
+Reads   section `subgroups` of params.yaml; data/predictions/test.csv; data/raw/metadata.csv for the acquisition source, if it
+        has one
+Writes  metrics/subgroups.json (of all images, of histologically proven ones alone, the worst group of each metric);
+        plots/subgroups/groups.csv (every group with its size and intervals; small ones are flagged, not hidden)
+"""
+
+from __future__ import annotations
+
+import logging
+
+import pandas as pd
+
+from skinlesion.artifacts import METRICS, PLOTS, read_metadata, read_predictions
+from skinlesion.bootstrap import describe_draws
+from skinlesion.errors import run_stage
+from skinlesion.files import atomic_folder, write_json
+from skinlesion.params import load_params
+from skinlesion.subgroups import COLUMNS, SOURCE, assign_groups, flag_small, measure_groups, measure_table, worst_groups
+from skinlesion.tables import write_table
+
+HISTOLOGY = "histo"
+
+logger = logging.getLogger(__name__)
+
+
+def add_source(predictions: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
+    """The prediction table with the column `dataset`, where the metadata has it."""
+    if SOURCE not in metadata.columns:
+        return predictions
+    return predictions.merge(metadata[["image_id", SOURCE]], on="image_id", how="left", validate="one_to_one")
+
+
+def main() -> None:
+    params = load_params().subgroups
+    table = add_source(read_predictions("test"), read_metadata())
+    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
+    rows = measure_groups(table, assign_groups(table, starts=list(params.age_bands)), **draws)
+    rows["small"] = flag_small(rows, min_lesions=params.min_lesions, min_melanomas=params.min_melanomas)
+    proven = table[table["dx_type"] == HISTOLOGY]
+    worst = worst_groups(rows)
+    content = {
+        "split": "test",
+        "bootstrap": describe_draws(**draws),
+        "all": measure_table(table, **draws),
+        "histology_only": measure_table(proven, **draws) if len(proven) else None,
+        "worst": worst,
+    }
+    with atomic_folder(PLOTS / "subgroups") as folder:
+        write_table(rows, folder / "groups.csv", COLUMNS)
+    write_json(METRICS / "subgroups.json", content)
+    for metric in ("macro_auc", "mel_sensitivity"):
+        if group := worst[metric]:
+            place = f"{group['attribute']} {group['group']} ({group['lesions']} lesions)"
+            logger.info("lowest %s: %.3f (%.3f to %.3f) in %s", metric, group["value"], group["low"], group["high"], place)
+
+
+if __name__ == "__main__":
+    run_stage(main)
