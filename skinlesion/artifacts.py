@@ -229,17 +229,34 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
     return frame
 
 
-def write_calibration(temperature: float, path: Path = CALIBRATION) -> None:
-    """Write the temperature (> 0) by which logits are divided before the softmax."""
-    write_json(path, {"method": "temperature", "temperature": temperature, "fitted_on": "val"})
+def write_calibration(content: dict[str, Any], path: Path = CALIBRATION) -> None:
+    """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`."""
+    _check_calibration(content, path)
+    write_json(path, content)
 
 
-def read_calibration(path: Path = CALIBRATION) -> float:
-    """The temperature by which logits are divided before the softmax."""
-    temperature = read_json(path).get("temperature")
-    if not isinstance(temperature, int | float) or not temperature > 0:
-        raise PipelineError(f"{path}: temperature must be a number above 0, not {temperature!r}: run `evaluate` again")
-    return float(temperature)
+def read_calibration(path: Path = CALIBRATION) -> dict[str, Any]:
+    """How logits become probabilities, as `write_calibration` takes it: softmax(logits * scale + bias).
+
+    Raises
+    ------
+    PipelineError
+        Missing, damaged, or not a finite number a class.
+    """
+    content = read_json(path)
+    _check_calibration(content, path)
+    return content
+
+
+def _check_calibration(content: dict[str, Any], path: Path) -> None:
+    """Refuse a calibration that cannot be applied."""
+    if content.get("method") not in ("temperature", "vector"):
+        raise PipelineError(f"{path}: method must be temperature or vector, not {content.get('method')!r}: run `evaluate` again")
+    for name in ("scale", "bias"):
+        values = content.get(name)
+        numbers = [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
+        if len(numbers) != len(CLASSES) or not np.isfinite(numbers).all():
+            raise PipelineError(f"{path}: {name} must be {len(CLASSES)} finite numbers, not {values!r}: run `evaluate` again")
 
 
 def write_operating_points(content: dict[str, Any], path: Path = OPERATING_POINTS) -> None:

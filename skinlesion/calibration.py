@@ -1,11 +1,15 @@
-"""How far a probability can be believed: temperature scaling, and what it is judged by."""
+"""From logits to probabilities that can be believed: what is fitted on validation, and how it is applied."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import numpy as np
-import pandas as pd
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
+
+Method = Literal["temperature", "vector"]
 
 # Temperatures that are searched. At an end of it something else than overconfidence is wrong.
 TEMPERATURE_RANGE: tuple[float, float] = (0.05, 20.0)
@@ -25,6 +29,51 @@ def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray, temperature:
     """
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Logits times `scale` plus `bias`, both float64 (classes,), before the softmax.
+
+    method : `temperature` (every scale is 1 / temperature, every bias 0: predictions stay) or `vector` (one of each a class).
+    """
+
+    method: Method
+    scale: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def temperature(self) -> float | None:
+        """The one number of temperature scaling."""
+        return float(1 / self.scale[0]) if self.method == "temperature" else None
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Calibrator:
+        """From the content of `models/calibration.json` (`skinlesion.artifacts.read_calibration`)."""
+        return cls(content["method"], np.array(content["scale"], np.float64), np.array(content["bias"], np.float64))
+
+    def content(self) -> dict[str, Any]:
+        """What `skinlesion.artifacts.write_calibration` takes."""
+        described = {"method": self.method, "scale": self.scale.tolist(), "bias": self.bias.tolist(), "fitted_on": "val"}
+        return described if self.temperature is None else described | {"temperature": self.temperature}
+
+    def logits(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated logits, float64 (images, classes)."""
+        scaled = np.asarray(logits, dtype=np.float64)
+        return scaled / self.temperature if self.temperature is not None else scaled * self.scale + self.bias
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float64 (images, classes)."""
+        return softmax(self.logits(logits))
+
+
+def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: Method) -> Calibrator:
+    """Fit `method` to labels, int (images,), and logits, float (images, classes)."""
+    classes = np.shape(logits)[1]
+    temperature = fit_temperature(labels, logits)
+    if method == "temperature":
+        return Calibrator(method, np.full(classes, 1 / temperature), np.zeros(classes))
+    return Calibrator(method, *fit_vector(labels, logits, start=1 / temperature))
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -49,80 +98,25 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(np.exp(brentq(slope, lowest, highest, xtol=1e-9)))
 
 
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Multi-class Brier score, 0 (best) to 2: mean over images of the squared distances to truth, summed over classes.
+def fit_vector(labels: np.ndarray, logits: np.ndarray, *, start: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and bias of each class, float64 (classes,) each, of vector scaling (Guo et al. 2017, section 4.2).
 
-    Brier, Monthly Weather Review 78 (1950). labels : int (images,). probabilities : float (images, classes).
+    The likelihood alone has no finite maximum where a class is absent or told apart without an error, as rare ones may be on
+    validation. Each parameter therefore has a normal prior of standard deviation 1, around `start` for scales and 0 for biases,
+    which among some hundred images says nothing. What is minimised is strictly convex, so its one minimum is found.
     """
-    truth = np.eye(probabilities.shape[1])[labels]
-    return float(np.mean(((probabilities - truth) ** 2).sum(axis=1)))
+    logits = np.asarray(logits, dtype=np.float64)
+    images, classes = logits.shape
+    truth = np.eye(classes)[labels]
+    center = np.append(np.full(classes, start), np.zeros(classes))
 
+    def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = logits * parameters[:classes] + parameters[classes:]
+        likelihood = negative_log_likelihood(labels, scaled)
+        error = (softmax(scaled) - truth) / images
+        away = parameters - center
+        gradient = np.append((error * logits).sum(axis=0), error.sum(axis=0))
+        return likelihood + away @ away / (2 * images), gradient + away / images
 
-def reliability_table(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> pd.DataFrame:
-    """Confidence against accuracy in bins of equal width of the highest probability.
-
-    Bin b of B holds confidences in [b/B, (b+1)/B), the last one also 1.
-
-    Returns
-    -------
-    A row a bin that holds an image: `bin` (0 to bins - 1), `confidence` (mean), `accuracy`, `images`.
-    """
-    confidence = probabilities.max(axis=1)
-    frame = pd.DataFrame(
-        {
-            "bin": np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1]),
-            "confidence": confidence,
-            "correct": probabilities.argmax(axis=1) == labels,
-        }
-    )
-    grouped = frame.groupby("bin")
-    table = grouped.agg(confidence=("confidence", "mean"), accuracy=("correct", "mean"), images=("correct", "size"))
-    return table.reset_index()
-
-
-def expected_calibration_error(table: pd.DataFrame) -> float:
-    """ECE, 0 (best) to 1, of a `reliability_table`: distance of accuracy to confidence, averaged over images.
-
-    Naeini, Cooper, Hauskrecht, AAAI 2015; with the top label, as Guo et al. 2017, equation 3.
-    """
-    distance = (table["accuracy"] - table["confidence"]).abs()
-    return float((distance * table["images"]).sum() / table["images"].sum())
-
-
-def calibration_scores(labels: np.ndarray, logits: np.ndarray, *, temperature: float, bins: int) -> dict[str, float]:
-    """`nll`, `ece` and `brier`, each as `<score>_before` and `<score>_after` division of the logits by the temperature."""
-    before, after = softmax(logits), softmax(logits, temperature)
-    return {
-        "nll_before": negative_log_likelihood(labels, logits),
-        "nll_after": negative_log_likelihood(labels, logits, temperature),
-        "ece_before": expected_calibration_error(reliability_table(labels, before, bins)),
-        "ece_after": expected_calibration_error(reliability_table(labels, after, bins)),
-        "brier_before": brier_score(labels, before),
-        "brier_after": brier_score(labels, after),
-    }
-
-
-def reliability_before_after(labels: np.ndarray, logits: np.ndarray, *, temperature: float, bins: int) -> pd.DataFrame:
-    """Two `reliability_table`s in one, told apart by the first column, `calibration` (`before | after`)."""
-    before = reliability_table(labels, softmax(logits), bins)
-    after = reliability_table(labels, softmax(logits, temperature), bins)
-    both = pd.concat([before, after], ignore_index=True)
-    both.insert(0, "calibration", ["before"] * len(before) + ["after"] * len(after))
-    return both
-
-
-def confidence_table(labels: np.ndarray, probabilities: np.ndarray, bins: int = 20) -> pd.DataFrame:
-    """Histogram of the highest probability: `outcome` (`correct | wrong`), `confidence` (centre of the bin), `images`."""
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    edges = np.linspace(0, 1, bins + 1)
-    frames = [
-        pd.DataFrame(
-            {
-                "outcome": outcome,
-                "confidence": np.round((edges[:-1] + edges[1:]) / 2, 6),
-                "images": np.histogram(confidence[chosen], edges)[0],
-            }
-        )
-        for outcome, chosen in (("correct", correct), ("wrong", ~correct))
-    ]
-    return pd.concat(frames, ignore_index=True)
+    found = minimize(objective, center, jac=True, method="BFGS", options={"gtol": 1e-8, "maxiter": 1000}).x
+    return found[:classes], found[classes:]

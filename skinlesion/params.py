@@ -83,6 +83,7 @@ class EvaluateParams(Section):
     device: Device
     batch_size: BatchSize
     test_time: Literal["none", "flips", "square", "multi_crop"]
+    calibration: Literal["temperature", "vector"]
     calibration_bins: int = Field(ge=2, le=100)
     bootstrap_draws: Draws
     confidence: Confidence

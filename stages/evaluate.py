@@ -4,7 +4,7 @@ Reads   params `evaluate`; models/classifier; data/prepared; data/splits/{train,
         for the baseline) and facts.json
 Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evaluate.json; plots/evaluate/ (of test, as CSV)
 
-The members' probabilities, and those of `test_time` views, are averaged, then the temperature is fitted on validation. Every
+The members' probabilities, and those of `test_time` views, are averaged, then the calibration is fitted on validation. Every
 metric but the `_before` ones and those of `members` and `spread` is of calibrated probabilities and can be computed again from
 the prediction tables, whose logits are the log of the mean probability where any were averaged. `per_lesion` is of one prediction
 a lesion, the mean of its images' probabilities. What a metric is where it is undefined: skinlesion/metrics.py.
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts, calibration
+from skinlesion import artifacts, calibration_scores
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.classifier import Classifier, load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
@@ -52,21 +53,23 @@ def main() -> None:
     votes = {name: soft_vote(list(each.values()), test_time=params.test_time) for name, each in predicted.items()}
     logits = {name: np.round(values, LOGIT_DECIMALS) for name, values in votes.items()}
 
-    temperature = calibration.fit_temperature(labels_of(splits["val"]), logits["val"])
-    if temperature in calibration.TEMPERATURE_RANGE:
-        logger.warning("temperature %.2f is an end of the searched range: calibrated probabilities are not reliable", temperature)
-    tables = {name: prediction_table(splits[name], values, temperature) for name, values in logits.items()}
+    calibrator = fit_calibrator(labels_of(splits["val"]), logits["val"], params.calibration)
+    if calibrator.temperature in TEMPERATURE_RANGE:
+        warning = "temperature %.2f is an end of the searched range: calibrated probabilities are not reliable"
+        logger.warning(warning, calibrator.temperature)
+    tables = {name: prediction_table(splits[name], values, calibrator) for name, values in logits.items()}
     prior = class_shares(splits["train"])
-    metrics = {name: measure_split(table, temperature, prior, params) for name, table in tables.items()}
+    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
 
     artifacts.write_predictions(tables)
-    artifacts.write_calibration(temperature)
+    artifacts.write_calibration(calibrator.content())
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
-        for name, frame in plot_tables(tables["test"], metrics["test"], temperature, params.calibration_bins).items():
+        for name, frame in plot_tables(tables["test"], metrics["test"], calibrator, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)
     described = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
         "test_time": params.test_time,
+        "calibration": params.calibration,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
     }
     labels = {name: labels_of(splits[name]) for name in predicted}
@@ -101,14 +104,14 @@ def arrays_of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return labels_of(table), logits.to_numpy(), probabilities.to_numpy()
 
 
-def prediction_table(split: pd.DataFrame, logits: np.ndarray, temperature: float) -> pd.DataFrame:
+def prediction_table(split: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
     """The split's rows with logits and calibrated probabilities."""
-    numbers = np.hstack([logits, calibration.softmax(logits, temperature)])
+    numbers = np.hstack([logits, calibrator.probabilities(logits)])
     columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
     return pd.concat([split[list(artifacts.DESCRIPTIVE_COLUMNS)], pd.DataFrame(numbers, split.index, columns)], axis=1)
 
 
-def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
+def measure_split(table: pd.DataFrame, calibrator: Calibrator, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
     """Everything that metrics/evaluate.json says of a split."""
     labels, logits, _ = arrays_of(table)
     measured, intervals = measure_headline(table, params)
@@ -117,7 +120,8 @@ def measure_split(table: pd.DataFrame, temperature: float, prior: np.ndarray, pa
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
         **measured.summary(),
-        **calibration.calibration_scores(labels, logits, temperature=temperature, bins=params.calibration_bins),
+        **calibration_scores.calibration_scores(labels, logits, calibrator=calibrator, bins=params.calibration_bins),
+        "recalibration": calibration_scores.recalibration_per_class(labels, logits, calibrator),
         "per_class": measured.summary_per_class(),
         "intervals": intervals,
         "per_lesion": by_lesion.summary() | {"intervals": lesion_intervals},
@@ -138,7 +142,7 @@ def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
     return {"class": CLASSES[int(prior.argmax())], **measured.summary()}
 
 
-def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], temperature: float, bins: int) -> dict[str, pd.DataFrame]:
+def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibrator, bins: int) -> dict[str, pd.DataFrame]:
     """The tables that the plots of a split are drawn from, by file name."""
     labels, logits, probabilities = arrays_of(table)
     confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
@@ -150,8 +154,9 @@ def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], temperature: float
         "confusion": confusion_table(confusion),
         "roc": roc_table(labels, probabilities, most=CURVE_POINTS),
         "precision_recall": precision_recall_table(labels, probabilities, most=CURVE_POINTS),
-        "reliability": calibration.reliability_before_after(labels, logits, temperature=temperature, bins=bins),
-        "confidence": calibration.confidence_table(labels, probabilities),
+        "reliability": calibration_scores.reliability_before_after(labels, logits, calibrator=calibrator, bins=bins),
+        "reliability_per_class": calibration_scores.reliability_per_class(labels, probabilities, bins),
+        "confidence": calibration_scores.confidence_table(labels, probabilities),
         "per_class": pd.DataFrame(per_class),
     }
 

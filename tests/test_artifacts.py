@@ -204,9 +204,18 @@ def test_predictions_without_a_row(workspace: Path) -> None:
 
 
 def test_calibration(workspace: Path) -> None:
-    artifacts.write_calibration(1.7)
-    assert artifacts.read_calibration() == 1.7
-    for broken in (0, -1.0, "hot", None):
-        artifacts.CALIBRATION.write_text(json.dumps({"temperature": broken}))
-        with refused(f"temperature must be a number above 0, not {broken!r}"):
+    content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
+    artifacts.write_calibration(content)
+    assert artifacts.read_calibration() == content
+    for changed, said in (
+        ({"method": "isotonic"}, "method must be temperature or vector, not 'isotonic'"),
+        ({"scale": 2.0}, "scale must be 7 finite numbers, not 2.0"),
+        ({"scale": [1.0] * 6}, "scale must be 7 finite numbers"),
+        ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
+        ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
+    ):
+        artifacts.CALIBRATION.write_text(json.dumps(content | changed))
+        with refused(said):
             artifacts.read_calibration()
+        with refused(said):
+            artifacts.write_calibration(content | changed)

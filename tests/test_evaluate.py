@@ -217,7 +217,7 @@ def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None
 
 def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
     classifier = load_ensemble()["base-0"]
-    temperature = artifacts.read_calibration()
+    temperature = artifacts.read_calibration()["temperature"]
     for name in ("val", "test"):
         split, table = artifacts.read_split(name), artifacts.read_predictions(name)
         for column in artifacts.DESCRIPTIVE_COLUMNS:
@@ -232,8 +232,38 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(proj
 
 def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
     metrics = read_metrics(evaluated)
-    assert artifacts.read_calibration(evaluated / artifacts.CALIBRATION) > 1.2
+    assert artifacts.read_calibration(evaluated / artifacts.CALIBRATION)["temperature"] > 1.2
     assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
+
+
+def test_vector_scaling_fits_validation_better_and_changes_no_logit(
+    project: Path, evaluated: Path, repository_params: dict[str, Any]
+) -> None:
+    write_small_params(repository_params, calibration="vector")
+    evaluate.main()
+    vector, temperature = read_metrics(), read_metrics(evaluated)
+    assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
+    assert vector["val"]["nll_after"] < temperature["val"]["nll_after"] - 1e-3
+    assert vector["val"]["nll_before"] == temperature["val"]["nll_before"]
+    content = artifacts.read_calibration()
+    for name in ("val", "test"):
+        table = artifacts.read_predictions(name)
+        logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+        before = artifacts.read_predictions(name, evaluated / artifacts.PREDICTIONS)[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+        assert np.array_equal(logits, before)
+        expected = scipy.special.softmax(logits * content["scale"] + content["bias"], axis=1)
+        np.testing.assert_allclose(table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy(), expected, atol=1e-12)
+    assert np.abs(content["bias"]).max() > 0.01
+
+
+def test_recalibration_of_melanoma_agrees_with_scikit_learn(evaluated: Path) -> None:
+    table = artifacts.read_predictions("test", evaluated / artifacts.PREDICTIONS)
+    odds = scipy.special.logit(table["probability_mel"].to_numpy())
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], table["dx"] == "mel")
+    stated = read_metrics(evaluated)["test"]["recalibration"]
+    assert stated["mel"]["slope"] == pytest.approx(fitted.coef_[0, 0], rel=1e-5)
+    assert scipy.special.expit(odds + stated["mel"]["intercept"]).mean() == pytest.approx((table["dx"] == "mel").mean(), abs=1e-9)
+    assert set(stated) == set(CLASSES)
 
 
 def test_the_baseline_is_the_most_frequent_class_of_the_training_list(evaluated: Path) -> None:
@@ -255,6 +285,7 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
         "roc": "dx,false_positive_rate,true_positive_rate",
         "precision_recall": "dx,recall,precision",
         "reliability": "calibration,bin,confidence,accuracy,images",
+        "reliability_per_class": "dx,bin,probability,share,images",
         "confidence": "outcome,confidence,images",
         "per_class": "dx,f1,low,high,support",
     }
@@ -282,7 +313,7 @@ def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> N
         shutil.rmtree(project / name)
     evaluate.main()
     assert written(project) == written(evaluated)
-    assert len(written(project)) == 10
+    assert len(written(project)) == 11
 
 
 def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
@@ -418,7 +449,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(projec
         expected = np.mean(each, axis=0)
         np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
         assert np.abs(each[0] - expected).max() > 0.05
-    temperature = artifacts.read_calibration()
+    temperature = artifacts.read_calibration()["temperature"]
     val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
     losses = [
         -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()

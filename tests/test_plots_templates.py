@@ -78,6 +78,10 @@ def small_tables(shift: int) -> dict[str, Table]:
             "calibration,bin,confidence,accuracy,images",
             [(when, row, step, step, 3) for when in ("before", "after") for row, step in enumerate(steps)],
         ),
+        "plots/evaluate/reliability_per_class.csv": (
+            "dx,bin,probability,share,images",
+            [(dx, row, step, step / 2, 3) for dx in CLASSES for row, step in enumerate(steps)],
+        ),
         "plots/evaluate/confidence.csv": (
             "outcome,confidence,images",
             [(outcome, 0.125 + step / 4, 5) for outcome in ("correct", "wrong") for step in range(4)],
@@ -245,6 +249,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("evaluate_roc", "line", 8, 16),  # seven classes and the diagonal
         ("evaluate_precision_recall", "line", 7, 14),
         ("evaluate_reliability", "point", 6, 12),
+        ("evaluate_reliability_per_class", "point", 21, 42),
+        ("evaluate_reliability_per_class", "line", 14, 21),  # and the diagonal a class
         ("evaluate_confidence", "bar", 8, 16),
         ("evaluate_per_class", "point", 6, 12),  # df has no F1
         ("evaluate_per_class", "rule", 6, 12),
