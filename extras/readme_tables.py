@@ -127,6 +127,19 @@ def headline_table(records: list[Record]) -> list[str]:
     return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
 
 
+def describe_rule(point: dict[str, Any]) -> str:
+    """What was asked of a point on validation; before there were rules, a constraint was one of sensitivity."""
+    value = point["constraint"]
+    if value is None:
+        return "largest J"
+    return {
+        "recall": f"sensitivity >= {value:.2f}",
+        "specificity": f"specificity >= {value:.2f}",
+        "cost": f"least cost, a miss costs {value:g} false alarms",
+        "guaranteed": f"sensitivity of lesions >= {value:.2f}, guaranteed",
+    }[point.get("rule", "recall")]
+
+
 def operating_point_table(records: list[Record]) -> list[str]:
     """Operating points a run: the sensitivity that was asked for on validation, and what came of it on test."""
     rows = []
@@ -134,12 +147,12 @@ def operating_point_table(records: list[Record]) -> list[str]:
         for name, point in record.threshold_sweep["points"].items():
             test, intervals = point["test"], point["intervals"]
             rates = ("sensitivity", "specificity", "precision", "flagged")
-            asked = "largest J" if point["constraint"] is None else f">= {point['constraint']:.2f}"
+            asked = describe_rule(point)
             achieved = [number(test[rate], intervals.get(rate)) for rate in rates]
             validation = number(point["val"]["sensitivity"])
             rows.append([record.link, f"{record.threshold_sweep['target']}: {name}", f"{point['threshold']:.4f}", asked])
             rows[-1] += [validation, *achieved]
-    header = ["run", "target: operating point", "threshold", "sensitivity intended", "sensitivity, validation"]
+    header = ["run", "target: operating point", "threshold", "asked on validation", "sensitivity, validation"]
     return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
 
 

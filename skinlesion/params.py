@@ -23,6 +23,8 @@ from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParam
 PARAMS_FILE = Path("params.yaml")
 
 Draws = Annotated[int, Field(ge=100, le=1_000_000)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 
@@ -95,7 +97,12 @@ class ThresholdSweepParams(Section):
 
     target: str
     groups: dict[str, list[str]]
-    recall_constraints: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)
+    recall_constraints: list[PositiveShare] = Field(min_length=1)
+    specificity_constraints: list[PositiveShare]
+    cost_ratios: list[Annotated[float, Field(gt=0)]]
+    guaranteed_recalls: list[InnerShare]
+    guarantee: InnerShare
+    prevalences: list[InnerShare]
     bootstrap_draws: Draws
     confidence: Confidence
     seed: Seed
@@ -117,8 +124,9 @@ class ThresholdSweepParams(Section):
         targets = [*CLASSES, *self.groups]
         if self.target not in targets:
             raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{suggest(self.target, targets)}")
-        if len(set(self.recall_constraints)) != len(self.recall_constraints):
-            raise ValueError("recall_constraints names a value twice")
+        for name in ("recall_constraints", "specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
         return self
 
     def target_classes(self) -> list[str]:

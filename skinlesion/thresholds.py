@@ -7,16 +7,17 @@ nothing changes, so a grid could only miss the best one.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from scipy.stats import beta
 
 from skinlesion.artifacts import PROBABILITY_COLUMNS
 from skinlesion.bootstrap import Measure, point_estimate
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores, ratio, thin
-
-YOUDEN = "youden"
 
 
 def target_scores(predictions: pd.DataFrame, classes: list[str], *, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -36,12 +37,6 @@ def target_scores(predictions: pd.DataFrame, classes: list[str], *, split: str) 
         )
     columns = [column for column, dx in zip(PROBABILITY_COLUMNS, CLASSES, strict=True) if dx in classes]
     return positive, predictions[columns].to_numpy(dtype=np.float64).sum(axis=1)
-
-
-def point_name(constraint: float) -> str:
-    """Name of the operating point of a recall constraint: 0.9 gives `recall_0.90`; further decimals are kept."""
-    text = f"{constraint:.2f}"
-    return f"recall_{text if float(text) == constraint else repr(constraint)}"
 
 
 def threshold_for_recall(positive: np.ndarray, scores: np.ndarray, constraint: float) -> float:
@@ -68,10 +63,94 @@ def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(ranking.thresholds[np.argmax(scaled)])
 
 
-def choose_thresholds(positive: np.ndarray, scores: np.ndarray, constraints: list[float]) -> dict[str, float]:
-    """Threshold of every operating point, by name, from validation alone: one a recall constraint, then Youden's."""
-    chosen = {point_name(constraint): threshold_for_recall(positive, scores, constraint) for constraint in constraints}
-    return chosen | {YOUDEN: youden_threshold(positive, scores)}
+def threshold_for_specificity(positive: np.ndarray, scores: np.ndarray, constraint: float) -> float:
+    """The smallest threshold whose specificity is at least `constraint` (> 0 to 1).
+
+    positive : bool (images,), some true, some false. scores : float (images,).
+
+    Raises
+    ------
+    PipelineError
+        Not even the highest score as the threshold reaches it.
+    """
+    ranking = rank_scores(positive, scores)
+    false_positives = flagged_counts(ranking, np.ones((1, len(scores))))[1][0]
+    negatives = false_positives[-1]
+    enough = (negatives - false_positives) / negatives >= constraint  # true up to some threshold, then false
+    if not enough[0]:
+        raise PipelineError(
+            f"threshold_sweep.specificity_constraints: no threshold reaches a specificity of {constraint} on validation, where "
+            f"the highest one gives {1 - false_positives[0] / negatives:.4f}: ask for less"
+        )
+    return float(ranking.thresholds[np.flatnonzero(enough)[-1]])
+
+
+def cheapest_threshold(positive: np.ndarray, scores: np.ndarray, cost_ratio: float) -> float:
+    """The threshold of the smallest cost, the larger one among equals, where a missed positive costs `cost_ratio` false alarms.
+
+    positive : bool (images,). scores : float (images,). cost_ratio : > 0.
+    """
+    ranking = rank_scores(positive, scores)
+    true_positives, false_positives = (counts[0] for counts in flagged_counts(ranking, np.ones((1, len(scores)))))
+    costs = cost_ratio * (true_positives[-1] - true_positives) + false_positives
+    return float(ranking.thresholds[np.flatnonzero(np.isclose(costs, costs.min(), rtol=1e-12, atol=0))[0]])
+
+
+def threshold_with_guarantee(scores_of_lesions: np.ndarray, recall: float, probability: float) -> float | None:
+    """The largest threshold of which it can be said: with this `probability` it flags at least `recall` of all such lesions.
+
+    The threshold is an order statistic of the scores of n positive lesions. The share of the population below the k-th lowest one
+    has the distribution Beta(k, n - k + 1) or lies below it, whatever the distribution of the scores (Wilks, Annals of
+    Mathematical Statistics 12, 1941), so k is the largest with P(Beta(k, n - k + 1) <= 1 - recall) >= probability. It holds
+    where the lesions to come are drawn as those of validation were, and not for another clinic.
+
+    Parameters
+    ----------
+    scores_of_lesions : float (lesions,), the lowest score of each positive lesion's images, all of which are then flagged.
+
+    Returns
+    -------
+    The threshold, or None where there are too few lesions: fewer than log(1 - probability) / log(recall).
+    """
+    ordered = np.sort(scores_of_lesions)
+    ranks = np.arange(1, len(ordered) + 1)
+    enough = beta.cdf(1 - recall, ranks, len(ordered) - ranks + 1) >= probability
+    return float(ordered[np.flatnonzero(enough)[-1]]) if enough.any() else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the threshold of an operating point is chosen on validation.
+
+    kind : `recall`, `specificity`, `cost`, `guaranteed` or `youden`. value : what is asked for; None for `youden`.
+    """
+
+    kind: str
+    value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the point: `recall_0.90`, `cost_10`, `youden`; at least two decimals of a share, and further ones are kept."""
+        if self.value is None:
+            return self.kind
+        text = f"{self.value:g}" if self.kind == "cost" else f"{self.value:.2f}"
+        return f"{self.kind}_{text if float(text) == self.value else repr(self.value)}"
+
+
+def choose_threshold(rule: Rule, positive: np.ndarray, scores: np.ndarray, lesion_ids: pd.Series, *, guarantee: float) -> float:
+    """The threshold of an operating point, from validation alone.
+
+    positive : bool (images,). scores : float (images,). lesion_ids : str (images,). guarantee : probability of `guaranteed` ones.
+
+    A guarantee that so few lesions cannot give is given by flagging everything: the threshold is 0.
+    """
+    if rule.value is None:
+        return youden_threshold(positive, scores)
+    if rule.kind == "guaranteed":
+        lowest = pd.Series(scores[positive]).groupby(lesion_ids.to_numpy()[positive]).min().to_numpy()
+        return threshold_with_guarantee(lowest, rule.value, guarantee) or 0.0
+    choose = {"recall": threshold_for_recall, "specificity": threshold_for_specificity, "cost": cheapest_threshold}[rule.kind]
+    return choose(positive, scores, rule.value)
 
 
 def audit(positive: np.ndarray, scores: np.ndarray, threshold: float) -> Measure:

@@ -2,7 +2,8 @@
 
 Reads   section `threshold_sweep` of params.yaml; data/predictions/{val,test}.csv.
 Writes  models/operating_points.json (what a user of the classifier applies); metrics/threshold_sweep.json (what each point
-        achieves on both splits, with intervals on test); plots/threshold_sweep/ (the curves and the points as CSV).
+        achieves on both splits, with intervals on test, and its predictive values at other prevalences);
+        plots/threshold_sweep/ (the curves, the points and the decision curve of test as CSV).
 
 Validation values carry no interval: the thresholds were chosen to give them.
 """
@@ -17,11 +18,12 @@ import pandas as pd
 
 from skinlesion.artifacts import METRICS, PLOTS, read_predictions, write_operating_points
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.decisions import at_prevalence, decision_curve
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
 from skinlesion.params import ThresholdSweepParams, load_params
 from skinlesion.tables import write_table
-from skinlesion.thresholds import achieved, audit, choose_thresholds, point_name, sweep, target_auc, target_scores
+from skinlesion.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "threshold", "sensitivity", "specificity", "precision", "f1", "flagged")
@@ -29,6 +31,9 @@ POINT_COLUMNS = (
     *("point", "split", "threshold", "sensitivity", "sensitivity_low", "sensitivity_high"),
     *("specificity", "specificity_low", "specificity_high", "precision", "f1", "flagged"),
 )
+
+DECISION_COLUMNS = ("strategy", "threshold_probability", "net_benefit")
+POINT_KEYS = ("rule", "constraint", "threshold", "val")  # of a point, in models/operating_points.json
 
 Truth = tuple[np.ndarray, np.ndarray]
 
@@ -49,22 +54,48 @@ def describe_split(truth: Truth, lesion_ids: pd.Series, params: ThresholdSweepPa
     }
 
 
-def describe_points(
-    thresholds: dict[str, float], truths: dict[str, Truth], lesion_ids: pd.Series, params: ThresholdSweepParams
+def list_rules(params: ThresholdSweepParams) -> list[Rule]:
+    """The operating points that params ask for, and Youden's."""
+    asked = {
+        "recall": params.recall_constraints,
+        "specificity": params.specificity_constraints,
+        "cost": params.cost_ratios,
+        "guaranteed": params.guaranteed_recalls,
+    }
+    return [*(Rule(kind, value) for kind, values in asked.items() for value in values), Rule("youden")]
+
+
+def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, params: ThresholdSweepParams) -> dict[str, float]:
+    """The threshold of each point, by name, from the truth and scores of validation."""
+    chosen = {rule.name: choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
+    for name in (rule.name for rule in rules if rule.kind == "guaranteed" and chosen[rule.name] == 0):
+        lesions = lesion_ids[truth[0]].nunique()
+        logger.warning(
+            "%s: %d lesions of the target on validation are too few to promise it: everything is flagged", name, lesions
+        )
+    return chosen
+
+
+def describe_point(
+    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, params: ThresholdSweepParams
 ) -> dict[str, Any]:
-    """What each threshold achieves on validation and on test, with intervals over the lesions of test."""
-    constraints: dict[str, float | None] = {point_name(constraint): constraint for constraint in params.recall_constraints}
-    points = {}
-    for name, threshold in thresholds.items():
-        drawn = bootstrap(audit(*truths["test"], threshold), lesion_ids, draws=params.bootstrap_draws, seed=params.seed)
-        points[name] = {
-            "constraint": constraints.get(name),
-            "threshold": threshold,
-            "val": achieved(*truths["val"], threshold),
-            "test": achieved(*truths["test"], threshold),
-            "intervals": percentile_intervals(drawn, params.confidence),
-        }
-    return points
+    """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
+    draws = {"draws": params.bootstrap_draws, "seed": params.seed}
+    rates = audit(*truths["test"], threshold)
+    described: dict[str, Any] = {
+        "rule": rule.kind,
+        "constraint": rule.value,
+        "threshold": threshold,
+        "val": achieved(*truths["val"], threshold),
+        "test": achieved(*truths["test"], threshold),
+        "intervals": percentile_intervals(bootstrap(rates, lesion_ids, **draws), params.confidence),
+        "at_prevalence": {},
+    }
+    for prevalence in params.prevalences:
+        measure = at_prevalence(rates, prevalence)
+        drawn = percentile_intervals(bootstrap(measure, lesion_ids, **draws), params.confidence)
+        described["at_prevalence"][f"{prevalence:g}"] = point_estimate(measure, len(lesion_ids)) | {"intervals": drawn}
+    return described
 
 
 def point_rows(points: dict[str, Any]) -> pd.DataFrame:
@@ -86,8 +117,10 @@ def main() -> None:
     tables = {split: read_predictions(split) for split in ("val", "test")}
     truths = {split: target_scores(table, classes, split=split) for split, table in tables.items()}
 
-    thresholds = choose_thresholds(*truths["val"], params.recall_constraints)
-    points = describe_points(thresholds, truths, tables["test"]["lesion_id"], params)
+    rules = list_rules(params)
+    thresholds = choose_thresholds(rules, truths["val"], tables["val"]["lesion_id"], params)
+    lesion_ids = tables["test"]["lesion_id"]
+    points = {rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, params) for rule in rules}
     splits = {split: describe_split(truths[split], table["lesion_id"], params) for split, table in tables.items()}
 
     write_operating_points(
@@ -97,7 +130,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
-            "points": {name: {key: point[key] for key in ("constraint", "threshold", "val")} for name, point in points.items()},
+            "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )
     with atomic_folder(PLOTS / "threshold_sweep") as folder:
@@ -106,6 +139,7 @@ def main() -> None:
         ]
         write_table(pd.concat(curves), folder / "curve.csv", CURVE_COLUMNS)
         write_table(point_rows(points), folder / "operating_points.csv", POINT_COLUMNS)
+        write_table(decision_curve(*truths["test"]), folder / "decision_curve.csv", DECISION_COLUMNS)
     draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
     described = {"target": params.target, "classes": classes, "bootstrap": draws, **splits, "points": points}
     write_json(METRICS / "threshold_sweep.json", described)

@@ -69,6 +69,12 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         {"threshold_sweep.groups": {"all": ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]}},
         ["groups.all holds every diagnosis"],
     ),
+    ({"threshold_sweep.cost_ratios": [5.0, 5.0]}, ["cost_ratios names a value twice"]),
+    ({"threshold_sweep.cost_ratios": [0.0]}, ["threshold_sweep.cost_ratios.0 = 0.0", "greater than 0"]),
+    ({"threshold_sweep.specificity_constraints": [1.5]}, ["threshold_sweep.specificity_constraints.0 = 1.5"]),
+    ({"threshold_sweep.guaranteed_recalls": [1.0]}, ["threshold_sweep.guaranteed_recalls.0 = 1.0", "less than 1"]),
+    ({"threshold_sweep.guarantee": 1.0}, ["threshold_sweep.guarantee = 1.0"]),
+    ({"threshold_sweep.prevalences": [0.0]}, ["threshold_sweep.prevalences.0 = 0.0"]),
     ({"threshold_sweep.recall_constraints": [0.9, 0.9]}, ["recall_constraints names a value twice"]),
     ({"threshold_sweep.recall_constraints": []}, ["threshold_sweep.recall_constraints", "at least 1 item"]),
     (

@@ -102,6 +102,10 @@ def small_tables(shift: int) -> dict[str, Table]:
                 for split in ("val", "test")
             ],
         ),
+        "plots/threshold_sweep/decision_curve.csv": (
+            "strategy,threshold_probability,net_benefit",
+            [(name, 0.1 + step / 2, 0.1 - step / 5) for name in ("classifier", "flag all", "flag none") for step in steps],
+        ),
         "plots/subgroups/groups.csv": (
             "attribute,group,metric,value,low,high,images,lesions,melanoma_lesions,small",
             [
@@ -258,6 +262,7 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("threshold_sweep_curve", "point", 8, 16),
         ("threshold_sweep_operating_points", "point", 8, 16),
         ("threshold_sweep_operating_points", "rule", 6, 12),  # sensitivity on validation has no interval here
+        ("threshold_sweep_decision_curve", "line", 3, 6),
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),

@@ -111,8 +111,9 @@ def test_recorded_operating_points_come_out_of_the_prediction_tables(folder: Pat
                 "flagged": flagged.mean(),
             }
             assert differences(point[split], computed) == [], (split, name)
-            if split == "val" and point["constraint"] is not None:
-                assert computed["sensitivity"] >= point["constraint"], name
+            if split == "val" and name.startswith(("recall", "specificity")):
+                rate = "sensitivity" if name.startswith("recall") else "specificity"
+                assert computed[rate] >= point["constraint"], name
 
 
 @pytest.mark.parametrize("folder", RECORDS)
@@ -445,8 +446,8 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     assert "| [run-1](results/run-1/) | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |" in text
     assert "| resnet18 from `resnet18.pth` (sha256 abababab) | 56 / 28 |" in text
     assert "| majority class (nv) |  |  | 0.125 | 0.143 | - | 0.500 | - | - |" in text
-    point = "| mel: recall_0.90 | 0.0625 | >= 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] | 0.500 | 0.250 |"
-    assert point in text
+    point = "| mel: recall_0.90 | 0.0625 | sensitivity >= 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
+    assert f"{point} 0.500 | 0.250 |" in text
     assert "| mel: youden | 0.5000 | largest J | 0.500 | - | 0.750 | 0.500 | 0.250 |" in text
     assert "| GradCAM, `layer4` | 56 | 1.500 [1.400, 1.600] | 1.250 |" in text
     assert text.startswith("# Title\n\n")
@@ -456,6 +457,17 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     assert "the lesion's share of the area (1 is chance), 97.5% intervals." in text
     monkeypatch.setattr(sys, "argv", ["readme_tables", "--check"])
     readme_tables.main()
+
+
+def test_what_was_asked_of_a_point_is_said_by_its_rule() -> None:
+    points = [
+        ({"rule": "specificity", "constraint": 0.9}, "specificity >= 0.90"),
+        ({"rule": "cost", "constraint": 10.0}, "least cost, a miss costs 10 false alarms"),
+        ({"rule": "guaranteed", "constraint": 0.85}, "sensitivity of lesions >= 0.85, guaranteed"),
+        ({"rule": "youden", "constraint": None}, "largest J"),
+        ({"constraint": 0.95}, "sensitivity >= 0.95"),  # of a record from before there were rules
+    ]
+    assert [readme_tables.describe_rule(point) for point, _ in points] == [said for _, said in points]
 
 
 def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:

@@ -23,7 +23,8 @@ from skinlesion.errors import PipelineError
 from stages import threshold_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-POINTS = ["recall_0.85", "recall_0.90", "recall_0.95", "youden"]
+RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
+POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
 
 WriteParams = Callable[..., Path]
 
@@ -78,10 +79,12 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
                 2 * true_positives / (2 * true_positives + false_positives + false_negatives)
             )
             assert point[split]["flagged"] == pytest.approx(flagged.mean())
-        assert point["constraint"] is None or point["val"]["sensitivity"] >= point["constraint"]
+        if point["rule"] in ("recall", "specificity"):
+            rate = {"recall": "sensitivity"}.get(point["rule"], "specificity")
+            assert point["val"][rate] >= point["constraint"]
         for rate, value in point["test"].items():
             assert point["intervals"][rate]["low"] <= value <= point["intervals"][rate]["high"]
-    assert [point["constraint"] for point in metrics["points"].values()] == [0.85, 0.9, 0.95, None]
+    assert [point["constraint"] for point in metrics["points"].values()] == [0.85, 0.9, 0.95, 0.9, 10, 0.85, None]
 
 
 def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
@@ -107,7 +110,7 @@ def test_operating_points_say_how_to_apply_them(project: Path) -> None:
     }
     stated = read_metrics()["points"]
     for name, point in content["points"].items():
-        assert point == {key: stated[name][key] for key in ("constraint", "threshold", "val")}
+        assert point == {key: stated[name][key] for key in ("rule", "constraint", "threshold", "val")}
 
 
 def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
@@ -142,7 +145,7 @@ def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
         paths = sorted(path for name in ("metrics", "models", "plots") for path in Path(name).rglob("*") if path.is_file())
         written.append({str(path): path.read_bytes() for path in paths})
     assert written[0] == written[1]
-    assert len(written[0]) == 4
+    assert len(written[0]) == 5
 
 
 def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +162,8 @@ def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(threshold_sweep, "bootstrap", spy)
     threshold_sweep.main()
     lesions = artifacts.read_predictions("test")["lesion_id"].tolist()
-    assert [ids.tolist() for ids in seen[:4]] == [lesions] * 4
+    assert all(ids.tolist() == lesions for ids in seen[:-2])  # but for the AUC of each split
+    assert len(seen) == len(POINTS) * 4 + 2  # the rates, and three prevalences, of each point
 
 
 def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> None:
@@ -172,7 +176,7 @@ def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> No
         "specificity,specificity_low,specificity_high,precision,f1,flagged"
     )
     assert points["point"].tolist() == [name for name in POINTS for _ in range(2)]
-    assert points["split"].tolist() == ["val", "test"] * 4
+    assert points["split"].tolist() == ["val", "test"] * len(POINTS)
     for split in ("val", "test"):
         rows = curve[curve["split"] == split]
         assert set(points["threshold"]) <= set(rows["threshold"])
@@ -184,6 +188,49 @@ def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> No
     merged = points.merge(curve, on=["split", "threshold"], suffixes=("", "_of_curve"))
     assert len(merged) >= len(points)
     assert merged["sensitivity"].to_numpy() == pytest.approx(merged["sensitivity_of_curve"].to_numpy())
+
+
+def test_predictive_values_at_the_prevalences_that_params_name(project: Path, write_params: WriteParams) -> None:
+    write_params({"threshold_sweep.prevalences": [0.03, 0.5], "threshold_sweep.bootstrap_draws": 100})
+    threshold_sweep.main()
+    for point in read_metrics()["points"].values():
+        assert list(point["at_prevalence"]) == ["0.03", "0.5"]
+        found, cleared = point["test"]["sensitivity"], point["test"]["specificity"]
+        rare = point["at_prevalence"]["0.03"]
+        assert rare["ppv"] == pytest.approx(found * 0.03 / (found * 0.03 + (1 - cleared) * 0.97))
+        assert rare["number_needed_to_biopsy"] == pytest.approx(1 / rare["ppv"])
+        assert rare["intervals"]["ppv"]["low"] <= rare["ppv"] <= rare["intervals"]["ppv"]["high"]
+        assert rare["ppv"] < point["at_prevalence"]["0.5"]["ppv"]
+
+
+def test_only_the_points_that_are_asked_for(project: Path, write_params: WriteParams) -> None:
+    empty = {
+        f"threshold_sweep.{name}": [] for name in ("specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences")
+    }
+    write_params({"threshold_sweep.bootstrap_draws": 100, **empty})
+    threshold_sweep.main()
+    metrics = read_metrics()
+    assert list(metrics["points"]) == [*RECALLS, "youden"]
+    assert all(point["at_prevalence"] == {} for point in metrics["points"].values())
+
+
+def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so(
+    project: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_params({"threshold_sweep.guaranteed_recalls": [0.999], "threshold_sweep.bootstrap_draws": 100})
+    threshold_sweep.main()
+    point = read_metrics()["points"]["guaranteed_0.999"]
+    assert point["threshold"] == 0 and point["test"]["flagged"] == 1
+    assert "guaranteed_0.999: " in caplog.text and "too few to promise it: everything is flagged" in caplog.text
+
+
+def test_the_decision_curve_is_of_test(project: Path) -> None:
+    threshold_sweep.main()
+    curve = pd.read_csv("plots/threshold_sweep/decision_curve.csv")
+    table = artifacts.read_predictions("test")
+    positive, flagged = table["dx"] == "mel", table["probability_mel"] >= 0.2
+    (row,) = curve.query("strategy == 'classifier' and threshold_probability == 0.2").itertuples()
+    assert row.net_benefit == pytest.approx((positive & flagged).mean() - (~positive & flagged).mean() / 4)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

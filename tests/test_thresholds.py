@@ -12,14 +12,17 @@ from skinlesion.bootstrap import point_estimate
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.thresholds import (
+    Rule,
     achieved,
     audit,
-    choose_thresholds,
-    point_name,
+    cheapest_threshold,
+    choose_threshold,
     sweep,
     target_auc,
     target_scores,
     threshold_for_recall,
+    threshold_for_specificity,
+    threshold_with_guarantee,
     youden_threshold,
 )
 
@@ -91,13 +94,99 @@ def test_youden_of_reversed_scores_is_still_a_validation_score() -> None:
     assert youden_threshold(positive, scores) == 0.1
 
 
-def test_points_are_named_by_their_constraint() -> None:
+def test_points_are_named_by_their_rule() -> None:
+    rules = [
+        Rule("recall", 0.85),
+        Rule("recall", 0.975),
+        Rule("recall", 1.0),
+        Rule("cost", 10.0),
+        Rule("cost", 2.5),
+        Rule("youden"),
+    ]
+    assert [rule.name for rule in rules] == ["recall_0.85", "recall_0.975", "recall_1.00", "cost_10", "cost_2.5", "youden"]
+    assert Rule("recall", 0.1234567).name != Rule("recall", 0.1234568).name
+    assert Rule("cost", 0.12345678).name != Rule("cost", 0.12345679).name
+
+
+@pytest.mark.parametrize("constraint", [0.01, 0.5, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("decimals", [12, 1])
+def test_no_smaller_threshold_satisfies_a_specificity(constraint: float, decimals: int) -> None:
+    positive, scores = make_scores(8, decimals=decimals)
+    threshold = threshold_for_specificity(positive, scores, constraint)
+    assert threshold in scores
+    assert (scores[~positive] < threshold).mean() >= constraint
+    smaller = np.unique(scores[scores < threshold])
+    assert all((scores[~positive] < other).mean() < constraint for other in smaller)
+
+
+def test_a_specificity_that_is_met_exactly_counts_and_one_out_of_reach_is_refused() -> None:
+    positive, scores = np.array([True] + [False] * 20), np.append(0.5, np.arange(20, 0, -1) / 20)
+    assert (scores[~positive] < threshold_for_specificity(positive, scores, 0.55)).mean() == pytest.approx(0.55)
+    with pytest.raises(
+        PipelineError, match=r"no threshold reaches a specificity of 0.96 on validation, .* gives 0.9500: ask for less"
+    ):
+        threshold_for_specificity(positive, scores, 0.96)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 7.0, 30.0])
+def test_the_cheapest_threshold_is_that_of_every_score_tried(ratio: float) -> None:
+    positive, scores = make_scores(9, images=120, decimals=2)
+    candidates = np.unique(scores)
+    costs = [ratio * (positive & (scores < each)).sum() + (~positive & (scores >= each)).sum() for each in candidates]
+    assert cheapest_threshold(positive, scores, ratio) == candidates[np.flatnonzero(costs == np.min(costs))[-1]]
+
+
+def test_the_dearer_a_miss_the_lower_the_threshold() -> None:
+    positive, scores = make_scores(10)
+    chosen = [cheapest_threshold(positive, scores, ratio) for ratio in (1, 5, 25, 1e6)]
+    assert chosen == sorted(chosen, reverse=True) and len(set(chosen)) == 4
+    assert chosen[-1] == scores[positive].min()
+
+
+def test_a_guarantee_by_hand() -> None:
+    # Of 22 lesions none may be missed: .9 ** 22 is .098, just below .1; the second lowest would do at 38 (Wilks).
+    scores = np.arange(1, 39) / 100
+    assert threshold_with_guarantee(scores[:21], 0.9, 0.9) is None
+    assert threshold_with_guarantee(scores[:22], 0.9, 0.9) == 0.01
+    assert threshold_with_guarantee(scores[:37], 0.9, 0.9) == 0.01
+    assert threshold_with_guarantee(scores[:38], 0.9, 0.9) == 0.02
+
+
+def test_a_guarantee_holds_as_often_as_it_says_and_not_much_more() -> None:
+    generator = np.random.default_rng(0)
+    kept = []
+    for _ in range(2000):
+        threshold = threshold_with_guarantee(generator.random(150), 0.85, 0.9)
+        assert threshold is not None
+        kept.append(1 - threshold >= 0.85)  # of uniform scores, the share above a threshold is known
+    assert 0.88 < np.mean(kept) < 0.96  # at least .9; ranks are whole, so somewhat more
+
+
+def test_the_lowest_image_stands_for_its_lesion_and_too_few_lesions_flag_everything() -> None:
+    generator = np.random.default_rng(1)
+    lesions = pd.Series([f"L{number // 2}" for number in range(400)])
+    positive, scores = np.repeat(generator.random(200) < 0.4, 2), generator.random(400)
+    chosen = choose_threshold(Rule("guaranteed", 0.85), positive, scores, lesions, guarantee=0.9)
+    lowest = pd.Series(scores[positive]).groupby(lesions.to_numpy()[positive]).min()
+    assert chosen == threshold_with_guarantee(lowest.to_numpy(), 0.85, 0.9)
+    few = positive & (np.arange(400) < 20)
+    assert choose_threshold(Rule("guaranteed", 0.85), few, scores, lesions, guarantee=0.9) == 0
+
+
+def test_a_rule_chooses_by_its_kind() -> None:
     positive, scores = make_scores(3)
-    chosen = choose_thresholds(positive, scores, [0.85, 0.9, 0.975])
-    assert list(chosen) == ["recall_0.85", "recall_0.90", "recall_0.975", "youden"]
-    assert chosen["recall_0.85"] >= chosen["recall_0.90"] >= chosen["recall_0.975"]
-    assert point_name(1.0) == "recall_1.00"
-    assert point_name(0.1234567) != point_name(0.1234568)
+    lesions = pd.Series([f"L{number}" for number in range(len(scores))])
+    chosen = {
+        rule: choose_threshold(rule, positive, scores, lesions, guarantee=0.9)
+        for rule in (Rule("recall", 0.9), Rule("specificity", 0.9), Rule("cost", 4.0), Rule("youden"))
+    }
+    assert list(chosen.values()) == [
+        threshold_for_recall(positive, scores, 0.9),
+        threshold_for_specificity(positive, scores, 0.9),
+        cheapest_threshold(positive, scores, 4.0),
+        youden_threshold(positive, scores),
+    ]
+    assert len(set(chosen.values())) == 4
 
 
 def test_audit_equals_scikit_learn_with_weights() -> None:
