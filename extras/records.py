@@ -22,7 +22,8 @@ from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest
 
 RESULTS = Path("results")
-METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "subgroups", "gradcam")  # and train/NAME of each member
+# And train/NAME of each member.
+METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "selective", "subgroups", "gradcam")
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 

@@ -134,6 +134,27 @@ class ThresholdSweepParams(Section):
         return list(self.groups.get(self.target, [self.target]))
 
 
+class SelectiveParams(Section):
+    """How much is answered, and with which promise sets of diagnoses are made."""
+
+    coverages: list[PositiveShare] = Field(min_length=1)
+    conformal_levels: list[InnerShare] = Field(min_length=1)
+    conformal_method: Literal["aps", "raps"]
+    raps_penalty: float = Field(ge=0)
+    raps_free: int = Field(ge=0, le=len(CLASSES))
+    conformal_share: InnerShare
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> SelectiveParams:
+        for name in ("coverages", "conformal_levels"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
+        return self
+
+
 class SubgroupsParams(Section):
     """Into which groups the test images are sorted, and which groups count as small."""
 
@@ -173,6 +194,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     threshold_sweep: ThresholdSweepParams
+    selective: SelectiveParams
     subgroups: SubgroupsParams
     gradcam: GradcamParams
 

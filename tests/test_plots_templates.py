@@ -106,6 +106,14 @@ def small_tables(shift: int) -> dict[str, Table]:
             "strategy,threshold_probability,net_benefit",
             [(name, 0.1 + step / 2, 0.1 - step / 5) for name in ("classifier", "flag all", "flag none") for step in steps],
         ),
+        "plots/selective/risk_coverage.csv": (
+            "split,coverage,risk,confidence",
+            [(split, step, step / 4, 1 - step) for split in ("val", "test") for step in steps],
+        ),
+        "plots/selective/set_sizes.csv": (
+            "level,size,images,share",
+            [(level, size, 9, 1 / 7) for level in (0.9, 0.95) for size in range(1, 8)],
+        ),
         "plots/subgroups/groups.csv": (
             "attribute,group,metric,value,low,high,images,lesions,melanoma_lesions,small",
             [
@@ -263,6 +271,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("threshold_sweep_operating_points", "point", 8, 16),
         ("threshold_sweep_operating_points", "rule", 6, 12),  # sensitivity on validation has no interval here
         ("threshold_sweep_decision_curve", "line", 3, 6),
+        ("selective_risk_coverage", "line", 2, 4),
+        ("selective_set_sizes", "bar", 14, 28),
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),

@@ -1,0 +1,150 @@
+"""Measure what is gained by answering only where the classifier is confident, or with a set of diagnoses.
+
+Reads   section `selective` of params.yaml; data/predictions/{val,test}.csv
+Writes  metrics/selective.json; plots/selective/ (risk over coverage of both splits; sizes of the sets on test)
+
+Thresholds of confidence are chosen on validation and audited on test. For the sets, validation is dealt in two by lesion: on one
+part the calibration is fitted, on one image a lesion of the other the quantile, so that what they promise holds for a new lesion.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
+from skinlesion.artifacts import LOGIT_COLUMNS, METRICS, PLOTS, PROBABILITY_COLUMNS, read_calibration, read_predictions
+from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.calibration import fit_calibrator
+from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import atomic_folder, write_json
+from skinlesion.params import SelectiveParams, load_params
+from skinlesion.tables import write_table
+
+CURVE_POINTS = 300
+CURVE_COLUMNS = ("split", "coverage", "risk", "confidence")
+SIZE_COLUMNS = ("level", "size", "images", "share")
+
+logger = logging.getLogger(__name__)
+
+
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """Indices into `CLASSES`, int64 (images,)."""
+    return pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
+
+
+def probabilities_of(table: pd.DataFrame) -> np.ndarray:
+    """Calibrated probabilities, float64 (images, classes)."""
+    return table[list(PROBABILITY_COLUMNS)].to_numpy()
+
+
+def judge(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Which images are wrong, bool, and how confident the classifier is of each, float64, both (images,)."""
+    probabilities = probabilities_of(table)
+    return probabilities.argmax(axis=1) != labels_of(table), probabilities.max(axis=1)
+
+
+def with_intervals(measure: Measure, lesion_ids: pd.Series, params: SelectiveParams) -> dict[str, Any]:
+    """A measure's values and their intervals by bootstrap over lesions."""
+    drawn = bootstrap(measure, lesion_ids, draws=params.bootstrap_draws, seed=params.seed)
+    return point_estimate(measure, len(lesion_ids)) | {"intervals": percentile_intervals(drawn, params.confidence)}
+
+
+def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> dict[str, Any]:
+    """What each asked coverage gives: the threshold from validation, its audit on validation and, with intervals, on test."""
+    points = {}
+    for coverage in params.coverages:
+        threshold = confidence_threshold(judge(tables["val"])[1], coverage)
+        audits = {
+            split: audit_abstention(labels_of(table), probabilities_of(table), threshold) for split, table in tables.items()
+        }
+        points[f"{coverage:g}"] = {
+            "threshold": threshold,
+            "val": point_estimate(audits["val"], len(tables["val"])),
+            "test": with_intervals(audits["test"], tables["test"]["lesion_id"], params),
+        }
+    return points
+
+
+def calibrated_apart(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The part of validation for the quantile, and probabilities of it and of test by a calibration fitted on the other part.
+
+    Raises
+    ------
+    PipelineError
+        A part has no image.
+    """
+    val = tables["val"]
+    held = deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
+    if held.all() or not held.any():
+        raise PipelineError(
+            f"validation has {val['lesion_id'].nunique()} lesion(s), too few to be dealt in two: use a larger sample, or another "
+            "selective.conformal_share"
+        )
+    fitted, method = val[~held], read_calibration()["method"]
+    calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), method)
+    parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
+    return parts["held"], {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
+
+
+def describe_sets(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Coverage and size of the sets of each level on test, and a table of how many sets have which size."""
+    held, probabilities = calibrated_apart(tables, params)
+    options = {"method": params.conformal_method, "penalty": params.raps_penalty, "free": params.raps_free}
+    chances = np.random.default_rng(params.seed)
+    scores = {name: class_scores(values, chances.random(len(values)), **options) for name, values in probabilities.items()}
+    one = choose_one_image(held["lesion_id"], seed=params.seed)
+    true_scores = scores["held"][one, labels_of(held)[one]]
+    levels, sizes = {}, []
+    for level in params.conformal_levels:
+        quantile = conformal_quantile(true_scores, level)
+        if not np.isfinite(quantile):
+            logger.warning("level %g: %d lesions are too few to promise it, so every set holds every diagnosis", level, len(one))
+        sets = prediction_sets(scores["test"], quantile)
+        audit = audit_sets(labels_of(tables["test"]), sets)
+        levels[f"{level:g}"] = {
+            "quantile": quantile if np.isfinite(quantile) else None,
+            "lesions_of_validation": len(one),
+            "test": with_intervals(audit, tables["test"]["lesion_id"], params),
+        }
+        counts = np.bincount(sets.sum(axis=1), minlength=len(CLASSES) + 1)[1:]
+        sizes += [
+            {"level": level, "size": size, "images": int(images), "share": images / len(sets)}
+            for size, images in enumerate(counts, start=1)
+        ]
+    return levels, pd.DataFrame(sizes)
+
+
+def main() -> None:
+    params = load_params().selective
+    tables = {split: read_predictions(split) for split in ("val", "test")}
+    judged = {split: judge(table) for split, table in tables.items()}
+    areas = {
+        split: with_intervals(area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
+        for split, table in tables.items()
+    }
+    abstention = describe_abstention(tables, params)
+    levels, sizes = describe_sets(tables, params)
+    with atomic_folder(PLOTS / "selective") as folder:
+        curves = [risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
+        write_table(pd.concat(curves), folder / "risk_coverage.csv", CURVE_COLUMNS)
+        write_table(sizes, folder / "set_sizes.csv", SIZE_COLUMNS)
+    draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
+    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": abstention, "conformal": levels}
+    write_json(METRICS / "selective.json", content)
+    for name, point in abstention.items():
+        test = point["test"]
+        said = "coverage %s: on test %.3f answered, accuracy %.3f, %.3f of the melanomas answered with another diagnosis"
+        logger.info(said, name, test["coverage"], test["accuracy"], test["melanomas_missed"])
+    for name, level in levels.items():
+        test = level["test"]
+        logger.info("sets of level %s: on test coverage %.3f, mean size %.2f", name, test["coverage"], test["size"])
+
+
+if __name__ == "__main__":
+    run_stage(main)
