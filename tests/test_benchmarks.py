@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch._inductor.exc
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
