@@ -23,7 +23,7 @@ from skinlesion.files import file_digest
 
 RESULTS = Path("results")
 # And train/NAME of each member.
-METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "selective", "subgroups", "gradcam")
+METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "gradcam")
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 

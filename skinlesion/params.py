@@ -134,6 +134,15 @@ class ThresholdSweepParams(Section):
         return list(self.groups.get(self.target, [self.target]))
 
 
+class BaselinesParams(Section):
+    """How the classifiers that see little are made and measured."""
+
+    color_bins: int = Field(ge=2, le=16)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+
 class SelectiveParams(Section):
     """How much is answered, and with which promise sets of diagnoses are made."""
 
@@ -194,6 +203,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     threshold_sweep: ThresholdSweepParams
+    baselines: BaselinesParams
     selective: SelectiveParams
     subgroups: SubgroupsParams
     gradcam: GradcamParams

@@ -20,7 +20,7 @@ from skinlesion.schema import UNSEEN_BY_DVC
 from tests.conftest import ROOT
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
-AFTER_TRAINING = ["assemble", "evaluate", "threshold-sweep", "selective", "subgroups", "gradcam"]
+AFTER_TRAINING = ["assemble", "evaluate", "threshold-sweep", "baselines", "selective", "subgroups", "gradcam"]
 STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 NOT_LISTED = {
@@ -45,6 +45,7 @@ TINY = {
     "train.warmup_epochs": 0.5,
     "evaluate.bootstrap_draws": 100,
     "threshold_sweep.bootstrap_draws": 100,
+    "baselines.bootstrap_draws": 100,
     "selective.bootstrap_draws": 100,
     "subgroups.bootstrap_draws": 100,
     "gradcam.max_errors": 2,
@@ -145,6 +146,7 @@ def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
 def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == ["threshold-sweep"]
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "baselines.color_bins=4")) == ["baselines"]
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "selective.coverages=[0.6]")) == ["selective"]
     assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "subgroups.age_bands=[40]")) == ["subgroups"]

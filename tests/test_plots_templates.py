@@ -106,6 +106,10 @@ def small_tables(shift: int) -> dict[str, Table]:
             "strategy,threshold_probability,net_benefit",
             [(name, 0.1 + step / 2, 0.1 - step / 5) for name in ("classifier", "flag all", "flag none") for step in steps],
         ),
+        "plots/baselines/models.csv": (
+            "model,metric,value,low,high",
+            [(model, name, 0.5, 0.2, 0.7) for model in ("metadata", "colors", "classifier") for name in ("accuracy", "macro_f1")],
+        ),
         "plots/selective/risk_coverage.csv": (
             "split,coverage,risk,confidence",
             [(split, step, step / 4, 1 - step) for split in ("val", "test") for step in steps],
@@ -271,6 +275,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("threshold_sweep_operating_points", "point", 8, 16),
         ("threshold_sweep_operating_points", "rule", 6, 12),  # sensitivity on validation has no interval here
         ("threshold_sweep_decision_curve", "line", 3, 6),
+        ("baselines", "point", 6, 12),
+        ("baselines", "rule", 6, 12),
         ("selective_risk_coverage", "line", 2, 4),
         ("selective_set_sizes", "bar", 14, 28),
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel

@@ -305,6 +305,7 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("metrics/train/base-0.json", {})
         write("metrics/train/stale-0.json", {})
         write("metrics/threshold_sweep.json", SWEEP)
+        write("metrics/baselines.json", {})
         write("metrics/selective.json", {})
         write("metrics/subgroups.json", {})
         write("metrics/gradcam.json", GRADCAM)
@@ -322,7 +323,7 @@ def finished_run(workspace: Path, run_to_copy: Path) -> Path:
 def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) -> None:
     folder = record("run-1")
     names = sorted(file_digests(folder))
-    stages = ("evaluate", "gradcam", "selective", "split", "subgroups", "threshold_sweep", "train/base-0")
+    stages = ("baselines", "evaluate", "gradcam", "selective", "split", "subgroups", "threshold_sweep", "train/base-0")
     metrics = [f"metrics/{name}.json" for name in stages]
     assert names == [*metrics, "params.yaml", "plots/evaluate_per_class.svg", "predictions/test.csv", "predictions/val.csv"]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))

@@ -1,0 +1,84 @@
+"""Measure what little information gives: the patient's metadata alone, and the image's colours alone.
+
+Reads   section `baselines` of params.yaml; data/prepared; data/splits/{train,test}.csv; data/predictions/test.csv
+Writes  metrics/baselines.json; plots/baselines/models.csv (the baselines and, beside them, the classifier)
+
+Trained on the training list; nothing is chosen for them, on validation or elsewhere. The share of the most frequent class is in
+metrics/evaluate.json.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion import artifacts, baselines
+from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import atomic_folder, write_json
+from skinlesion.metadata import encode_metadata
+from skinlesion.metrics import HEADLINE, ClassificationMetrics
+from skinlesion.params import BaselinesParams, load_params
+from skinlesion.tables import write_table
+
+COLUMNS = ("model", "metric", "value", "low", "high")
+
+logger = logging.getLogger(__name__)
+
+
+def labels_of(frame: pd.DataFrame) -> np.ndarray:
+    """Indices into `CLASSES`, int64 (images,)."""
+    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+
+
+def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: BaselinesParams) -> dict[str, np.ndarray]:
+    """Probabilities of the test images, float64 (images, classes), by each baseline."""
+    prepared, labels = artifacts.read_prepared(), labels_of(train)
+    if len(np.unique(labels)) < 2:
+        raise PipelineError(f"{artifacts.SPLITS / 'train.csv'} holds one diagnosis, and nothing can be learnt from that")
+    histograms = [
+        np.sqrt(baselines.color_histograms(prepared.images, prepared.rows_of(frame["image_id"]), bins=params.color_bins))
+        for frame in (train, test)
+    ]
+    known = [encode_metadata(frame) for frame in (train, test)]
+    models = {
+        "metadata": (baselines.metadata_model(seed=params.seed), *known),
+        "colors": (baselines.color_model(), *histograms),
+    }
+    return {name: baselines.fit_predict(model, seen, labels, wanted) for name, (model, seen, wanted) in models.items()}
+
+
+def describe(probabilities: np.ndarray, test: pd.DataFrame, params: BaselinesParams) -> dict[str, Any]:
+    """Headline metrics with intervals by bootstrap over lesions."""
+    measured = ClassificationMetrics(labels_of(test), probabilities)
+    drawn = bootstrap(measured.headline, test["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
+    return measured.summary() | {"intervals": percentile_intervals(drawn, params.confidence)}
+
+
+def main() -> None:
+    params = load_params().baselines
+    train, test, predictions = artifacts.read_split("train"), artifacts.read_split("test"), artifacts.read_predictions("test")
+    described = {
+        name: describe(probabilities, test, params) for name, probabilities in predict_baselines(train, test, params).items()
+    }
+    classifier = describe(predictions[list(artifacts.PROBABILITY_COLUMNS)].to_numpy(), predictions, params)
+    rows = [
+        {"model": name, "metric": metric, "value": values[metric], **values["intervals"][metric]}
+        for name, values in (described | {"classifier": classifier}).items()
+        for metric in HEADLINE
+    ]
+    draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
+    with atomic_folder(artifacts.PLOTS / "baselines") as folder:
+        write_table(pd.DataFrame(rows), folder / "models.csv", COLUMNS)
+    write_json(artifacts.METRICS / "baselines.json", {"split": "test", "bootstrap": draws} | described)
+    for name, values in described.items():
+        said = "%s alone: on test balanced accuracy %.3f, macro_auc %.3f"
+        logger.info(said, name, values["balanced_accuracy"], values["macro_auc"])
+
+
+if __name__ == "__main__":
+    run_stage(main)
