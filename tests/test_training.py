@@ -237,9 +237,12 @@ def test_a_network_that_cannot_be_compiled_names_the_way_out(
     prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_params(TINY | {"train.compile": True, "train.epochs": 1})
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
-    with pytest.raises(PipelineError, match=r"could not compile 'mobilenet_v3_small' .*set train\.compile=false"):
+    with (
+        # Not by monkeypatch, whose undoing leaves torch's configuration without the key, for every test behind this one.
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(PipelineError, match=r"could not compile 'mobilenet_v3_small' .*set train\.compile=false"),
+    ):
         train_base()
 
 
