@@ -7,25 +7,27 @@ edit of this file alone never has to rerun a stage.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
-from skinlesion.schema import UNSEEN_BY_DVC, BatchSize, Device, Section, Seed, suggest
+from skinlesion.evidence_params import (
+    BaselinesParams,
+    EvaluateParams,
+    GradcamParams,
+    SelectiveParams,
+    SubgroupsParams,
+    ThresholdSweepParams,
+)
+from skinlesion.extra_params import ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
+from skinlesion.schema import Section, Seed, check_path, suggest
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
-
-Draws = Annotated[int, Field(ge=100, le=1_000_000)]
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-InnerShare = Annotated[float, Field(gt=0, lt=1)]
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 
 class SampleParams(Section):
@@ -47,10 +49,7 @@ class DownloadParams(Section):
 
     @model_validator(mode="after")
     def _path_belongs_to_local(self) -> DownloadParams:
-        if self.source == "local" and not self.path:
-            raise ValueError("source is 'local', which needs a folder: set download.path")
-        if self.source != "local" and self.path is not None:
-            raise ValueError(f"path is only read by source 'local', and source is '{self.source}': set download.path to null")
+        check_path(self.source, self.path, section="download")
         return self
 
 
@@ -79,119 +78,6 @@ class PrepareParams(Section):
     color_constancy: Literal["none", "shades_of_gray"]
 
 
-class EvaluateParams(Section):
-    """How the classifier is measured."""
-
-    device: Device
-    batch_size: BatchSize
-    test_time: Literal["none", "flips", "square", "multi_crop"]
-    calibration: Literal["temperature", "vector"]
-    calibration_bins: int = Field(ge=2, le=100)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
-
-
-class ThresholdSweepParams(Section):
-    """For which target, and under which constraints, operating points are chosen."""
-
-    target: str
-    groups: dict[str, list[str]]
-    recall_constraints: list[PositiveShare] = Field(min_length=1)
-    specificity_constraints: list[PositiveShare]
-    cost_ratios: list[Annotated[float, Field(gt=0)]]
-    guaranteed_recalls: list[InnerShare]
-    guarantee: InnerShare
-    prevalences: list[InnerShare]
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _target_is_known(self) -> ThresholdSweepParams:
-        for name, members in self.groups.items():
-            if name in CLASSES:
-                raise ValueError(f"groups.{name} has the name of a diagnosis: choose another name")
-            if name in UNSEEN_BY_DVC:
-                raise ValueError(f"groups.{name}: a name in which DVC does not see changes: choose another name")
-            if not members or len(set(members)) != len(members):
-                raise ValueError(f"groups.{name} must list different diagnoses, at least one")
-            for member in members:
-                if member not in CLASSES:
-                    raise ValueError(f"groups.{name}: '{member}' is not a diagnosis{suggest(member, CLASSES)}")
-            if len(members) == len(CLASSES):
-                raise ValueError(f"groups.{name} holds every diagnosis: nothing is left to tell it from")
-        targets = [*CLASSES, *self.groups]
-        if self.target not in targets:
-            raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{suggest(self.target, targets)}")
-        for name in ("recall_constraints", "specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} names a value twice")
-        return self
-
-    def target_classes(self) -> list[str]:
-        """The diagnoses whose probabilities are summed into the target's score."""
-        return list(self.groups.get(self.target, [self.target]))
-
-
-class BaselinesParams(Section):
-    """How the classifiers that see little are made and measured."""
-
-    color_bins: int = Field(ge=2, le=16)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
-
-
-class SelectiveParams(Section):
-    """How much is answered, and with which promise sets of diagnoses are made."""
-
-    coverages: list[PositiveShare] = Field(min_length=1)
-    conformal_levels: list[InnerShare] = Field(min_length=1)
-    conformal_method: Literal["aps", "raps"]
-    raps_penalty: float = Field(ge=0)
-    raps_free: int = Field(ge=0, le=len(CLASSES))
-    conformal_share: InnerShare
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _values_differ(self) -> SelectiveParams:
-        for name in ("coverages", "conformal_levels"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} names a value twice")
-        return self
-
-
-class SubgroupsParams(Section):
-    """Into which groups the test images are sorted, and which groups count as small."""
-
-    age_bands: list[Annotated[float, Field(gt=0, le=120)]] = Field(min_length=1)
-    min_lesions: int = Field(ge=1)
-    min_melanomas: int = Field(ge=1)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
-
-    @model_validator(mode="after")
-    def _bands_rise(self) -> SubgroupsParams:
-        if any(after <= before for before, after in pairwise(self.age_bands)):
-            raise ValueError(f"age_bands must rise, and {list(self.age_bands)} does not: each is the age at which a band begins")
-        return self
-
-
-class GradcamParams(Section):
-    """Which maps are drawn, of which layer, for which examples."""
-
-    device: Device
-    batch_size: BatchSize
-    method: Literal["GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM"]
-    layer: str = Field(min_length=1)
-    max_errors: int = Field(ge=0)
-    correct_per_class: int = Field(ge=0)
-
-
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -207,6 +93,10 @@ class Params(Section):
     selective: SelectiveParams
     subgroups: SubgroupsParams
     gradcam: GradcamParams
+    leak: LeakParams
+    near_duplicates: NearDuplicatesParams
+    robustness: RobustnessParams
+    external: ExternalParams
 
     @model_validator(mode="after")
     def _members_are_valid(self, info: ValidationInfo) -> Params:
@@ -216,7 +106,17 @@ class Params(Section):
             except ValidationError as error:
                 reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
                 raise ValueError(f"ensemble.overrides.{name} makes a refused `train`: {reasons}") from None
+        try:
+            self.leak_recipe(context=info.context)
+        except ValidationError as error:
+            reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
+            raise ValueError(f"leak.overrides makes a refused `train`: {reasons}") from None
         return self
+
+    def leak_recipe(self, *, context: Any = None) -> TrainParams:
+        """The section `train` as the ensemble's first member has it, with the overrides of `leak`."""
+        first = self.member(self.ensemble.members[0], context=context)
+        return TrainParams.model_validate(_merged(first.model_dump(), self.leak.overrides), context=context)
 
     def member(self, name: str, *, context: Any = None) -> TrainParams:
         """The section `train` as a member of the ensemble has it: with its overrides, nested as in the file."""

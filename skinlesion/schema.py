@@ -12,6 +12,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 BatchSize = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=100, le=1_000_000)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 # Below a tracked section, DVC's run cache takes keys of these names for a file's, and does not see that their value has changed
 # (https://github.com/iterative/dvc/issues/10296).
@@ -28,3 +32,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """'; did you mean ...' for the nearest known name, or nothing where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def check_path(source: str, path: str | None, *, section: str) -> None:
+    """Insist that a path is given with the source `local`, and with it alone."""
+    if source == "local" and not path:
+        raise ValueError(f"source is 'local', which needs a folder: set {section}.path")
+    if source != "local" and path is not None:
+        raise ValueError(f"path is only read by source 'local', and source is '{source}': set {section}.path to null")

@@ -26,12 +26,16 @@ STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 NOT_LISTED = {
     "skinlesion/__init__.py",
     "skinlesion/errors.py",
+    "skinlesion/evidence_params.py",
+    "skinlesion/extra_params.py",
     "skinlesion/files.py",
     "skinlesion/params.py",
     "skinlesion/schema.py",
     "skinlesion/train_params.py",
     "stages/__init__.py",
+    "extras/__init__.py",
 }
+PACKAGES = ("skinlesion", "stages", "extras")
 TINY = {
     "download.sample.lesions": 120,
     "download.sample.width": 80,
@@ -222,16 +226,25 @@ def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
     path.write_text(before, encoding="utf-8")
 
 
+def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
+    """The stages of a `dvc.yaml`, by name."""
+    return YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"]
+
+
+# Name and content of every stage, those of the extras included.
+DECLARED = {**read_stages(), **read_stages("extras/dvc.yaml")}
+
+
 def imported_modules(path: Path) -> set[str]:
-    """Files of `skinlesion` that a file imports, itself not included, by reading its import statements."""
+    """Files of this project's packages that a file imports, itself not included, by reading its import statements."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("skinlesion"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("skinlesion")}
-    bases = [ROOT / name.replace(".", "/") for name in found]
+            found |= {alias.name for alias in node.names}
+    bases = [ROOT / name.replace(".", "/") for name in found if name.startswith(PACKAGES)]
     return {
         str(file.relative_to(ROOT))
         for base in bases
@@ -241,8 +254,10 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def used_files(stage: str) -> set[str]:
-    """The stage's script and every module of `skinlesion` that it uses, directly or not, but for `NOT_LISTED`."""
-    waiting, used = [f"stages/{stage.replace('-', '_')}.py"], set()
+    """The stage's script and every module of this project that it uses, directly or not, but for `NOT_LISTED`."""
+    script = re.match(r"python -m (\S+)", DECLARED[stage]["cmd"])
+    assert script, f"{stage}: cmd must be `python -m` and a module"
+    waiting, used = [f"{script[1].replace('.', '/')}.py"], set()
     while waiting:
         name = waiting.pop()
         if name not in used and name not in NOT_LISTED:
@@ -251,10 +266,9 @@ def used_files(stage: str) -> set[str]:
     return used
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", DECLARED)
 def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
-    declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["deps"]
-    code = [name for name in declared if name.startswith(("skinlesion", "stages"))]
+    code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
     covered = {
         str(file.relative_to(ROOT))
         for name in code
@@ -272,14 +286,14 @@ def keys_below(value: Any) -> set[str]:
     return set(value).union(*(keys_below(nested) for nested in value.values()))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", DECLARED)
 def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
-    declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
-    for key in declared["params"]:
+    keys = DECLARED[stage].get("params", [])
+    for key in keys:
         value: Any = repository_params
         for name in key.split(".${")[0].split("."):
             value = value[name]
         assert not keys_below(value) & set(UNSEEN_BY_DVC), f"{key}: name its keys one by one"
     section = stage.replace("-", "_")
-    own = {key for key in declared["params"] if key.partition(".")[0] == section}
+    own = {key for key in keys if key.partition(".")[0] == section}
     assert not own or own == {section} or own == {f"{section}.{key}" for key in repository_params[section]}

@@ -1,0 +1,67 @@
+"""The sections of `params.yaml` of the optional stages in extras/dvc.yaml."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from skinlesion.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
+
+
+class LeakParams(Section):
+    """Which trainings show what siblings of the test images in the training list do."""
+
+    seeds: list[Seed] = Field(min_length=1)
+    overrides: dict[str, Any]
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> LeakParams:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds names a value twice")
+        return self
+
+
+class NearDuplicatesParams(Section):
+    """How images that show one lesion under two ids are looked for."""
+
+    device: Device
+    batch_size: BatchSize
+    neighbors: int = Field(ge=1, le=200)
+
+
+class RobustnessParams(Section):
+    """How the test images are corrupted."""
+
+    device: Device
+    batch_size: BatchSize
+    corruptions: list[Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]] = Field(min_length=1)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _corruptions_differ(self) -> RobustnessParams:
+        if len(set(self.corruptions)) != len(self.corruptions):
+            raise ValueError("corruptions names one twice")
+        return self
+
+
+class ExternalParams(Section):
+    """Of which other images the classifier is measured."""
+
+    source: Literal["sample", "isic2018", "local"]
+    path: str | None
+    device: Device
+    batch_size: BatchSize
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _path_belongs_to_local(self) -> ExternalParams:
+        check_path(self.source, self.path, section="external")
+        return self
