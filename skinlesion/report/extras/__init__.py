@@ -1,0 +1,57 @@
+"""What the report says of the extras: a module each, with one function `section(content)` for what metrics/extras/NAME.json holds.
+
+It gives blocks, the first of them a paragraph that sums the finding up in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from skinlesion.report.blocks import Block, Facts, Note, Paragraph
+from skinlesion.report.extras import external, leak, near_duplicates, robustness
+
+# What each is called, and who writes its section.
+EXTRAS: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[Block]]]] = {
+    "leak": ("What a leak would add", leak.section),
+    "near_duplicates": ("Near-duplicates across lesions", near_duplicates.section),
+    "robustness": ("Corrupted images", robustness.section),
+    "external": ("Images of another source", external.section),
+}
+SUBJECTS = {"images": "images", "predictions": "classifier, calibration or test images", "recipe": "recipe"}
+
+
+def file_of(name: str) -> str:
+    """Where an extra writes what it found."""
+    return f"metrics/extras/{name}.json"
+
+
+def command(name: str) -> str:
+    """What runs an extra."""
+    return f"dvc repro extras/dvc.yaml:{name.replace('_', '-')}"
+
+
+def describe_extra(name: str, content: Mapping[str, Any] | None, outdated: Sequence[str] = ()) -> list[Block]:
+    """The blocks of an extra: what it found, with a warning if that is of something else; or how to run it, if it was not."""
+    if content is None:
+        return [Paragraph(f"Not run. `{command(name)}` runs it, and the next `dvc repro` puts what it finds here.")]
+    blocks: list[Block] = []
+    if outdated:
+        others = " and ".join(SUBJECTS[subject] for subject in outdated)
+        again = f"`{command(name)}` measures it anew"
+        blocks.append(Note(f"Outdated: measured with other {others} than this report is of. {again[0].upper()}{again[1:]}."))
+    try:
+        return [*blocks, *EXTRAS[name][1](content)]
+    except (KeyError, TypeError, AttributeError) as error:
+        unknown = f"`{file_of(name)}` has another layout than the report knows ({error!r}): shown as it stands."
+        return [*blocks, Note(unknown), Facts(list(leaves(content)))]
+
+
+def leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Every value of nested mappings with its path, lists as one value."""
+    for key, value in content.items():
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            yield from leaves(value, place)
+        else:
+            yield place, str(value)

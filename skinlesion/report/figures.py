@@ -1,0 +1,74 @@
+"""The plots of dvc.yaml as drawings that can stand in a page: DVC's own templates, filled from the CSV files of the workspace.
+
+What `dvc plots show` draws, without DVC, which is locked while a stage runs.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import vl_convert
+from dvc_render import VegaRenderer
+from ruamel.yaml import YAML
+
+from skinlesion.errors import PipelineError
+from skinlesion.report.blocks import Figure
+
+PIPELINE_FILE = Path("dvc.yaml")
+TEMPLATES = Path(".dvc/plots")
+VEGA_LITE = "5.21"  # of vl_convert's, the newest that speaks the dialect of the templates (v5)
+REVISION = "this run"  # what the templates, made to compare revisions, call the one that there is
+
+
+class Plots:
+    """The plots that a `dvc.yaml` defines, by name."""
+
+    def __init__(self, file: Path = PIPELINE_FILE) -> None:
+        try:
+            listed = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")).get("plots", [])
+        except FileNotFoundError:
+            raise PipelineError(f"{file} not found in {Path.cwd()}: run from the project's root") from None
+        self._file = file
+        self._defined = {name: plot for entry in listed if isinstance(entry, dict) for name, plot in entry.items()}
+
+    def draw(self, name: str) -> Figure:
+        """A plot as a figure; its title is the caption.
+
+        Raises
+        ------
+        PipelineError
+            There is no such plot, or a file of it is missing.
+        """
+        if name not in self._defined:
+            raise PipelineError(
+                f"{self._file} defines no plot '{name}', which the report shows: known are {', '.join(self._defined)}"
+            )
+        plot = self._defined[name]
+        rows = [row for file in plot["y"] for row in read_rows(Path(file))]
+        properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label")}
+        properties |= {"y": next(iter(plot["y"].values())), "title": "", "template_dir": str(TEMPLATES)}
+        filled = VegaRenderer(rows, name, **properties).get_filled_template()
+        svg = vl_convert.vegalite_to_svg({**filled, "background": "#ffffff"}, vl_version=VEGA_LITE)
+        return Figure(plot["title"], inline_svg(svg, name=name, label=plot["title"]))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a plot's CSV file as text, as DVC gives them to a template, of one revision."""
+    try:
+        table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    except FileNotFoundError:
+        raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
+    return table.assign(rev=REVISION).to_dict(orient="records")
+
+
+def inline_svg(svg: str, *, name: str, label: str) -> str:
+    """An SVG document made fit to stand beside others in a page: ids of its own, and a name for those who cannot see it."""
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    said = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return re.sub(r"<svg\b", f'<svg role="img" aria-label="{said}"', svg[svg.index("<svg") :], count=1)

@@ -1,0 +1,110 @@
+"""All that the report reads, at once: whoever writes a section takes its numbers from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skinlesion.artifacts import (
+    CLASSIFIER,
+    METRICS,
+    PLOTS,
+    read_operating_points,
+    read_provenance,
+    read_split_facts,
+)
+from skinlesion.errors import PipelineError
+from skinlesion.extra_metrics import outdated, read_extra
+from skinlesion.files import read_json
+from skinlesion.params import PARAMS_FILE, load_params, read_params
+from skinlesion.report.extras import EXTRAS
+from skinlesion.versions import git_commit
+
+METRIC_FILES: tuple[str, ...] = (
+    "split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam",
+)  # fmt: skip
+GROUPS = PLOTS / "subgroups" / "groups.csv"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What an extra found, and of which subjects it is that the workspace has otherwise now (`outdated`)."""
+
+    content: dict[str, Any]
+    outdated: list[str]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run left behind.
+
+    metrics : content of metrics/NAME.json, by name (`METRIC_FILES`). training : of metrics/train/MEMBER.json, by member.
+    ensemble : models/classifier/ensemble.json. configs : config.json of each member.
+    groups : the table of subgroups. extras : None for one that was not run.
+    params : params.yaml, checked. params_text : as it stands. commit : of the code that writes the report, None without git.
+    """
+
+    metrics: dict[str, dict[str, Any]]
+    training: dict[str, dict[str, Any]]
+    ensemble: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
+    points: dict[str, Any]
+    provenance: dict[str, Any]
+    fingerprint: str
+    synthetic: bool
+    groups: pd.DataFrame
+    extras: dict[str, Extra | None]
+    params: dict[str, Any]
+    params_text: str
+    commit: str | None
+
+
+def read_inputs() -> Inputs:
+    """Read what the stages left in the workspace.
+
+    Raises
+    ------
+    PipelineError
+        Something is missing or damaged; or the classifier and the metrics are not of one split.
+    """
+    load_params()
+    metrics = {name: read_json(METRICS / f"{name}.json") for name in METRIC_FILES}
+    facts, ensemble = read_split_facts(), read_json(CLASSIFIER / "ensemble.json")
+    said = {"metrics/split.json": metrics["split"].get("fingerprint"), "the classifier": ensemble.get("fingerprint")}
+    for place, fingerprint in said.items():
+        if fingerprint != facts.fingerprint:
+            raise PipelineError(f"{place} is not of the lists in data/splits: run `dvc repro`")
+    names = [member["name"] for member in ensemble["members"]]
+    return Inputs(
+        metrics=metrics,
+        training={name: read_json(METRICS / "train" / f"{name}.json") for name in names},
+        ensemble=ensemble,
+        configs={name: read_json(CLASSIFIER / name / "config.json") for name in names},
+        points=read_operating_points(),
+        provenance=read_provenance(),
+        fingerprint=facts.fingerprint,
+        synthetic=facts.synthetic,
+        groups=_read_groups(GROUPS),
+        extras={name: _read_extra(name) for name in EXTRAS},
+        params=read_params(),
+        params_text=PARAMS_FILE.read_text(encoding="utf-8"),
+        commit=git_commit(),
+    )
+
+
+def _read_groups(path: Path) -> pd.DataFrame:
+    """The table of subgroups; its names as text."""
+    try:
+        return pd.read_csv(path, dtype={"attribute": "str", "group": "str", "metric": "str"}, keep_default_na=False, na_values={
+            name: [""] for name in ("value", "low", "high")
+        })  # fmt: skip
+    except FileNotFoundError:
+        raise PipelineError(f"{path} not found: run `subgroups` first, or `dvc repro`") from None
+
+
+def _read_extra(name: str) -> Extra | None:
+    content = read_extra(name)
+    return None if content is None else Extra(content, outdated(content))

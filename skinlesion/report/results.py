@@ -1,0 +1,366 @@
+"""Sections on what was measured on the test images: headline, classes, calibration, operating points, groups, failures, maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from skinlesion.diagnoses import CLASSES
+from skinlesion.report.blocks import Block, Facts, Paragraph, Section, Table
+from skinlesion.report.figures import Plots
+from skinlesion.report.formats import (
+    DASH,
+    HEADLINE,
+    count,
+    decimal,
+    describe_rule,
+    level,
+    measured,
+    name_of,
+    percent,
+    rate,
+)
+from skinlesion.report.inputs import Inputs
+
+BRIEF = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
+GROUP_METRICS = ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity", "mel_specificity")
+ATTRIBUTES = {"dx_type": "way of diagnosis", "dataset": "acquisition source", "localization": "site"}
+
+
+def headline(inputs: Inputs, plots: Plots) -> Section:
+    """The metrics of test, per image and per lesion, beside the majority class; histology alone; the members."""
+    test, proven = inputs.metrics["evaluate"]["test"], inputs.metrics["subgroups"]["histology_only"]
+    blocks: list[Block] = [Paragraph(describe_test(inputs)), headline_table(inputs, list(HEADLINE)), histology_table(inputs)]
+    if proven is None:
+        blocks.append(Paragraph("No test image is proven by histology."))
+    if spread := spread_table(inputs):
+        blocks.append(spread)
+    return Section(
+        "results",
+        "Results on test",
+        [*blocks, classes_table(test), plots.draw("evaluate_confusion_share"), plots.draw("evaluate_roc")],
+    )
+
+
+def describe_test(inputs: Inputs) -> str:
+    """What was tested, and how intervals were made."""
+    test = inputs.metrics["evaluate"]["test"]
+    images = (
+        f"{count(test['images'])} images of {count(test['lesions'])} lesions, read once after every choice was made on validation"
+    )
+    return f"Test: {images}. In brackets {level(inputs.metrics['evaluate']['bootstrap'])}. All values lie from 0 to 1."
+
+
+def headline_table(inputs: Inputs, metrics: list[str]) -> Table:
+    """Metrics of test: an image each, a lesion each (the mean of its images), the majority class."""
+    test = inputs.metrics["evaluate"]["test"]
+    lesions, majority = test["per_lesion"], test["majority_baseline"]
+    rows = [
+        [name_of(metric), measured(test, metric), measured(lesions, metric), rate(majority.get(metric))]
+        for metric in metrics
+        if metric in test
+    ]
+    header = ["metric", "each image", "each lesion (mean of its images)", f"majority class ({majority['class']})"]
+    return Table("Headline metrics of test", header, rows)
+
+
+def histology_table(inputs: Inputs) -> Table:
+    """The headline among histologically proven images alone, beside all images."""
+    groups = inputs.metrics["subgroups"]
+    both = {"all": groups["all"], "proven by histology": groups["histology_only"]}
+    there = {name: content for name, content in both.items() if content}
+    rows = [
+        ["images / lesions", *(f"{count(content['images'])} / {count(content['lesions'])}" for content in there.values())],
+        *(
+            [name_of(metric), *(measured(content, metric) for content in there.values())]
+            for metric in HEADLINE
+            if metric in groups["all"]
+        ),
+    ]
+    return Table(f"Histologically proven test images alone; {level(groups['bootstrap'])}", ["metric", *there], rows)
+
+
+def spread_table(inputs: Inputs) -> Table | None:
+    """Each member alone; None where there is but one."""
+    evaluated = inputs.metrics["evaluate"]
+    if len(evaluated["members"]) < 2:
+        return None
+    spread = evaluated["spread"]["test"]
+    rows = [
+        [
+            name_of(metric),
+            *(rate(member["test"].get(metric)) for member in evaluated["members"].values()),
+            rate(values["mean"]),
+            rate(values["sd"]),
+        ]
+        for metric, values in spread.items()
+    ]
+    return Table("Each network alone, test", ["metric", *evaluated["members"], "mean", "standard deviation"], rows)
+
+
+def classes_table(test: dict[str, Any]) -> Table:
+    """Every class against the rest."""
+    names = ("precision", "recall", "specificity", "f1", "auc", "average_precision")
+    rows = []
+    for dx in CLASSES:
+        each = test["per_class"][dx]
+        f1 = rate(each["f1"], test["intervals"].get(f"f1_{dx}"))
+        rows.append([dx, count(each["support"]), *(f1 if name == "f1" else rate(each[name]) for name in names)])
+    header = ["diagnosis", "images", "precision", "recall", "specificity", "F1", "AUC", "average precision"]
+    return Table("Each class against the rest, test", header, rows)
+
+
+def baselines(inputs: Inputs, plots: Plots) -> Section:
+    """What metadata alone and colours alone give."""
+    found, test = inputs.metrics["baselines"], inputs.metrics["evaluate"]["test"]
+    rows = [
+        [name_of(metric), *(measured(found[model], metric) for model in ("metadata", "colors")), measured(test, metric)]
+        for metric in HEADLINE
+        if metric in found["metadata"]
+    ]
+    table = Table(f"Test; {level(found['bootstrap'])}", ["metric", "metadata alone", "colours alone", "the classifier"], rows)
+    said = Paragraph(
+        "Trained on the same lesions: a model of age, sex and site alone, and one of the image's colour histogram alone."
+    )
+    return Section("baselines", "Baselines", [said, table, plots.draw("baselines")])
+
+
+def calibration(inputs: Inputs, plots: Plots) -> Section:
+    """Scores of the probabilities before and after calibration; slopes of each class."""
+    return Section(
+        "calibration",
+        "Calibration",
+        [
+            Paragraph(
+                f"Method: {inputs.metrics['evaluate']['calibration']} scaling, fitted on validation. Lower is better, but for resolution."
+            ),
+            calibration_table(inputs, CALIBRATION),
+            recalibration_table(inputs.metrics["evaluate"]["test"]),
+            plots.draw("evaluate_reliability"),
+        ],
+    )
+
+
+CALIBRATION = {
+    "ece": "calibration error, bins of equal width",
+    "ece_equal_mass": "calibration error, bins of equal mass",
+    "nll": "negative log-likelihood (nats)",
+    "brier": "Brier score",
+    "brier_reliability": "Brier: reliability",
+    "brier_resolution": "Brier: resolution",
+    "brier_uncertainty": "Brier: uncertainty",
+}
+
+
+def calibration_table(inputs: Inputs, scores: dict[str, str]) -> Table:
+    """Scores before and after, validation (where it was fitted) and test."""
+    evaluated = inputs.metrics["evaluate"]
+    rows = [
+        [said, *(decimal(evaluated[split][f"{score}_{when}"]) for split in ("val", "test") for when in ("before", "after"))]
+        for score, said in scores.items()
+    ]
+    header = ["score", "validation before", "validation after", "test before", "test after"]
+    return Table("Probabilities before and after calibration", header, rows)
+
+
+def recalibration_table(test: dict[str, Any]) -> Table:
+    """Intercept and slope of each class's calibrated log odds (0 and 1 are ideal)."""
+    rows = [[dx, *(decimal(test["recalibration"][dx][name]) for name in ("intercept", "slope"))] for dx in CLASSES]
+    caption = (
+        "Intercept and slope of each class's calibrated log odds, test (0 and 1 are ideal; a dash where they have no estimate)"
+    )
+    return Table(caption, ["diagnosis", "intercept", "slope"], rows)
+
+
+def operating_points(inputs: Inputs, plots: Plots) -> Section:
+    """What was asked on validation, what came on test, and predictive values elsewhere."""
+    sweep = inputs.metrics["threshold_sweep"]
+    said = (
+        f"Flagged is an image whose summed probability of {', '.join(sweep['classes'])} reaches the threshold. AUC of the target: "
+        f"validation {measured(sweep['val'], 'auc')}, test {measured(sweep['test'], 'auc')}; {count(sweep['test']['positives'])} of "
+        f"{count(sweep['test']['images'])} test images are positive."
+    )
+    figures = [plots.draw(name) for name in ("threshold_sweep_operating_points", "threshold_sweep_decision_curve")]
+    return Section(
+        "operating-points", "Operating points", [Paragraph(said), points_table(inputs), predictive_table(sweep), *figures]
+    )
+
+
+def points_table(inputs: Inputs) -> Table:
+    """Thresholds: asked and got on validation, achieved on test."""
+    sweep = inputs.metrics["threshold_sweep"]
+    rows = []
+    for name, point in sweep["points"].items():
+        chosen = [name, describe_rule(point), f"{point['threshold']:.4f}"]
+        got = [rate(point["val"][key]) for key in ("sensitivity", "specificity")]
+        achieved = [
+            rate(point["test"][key], point["intervals"].get(key))
+            for key in ("sensitivity", "specificity", "precision", "flagged")
+        ]
+        rows.append([*chosen, *got, *achieved])
+    header = ["point", "asked on validation", "threshold", "sensitivity, val", "specificity, val"]
+    header += [f"{name}, test" for name in ("sensitivity", "specificity", "precision", "flagged")]
+    caption = f"Operating points for {sweep['target']}, chosen on validation, audited on test; {level(sweep['bootstrap'])}"
+    return Table(caption, header, rows, labels=2)
+
+
+def predictive_table(sweep: dict[str, Any]) -> Table:
+    """Predictive values and number needed to biopsy at prevalences."""
+    rows = []
+    for name, point in sweep["points"].items():
+        for prevalence, values in point["at_prevalence"].items():
+            intervals = values["intervals"]
+            needed = decimal(values["number_needed_to_biopsy"], intervals["number_needed_to_biopsy"], digits=1)
+            rows.append([name, prevalence, *(rate(values[key], intervals[key]) for key in ("ppv", "npv")), needed])
+    header = ["point", "prevalence", "positive predictive value", "negative predictive value", "number needed to biopsy"]
+    return Table("At other prevalences, from sensitivity and specificity of test", header, rows)
+
+
+def selective(inputs: Inputs, plots: Plots) -> Section:
+    """Leaving images unanswered, and sets of diagnoses."""
+    found = inputs.metrics["selective"]
+    rows = [
+        [
+            asked,
+            *(
+                measured(each["test"], name)
+                for name in ("coverage", "accuracy", "balanced_accuracy", "mel_sensitivity", "melanomas_missed")
+            ),
+        ]
+        for asked, each in found["abstention"].items()
+    ]
+    header = [
+        "answered on validation",
+        "answered",
+        "accuracy",
+        "balanced accuracy",
+        "melanoma sensitivity",
+        "melanomas answered wrongly",
+    ]
+    sets = [
+        [asked, *(measured(each["test"], name) for name in ("coverage", "coverage_mel", "size", "singletons"))]
+        for asked, each in found["conformal"].items()
+    ]
+    risk = found["risk_coverage"]["test"]
+    return Section(
+        "selective",
+        "Abstaining, and sets of diagnoses",
+        [
+            Paragraph(f"Area under risk over coverage, test: {measured(risk, 'aurc')} (lower is better)."),
+            Table(
+                f"Only images with confidence above a threshold of validation are answered, test; {level(found['bootstrap'])}",
+                header,
+                rows,
+            ),
+            Table(
+                "Conformal sets, made to hold the true diagnosis with the probability on the left, test",
+                ["asked", "hold the truth", "of melanomas", "diagnoses in the set", "sets of one"],
+                sets,
+            ),
+            plots.draw("selective_risk_coverage"),
+        ],
+    )
+
+
+def subgroups(inputs: Inputs, plots: Plots) -> Section:
+    """Who is served worst, and every group."""
+    found, params = inputs.metrics["subgroups"], inputs.params["subgroups"]
+    small = (
+        f"Marked small (*) and never named as the worst: fewer than {params['min_lesions']} lesions, and in metrics of melanoma "
+        f"fewer than {params['min_melanomas']} melanomas."
+    )
+    return Section(
+        "subgroups",
+        "Subgroups",
+        [worst_table(found), Paragraph(small), groups_table(inputs.groups), plots.draw("subgroups")],
+    )
+
+
+def worst_table(found: dict[str, Any]) -> Table:
+    """The worst group of each metric, beside all images."""
+    rows = []
+    for metric, worst in found["worst"].items():
+        group = (
+            [f"{attribute_of(worst['attribute'])}: {worst['group']}", count(worst["lesions"]), rate(worst["value"], worst)]
+            if worst
+            else ["none is large enough", DASH, DASH]
+        )
+        rows.append([name_of(metric), group[0], *group[1:], measured(found["all"], metric)])
+    header = ["metric", "worst group", "its lesions", "its value", "all"]
+    return Table(f"The worst group of each metric, test; {level(found['bootstrap'])}", header, rows, labels=2)
+
+
+def attribute_of(name: str) -> str:
+    """What a person calls a column of metadata."""
+    return ATTRIBUTES.get(name, name)
+
+
+def groups_table(groups: pd.DataFrame) -> Table:
+    """Every group; a cell of a small group is marked."""
+    rows = [
+        [
+            f"{attribute_of(attribute)}: {group}",
+            count(int(part["images"].iloc[0])),
+            count(int(part["lesions"].iloc[0])),
+            count(int(part["melanoma_lesions"].iloc[0])),
+            *cells(part),
+        ]
+        for (attribute, group), part in groups.groupby(["attribute", "group"], sort=False)
+    ]
+    header = ["group", "images", "lesions", "melanoma lesions", *(name_of(metric) for metric in GROUP_METRICS)]
+    return Table("Every group, test", header, rows)
+
+
+def cells(part: pd.DataFrame) -> Iterator[str]:
+    """The metrics of one group, in the order of `GROUP_METRICS`; small ones with a star."""
+    by_metric = {row["metric"]: row for row in part.to_dict(orient="records")}
+    for metric in GROUP_METRICS:
+        row = {name: None if pd.isna(value) else value for name, value in by_metric[metric].items()}
+        yield rate(row["value"], row) + (" *" if row["small"] else "")
+
+
+def failures(inputs: Inputs) -> Section:
+    """How many melanomas were missed and how many errors were confident; the list lies in a file."""
+    found = inputs.metrics["failures"]
+    missed, confident = found["missed_melanomas"], found["confident_errors"]
+    rows = [
+        (
+            "missed melanomas (another diagnosis is the most probable)",
+            f"{count(missed['images'])} of {count(found['melanomas']['images'])} images",
+        ),
+        (
+            f"errors with confidence ≥ {found['min_confidence']:g}",
+            f"{count(confident['images'])} of {count(found['errors'])} errors",
+        ),
+    ]
+    said = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
+    return Section("failures", "Failures", [Facts(rows), said])
+
+
+def explanations(inputs: Inputs, plots: Plots) -> Section:
+    """How much of the maps' energy lies in the lesion."""
+    found = inputs.metrics["gradcam"]
+    ratio = found["energy_ratio"]
+    layers = ", ".join(f"{name} `{each['layer']}`" for name, each in found["layers"].items())
+    facts = [
+        ("method and layer", f"{found['method']}; {layers}"),
+        ("test images with a map / with a lesion mask", f"{count(found['maps'])} / {count(found['images_with_mask'])}"),
+        ("maps of nothing but zeros", count(found["zero_maps"])),
+    ]
+    if ratio is None:
+        return Section(
+            "explanations",
+            "Explanations",
+            [Facts(facts), Paragraph("The source has no lesion masks: where the maps lie was not measured.")],
+        )
+    facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
+    grouped = {**{dx: found["by_class"].get(dx) for dx in CLASSES}, **found["by_outcome"]}
+    rows = [[name, count(each["images"]), decimal(each["median"])] for name, each in grouped.items() if each]
+    said = (
+        "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area; 1 is chance. It says where the "
+        "network looked, not why. Examples are on `plots/gradcam/examples.png`."
+    )
+    table = Table("Energy ratio by class and outcome, test", ["images of", "images", "median"], rows)
+    return Section("explanations", "Explanations", [Paragraph(said), Facts(facts), table, plots.draw("gradcam_energy")])
