@@ -5,8 +5,8 @@ Reads   params.yaml; metrics/*.json and metrics/train/ of the members; data/raw/
         it shows, as dvc.yaml defines them; metrics/extras/*.json, as far as the extras were run
 Writes  report/index.html, report/report.md
 
-It measures nothing: every number stands in one of these files. The extras are no deps, or `dvc repro` would run them; that one was
-run is seen by extras/dvc.lock.
+It measures nothing: every number stands in one of these files. The extras are no deps, or `dvc repro` would run them; that one
+was run is seen by extras/dvc.lock.
 """
 
 from __future__ import annotations

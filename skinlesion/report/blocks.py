@@ -1,6 +1,7 @@
 """What a report is made of. Whoever says something builds blocks; html.py and markdown.py alone know how they look.
 
-In every text a pair of backticks encloses code. Texts are plain otherwise: what a user's file brings in is escaped when it is written.
+In every text a pair of backticks encloses code. Texts are plain otherwise, and are escaped when they are written, because files
+of a user are in them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model card and datasheet: what the classifier is for, what it learnt from and how, where it must not be trusted, how to get it again."""
+"""Model card and datasheet: what the classifier is for, what it learnt from and how, its limits, how to get it again."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def use(inputs: Inputs) -> Section:
         [
             Note(NOT_CLINICAL),
             Paragraph(
-                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives a calibrated probability to each of "
-                f"{len(DIAGNOSES)} diagnoses: {', '.join(f'{meaning} (`{dx}`)' for dx, meaning in DIAGNOSES.items())}."
+                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives a calibrated probability to "
+                f"each of {len(DIAGNOSES)} diagnoses: {', '.join(f'{meaning} (`{dx}`)' for dx, meaning in DIAGNOSES.items())}."
             ),
             Points(
                 [
@@ -97,8 +97,8 @@ SITES = (
     "The people are those who came to these two places, mostly of light skin; Fitzpatrick types are not recorded.",
 )
 CONFOUNDING = (
-    "How a diagnosis was made goes with the diagnosis: melanomas are proven by histology, and lesions of `follow_up` are nevi, so "
-    "`dx_type` is never an input, and a classifier can look good by telling how a lesion was looked after. Hence the result among "
+    "How a diagnosis was made goes with the diagnosis: melanomas are proven by histology, and lesions of `follow_up` are nevi. "
+    "So `dx_type` is never an input, and a classifier can look good by telling how a lesion was looked after: the result among "
     "histologically proven images alone stands beside the headline."
 )
 
@@ -177,7 +177,7 @@ def limits(inputs: Inputs) -> Section:
         "One data set, and a test set dealt from it: hospitals, cameras and people are the same in training and test.",
         "Lesions are kept whole, people are not: the data set names lesions and no patients, so one person can be in two splits.",
         "Skin type is not recorded; how the classifier does on dark skin is unknown, and rare groups are too few to tell.",
-        "Diagnoses without histology rest on follow-up, consensus or confocal microscopy; errors in them count as the classifier's.",
+        "Diagnoses without histology rest on follow-up, consensus or confocal microscopy; errors in them are held against it.",
         "Shares of diagnoses are those of a collection, not of a practice: precision and predictive values move with them.",
         "Intervals say what another sample of lesions would change, not what another training or another hospital would.",
     ]

@@ -17,21 +17,30 @@ from skinlesion.report.inputs import Inputs
 
 PAGE = "`report/index.html`"
 PERFORMANCE = "`metrics/evaluate.json`, `metrics/threshold_sweep.json`, `metrics/baselines.json`, `metrics/selective.json`"
+MISSING = "`metrics/split.json` (`missing`); an unknown value is a value of its own, no image is dropped"
 Item = tuple[str, str, Evidence]
 
 CLAIM: tuple[Item, ...] = (
     ("1", "title names the AI method", stands_in(f"{PAGE}, title")),
-    ("2", "structured summary", lacks("`report/report.md` sums results up; design and conclusions are left to an author", status=PARTLY)),
-    ("3", "background, intended use and role", lacks(f"{PAGE}, Intended use; the clinical background is not reviewed", status=PARTLY)),
+    ("2", "structured summary", lacks("`report/report.md` sums results up; the rest is left to an author", status=PARTLY)),
+    (
+        "3",
+        "background, intended use and role",
+        lacks(f"{PAGE}, Intended use; the clinical background is not reviewed", status=PARTLY),
+    ),
     ("4", "aims and hypotheses", lacks("no hypothesis was written down before")),
     ("5", "prospective or retrospective", of_people(f"{PAGE}, Data: retrospective", status="satisfied")),
     ("6", "goal of the study", stands_in(f"{PAGE}, Intended use")),
     ("7", "data sources", stands_in("`data/raw/provenance.json`")),
-    ("8", "inclusion and exclusion", of_people(f"{PAGE}, Data: no image is left out; who was photographed, the source's publication says", status=PARTLY)),
+    (
+        "8",
+        "inclusion and exclusion",
+        of_people(f"{PAGE}, Data: no image is left out; of people, the source's publication tells", status=PARTLY),
+    ),
     ("9", "preprocessing", stands_in("`params.yaml` (`prepare`), `models/classifier/*/config.json`")),
     ("10", "selection of data subsets", stands_in("whole images, none selected: `params.yaml` (`prepare`, `split`)")),
     ("11", "de-identification", of_people("left to the source's publication")),
-    ("12", "missing data", stands_in("`metrics/split.json` (`missing`); an unknown value is a value of its own, no image is dropped")),
+    ("12", "missing data", stands_in(MISSING)),
     ("13", "image acquisition", of_people("devices and settings of an image are not recorded")),
     ("14", "definition of the reference standard", evidence.reference_standard),
     ("15", "rationale of the reference standard", lacks("not given")),
@@ -45,7 +54,11 @@ CLAIM: tuple[Item, ...] = (
     ("23", "software", stands_in("`models/classifier/*/config.json` (`versions`), `requirements.txt`")),
     ("24", "initialisation", evidence.initialization),
     ("25", "training", stands_in("`params.yaml` (`train`), `metrics/train/`, `plots/assemble/`")),
-    ("26", "selection of the final model", stands_in("`params.yaml` (`train.select_by`, on validation), `metrics/train/` (`best_epoch`)")),
+    (
+        "26",
+        "selection of the final model",
+        stands_in("`params.yaml` (`train.select_by`, on validation), `metrics/train/` (`best_epoch`)"),
+    ),
     ("27", "ensembling", evidence.ensembling),
     ("28", "metrics of performance", stands_in(PERFORMANCE)),
     ("29", "significance and uncertainty", evidence.uncertainty),
@@ -64,14 +77,18 @@ CLAIM: tuple[Item, ...] = (
     ("42", "protocol or technical details", evidence.code),
     ("43", "availability of software, model and data", evidence.availability),
     ("44", "funding", lacks("not stated")),
-)  # fmt: skip
+)
 
 TRIPOD: tuple[Item, ...] = (
     ("1", "title: prediction model, population, outcome", lacks(f"{PAGE}, title; the population is not named", status=PARTLY)),
     ("2", "abstract", lacks("`report/report.md` sums results up; it is no structured abstract", status=PARTLY)),
     ("3a", "healthcare context and existing models", lacks("not reviewed")),
     ("3b", "target population and intended users", stands_in(f"{PAGE}, Intended use")),
-    ("3c", "known health inequalities", lacks(f"{PAGE}, Limits: skin type is not recorded; the literature is not reviewed", status=PARTLY)),
+    (
+        "3c",
+        "known health inequalities",
+        lacks(f"{PAGE}, Limits: skin type is not recorded; the literature is not reviewed", status=PARTLY),
+    ),
     ("4", "objectives", lacks(f"{PAGE}, Intended use; no objective was written down before", status=PARTLY)),
     ("5a", "sources of data", stands_in("`data/raw/provenance.json`")),
     ("5b", "dates of the data", of_people("not in the data set")),
@@ -81,19 +98,35 @@ TRIPOD: tuple[Item, ...] = (
     ("7", "data preparation", stands_in("`params.yaml` (`prepare`), alike for every image")),
     ("8a", "outcome", evidence.reference_standard),
     ("8b", "assessors of the outcome", of_people("left to the source's publication")),
-    ("8c", "blinding of the assessment", of_people("the diagnoses are older than the model; blinding is not documented", status=PARTLY)),
-    ("9a", "choice of predictors", stands_in("`models/classifier/*/config.json` (`needs_metadata`); `dx_type` is never an input")),
+    (
+        "8c",
+        "blinding of the assessment",
+        of_people("the diagnoses are older than the model; blinding is not documented", status=PARTLY),
+    ),
+    (
+        "9a",
+        "choice of predictors",
+        stands_in("`models/classifier/*/config.json` (`needs_metadata`); `dx_type` is never an input"),
+    ),
     ("9b", "definition of predictors", stands_in(f"{PAGE}, Intended use: the image, with metadata where it says so")),
     ("9c", "subjective predictors", lacks("who photographed, and what was framed, is not recorded")),
     ("10", "study size", lacks("not calculated: the data set is as large as it is")),
-    ("11", "missing data", stands_in("`metrics/split.json` (`missing`); an unknown value is a value of its own, no image is dropped")),
+    ("11", "missing data", stands_in(MISSING)),
     ("12a", "use of the data, partitions", evidence.splits),
     ("12b", "handling of predictors", stands_in("`models/classifier/*/config.json` (`mean`, `std`, `size`, `fit`)")),
-    ("12c", "model, building, tuning, internal validation", stands_in("`params.yaml`, `metrics/train/`, `metrics/evaluate.json`")),
+    (
+        "12c",
+        "model, building, tuning, internal validation",
+        stands_in("`params.yaml`, `metrics/train/`, `metrics/evaluate.json`"),
+    ),
     ("12d", "heterogeneity across clusters, methods", evidence.subgroups),
     ("12e", "measures and plots of performance", stands_in(PERFORMANCE)),
     ("12f", "model updating, methods", stands_in("`models/calibration.json`: recalibrated on validation")),
-    ("12g", "how predictions were calculated", stands_in("`data/predictions/`: logits and calibrated probabilities; `models/calibration.json`")),
+    (
+        "12g",
+        "how predictions were calculated",
+        stands_in("`data/predictions/`: logits and calibrated probabilities; `models/calibration.json`"),
+    ),
     ("13", "class imbalance", evidence.imbalance),
     ("14", "fairness, methods", evidence.subgroups),
     ("15", "output and thresholds", stands_in("`data/predictions/`, `models/operating_points.json`")),
@@ -109,7 +142,11 @@ TRIPOD: tuple[Item, ...] = (
     ("20a", "flow of participants", stands_in(f"{PAGE}, Data, diagram (images and lesions; people are not named)")),
     ("20b", "characteristics of participants", evidence.partitions_described),
     ("20c", "comparison with the development data", evidence.extra("external", lacking="predictors are not compared")),
-    ("21", "numbers and events in each analysis", stands_in("`metrics/split.json`, `metrics/evaluate.json` (`per_class`), `metrics/subgroups.json`")),
+    (
+        "21",
+        "numbers and events in each analysis",
+        stands_in("`metrics/split.json`, `metrics/evaluate.json` (`per_class`), `metrics/subgroups.json`"),
+    ),
     ("22", "full model", stands_in("`models/classifier/`: weights and config; `models/calibration.json`")),
     ("23a", "performance with intervals and subgroups", evidence.subgroups),
     ("23b", "heterogeneity across clusters, results", evidence.subgroups),
@@ -119,7 +156,7 @@ TRIPOD: tuple[Item, ...] = (
     ("27a", "poor or unavailable input", evidence.extra("robustness", lacking="no input is refused for its quality")),
     ("27b", "interaction and expertise of users", lacks(f"{PAGE}, Intended use: none, not for clinical use", status=PARTLY)),
     ("27c", "next steps", lacks("left to an author")),
-)  # fmt: skip
+)
 
 CHECKLISTS = {"claim": ("CLAIM 2024", CLAIM), "tripod": ("TRIPOD+AI", TRIPOD)}
 
@@ -139,8 +176,8 @@ def section(key: str, inputs: Inputs) -> Section:
     title, items = CHECKLISTS[key]
     rows = [[number, subject, answer.status, answer.said] for number, subject, answer in answers(items, inputs)]
     said = (
-        f"{tally(key, inputs)}. Numbers are those of the checklist, words are ours. What is asked of authors, clinics or raters and no "
-        "run can show stays open."
+        f"{tally(key, inputs)}. Numbers are those of the checklist, words are ours. What is asked of authors, clinics or "
+        "raters and no run can show stays open."
     )
     table = Table(f"Items of {title}", ["item", "subject", "status", "artifact, or what is lacking"], rows, labels=4)
     return Section(key, f"Checklist: {title}", [Paragraph(said), table])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skinlesion.report import card, checklist, results
+from skinlesion.report import behaviour, card, checklist, results
 from skinlesion.report.blocks import Block, Note, Paragraph, Points, Report, Section
 from skinlesion.report.extras import EXTRAS, describe_extra
 from skinlesion.report.figures import Plots
@@ -21,10 +21,10 @@ def compose(inputs: Inputs, plots: Plots) -> Report:
         results.headline(inputs, plots),
         results.operating_points(inputs, plots),
         results.calibration(inputs, plots),
-        results.subgroups(inputs, plots),
-        results.failures(inputs),
+        behaviour.subgroups(inputs, plots),
+        behaviour.failures(inputs),
         results.selective(inputs, plots),
-        results.explanations(inputs, plots),
+        behaviour.explanations(inputs, plots),
         results.baselines(inputs, plots),
         *(Section(name.replace("_", "-"), EXTRAS[name][0], blocks) for name, blocks in extras.items()),
         card.data(inputs, plots),
@@ -49,7 +49,8 @@ def subtitle(inputs: Inputs) -> str:
     names = " and ".join(dict.fromkeys(member["backbone"] for member in inputs.ensemble["members"]))
     members = len(inputs.ensemble["members"])
     networks = f"{names}, {members} networks averaged" if members > 1 else names
-    return f"Images: `{inputs.provenance['source']}`; classifier: `{networks}`; code: `{inputs.commit or 'unknown'}`. {card.NOT_CLINICAL}"
+    subject = f"Images: `{inputs.provenance['source']}`; classifier: `{networks}`; code: `{inputs.commit or 'unknown'}`"
+    return f"{subject}. {card.NOT_CLINICAL}"
 
 
 def brief(inputs: Inputs, extras: dict[str, list[Block]]) -> list[Block]:
@@ -60,7 +61,7 @@ def brief(inputs: Inputs, extras: dict[str, list[Block]]) -> list[Block]:
         results.headline_table(inputs, list(results.BRIEF)),
         Paragraph(f"{level(inputs.metrics['evaluate']['bootstrap'])}; {describe_proven(inputs)}"),
         results.points_table(inputs),
-        results.worst_table(inputs.metrics["subgroups"]),
+        behaviour.worst_table(inputs.metrics["subgroups"]),
         results.calibration_table(inputs, few),
         Points([describe_failures(inputs), *lines, *checklist.counts(inputs)]),
         Paragraph(f"The whole report: `{PAGE}`, one page that opens without a network."),

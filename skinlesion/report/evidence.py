@@ -1,6 +1,6 @@
 """What a run can show for the items of a reporting checklist: each answer is decided by what the run left behind.
 
-An answer is `satisfied` (with the artifact), `partly` (with what is lacking), `open` (nobody can tell from the run) or `not applicable`.
+An answer is `satisfied` (with the artifact), `partly` (with what is lacking), `open` (the run shows nothing) or `not applicable`.
 """
 
 from __future__ import annotations

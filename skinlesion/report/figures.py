@@ -5,6 +5,7 @@ What `dvc plots show` draws, without DVC, which is locked while a stage runs.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,13 @@ class Plots:
         properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label")}
         properties |= {"y": next(iter(plot["y"].values())), "title": "", "template_dir": str(TEMPLATES)}
         filled = VegaRenderer(rows, name, **properties).get_filled_template()
-        svg = vl_convert.vegalite_to_svg({**filled, "background": "#ffffff"}, vl_version=VEGA_LITE)
+        svg = vl_convert.vegalite_to_svg(without_revision({**filled, "background": "#ffffff"}), vl_version=VEGA_LITE)
         return Figure(plot["title"], inline_svg(svg, name=name, label=plot["title"]))
+
+
+def without_revision(filled: dict[str, Any]) -> dict[str, Any]:
+    """A filled template whose panels do not name the revision: there is but one, and the report says which."""
+    return json.loads(json.dumps(filled).replace("'revision: ' + datum.rev", "''"))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -67,8 +73,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def inline_svg(svg: str, *, name: str, label: str) -> str:
     """An SVG document made fit to stand beside others in a page: ids of its own, and a name for those who cannot see it."""
     prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+    # Numbered anew, because vl_convert counts its ids on from drawing to drawing.
+    ids = {old: f"{prefix}-{number}" for number, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))}
+    svg = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", svg)
+    svg = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{ids[found[1]]}"', svg)
     said = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return re.sub(r"<svg\b", f'<svg role="img" aria-label="{said}"', svg[svg.index("<svg") :], count=1)

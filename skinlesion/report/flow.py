@@ -39,7 +39,10 @@ def draw_flow(inputs: Inputs) -> Figure:
     ]
     arrows = [arrow(COLUMNS[1], COLUMNS[1], 0), *(arrow(COLUMNS[1], centre, 1) for centre in COLUMNS)]
     arrows += [arrow(centre, centre, 2) for centre in COLUMNS]
-    head = '<marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0L8 4L0 8z" fill="#333"/></marker>'
+    head = (
+        '<marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#333"/></marker>'
+    )
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         f'font-family="sans-serif" font-size="13"><defs>{head}</defs><rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
@@ -60,9 +63,9 @@ def images(number: int | None, lesions: int | None) -> str:
 def training_lines(inputs: Inputs) -> list[str]:
     """What the members learnt from; each of them from the same images."""
     first = next(iter(inputs.training.values()))["images"]
-    synthetic = f"+ {count(first['synthetic'])} drawn images" if first["synthetic"] else "no drawn images added"
+    drawn = f"+ {count(first['synthetic'])} drawn by a VAE" if first["synthetic"] else "none drawn by a program"
     members = len(inputs.training)
-    return [f"{count(first['train'])} images {synthetic}", f"by {members} network{'s' if members > 1 else ''}"]
+    return [f"{count(first['train'])} images", drawn, f"by {members} network{'s' if members > 1 else ''}"]
 
 
 def places(boxes: Sequence[object]) -> tuple[int, ...]:

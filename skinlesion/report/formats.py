@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-DASH = "–"
+DASH = "\u2013"  # an en dash
 _SPACE = "\u00a0"  # in an interval, so that a narrow column breaks before it and not in it
 
 # The metrics that stand for a classifier, and what a person calls them.

@@ -1,17 +1,13 @@
-"""Sections on what was measured on the test images: headline, classes, calibration, operating points, groups, failures, maps."""
+"""Sections on what was measured of all test images: headline, classes, operating points, calibration, abstaining, baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
-
 from skinlesion.diagnoses import CLASSES
-from skinlesion.report.blocks import Block, Facts, Paragraph, Section, Table
+from skinlesion.report.blocks import Block, Paragraph, Section, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import (
-    DASH,
     HEADLINE,
     count,
     decimal,
@@ -19,14 +15,11 @@ from skinlesion.report.formats import (
     level,
     measured,
     name_of,
-    percent,
     rate,
 )
 from skinlesion.report.inputs import Inputs
 
 BRIEF = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
-GROUP_METRICS = ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity", "mel_specificity")
-ATTRIBUTES = {"dx_type": "way of diagnosis", "dataset": "acquisition source", "localization": "site"}
 
 
 def headline(inputs: Inputs, plots: Plots) -> Section:
@@ -134,7 +127,8 @@ def calibration(inputs: Inputs, plots: Plots) -> Section:
         "Calibration",
         [
             Paragraph(
-                f"Method: {inputs.metrics['evaluate']['calibration']} scaling, fitted on validation. Lower is better, but for resolution."
+                f"Method: {inputs.metrics['evaluate']['calibration']} scaling, fitted on validation. Lower is better, but for "
+                "resolution."
             ),
             calibration_table(inputs, CALIBRATION),
             recalibration_table(inputs.metrics["evaluate"]["test"]),
@@ -178,9 +172,9 @@ def operating_points(inputs: Inputs, plots: Plots) -> Section:
     """What was asked on validation, what came on test, and predictive values elsewhere."""
     sweep = inputs.metrics["threshold_sweep"]
     said = (
-        f"Flagged is an image whose summed probability of {', '.join(sweep['classes'])} reaches the threshold. AUC of the target: "
-        f"validation {measured(sweep['val'], 'auc')}, test {measured(sweep['test'], 'auc')}; {count(sweep['test']['positives'])} of "
-        f"{count(sweep['test']['images'])} test images are positive."
+        f"An image is flagged if its summed probability of {', '.join(sweep['classes'])} reaches the threshold. AUC of the "
+        f"target: validation {measured(sweep['val'], 'auc')}, test {measured(sweep['test'], 'auc')}; "
+        f"{count(sweep['test']['positives'])} of {count(sweep['test']['images'])} test images are positive."
     )
     figures = [plots.draw(name) for name in ("threshold_sweep_operating_points", "threshold_sweep_decision_curve")]
     return Section(
@@ -262,105 +256,3 @@ def selective(inputs: Inputs, plots: Plots) -> Section:
             plots.draw("selective_risk_coverage"),
         ],
     )
-
-
-def subgroups(inputs: Inputs, plots: Plots) -> Section:
-    """Who is served worst, and every group."""
-    found, params = inputs.metrics["subgroups"], inputs.params["subgroups"]
-    small = (
-        f"Marked small (*) and never named as the worst: fewer than {params['min_lesions']} lesions, and in metrics of melanoma "
-        f"fewer than {params['min_melanomas']} melanomas."
-    )
-    return Section(
-        "subgroups",
-        "Subgroups",
-        [worst_table(found), Paragraph(small), groups_table(inputs.groups), plots.draw("subgroups")],
-    )
-
-
-def worst_table(found: dict[str, Any]) -> Table:
-    """The worst group of each metric, beside all images."""
-    rows = []
-    for metric, worst in found["worst"].items():
-        group = (
-            [f"{attribute_of(worst['attribute'])}: {worst['group']}", count(worst["lesions"]), rate(worst["value"], worst)]
-            if worst
-            else ["none is large enough", DASH, DASH]
-        )
-        rows.append([name_of(metric), group[0], *group[1:], measured(found["all"], metric)])
-    header = ["metric", "worst group", "its lesions", "its value", "all"]
-    return Table(f"The worst group of each metric, test; {level(found['bootstrap'])}", header, rows, labels=2)
-
-
-def attribute_of(name: str) -> str:
-    """What a person calls a column of metadata."""
-    return ATTRIBUTES.get(name, name)
-
-
-def groups_table(groups: pd.DataFrame) -> Table:
-    """Every group; a cell of a small group is marked."""
-    rows = [
-        [
-            f"{attribute_of(attribute)}: {group}",
-            count(int(part["images"].iloc[0])),
-            count(int(part["lesions"].iloc[0])),
-            count(int(part["melanoma_lesions"].iloc[0])),
-            *cells(part),
-        ]
-        for (attribute, group), part in groups.groupby(["attribute", "group"], sort=False)
-    ]
-    header = ["group", "images", "lesions", "melanoma lesions", *(name_of(metric) for metric in GROUP_METRICS)]
-    return Table("Every group, test", header, rows)
-
-
-def cells(part: pd.DataFrame) -> Iterator[str]:
-    """The metrics of one group, in the order of `GROUP_METRICS`; small ones with a star."""
-    by_metric = {row["metric"]: row for row in part.to_dict(orient="records")}
-    for metric in GROUP_METRICS:
-        row = {name: None if pd.isna(value) else value for name, value in by_metric[metric].items()}
-        yield rate(row["value"], row) + (" *" if row["small"] else "")
-
-
-def failures(inputs: Inputs) -> Section:
-    """How many melanomas were missed and how many errors were confident; the list lies in a file."""
-    found = inputs.metrics["failures"]
-    missed, confident = found["missed_melanomas"], found["confident_errors"]
-    rows = [
-        (
-            "missed melanomas (another diagnosis is the most probable)",
-            f"{count(missed['images'])} of {count(found['melanomas']['images'])} images",
-        ),
-        (
-            f"errors with confidence ≥ {found['min_confidence']:g}",
-            f"{count(confident['images'])} of {count(found['errors'])} errors",
-        ),
-    ]
-    said = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
-    return Section("failures", "Failures", [Facts(rows), said])
-
-
-def explanations(inputs: Inputs, plots: Plots) -> Section:
-    """How much of the maps' energy lies in the lesion."""
-    found = inputs.metrics["gradcam"]
-    ratio = found["energy_ratio"]
-    layers = ", ".join(f"{name} `{each['layer']}`" for name, each in found["layers"].items())
-    facts = [
-        ("method and layer", f"{found['method']}; {layers}"),
-        ("test images with a map / with a lesion mask", f"{count(found['maps'])} / {count(found['images_with_mask'])}"),
-        ("maps of nothing but zeros", count(found["zero_maps"])),
-    ]
-    if ratio is None:
-        return Section(
-            "explanations",
-            "Explanations",
-            [Facts(facts), Paragraph("The source has no lesion masks: where the maps lie was not measured.")],
-        )
-    facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
-    grouped = {**{dx: found["by_class"].get(dx) for dx in CLASSES}, **found["by_outcome"]}
-    rows = [[name, count(each["images"]), decimal(each["median"])] for name, each in grouped.items() if each]
-    said = (
-        "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area; 1 is chance. It says where the "
-        "network looked, not why. Examples are on `plots/gradcam/examples.png`."
-    )
-    table = Table("Energy ratio by class and outcome, test", ["images of", "images", "median"], rows)
-    return Section("explanations", "Explanations", [Paragraph(said), Facts(facts), table, plots.draw("gradcam_energy")])

@@ -1,4 +1,4 @@
-"""What the report says of the extras: a module each, with one function `section(content)` for what metrics/extras/NAME.json holds.
+"""What the report says of the extras: a module each, with one function `section` of what metrics/extras/NAME.json holds.
 
 It gives blocks, the first of them a paragraph that sums the finding up in a sentence.
 """

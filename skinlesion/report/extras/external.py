@@ -23,8 +23,8 @@ def section(content: Mapping[str, Any]) -> list[Block]:
     ]
     return [
         Paragraph(
-            f"On {sizes} of source `{content['data']['source']}`, none in common with this data set ({count(shared)} shared by ids, "
-            f"file, pixels or thumbnail): macro AUC {bounded(compared['external']['macro_auc'])}, internal test "
+            f"On {sizes} of source `{content['data']['source']}`, {count(shared)} of them shared with this data set (by "
+            f"ids, file, pixels or thumbnail): macro AUC {bounded(compared['external']['macro_auc'])}, internal test "
             f"{bounded(compared['test']['macro_auc'])}."
         ),
         *(

@@ -15,8 +15,8 @@ def section(content: Mapping[str, Any]) -> list[Block]:
     found = bounded(recall) if isinstance(recall, Mapping) else percent(recall)
     return [
         Paragraph(
-            f"Among {count(content['images'])} images, {count(content['accepted_pairs'])} pairs under two lesion ids were accepted as "
-            f"views of one lesion; {count(content['pairs_crossing_split'])} of them have their images in two splits. Of known siblings "
-            f"the method finds {found}."
+            f"Among {count(content['images'])} images, {count(content['accepted_pairs'])} pairs under two lesion ids were taken "
+            f"for views of one lesion; {count(content['pairs_crossing_split'])} of them lie in two splits. Of known "
+            f"siblings the method finds {found}."
         ),
     ]

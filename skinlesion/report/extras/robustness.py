@@ -17,8 +17,8 @@ def section(content: Mapping[str, Any]) -> list[Block]:
     return [
         Paragraph(
             f"Over {count(len(content['corruptions']))} kinds of corruption the mean macro AUC is "
-            f"{bounded(mean['macro_auc'], 'mean', prefix='mean_')}, clean {rate(content['clean']['macro_auc'])}; it is worst under "
-            f"{worst['macro_auc'] or 'none, being undefined somewhere'}."
+            f"{bounded(mean['macro_auc'], 'mean', prefix='mean_')}, clean {rate(content['clean']['macro_auc'])}; worst "
+            f"under {worst['macro_auc'] or 'none, being undefined somewhere'}."
         ),
         mean_table(content),
         severity_table(content),
