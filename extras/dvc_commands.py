@@ -9,9 +9,6 @@ from typing import Any
 
 from skinlesion.errors import PipelineError
 
-# Of vl_convert's, the newest that speaks the dialect that the templates in .dvc/plots name (v5).
-VEGA_LITE = "5.21"
-
 
 def run_dvc(*arguments: str) -> str:
     """Run `dvc` with `arguments` in the working directory; its standard output. Its warnings go to our standard error.

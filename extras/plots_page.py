@@ -17,9 +17,10 @@ from pathlib import Path
 
 import vl_convert
 
-from extras.dvc_commands import VEGA_LITE, run_dvc
+from extras.dvc_commands import run_dvc
 from skinlesion.artifacts import RAW, read_provenance
 from skinlesion.errors import PipelineError, run_stage
+from skinlesion.vega import VEGA_LITE
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 SYNTHETIC = "Synthetic sample: figures say nothing about real skin"

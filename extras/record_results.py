@@ -24,13 +24,14 @@ import vl_convert
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from extras.dvc_commands import VEGA_LITE, run_dvc, run_dvc_json
+from extras.dvc_commands import run_dvc, run_dvc_json
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
 from skinlesion.files import atomic_folder, read_json, write_json
 from skinlesion.params import PARAMS_FILE
 from skinlesion.tables import read_table
+from skinlesion.vega import VEGA_LITE
 from skinlesion.versions import git_commit
 
 LOCK_FILE = Path("dvc.lock")

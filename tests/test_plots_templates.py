@@ -16,10 +16,11 @@ import pytest
 import vl_convert
 from ruamel.yaml import YAML
 
-from extras.dvc_commands import VEGA_LITE, run_dvc_json
+from extras.dvc_commands import run_dvc_json
 from extras.plots_page import SYNTHETIC, banner, write_page
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.vega import VEGA_LITE
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))

@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 
 from skinlesion.errors import PipelineError
 from skinlesion.report.blocks import Figure
+from skinlesion.vega import VEGA_LITE
 
 PIPELINE_FILE = Path("dvc.yaml")
 TEMPLATES = Path(".dvc/plots")
-VEGA_LITE = "5.21"  # of vl_convert's, the newest that speaks the dialect of the templates (v5)
 REVISION = "this run"  # what the templates, made to compare revisions, call the one that there is
 
 
