@@ -213,7 +213,7 @@ def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
     assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small", "squeezenet1_1"]
     run(clone, "git", "checkout", "--quiet", "--", ".")
     # Two members fewer: nothing trains, and what they left in the workspace is not in the classifier.
-    assert stages_run(run(clone, "dvc", "repro")) in ([], ["assemble"])
+    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
     assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
     assert (clone / "models/members/small-0").is_dir()
     assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
@@ -221,7 +221,7 @@ def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
         (clone / "metrics/train" / f"{name}.json").unlink(missing_ok=True)
         for folder in ("models/members", "plots/train"):
             shutil.rmtree(clone / folder / name, ignore_errors=True)
-    assert stages_run(run(clone, "dvc", "repro")) in ([], ["assemble"])
+    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
     assert run(clone, "git", "status", "--porcelain") == ""
 
 

@@ -275,6 +275,14 @@ def test_a_changed_metric_changes_the_report(quick: Path, file: str, keys: tuple
     assert ("7.543" in after[1]) == (shown == "both")
 
 
+def test_an_interval_is_that_of_its_metric(quick: Path) -> None:
+    for split, metric, name in (("test", "macro_f1", "macro F1"), ("test", "mel_sensitivity", "melanoma sensitivity")):
+        edit("metrics/evaluate.json", split, "intervals", metric, value={"low": 0.0321, "high": 0.9876})
+        (row,) = [line for line in write_report()[1].splitlines() if line.startswith(f"| {name} |") and "sex:" not in line][:1]
+        assert "[0.032, 0.988]" in row.split("|")[2]
+        edit("metrics/evaluate.json", split, "intervals", metric, value=INTERVAL)
+
+
 def test_a_changed_count_changes_table_and_diagram(run_folder: Path) -> None:
     edit("metrics/failures.json", "missed_melanomas", "images", value=987)
     edit("metrics/split.json", "images", "val", value=4321)
