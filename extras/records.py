@@ -43,6 +43,15 @@ HEADLINE = {
 }
 
 
+def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
+    """A rate with three decimals, its interval in brackets; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    if not interval or interval["low"] is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
 def list_records(results: Path = RESULTS) -> list[Path]:
     """The folders of all recorded runs, by name."""
     return sorted(path.parent for path in results.glob("*/provenance.json"))
