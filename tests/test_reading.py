@@ -47,12 +47,20 @@ SUBGROUPS = {
     },
     "worst": {
         "mel_sensitivity": {
-            **{"attribute": "age", "group": "below 30", "value": 0.25, "low": 0.1, "high": 0.4},
-            **{"lesions": 90, "melanoma_lesions": 12},
+            "attribute": "age",
+            "group": "below 30",
+            "value": 0.25,
+            "low": 0.1,
+            "high": 0.4,
+            "lesions": 90,
+            "melanoma_lesions": 12,
         },
         "macro_auc": None,
     },
 }
+RATES = {"coverage": 0.7, "accuracy": 0.9, "melanomas_missed": 0.1}
+INTERVALS = {name: {"low": value - 0.01, "high": value + 0.01} for name, value in RATES.items()}
+SELECTIVE = {"abstention": {"0.6": {"test": RATES | {"intervals": INTERVALS}}}}
 
 
 def test_histology_and_the_worst_group() -> None:
@@ -95,7 +103,5 @@ def test_the_leak_and_abstention() -> None:
     said = reading.leak_sentence(leak)
     assert "38% of the test images" in said and "accuracy by +0.050 [-0.010, +0.100]" in said
     assert "melanoma sensitivity by -0.020" in said and "2 trainings of each kind" in said
-    rates = {"coverage": 0.7, "accuracy": 0.9, "melanomas_missed": 0.1}
-    intervals = {name: {"low": value - 0.01, "high": value + 0.01} for name, value in rates.items()}
-    said = reading.selective_sentence({"abstention": {"0.6": {"test": rates | {"intervals": intervals}}}})
+    said = reading.selective_sentence(SELECTIVE)
     assert "surest 60% of validation" in said and "0.700 of test" in said and "0.100 [0.090, 0.110] of all melanomas" in said

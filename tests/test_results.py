@@ -25,6 +25,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import file_digest
 from tests.conftest import WriteParams
+from tests.test_reading import SELECTIVE, SUBGROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
@@ -308,8 +309,8 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("metrics/train/stale-0.json", {})
         write("metrics/threshold_sweep.json", SWEEP)
         write("metrics/baselines.json", {})
-        write("metrics/selective.json", {})
-        write("metrics/subgroups.json", {})
+        write("metrics/selective.json", SELECTIVE)
+        write("metrics/subgroups.json", SUBGROUPS)
         write("metrics/failures.json", {})
         write("metrics/gradcam.json", GRADCAM)
         write("data/failures/failures.csv", "image_id\n")
