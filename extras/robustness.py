@@ -126,7 +126,14 @@ def main() -> None:
     write_extra("robustness", content, of=["predictions"])
     for metric in SUMMARY:
         mean = summary["mean_corruption"][metric]
-        found = (metric, mean["mean"], mean["mean_low"], mean["mean_high"], clean.values[metric], summary["worst"][metric])
+        found = (
+            metric,
+            mean["mean"],
+            mean["mean_low"],
+            mean["mean_high"],
+            clean.values[metric],
+            summary["worst"][metric] or "none",
+        )
         logger.info("corrupted %s %.3f (%.3f to %.3f), clean %.3f; worst under %s", *found)
 
 

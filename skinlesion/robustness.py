@@ -143,7 +143,7 @@ def summarise(conditions: Mapping[Condition, Measured], clean: Measured, *, conf
     corruptions : by name, the mean over its severities of each of `SUMMARY`, and the value `by_severity`.
     mean_corruption : the mean over corruptions, each counting as much, also of the rates of the operating points. It is not the
         mCE of ImageNet-C, which divides by the errors of another network.
-    worst : by metric, the corruption of the worst mean, the first among equals; None where the metric is undefined.
+    worst : by metric, the corruption of the worst mean, as `worst_of`.
     """
     names = list(dict.fromkeys(condition.corruption for condition in conditions))
     grouped = {name: {c: m for c, m in conditions.items() if c.corruption == name} for name in names}
@@ -158,13 +158,17 @@ def summarise(conditions: Mapping[Condition, Measured], clean: Measured, *, conf
     return {
         "corruptions": corruptions,
         "mean_corruption": describe_mean(mean_of(means.values()), clean, confidence=confidence, names=[*SUMMARY, *rates]),
-        "worst": {metric: worst_of({name: mean.values[metric] for name, mean in means.items()}, metric) for metric in SUMMARY},
+        "worst": {
+            metric: worst_of({name: mean.values[metric] for name, mean in means.items()}, clean.values[metric], metric)
+            for metric in SUMMARY
+        },
     }
 
 
-def worst_of(values: Mapping[str, float], metric: str) -> str | None:
-    """The name of the worst value of a metric, the first among equals; None where one is undefined."""
-    if np.isnan(list(values.values())).any():
+def worst_of(values: Mapping[str, float], clean: float, metric: str) -> str | None:
+    """The name of the worst value of a metric, the first among equals; None where none is worse than `clean` or one is NaN."""
+    losses = {name: (value - clean) * (1 if metric in WORSE_IF_HIGHER else -1) for name, value in values.items()}
+    if np.isnan(list(losses.values())).any():
         return None
-    choose = max if metric in WORSE_IF_HIGHER else min
-    return choose(values, key=lambda name: values[name])
+    name = max(losses, key=lambda each: losses[each])
+    return name if losses[name] > 1e-12 else None

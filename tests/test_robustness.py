@@ -211,7 +211,8 @@ def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean(run_
             assert described["by_severity"] == pytest.approx([cell(metrics, name, s, metric=metric)["value"] for s in (2, 5)])
             assert described["mean_low"] <= described["mean_high"]
         assert found["mean_corruption"][metric]["mean"] == pytest.approx(means.mean())
-        assert found["worst"][metric] == (means.idxmax() if metric == "ece" else means.idxmin())
+        losses = (means - found["clean"][metric]) * (1 if metric == "ece" else -1)
+        assert found["worst"][metric] == (losses.idxmax() if losses.max() > 0 else None)
     sensitivity = points[points["severity"] > 0].groupby("point")["sensitivity"].mean()
     assert found["mean_corruption"]["sensitivity@youden"]["mean"] == pytest.approx(sensitivity["youden"])
     assert found["corruptions"]["jpeg"]["strengths"] == [18, 7]
@@ -343,6 +344,7 @@ def test_the_summary_by_hand() -> None:
     assert (blur["mean_low"], blur["mean_high"]) == pytest.approx((0.52, 0.88))
     assert (blur["difference"], blur["difference_low"], blur["difference_high"]) == pytest.approx((-0.2, -0.29, -0.11))
     assert (mean["mean"], mean["difference"]) == pytest.approx((0.65, -0.25))
-    assert found["worst"] == {"accuracy": "hair", "macro_auc": "hair", "mel_sensitivity": "hair", "ece": "blur"}
-    assert worst_of({"a": 0.5, "b": float("nan")}, "accuracy") is None
-    assert worst_of({"a": 0.5, "b": 0.5}, "accuracy") == "a"
+    assert found["worst"] == {"accuracy": "hair", "macro_auc": "hair", "mel_sensitivity": "hair", "ece": None}
+    assert worst_of({"a": 0.5, "b": float("nan")}, 0.7, "accuracy") is None
+    assert worst_of({"a": 0.5, "b": 0.5}, 0.7, "accuracy") == "a"
+    assert worst_of({"a": 0.7, "b": 0.8}, 0.7, "accuracy") is None
