@@ -15,8 +15,8 @@ CELL, GAP, CAPTION, LEFT, TOP = 1.36, 0.06, 0.22, 1.1, 0.34  # inches: a panel's
 DPI = 100
 
 CAPTIONS: dict[Corruption, str] = {
-    "brightness": "× or ÷ {:g}",
-    "contrast": "× or ÷ {:g}",
+    "brightness": "{0:g} or 1 / {0:g}",
+    "contrast": "{0:g} or 1 / {0:g}",
     "hue": "± {:g} of the circle",
     "blur": "{:.2%} of the side",
     "jpeg": "quality {:g}",

@@ -103,7 +103,9 @@ def _hue(image: torch.Tensor, strength: float, draws: np.random.Generator) -> to
 def _blur(image: torch.Tensor, strength: float, _: np.random.Generator) -> torch.Tensor:
     deviation = strength * image.shape[-1]
     width = 2 * math.ceil(BLUR_REACH * deviation) + 1
-    return functional.gaussian_blur(image, [width, width], [deviation, deviation])
+    # Along rows, then along columns: torchvision convolves with the whole square otherwise, which on large images takes long.
+    along_rows = functional.gaussian_blur(image.float(), [width, 1], [deviation, deviation])
+    return functional.gaussian_blur(along_rows, [1, width], [deviation, deviation]).round_().to(torch.uint8)
 
 
 def _jpeg(image: torch.Tensor, strength: float, _: np.random.Generator) -> torch.Tensor:
