@@ -114,11 +114,12 @@ def compare_points(tables: dict[str, pd.DataFrame], operating_points: dict[str, 
     for point, chosen in operating_points["points"].items():
         measures = {name: audit(*truth, chosen["threshold"]) for name, truth in truths.items()}
         points[point] = {"threshold": chosen["threshold"], **measure_beside(measures, tables, how)}
+    areas = measure_beside({name: target_auc(*truth) for name, truth in truths.items()}, tables, how)
     return {
         "target": operating_points["target"],
         "classes": operating_points["classes"],
         "positives": {name: int(positive.sum()) for name, (positive, _) in truths.items()},
-        "auc": measure_beside({name: target_auc(*truth) for name, truth in truths.items()}, tables, how),
+        "auc": {name: values["auc"] for name, values in areas.items()},
         "points": points,
     }
 

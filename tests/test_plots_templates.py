@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml and extras/dvc.yaml, filled by DVC itself from small tables, with one revision and with two; and the page of them all."""
+"""The plots of both dvc.yaml, filled by DVC itself from small tables, with one revision and two; and the page of them all."""
 
 from __future__ import annotations
 
