@@ -43,7 +43,7 @@ from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder
 from skinlesion.inference import predict_ensemble
-from skinlesion.overlap import prove_disjoint, read_contents
+from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
 from skinlesion.params import ExternalParams, load_params
 from skinlesion.preparing import write_prepared
 from skinlesion.tables import write_table
@@ -62,7 +62,7 @@ def main() -> None:
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     members = load_ensemble()
     check_same_split(splits, members)
-    proof = prove_external(metadata, splits)
+    proof = prove_external(metadata, splits, params.near_copies)
 
     calibrator = Calibrator.of(artifacts.read_calibration())
     table = predict_external(metadata, members, calibrator, params, evaluated.test_time)
@@ -92,13 +92,13 @@ def main() -> None:
     say(content)
 
 
-def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near_copies: NearCopies) -> dict[str, Any]:
     """The proof that no external image is in data/raw, by ids and by content."""
     internal = artifacts.read_metadata()
     lists = pd.concat([split.assign(list=name) for name, split in splits.items()])
     theirs = read_contents(metadata["image_id"], EXTERNAL_FOLDER, workers=available_cores())
     ours = read_contents(artifacts.list_images(), artifacts.RAW, workers=available_cores())
-    return prove_disjoint(metadata, internal, lists, (theirs, ours))
+    return prove_disjoint(metadata, internal, lists, (theirs, ours), near_copies=near_copies)
 
 
 def predict_external(

@@ -57,6 +57,7 @@ class ExternalParams(Section):
     path: str | None
     sample_seed: Seed
     sample_lesions: int = Field(ge=21, le=100_000)
+    near_copies: Literal["refuse", "report"]
     device: Device
     batch_size: BatchSize
     bootstrap_draws: Draws

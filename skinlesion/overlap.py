@@ -7,11 +7,12 @@ encoded anew or resized and so shares neither bytes nor pixels. A copy that was 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,16 @@ from skinlesion.artifacts import image_path
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.preparing import map_in_order
 
+NearCopies = Literal["refuse", "report"]
+
 THUMBNAIL = (32, 24)  # pixels
 # Root mean square difference of two thumbnails, in grey levels (0 to 255), up to which they are of one photograph. Measured on
 # HAM10000 at 200 x 150 px: no two of its 10,015 images that show different lesions are nearer than 5.7; of copies at half the
 # size and JPEG quality 75, 98 of 100 are nearer than 4, and of such at the same size and quality 50 all are nearer than 2.6.
 SAME_PICTURE = 4.0
 CHUNK = 500  # rows of a block of distances, which bounds memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,12 @@ def _read(image_id: str, raw: Path) -> tuple[str, str, np.ndarray]:
 
 
 def prove_disjoint(
-    external: pd.DataFrame, internal: pd.DataFrame, lists: pd.DataFrame, contents: tuple[Contents, Contents]
+    external: pd.DataFrame,
+    internal: pd.DataFrame,
+    lists: pd.DataFrame,
+    contents: tuple[Contents, Contents],
+    *,
+    near_copies: NearCopies,
 ) -> dict[str, Any]:
     """Insist that nothing of `external` is in `internal`, whether it was trained on or only validated or tested on.
 
@@ -69,11 +79,12 @@ def prove_disjoint(
     external, internal : metadata of the two sets; columns `image_id` and `lesion_id`.
     lists : of the internal images the columns `image_id`, `lesion_id` (as merged by `split.links`) and `list`.
     contents : of the external images and of the internal ones.
+    near_copies : whether equal thumbnails alone, which could be two photographs that look alike, are refused or only named.
 
     Returns
     -------
     What was compared: counts, sha256 of each set's sorted file digests, how many are shared (0 each), the smallest distance of
-    thumbnails.
+    thumbnails, and the pairs with equal ones.
 
     Raises
     ------
@@ -95,13 +106,20 @@ def prove_disjoint(
         "lesion_id": [f"{name} ({list_of_lesion[name]})" for name in external["lesion_id"].unique() if name in list_of_lesion],
         "file": _name_pairs(_equal(theirs, theirs.files, ours, ours.files), list_of),
         "pixels": _name_pairs(_equal(theirs, theirs.pixels, ours, ours.pixels), list_of),
-        "thumbnail": _name_pairs(pictures, list_of),
     }
+    alike = _name_pairs(pictures, list_of)
+    if alike and near_copies == "report":
+        logger.warning(
+            "%d external image(s) look like one of ours and are measured all the same: %s", len(alike), name_some(alike)
+        )
+    if near_copies == "refuse":
+        shared["thumbnail"] = alike
     if found := {by: names for by, names in shared.items() if names}:
         said = "; ".join(f"{len(names)} by {by}: {name_some(names)}" for by, names in found.items())
         raise PipelineError(
             f"the external images are not external, the classifier was made with some of them ({said}): take them out of the "
-            "source, or take another one"
+            "source, or take another one. (By thumbnail alone it could be two photographs that look alike: look at them, and "
+            "set external.near_copies=report to keep such)"
         )
     sizes = {"external": (external, theirs), "internal": (internal, ours)}
     return {
@@ -110,6 +128,7 @@ def prove_disjoint(
             for name, (table, content) in sizes.items()
         },
         "shared": {by: len(names) for by, names in shared.items()},
+        "near_copies": alike,
         "nearest_thumbnails": {"distance": float(distances.min()), "limit": SAME_PICTURE, "unit": "grey levels (RMS)"},
     }
 

@@ -224,7 +224,11 @@ def test_what_is_written_beside(project: Path, caplog: pytest.LogCaptureFixture)
         metrics, table = run_stage()
     proof = metrics["proof"]
     assert proof["shared"] == dict.fromkeys(("image_id", "lesion_id", "file", "pixels", "thumbnail"), 0)
-    assert proof["external"]["images"] == len(table) and proof["internal"]["images"] == len(artifacts.read_metadata())
+    assert (
+        proof["near_copies"] == []
+        and proof["external"]["images"] == len(table)
+        and proof["internal"]["images"] == len(artifacts.read_metadata())
+    )
     assert proof["nearest_thumbnails"]["distance"] > SAME_PICTURE
     assert metrics["of"].keys() == {"predictions"} and metrics["test_time"] == "flips"
     assert metrics["bootstrap"] == {"draws": DRAWS, "unit": "lesion", "confidence": 0.95, "seed": 0, "unit_external": "lesion"}
@@ -326,6 +330,22 @@ def test_a_copy_under_another_id_is_no_external_image(
     with pytest.raises(PipelineError) as refused:
         external.main()
     assert f"({said}): take them out" in str(refused.value)
+
+
+def test_what_only_looks_alike_can_be_kept_and_is_named(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = YAML(typ="safe", pure=True).load(Path("params.yaml"))
+    document["external"]["near_copies"] = "report"
+    YAML(typ="safe", pure=True).dump(document, Path("params.yaml"))
+    ours, theirs = artifacts.read_split("train")["image_id"].iloc[0], artifacts.read_metadata(EXTERNAL)["image_id"].iloc[3]
+    place = artifacts.image_path(theirs, EXTERNAL)
+    place.write_bytes(reencoded(artifacts.image_path(ours), quality=70))
+    metrics, _ = run_stage()
+    assert metrics["proof"]["near_copies"] == [f"{theirs} is {ours} (train)"]
+    assert 0 < metrics["proof"]["nearest_thumbnails"]["distance"] <= SAME_PICTURE
+    assert "1 external image(s) look like one of ours" in caplog.text
+    place.write_bytes(artifacts.image_path(ours).read_bytes())
+    with pytest.raises(PipelineError, match=r"\(1 by file: .*; 1 by pixels: "):
+        external.main()
 
 
 def test_nearest_thumbnails_are_those_of_a_plain_search() -> None:
