@@ -58,6 +58,9 @@ class ExternalParams(Section):
 
     source: Literal["sample", "isic2018", "local"]
     path: str | None
+    sample_seed: Seed
+    sample_lesions: int = Field(ge=21, le=100_000)
+    near_copies: Literal["refuse", "report"]
     device: Device
     batch_size: BatchSize
     bootstrap_draws: Draws

@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml and extras/dvc.yaml, filled by DVC from small tables, with one revision and with two; and their page."""
+"""The plots of both dvc.yaml, filled by DVC itself from small tables, with one revision and two; and the page of them all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from skinlesion.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))
-DEFINITIONS: dict[str, Any] = {}
-for definitions in (ROOT / "dvc.yaml", ROOT / "extras" / "dvc.yaml"):
-    # Paths of plots start at the file that names them; in the test's repository one file names all.
-    content = definitions.read_text(encoding="utf-8").replace("../plots/", "plots/")
-    for entry in YAML(typ="safe", pure=True).load(content).get("plots", []):
-        DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
+DECLARED: dict[str, dict[str, Any]] = {"dvc.yaml": {}, "extras/dvc.yaml": {}}
+for declaring, plots in DECLARED.items():
+    for entry in YAML(typ="safe", pure=True).load((ROOT / declaring).read_text(encoding="utf-8")).get("plots", []):
+        plots.update(entry if isinstance(entry, dict) else {entry: None})
+DEFINITIONS = {name: definition for plots in DECLARED.values() for name, definition in plots.items()}
 VEGA_PLOTS = [name for name, definition in DEFINITIONS.items() if definition]
 METRIC_CURVES = ("macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc")
 EPOCHS = ((1, 0.5), (2, 0.75), (3, "nan"))
@@ -152,6 +151,20 @@ def small_tables(shift: int) -> dict[str, Table]:
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
     }
+    for table, names in {
+        "metrics": ("accuracy", "macro_f1"),
+        "recall": ("df", "mel"),
+        "operating_points": ("youden: f1",),
+    }.items():
+        tables[f"plots/extras/external/{table}.csv"] = (
+            "set,metric,value,low,high",
+            # The external set has no dermatofibroma.
+            [
+                (name, metric, *(("", "", "") if (name, metric) == ("external", "df") else (0.5, 0.2, 0.7)))
+                for metric in names
+                for name in ("external", "internal test")
+            ],
+        )
     curves = {
         "loss": ["train/loss", "val/loss"],
         "metrics": [f"val/{name}" for name in METRIC_CURVES],
@@ -182,9 +195,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
     for template in TEMPLATES:
         (root / ".dvc" / "plots" / template.name).write_bytes(template.read_bytes())
-    plots = [{name: definition} for name, definition in DEFINITIONS.items() if definition]
-    with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump({"plots": plots}, file)
+    (root / "extras").mkdir()
+    for declaring, plots in DECLARED.items():
+        with (root / declaring).open("w", encoding="utf-8") as file:
+            content = {"plots": [{name: definition} for name, definition in plots.items() if definition]}
+            YAML(typ="safe", pure=True).dump(content, file)
     write_tables(root, shift=0)
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
@@ -308,6 +323,10 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("robustness_metrics", "area", 2, 4),  # hue has no upper ends
         ("robustness_sensitivity", "point", 4, 8),
         ("robustness_specificity", "point", 2, 4),  # that of youden is undefined
+        ("external_metrics", "point", 4, 8),
+        ("external_recall", "point", 3, 6),  # df is in one of the sets alone
+        ("external_recall", "rule", 3, 6),
+        ("external_operating_points", "rule", 2, 4),
     ],
 )
 def test_every_row_is_drawn_once(svgs: dict[tuple[str, str], str], name: str, mark: str, one: int, two: int) -> None:
