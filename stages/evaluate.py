@@ -43,7 +43,6 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().evaluate
     keep_freed_memory()
-    facts = artifacts.read_split_facts()
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     members, prepared = load_ensemble(), artifacts.read_prepared()
     check_same_split(splits, members)
@@ -56,9 +55,22 @@ def main() -> None:
         warning = "temperature %.2f is an end of the searched range: calibrated probabilities are not reliable"
         logger.warning(warning, calibrator.temperature)
     tables = {name: prediction_table(splits[name], values, calibrator) for name, values in logits.items()}
-    prior = class_shares(splits["train"])
-    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
+    alone = describe_members(predicted, {name: labels_of(splits[name]) for name in predicted})
+    measured = measure_and_write(tables, calibrator, splits["train"], params, alone)
+    for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
+        low, high = measured["test"]["intervals"][name].values()
+        logger.info("test %s %.3f (%.3f to %.3f)", name, measured["test"][name], low, high)
 
+
+def measure_and_write(
+    tables: dict[str, pd.DataFrame], calibrator: Calibrator, train: pd.DataFrame, params: EvaluateParams, alone: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the prediction tables of `val` and `test`, and write everything that the stage writes; what evaluate.json holds.
+
+    train : the training list. alone : what each member reaches alone, as `skinlesion.ensemble.describe_members` gives it.
+    """
+    facts, prior = artifacts.read_split_facts(), class_shares(train)
+    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
     artifacts.write_predictions(tables)
     artifacts.write_calibration(calibrator.content())
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
@@ -69,12 +81,11 @@ def main() -> None:
         "test_time": params.test_time,
         "calibration": params.calibration,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
+        **metrics,
+        **alone,
     }
-    labels = {name: labels_of(splits[name]) for name in predicted}
-    write_json(artifacts.METRICS / "evaluate.json", described | metrics | describe_members(predicted, labels))
-    for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
-        low, high = metrics["test"]["intervals"][name].values()
-        logger.info("test %s %.3f (%.3f to %.3f)", name, metrics["test"][name], low, high)
+    write_json(artifacts.METRICS / "evaluate.json", described)
+    return described
 
 
 def class_shares(frame: pd.DataFrame) -> np.ndarray:
