@@ -16,48 +16,28 @@ Killed and started again it goes on from the last finished epoch of the training
 from __future__ import annotations
 
 import logging
-import sys
-from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from lightning.fabric import Fabric
 
-from skinlesion import artifacts, checkpoint, engine, fitting, leak, training_setup
+from extras.leak_training import Trained, check_one_device, train
+from skinlesion import artifacts, leak, training_setup
 from skinlesion.bootstrap import describe_draws
-from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.devices import choose_device
-from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import member_metrics, spread
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.errors import run_stage
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder
-from skinlesion.inference import Predicted, predict, soft_vote
-from skinlesion.network import NetworkSpec, build_network, load_pretrained
+from skinlesion.inference import soft_vote
 from skinlesion.params import LeakParams, load_params
-from skinlesion.splitting import fingerprint
-from skinlesion.synthetic_images import SyntheticImages
 from skinlesion.tables import write_table
 from skinlesion.train_params import TrainParams
-from stages.train import describe
 
 TABLES = artifacts.PREDICTIONS.parent / "extras" / "leak"
 PLOTS = artifacts.PLOTS / "extras" / "leak"
 SAID = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "sensitivity for melanoma"}
 
 logger = logging.getLogger(__name__)
-
-
-class Trained(NamedTuple):
-    """One training: what it was, how it went, what it says of the test images; and its checkpoint, kept until all is written."""
-
-    config: ClassifierConfig
-    fitted: fitting.Fitted
-    predicted: Predicted
-    resume: checkpoint.Checkpoint
 
 
 def main() -> None:
@@ -93,48 +73,6 @@ def main() -> None:
     for one in chain.from_iterable(trained.values()):
         one.resume.delete()
     report(inflation, leak.count_siblings(lists.test, lists.train[leak.IMAGE_LEVEL])["share"])
-
-
-def check_one_device(recipe: TrainParams) -> None:
-    """Refuse a recipe for several processes: each would run this script, and its trainings follow one another."""
-    if recipe.num_nodes > 1 or engine.count_devices(recipe.devices, choose_device(recipe.device)) > 1:
-        raise PipelineError(
-            f"leak trains on one device, and its recipe asks for train.devices={recipe.devices} on "
-            f"train.num_nodes={recipe.num_nodes}: set leak.overrides to {{devices: 1, num_nodes: 1}}"
-        )
-
-
-def train(
-    arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: artifacts.PreparedImages
-) -> Trained:
-    """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers."""
-    torch.manual_seed(seed)
-    network = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
-    start_sha256 = load_pretrained(network, recipe.weights, backbone=recipe.backbone)
-    precision = engine.choose_precision(recipe, network, size=prepared.size)
-    fabric = engine.make_fabric(recipe, precision=precision, seed=seed)
-    described = describe(recipe, prepared, member=arm, seed=seed, weights_sha256=start_sha256)
-    config = replace(described, fingerprint=fingerprint(lists))
-    logger.info("training %s (%s) on %s in %s", config.name, recipe.backbone, fabric.device.type, precision)
-    none = SyntheticImages(np.empty((0, *prepared.images.shape[1:]), dtype=np.uint8), [], "")
-    data = training_setup.gather_data(prepared, lists, none, with_metadata=recipe.metadata)
-    resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
-    with resume.lock():
-        training = training_setup.build_training(fabric, network, data, params=recipe, seed=seed)
-        fitted = fitting.fit(training, checkpoint=resume, on_epoch=lambda metrics: None)
-    best = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
-    best.load_state_dict(fitted.best_state)
-    config = replace(config, epoch=fitted.best_epoch)
-    options = {"device": fabric.device, "batch_size": recipe.batch_size}
-    predicted = predict(Classifier(best.eval(), config), prepared, lists["test"], **options)
-    return Trained(config, fitted, predicted, resume)
-
-
-def resume_key(config: ClassifierConfig, fabric: Fabric, **facts: str) -> str:
-    """The key of a training's checkpoint: all that decides its result, but for the commit, which may move on."""
-    described = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
-    code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
-    return checkpoint.resume_key(described | facts | {"where": fabric.device.type}, [*code, sys.modules[__name__]])
 
 
 def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:

@@ -14,7 +14,9 @@ images, whose lesions are neither in test nor in either training list.
 
 The thinning dilutes the leak: it cannot spare the siblings, or it would concentrate it. The lists that were trained on hold a
 sibling of fewer test images than the deal itself, so what is measured is less than what a notebook's score is inflated by.
-`count_siblings` of both lists says by how much fewer.
+`count_siblings` of both lists says by how much fewer. What cannot be made equal: a lesion torn between the lists gives
+`image_level` one photograph where a whole one gives two, so that it knows somewhat more lesions by as many images. Test images
+without a sibling are therefore measured apart: what `image_level` gains on them is not the leak's.
 """
 
 from __future__ import annotations
@@ -173,7 +175,7 @@ def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, **d
     ----------
     tables : the prediction table of each of `ARMS`, of the same images in the same order.
     siblings : bool (images,), whether an image has a sibling in the training list of `image_level`. Of the images without,
-        no training knows anything that the other does not: their difference is a control, and should be about 0.
+        neither training has seen the lesion: their difference is a control, and should be about 0.
     draws : `draws`, `seed` and `confidence` of the paired bootstrap over lesions (`skinlesion.pairing.compare`).
 
     Returns
