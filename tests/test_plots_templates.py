@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml, filled by DVC itself from small tables, with one revision and with two; and the page of them all."""
+"""The plots of dvc.yaml and extras/dvc.yaml, filled by DVC from small tables, with one revision and with two; and their page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from skinlesion.errors import PipelineError
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))
 DEFINITIONS: dict[str, Any] = {}
-for entry in YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8")).get("plots", []):
-    DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
+for definitions in (ROOT / "dvc.yaml", ROOT / "extras" / "dvc.yaml"):
+    # Paths of plots start at the file that names them; in the test's repository one file names all.
+    content = definitions.read_text(encoding="utf-8").replace("../plots/", "plots/")
+    for entry in YAML(typ="safe", pure=True).load(content).get("plots", []):
+        DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
 VEGA_PLOTS = [name for name, definition in DEFINITIONS.items() if definition]
 METRIC_CURVES = ("macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc")
 EPOCHS = ((1, 0.5), (2, 0.75), (3, "nan"))
@@ -129,6 +132,15 @@ def small_tables(shift: int) -> dict[str, Table]:
         "plots/gradcam/energy.csv": (
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
+        ),
+        "plots/extras/leak/inflation.csv": (
+            "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
+            [
+                (group, metric, 0.8, 0.7, *(("", "", "") if empty else (0.1, -0.05, 0.2)), "" if empty else 0.2, 9, 7, 3)
+                for group in ("all", "with_siblings", "without_siblings")
+                for metric in ("accuracy", "mel_sensitivity")
+                for empty in [group == "without_siblings" and metric == "mel_sensitivity"]
+            ],
         ),
     }
     curves = {
@@ -282,6 +294,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("leak_inflation", "point", 5, 10),  # the control holds no melanoma
+        ("leak_inflation", "rule", 6, 12),  # and the line at 0
     ],
 )
 def test_every_row_is_drawn_once(svgs: dict[tuple[str, str], str], name: str, mark: str, one: int, two: int) -> None:
