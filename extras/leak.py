@@ -7,8 +7,9 @@ Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.cs
 What the two trainings are given, and why so: skinlesion/leak.py. The deal by image is made here, from the images of all three
 lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is trained with
 each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every figure and its
-paired interval over lesions can be computed again; that interval does not hold what another seed would give, hence each
-training's own metrics stand beside it. Synthetic images and `train.loggers` are left out.
+paired interval over lesions can be computed again; that interval does not hold what another seed would give. So each
+training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the test
+images without a sibling. Synthetic images and `train.loggers` are left out.
 
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """
@@ -116,13 +117,16 @@ def history_table(trained: dict[str, list[Trained]]) -> pd.DataFrame:
 
 
 def report(inflation: pd.DataFrame, share: float) -> None:
-    """One line of what siblings in training add to the score of all test images."""
-    rows = inflation[inflation["group"] == leak.ALL].set_index("metric")
-    said = [
-        f"{name} {rows.at[metric, 'inflation']:+.3f} ({rows.at[metric, 'low']:+.3f} to {rows.at[metric, 'high']:+.3f})"
-        for metric, name in SAID.items()
-    ]
-    logger.info("inflation by siblings of %.1f %% of the test images in training: %s", 100 * share, ", ".join(said))
+    """One line: the difference on all test images, and beside it on the control, which tells noise from the leak."""
+    said = {}
+    for group, part in inflation.groupby("group"):
+        rows = part.set_index("metric")
+        said[group] = ", ".join(
+            f"{name} {rows.at[metric, 'inflation']:+.3f} ({rows.at[metric, 'low']:+.3f} to {rows.at[metric, 'high']:+.3f})"
+            for metric, name in SAID.items()
+        )
+    line = "siblings of %.1f %% of the test images in training: %s; control, test images without a sibling: %s"
+    logger.info(line, 100 * share, said[leak.ALL], said.get(leak.WITHOUT, "none"))
 
 
 if __name__ == "__main__":
