@@ -150,6 +150,15 @@ def small_tables(shift: int) -> dict[str, Table]:
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
+        "plots/extras/leak/inflation.csv": (
+            "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
+            [
+                (group, metric, 0.8, 0.7, *(("", "", "") if empty else (0.1, -0.05, 0.2)), "" if empty else 0.2, 9, 7, 3)
+                for group in ("all", "with_siblings", "without_siblings")
+                for metric in ("accuracy", "mel_sensitivity")
+                for empty in [group == "without_siblings" and metric == "mel_sensitivity"]
+            ],
+        ),
     }
     for table, names in {
         "metrics": ("accuracy", "macro_f1"),
@@ -327,6 +336,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("external_recall", "point", 3, 6),  # df is in one of the sets alone
         ("external_recall", "rule", 3, 6),
         ("external_operating_points", "rule", 2, 4),
+        ("leak_inflation", "point", 5, 10),  # the control holds no melanoma
+        ("leak_inflation", "rule", 6, 12),  # and the line at 0
     ],
 )
 def test_every_row_is_drawn_once(svgs: dict[tuple[str, str], str], name: str, mark: str, one: int, two: int) -> None:
