@@ -17,7 +17,7 @@ from skinlesion.conformal import choose_one_image, conformal_quantile
 from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores
 from skinlesion.thresholds import Rule, audit, choose_threshold
 
-SETS, LESIONS, DRAWS = 500, 300, 300
+SETS, LESIONS, DRAWS = 500, 600, 250
 PREVALENCE, DISTANCE, THRESHOLD = 0.5, 1.8, 1.0  # of positives; between the means of both kinds; of the score
 EFFECT, NOISE = 0.9, 0.45  # standard deviations between lesions and between images of one
 SPREAD = float(np.hypot(EFFECT, NOISE))
