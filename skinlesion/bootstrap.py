@@ -6,7 +6,7 @@ Bootstrap Methods and their Application, 1997, section 3.8). A draw is a row of 
 
 How often a 95 % percentile interval of accuracy, sensitivity and AUC holds the true value was simulated with clustered images,
 half of them positive (tests/test_coverage.py): in 92 to 96 % of 500 sets of 600 lesions, 94 to 95 % on average over four seeds;
-in 91 to 96 % of sets of 300 lesions, 93 to 94 % on average. So read the interval of a class of few lesions as somewhat too narrow.
+in 91 to 96 % of sets of 300 lesions, 93 to 94 % on average. The interval of a class of few lesions is a little too narrow.
 """
 
 from __future__ import annotations
