@@ -28,15 +28,20 @@ def target_scores(predictions: pd.DataFrame, classes: list[str], *, split: str) 
     PipelineError
         No image of the split belongs to the target, or all do: sensitivity or specificity would be undefined.
     """
-    positive = predictions["dx"].isin(classes).to_numpy(dtype=bool)
+    positive, scores = truth_and_scores(predictions, classes)
     if positive.all() or not positive.any():
         share = "all" if positive.any() else "none"
         raise PipelineError(
             f"{split}: {share} of the {len(positive)} images show the target ({', '.join(classes)}), and an operating point "
             "needs images with and without it: choose another threshold_sweep.target or larger splits"
         )
+    return positive, scores
+
+
+def truth_and_scores(predictions: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """As `target_scores`, for any table, also one without images of the target."""
     columns = [column for column, dx in zip(PROBABILITY_COLUMNS, CLASSES, strict=True) if dx in classes]
-    return positive, predictions[columns].to_numpy(dtype=np.float64).sum(axis=1)
+    return predictions["dx"].isin(classes).to_numpy(dtype=bool), predictions[columns].to_numpy(dtype=np.float64).sum(axis=1)
 
 
 def threshold_for_recall(positive: np.ndarray, scores: np.ndarray, constraint: float) -> float:

@@ -16,16 +16,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from skinlesion.artifacts import RAW, read_metadata
 from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, file_digest, resolve_from_root, scratch_folder, write_json
+from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.locks import locked
 from skinlesion.params import DownloadParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, kaggle_mirror
 from skinlesion.sources.images import check_files
-from skinlesion.sources.layout import bring_files, find_inputs, folder_entry, write_metadata
+from skinlesion.sources.layout import bring_files, find_inputs, write_metadata
+from skinlesion.sources.provenance import count, describe_sample
 from skinlesion.synthetic.sample import draw_sample
 
 logger = logging.getLogger(__name__)
@@ -54,18 +53,7 @@ def draw(sample: SampleParams, raw: Path) -> dict[str, Any]:
     """Draw the synthetic sample into `raw`; returns its provenance."""
     settings = sample.model_dump()
     draw_sample(raw, **settings)
-    table = raw / "metadata.csv"
-    files = [{"name": table.name, "bytes": table.stat().st_size, "md5": file_digest(table, "md5")}]
-    for name in ("images", "segmentations"):
-        drawn = [(file_digest(path, "md5"), path.stat().st_size) for path in (raw / name).iterdir()]
-        files.append(folder_entry(f"{name}/", drawn))
-    return {
-        "synthetic": True,
-        "origin": f"skinlesion.synthetic.sample.draw_sample({', '.join(f'{key}={value}' for key, value in settings.items())})",
-        "files": files,
-        "licence": "CC0-1.0",
-        "citation": "Synthetic images, drawn by this project: no patient, no lesion, no medical meaning.",
-    }
+    return describe_sample(raw, settings)
 
 
 def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
@@ -94,12 +82,6 @@ def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
         "licence": licence,
         "citation": ham10000.CITATION,
     }
-
-
-def count(metadata: pd.DataFrame, masks: int) -> dict[str, Any]:
-    """How many images, lesions, masks, and images a diagnosis and a way of diagnosis."""
-    by_kind = {name: metadata[name].value_counts().sort_index().to_dict() for name in ("dx", "dx_type")}
-    return {"images": len(metadata), "lesions": metadata["lesion_id"].nunique(), "masks": masks, **by_kind}
 
 
 if __name__ == "__main__":

@@ -21,22 +21,21 @@ import pandas as pd
 from skinlesion import artifacts, calibration_scores
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
-from skinlesion.classifier import Classifier, load_ensemble
+from skinlesion.classifier import load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import describe_members
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.errors import run_stage
+from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
 from skinlesion.files import atomic_folder, write_json
-from skinlesion.inference import predict_ensemble, soft_vote
+from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.params import EvaluateParams, load_params
-from skinlesion.splitting import fingerprint
 from skinlesion.tables import write_table
 
 CURVE_POINTS = 200
-LOGIT_DECIMALS = 6  # about what float32 knows of a logit; keeps the tables readable
 
 logger = logging.getLogger(__name__)
 
@@ -44,23 +43,34 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().evaluate
     keep_freed_memory()
-    facts = artifacts.read_split_facts()
     splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
     members, prepared = load_ensemble(), artifacts.read_prepared()
     check_same_split(splits, members)
     options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": params.test_time}
     predicted = {name: predict_ensemble(members, prepared, splits[name], **options) for name in ("val", "test")}
-    votes = {name: soft_vote(list(each.values()), test_time=params.test_time) for name, each in predicted.items()}
-    logits = {name: np.round(values, LOGIT_DECIMALS) for name, values in votes.items()}
+    logits = {name: vote(each, params.test_time) for name, each in predicted.items()}
 
     calibrator = fit_calibrator(labels_of(splits["val"]), logits["val"], params.calibration)
     if calibrator.temperature in TEMPERATURE_RANGE:
         warning = "temperature %.2f is an end of the searched range: calibrated probabilities are not reliable"
         logger.warning(warning, calibrator.temperature)
     tables = {name: prediction_table(splits[name], values, calibrator) for name, values in logits.items()}
-    prior = class_shares(splits["train"])
-    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
+    alone = describe_members(predicted, {name: labels_of(splits[name]) for name in predicted})
+    measured = measure_and_write(tables, calibrator, splits["train"], params, alone)
+    for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
+        low, high = measured["test"]["intervals"][name].values()
+        logger.info("test %s %.3f (%.3f to %.3f)", name, measured["test"][name], low, high)
 
+
+def measure_and_write(
+    tables: dict[str, pd.DataFrame], calibrator: Calibrator, train: pd.DataFrame, params: EvaluateParams, alone: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the prediction tables of `val` and `test`, and write everything that the stage writes; what evaluate.json holds.
+
+    train : the training list. alone : what each member reaches alone, as `skinlesion.ensemble.describe_members` gives it.
+    """
+    facts, prior = artifacts.read_split_facts(), class_shares(train)
+    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
     artifacts.write_predictions(tables)
     artifacts.write_calibration(calibrator.content())
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
@@ -71,26 +81,11 @@ def main() -> None:
         "test_time": params.test_time,
         "calibration": params.calibration,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
+        **metrics,
+        **alone,
     }
-    labels = {name: labels_of(splits[name]) for name in predicted}
-    write_json(artifacts.METRICS / "evaluate.json", described | metrics | describe_members(predicted, labels))
-    for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
-        low, high = metrics["test"]["intervals"][name].values()
-        logger.info("test %s %.3f (%.3f to %.3f)", name, metrics["test"][name], low, high)
-
-
-def check_same_split(splits: dict[str, pd.DataFrame], members: dict[str, Classifier]) -> None:
-    """Refuse a classifier that was trained on other lists: it may have seen the test images."""
-    if {fingerprint(splits)} != {member.config.fingerprint for member in members.values()}:
-        raise PipelineError(
-            f"{artifacts.CLASSIFIER} was trained on other lists than those in {artifacts.SPLITS}, so it may have seen the "
-            "images that it would be measured on: run `train` again, or `dvc repro`"
-        )
-
-
-def labels_of(frame: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+    write_json(artifacts.METRICS / "evaluate.json", described)
+    return described
 
 
 def class_shares(frame: pd.DataFrame) -> np.ndarray:
@@ -98,42 +93,21 @@ def class_shares(frame: pd.DataFrame) -> np.ndarray:
     return np.bincount(labels_of(frame), minlength=len(CLASSES)) / len(frame)
 
 
-def arrays_of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels (images,), logits and calibrated probabilities, float64 (images, classes), of a prediction table."""
-    logits, probabilities = table[list(artifacts.LOGIT_COLUMNS)], table[list(artifacts.PROBABILITY_COLUMNS)]
-    return labels_of(table), logits.to_numpy(), probabilities.to_numpy()
-
-
-def prediction_table(split: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
-    """The split's rows with logits and calibrated probabilities."""
-    numbers = np.hstack([logits, calibrator.probabilities(logits)])
-    columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
-    return pd.concat([split[list(artifacts.DESCRIPTIVE_COLUMNS)], pd.DataFrame(numbers, split.index, columns)], axis=1)
-
-
 def measure_split(table: pd.DataFrame, calibrator: Calibrator, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
     """Everything that metrics/evaluate.json says of a split."""
-    labels, logits, _ = arrays_of(table)
-    measured, intervals = measure_headline(table, params)
-    by_lesion, lesion_intervals = measure_headline(predict_lesions(table), params)
+    by_lesion = predict_lesions(table)
     return {
-        "images": len(table),
-        "lesions": int(table["lesion_id"].nunique()),
-        **measured.summary(),
-        **calibration_scores.calibration_scores(labels, logits, calibrator=calibrator, bins=params.calibration_bins),
-        "recalibration": calibration_scores.recalibration_per_class(labels, logits, calibrator),
-        "per_class": measured.summary_per_class(),
-        "intervals": intervals,
-        "per_lesion": by_lesion.summary() | {"intervals": lesion_intervals},
-        "majority_baseline": majority_baseline(labels, prior),
+        **describe_table(table, calibrator, params.calibration_bins),
+        "intervals": headline_intervals(table, params),
+        "per_lesion": metrics_of(by_lesion).summary() | {"intervals": headline_intervals(by_lesion, params)},
+        "majority_baseline": majority_baseline(labels_of(table), prior),
     }
 
 
-def measure_headline(table: pd.DataFrame, params: EvaluateParams) -> tuple[ClassificationMetrics, dict[str, dict[str, float]]]:
-    """The metrics of a table of images or of lesions, and the intervals of the headline ones by bootstrap over lesions."""
-    measured = ClassificationMetrics(labels_of(table), table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy())
-    drawn = bootstrap(measured.headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
-    return measured, percentile_intervals(drawn, params.confidence)
+def headline_intervals(table: pd.DataFrame, params: EvaluateParams) -> dict[str, dict[str, float]]:
+    """The intervals of the headline metrics of a table of images or of lesions, by bootstrap over lesions."""
+    drawn = bootstrap(metrics_of(table).headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
+    return percentile_intervals(drawn, params.confidence)
 
 
 def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml, filled by DVC itself from small tables, with one revision and with two; and the page of them all."""
+"""The plots of both dvc.yaml, filled by DVC itself from small tables, with one revision and two; and the page of them all."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from skinlesion.vega import VEGA_LITE
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))
-DEFINITIONS: dict[str, Any] = {}
-for entry in YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8")).get("plots", []):
-    DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
+DECLARED: dict[str, dict[str, Any]] = {"dvc.yaml": {}, "extras/dvc.yaml": {}}
+for declaring, plots in DECLARED.items():
+    for entry in YAML(typ="safe", pure=True).load((ROOT / declaring).read_text(encoding="utf-8")).get("plots", []):
+        plots.update(entry if isinstance(entry, dict) else {entry: None})
+DEFINITIONS = {name: definition for plots in DECLARED.values() for name, definition in plots.items()}
 VEGA_PLOTS = [name for name, definition in DEFINITIONS.items() if definition]
 METRIC_CURVES = ("macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc")
 EPOCHS = ((1, 0.5), (2, 0.75), (3, "nan"))
@@ -127,11 +129,52 @@ def small_tables(shift: int) -> dict[str, Table]:
                 for metric in ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity")
             ],
         ),
+        "plots/extras/robustness/metrics.csv": (
+            "corruption,severity,strength,metric,value,value_low,value_high",
+            [
+                (kind, severity, "" if severity == 0 else 7, metric, 0.9 - severity / 10, 0.4, "" if kind == "hue" else 0.95)
+                for kind in ("hue", "blur")
+                for severity in (0, 1, 2)
+                for metric in ("accuracy", "macro_f1", "ece")
+            ],
+        ),
+        "plots/extras/robustness/operating_points.csv": (
+            "corruption,severity,strength,point,threshold,sensitivity,sensitivity_low,sensitivity_high,specificity,specificity_low,"
+            "specificity_high",
+            [
+                ("blur", severity, 0.1, point, 0.5, 0.8, 0.7, 0.9, *(("", "", "") if point == "youden" else (0.6, 0.5, 0.7)))
+                for severity in (0, 5)
+                for point in ("recall_0.90", "youden")
+            ],
+        ),
         "plots/gradcam/energy.csv": (
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
+        "plots/extras/leak/inflation.csv": (
+            "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
+            [
+                (group, metric, 0.8, 0.7, *(("", "", "") if empty else (0.1, -0.05, 0.2)), "" if empty else 0.2, 9, 7, 3)
+                for group in ("all", "with_siblings", "without_siblings")
+                for metric in ("accuracy", "mel_sensitivity")
+                for empty in [group == "without_siblings" and metric == "mel_sensitivity"]
+            ],
+        ),
     }
+    for table, names in {
+        "metrics": ("accuracy", "macro_f1"),
+        "recall": ("df", "mel"),
+        "operating_points": ("youden: f1",),
+    }.items():
+        tables[f"plots/extras/external/{table}.csv"] = (
+            "set,metric,value,low,high",
+            # The external set has no dermatofibroma.
+            [
+                (name, metric, *(("", "", "") if (name, metric) == ("external", "df") else (0.5, 0.2, 0.7)))
+                for metric in names
+                for name in ("external", "internal test")
+            ],
+        )
     curves = {
         "loss": ["train/loss", "val/loss"],
         "metrics": [f"val/{name}" for name in METRIC_CURVES],
@@ -162,9 +205,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
     for template in TEMPLATES:
         (root / ".dvc" / "plots" / template.name).write_bytes(template.read_bytes())
-    plots = [{name: definition} for name, definition in DEFINITIONS.items() if definition]
-    with (root / "dvc.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump({"plots": plots}, file)
+    (root / "extras").mkdir()
+    for declaring, plots in DECLARED.items():
+        with (root / declaring).open("w", encoding="utf-8") as file:
+            content = {"plots": [{name: definition} for name, definition in plots.items() if definition]}
+            YAML(typ="safe", pure=True).dump(content, file)
     write_tables(root, shift=0)
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "first"]):
@@ -283,6 +328,17 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
+        ("robustness_metrics", "point", 12, 24),
+        ("robustness_metrics", "area", 2, 4),  # hue has no upper ends
+        ("robustness_sensitivity", "point", 4, 8),
+        ("robustness_specificity", "point", 2, 4),  # that of youden is undefined
+        ("external_metrics", "point", 4, 8),
+        ("external_recall", "point", 3, 6),  # df is in one of the sets alone
+        ("external_recall", "rule", 3, 6),
+        ("external_operating_points", "rule", 2, 4),
+        ("leak_inflation", "point", 5, 10),  # the control holds no melanoma
+        ("leak_inflation", "rule", 6, 12),  # and the line at 0
     ],
 )
 def test_every_row_is_drawn_once(svgs: dict[tuple[str, str], str], name: str, mark: str, one: int, two: int) -> None:

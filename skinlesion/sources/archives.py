@@ -66,9 +66,7 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
             if not wanted(name):
                 continue
             if member.flag_bits & 1:
-                raise PipelineError(
-                    f"{archive}: {name} is encrypted: unpack the archive yourself and set download.path to the folder"
-                )
+                raise PipelineError(f"{archive}: {name} is encrypted: unpack the archive yourself and give the folder as path")
             with opened.open(member) as file:
                 content = file.read(MAX_FILE_BYTES + 1)
             total += len(content)

@@ -44,5 +44,10 @@ def download(folder: Path) -> None:
         As `transfer.fetch`.
     """
     for file in FILES:
-        logger.info("downloading %s from Harvard Dataverse", file.name)
-        fetch(f"{SERVER}/{file.number}{file.query}", folder / file.name, md5=file.md5, size=file.size)
+        bring(file, folder)
+
+
+def bring(file: RemoteFile, folder: Path) -> None:
+    """Bring one file into `folder`; raises as `transfer.fetch`."""
+    logger.info("downloading %s from Harvard Dataverse", file.name)
+    fetch(f"{SERVER}/{file.number}{file.query}", folder / file.name, md5=file.md5, size=file.size)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from skinlesion.artifacts import MASK_SUFFIX, METADATA_COLUMNS, image_path, mask
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest
 from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
+from skinlesion.sources.provenance import folder_entry
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ OTHER_DATA_SET = "ISIC2018_Task3_"
 
 _IMAGE_OR_MASK = re.compile(rf"(ISIC_[0-9]{{7}})(?:\.(?i:jpe?g)|({MASK_SUFFIX})\.(?i:png))")
 _PICTURE = re.compile(r".+\.(?i:jpe?g|png|bmp|tiff?|webp)")
+
+TargetOf = Callable[[str, Path], Path | None]  # of a file's base name and the folder that is laid out as `data/raw`
 
 
 @dataclass(frozen=True)
@@ -62,40 +65,57 @@ def find_inputs(place: Path) -> Inputs:
             f"{place} not found: set download.path to a folder or zip archive; a relative path starts at the project's root"
         )
     root = place if place.is_dir() else place.parent
-    paths = list(_walk(place)) if place.is_dir() else [place]
+    paths = list(walk(place, aside=OTHER_DATA_SET)) if place.is_dir() else [place]
     archives = [path for path in paths if path.suffix.lower() == ".zip"]
     inside = {archive: member_names(archive) for archive in archives}
     loose = [path for path in paths if _IMAGE_OR_MASK.fullmatch(path.name)]
     names = [path.name for path in paths] + [name for members in inside.values() for name in members]
     _check_pictures(names, place)
 
-    tables = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if path.name in METADATA_NAMES}
-    for archive, members in inside.items():
-        if any(name in METADATA_NAMES for name in members):
-            found = read_members(archive, lambda name: name in METADATA_NAMES)
-            tables |= {f"{archive.relative_to(root).as_posix()}: {name}": content for name, content in found}
-    if not tables:
+    table = read_the_table(root, paths, inside, lambda name: name in METADATA_NAMES)
+    if table is None:
         raise PipelineError(
             f"{place} holds no metadata; it must be named {' or '.join(METADATA_NAMES)}, loose or in a zip archive"
         )
+    return Inputs(root, *table, loose, archives)
+
+
+def read_the_table(
+    root: Path, paths: list[Path], inside: dict[Path, list[str]], wanted: Callable[[str], bool]
+) -> tuple[str, bytes] | None:
+    """Name and content of the one file whose base name is wanted; None if there is none.
+
+    Parameters
+    ----------
+    paths : below `root`, to be looked through. inside : the base names that each archive among them holds.
+
+    Raises
+    ------
+    PipelineError
+        There are several with different content.
+    """
+    tables = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths if wanted(path.name)}
+    for archive, members in inside.items():
+        if any(wanted(name) for name in members):
+            found = read_members(archive, wanted)
+            tables |= {f"{archive.relative_to(root).as_posix()}: {name}": content for name, content in found}
     if len(set(tables.values())) > 1:
-        raise PipelineError(f"{place} holds different metadata files: {name_some(tables)}. Leave only the one that is meant")
-    name, content = next(iter(tables.items()))
-    return Inputs(root, name, content, loose, archives)
+        raise PipelineError(f"{root} holds different metadata files: {name_some(tables)}. Leave only the one that is meant")
+    return next(iter(tables.items()), None)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, in a fixed order, but those of the other data set."""
+def walk(folder: Path, *, aside: str | None = None) -> Iterator[Path]:
+    """Every file below a folder, in a fixed order, but files and folders whose names start with `aside`."""
 
     def refuse(error: OSError) -> None:
         raise error
 
     for current, folders, files in os.walk(folder, onerror=refuse):
-        aside = [name for name in (*folders, *files) if name.startswith(OTHER_DATA_SET)]
-        if aside:
-            logger.warning("left aside, no part of HAM10000: %s", name_some(sorted(aside)))
-        folders[:] = sorted(set(folders) - set(aside))
-        yield from (Path(current) / name for name in sorted(set(files) - set(aside)))
+        left = [name for name in (*folders, *files) if aside is not None and name.startswith(aside)]
+        if left:
+            logger.warning("left aside, no part of HAM10000: %s", name_some(sorted(left)))
+        folders[:] = sorted(set(folders) - set(left))
+        yield from (Path(current) / name for name in sorted(set(files) - set(left)))
 
 
 def _check_pictures(names: list[str], place: Path) -> None:
@@ -129,6 +149,11 @@ def write_metadata(inputs: Inputs, raw: Path) -> pd.DataFrame:
     PipelineError
         It is no table, lacks a column, or has a value that `tables.read_table` refuses.
     """
+    return write_rows(read_rows(inputs), raw, name=inputs.metadata_name)
+
+
+def read_rows(inputs: Inputs) -> pd.DataFrame:
+    """The metadata as it stands in the source, every value a string; raises `PipelineError` if it is no table."""
     header = inputs.metadata.split(b"\n", 1)[0]
     separator = "\t" if b"\t" in header and b"," not in header else ","  # Dataverse's re-export is separated by tabs
     try:
@@ -137,6 +162,11 @@ def write_metadata(inputs: Inputs, raw: Path) -> pd.DataFrame:
         raise PipelineError(f"{inputs.metadata_name} is not a readable table ({error})") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise PipelineError(f"{inputs.metadata_name}: the rows have more values than there are column names")
+    return frame
+
+
+def write_rows(frame: pd.DataFrame, raw: Path, *, name: str) -> pd.DataFrame:
+    """Write `metadata.csv` from rows of strings, and return and refuse as `write_metadata`; `name` is the source's own."""
     known = [name for name in METADATA_COLUMNS if name in frame.columns]
     further = [name for name in frame.columns if name not in METADATA_COLUMNS]
     path = raw / "metadata.csv"
@@ -144,11 +174,21 @@ def write_metadata(inputs: Inputs, raw: Path) -> pd.DataFrame:
     try:
         return read_metadata(raw)
     except PipelineError as error:
-        raise PipelineError(str(error).replace(str(path), inputs.metadata_name)) from None
+        raise PipelineError(str(error).replace(str(path), name)) from None
 
 
-def bring_files(inputs: Inputs, raw: Path) -> list[dict[str, Any]]:
+def ham10000_target(name: str, raw: Path) -> Path | None:
+    """Where an image or mask of HAM10000 goes, by its base name; None for any other file."""
+    match = _IMAGE_OR_MASK.fullmatch(name)
+    if match is None:
+        return None
+    return mask_path(match[1], raw) if match[2] else image_path(match[1], raw)
+
+
+def bring_files(inputs: Inputs, raw: Path, target_of: TargetOf = ham10000_target) -> list[dict[str, Any]]:
     """Copy every image and mask to its place in `raw`; the same file twice (the Kaggle mirror's folders) is taken once.
+
+    `target_of` gives the place of a file by its base name, and None for what is not wanted.
 
     Returns
     -------
@@ -169,25 +209,23 @@ def bring_files(inputs: Inputs, raw: Path) -> list[dict[str, Any]]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise PipelineError(f"{path} has more than {MAX_FILE_BYTES:,} bytes, which no image of HAM10000 has")
         content = path.read_bytes()
-        digest = _place(path.name, content, raw, origin=inputs.name_of(path), taken=taken)
+        digest = _place(target_of(path.name, raw), content, origin=inputs.name_of(path), taken=taken)
         folders[f"{inputs.name_of(path.parent)}/"].append((digest, len(content)))
     files += [folder_entry(name, members) for name, members in folders.items()]
     for archive in inputs.archives:
-        members = read_members(archive, lambda name: _IMAGE_OR_MASK.fullmatch(name) is not None)
+        members = read_members(archive, lambda name: target_of(name, raw) is not None)
         before = len(taken)
         for name, content in tqdm(members, desc=f"unpacking {archive.name}", disable=None):
-            _place(name, content, raw, origin=f"{inputs.name_of(archive)}: {name}", taken=taken)
+            _place(target_of(name, raw), content, origin=f"{inputs.name_of(archive)}: {name}", taken=taken)
         if len(taken) > before:
             digest = file_digest(archive, "md5")
             files.append({"name": inputs.name_of(archive), "bytes": archive.stat().st_size, "md5": digest})
     return files
 
 
-def _place(name: str, content: bytes, raw: Path, *, origin: str, taken: dict[Path, tuple[str, str]]) -> str:
+def _place(target: Path | None, content: bytes, *, origin: str, taken: dict[Path, tuple[str, str]]) -> str:
     """Write an image or mask under our own name, unless the same bytes are there already; returns their MD5."""
-    match = _IMAGE_OR_MASK.fullmatch(name)
-    assert match is not None, name  # only such names are asked for
-    target = mask_path(match[1], raw) if match[2] else image_path(match[1], raw)
+    assert target is not None, origin  # only wanted files are read
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     earlier, place = taken.setdefault(target, (digest, origin))
     if earlier != digest:
@@ -198,10 +236,3 @@ def _place(name: str, content: bytes, raw: Path, *, origin: str, taken: dict[Pat
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)
     return digest
-
-
-def folder_entry(name: str, files: list[tuple[str, int]]) -> dict[str, Any]:
-    """The provenance of a folder from its files' MD5s and bytes."""
-    joined = "\n".join(sorted(digest for digest, _ in files)).encode()
-    digest = hashlib.md5(joined, usedforsecurity=False).hexdigest()
-    return {"name": name, "count": len(files), "bytes": sum(size for _, size in files), "md5_of_sorted_md5s": digest}

@@ -25,6 +25,10 @@ TIMEOUT = (30.0, 60.0)  # seconds without a connection, without a byte
 PIECE = 16 * 1024  # bytes; what a cut can cost, so that a slow line which is cut often still comes forward
 
 
+class NotSentError(PipelineError):
+    """The server answers, and not with the file that is published: it was refused, or other bytes came."""
+
+
 class _Interrupted(Exception):
     """A try ended before the file did, and another may go on: why, the wait that the server asks for, whether Range works."""
 
@@ -49,8 +53,10 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
 
     Raises
     ------
+    NotSentError
+        Refused by the server, or not the bytes that the checksum promises (the file is deleted then).
     PipelineError
-        Refused by the server, no progress, or not the bytes that the checksum promises (the file is deleted then).
+        No progress.
     """
     if target.exists():
         _verify(target, target.name, md5)
@@ -115,9 +121,9 @@ def _first_byte(response: requests.Response, asked: int, size: int | None) -> in
         raise _Interrupted(f"HTTP 416 for byte {asked:,}", range_works=False)
     if status not in (200, 206):
         reasons = {401: "access needs an account", 403: "access is refused", 404: "there is no such file", 410: "it was removed"}
-        raise PipelineError(
+        raise NotSentError(
             f"{response.url.split('?')[0]} cannot be downloaded: HTTP {status} ({reasons.get(status, response.reason)}). "
-            "Look whether the data set has moved, or take another download.source"
+            "Look whether the data set has moved, or take another source"
         )
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise _Interrupted("a web page came instead of the file")  # a maintenance page, say
@@ -165,7 +171,7 @@ def _verify(path: Path, name: str, md5: str) -> None:
     """Delete the file and raise if its MD5 is another."""
     if (found := file_digest(path, "md5")) != md5:
         path.unlink()
-        raise PipelineError(
+        raise NotSentError(
             f"{name} has the MD5 {found}, and {md5} is published: it was damaged on the way or changed. It was deleted; run "
             "the same command again to download it anew"
         )

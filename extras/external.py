@@ -1,0 +1,140 @@
+"""Measure the trained classifier, as it is, on images of another source, and put it beside the internal test.
+
+Reads   section `external` of params.yaml, and of `evaluate` how the test images were looked at (`test_time`) and judged
+        (`calibration_bins`); data/external; models/classifier, models/calibration.json and models/operating_points.json;
+        data/predictions/test.csv; data/raw and data/splits, to prove that no external image is among them
+Writes  data/extras/external/predictions.csv (a prediction table, as those of `evaluate`); metrics/extras/external.json;
+        plots/extras/external/ (both sets by metric, as CSV)
+
+Nothing is fitted or chosen: temperature and thresholds are those from validation.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skinlesion import artifacts
+from skinlesion.bootstrap import describe_draws
+from skinlesion.calibration import Calibrator
+from skinlesion.classifier import Classifier, load_ensemble
+from skinlesion.cores import available_cores
+from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.devices import choose_device
+from skinlesion.errors import run_stage
+from skinlesion.evaluation import check_same_split, describe_table, prediction_table, vote
+from skinlesion.external import (
+    EXTERNAL,
+    PLOT_COLUMNS,
+    TEST,
+    Draws,
+    absent_classes,
+    challenge_metric,
+    compare_headline,
+    compare_points,
+    plot_tables,
+)
+from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
+from skinlesion.external_set import read_external
+from skinlesion.extra_metrics import write_extra
+from skinlesion.files import atomic_folder
+from skinlesion.inference import predict_ensemble
+from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.params import ExternalParams, load_params
+from skinlesion.preparing import write_prepared
+from skinlesion.tables import write_table
+from skinlesion.test_time import TestTime
+
+PREDICTIONS = Path("data/extras/external")
+PREDICTION_COLUMNS = (*artifacts.DESCRIPTIVE_COLUMNS, *artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS)
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params, evaluated = load_params().external, load_params().evaluate
+    keep_freed_memory()
+    metadata, provenance = read_external()
+    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    members = load_ensemble()
+    check_same_split(splits, members)
+    proof = prove_external(metadata, splits, params.near_copies)
+
+    calibrator = Calibrator.of(artifacts.read_calibration())
+    table = predict_external(metadata, members, calibrator, params, evaluated.test_time)
+    tables = {EXTERNAL: table, TEST: artifacts.read_predictions("test")}
+    how = Draws(params.bootstrap_draws, params.confidence, params.seed)
+    compared, absent = compare_headline(tables, how), absent_classes(tables)
+    points = compare_points(tables, artifacts.read_operating_points(), how)
+    with atomic_folder(artifacts.PLOTS / "extras" / "external") as folder:
+        for name, frame in plot_tables(compared, points).items():
+            write_table(frame, folder / f"{name}.csv", PLOT_COLUMNS)
+
+    described = {name: describe_table(each, calibrator, evaluated.calibration_bins) for name, each in tables.items()}
+    content = {
+        "data": {name: provenance[name] for name in ("source", "synthetic", "origin", "licence", "lesions_known", "left_out")},
+        "proof": proof,
+        "test_time": evaluated.test_time,
+        "calibration": calibrator.method,
+        "bootstrap": describe_draws(draws=how.draws, confidence=how.confidence, seed=how.seed)
+        | {"unit_external": "lesion" if provenance["lesions_known"] else "image"},
+        "absent_classes": absent,
+        "challenge": challenge_metric(compared, absent),
+        **described,
+        "compared": compared,
+        "operating_points": points,
+    }
+    write_extra("external", content, of=["predictions"])
+    say(content)
+
+
+def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near_copies: NearCopies) -> dict[str, Any]:
+    """The proof that no external image is in data/raw, by ids and by content."""
+    internal = artifacts.read_metadata()
+    lists = pd.concat([split.assign(list=name) for name, split in splits.items()])
+    theirs = read_contents(metadata["image_id"], EXTERNAL_FOLDER, workers=available_cores())
+    ours = read_contents(artifacts.list_images(), artifacts.RAW, workers=available_cores())
+    return prove_disjoint(metadata, internal, lists, (theirs, ours), near_copies=near_copies)
+
+
+def predict_external(
+    metadata: pd.DataFrame,
+    members: dict[str, Classifier],
+    calibrator: Calibrator,
+    params: ExternalParams,
+    test_time: TestTime,
+) -> pd.DataFrame:
+    """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
+    config = next(iter(members.values())).config
+    way = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
+    with atomic_folder(PREDICTIONS) as folder:
+        # Beside the table for as long as it takes, because there is room for such an array where the data lies.
+        prepared = folder / "prepared"
+        write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
+        options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": test_time}
+        predicted = predict_ensemble(members, artifacts.read_prepared(prepared), metadata, **options)
+        shutil.rmtree(prepared)
+        table = prediction_table(metadata, vote(predicted, test_time), calibrator)
+        write_table(table, folder / "predictions.csv", PREDICTION_COLUMNS)
+    return table
+
+
+def say(content: dict[str, Any]) -> None:
+    """The headline, on the log."""
+    proof = content["proof"]
+    logger.info("none of %d external images is among %d", proof["external"]["images"], proof["internal"]["images"])
+    for name in (EXTERNAL, TEST):
+        if missing := content["absent_classes"][name]:
+            logger.warning("%s has no image of %s: means over classes run over the others", name, ", ".join(missing))
+    for metric in ("balanced_accuracy", "macro_auc", "mel_sensitivity"):
+        shown = [content["compared"][name][metric] for name in (EXTERNAL, TEST, "difference")]
+        said = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
+        logger.info(said, metric, *(value for each in shown for value in each.values()))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,133 @@
+"""Train and score one recipe with and without siblings of its test images in the training list, to measure what a leak adds.
+
+Reads   params `leak`, `train`, `ensemble` (the first member's overrides) and of `split` the folds; data/prepared; data/splits
+Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.csv, predictions of the same test images;
+        plots/extras/leak/: inflation.csv (the differences with intervals), history.csv (the metrics of every epoch)
+
+What the two trainings are given, and why so: skinlesion/leak.py. The deal by image is made here, from the images of all three
+lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is trained with
+each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every figure and its
+paired interval over lesions can be computed again; that interval does not hold what another seed would give. So each
+training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the test
+images without a sibling. Synthetic images and `train.loggers` are left out.
+
+Killed and started again it goes on from the last finished epoch of the training that was interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import chain
+from typing import Any
+
+import pandas as pd
+
+from extras.leak_training import Trained, check_one_device, train
+from skinlesion import artifacts, leak, training_setup
+from skinlesion.bootstrap import describe_draws
+from skinlesion.ensemble import member_metrics, spread
+from skinlesion.errors import run_stage
+from skinlesion.extra_metrics import write_extra
+from skinlesion.files import atomic_folder
+from skinlesion.inference import soft_vote
+from skinlesion.params import LeakParams, load_params
+from skinlesion.tables import write_table
+from skinlesion.train_params import TrainParams
+
+TABLES = artifacts.PREDICTIONS.parent / "extras" / "leak"
+PLOTS = artifacts.PLOTS / "extras" / "leak"
+SAID = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "sensitivity for melanoma"}
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params(check_backbone=True)
+    recipe = params.leak_recipe()
+    check_one_device(recipe)
+    prepared, facts = artifacts.read_prepared(), artifacts.read_split_facts()
+    images = pd.concat([artifacts.read_split(name) for name in artifacts.SPLIT_NAMES], ignore_index=True)
+    folds = {"folds": params.split.folds, "validation_folds": params.split.validation_folds}
+    lists = leak.make_lists(images, **folds, seed=params.leak.seed)
+    trained = {
+        arm: [train(arm, lists.of(arm), seed, recipe=recipe, prepared=prepared) for seed in params.leak.seeds]
+        for arm in leak.ARMS
+    }
+    votes = {arm: soft_vote([one.predicted for one in each], test_time="none") for arm, each in trained.items()}
+    tables = {arm: leak.prediction_table(lists.test, logits) for arm, logits in votes.items()}
+    siblings = leak.has_sibling(lists.test, lists.train[leak.IMAGE_LEVEL])
+    draws = {"draws": params.leak.bootstrap_draws, "confidence": params.leak.confidence, "seed": params.leak.seed}
+    inflation = leak.measure_inflation(tables, siblings.to_numpy(), **draws)
+    artifacts.write_predictions(tables, TABLES)
+    with atomic_folder(PLOTS) as folder:
+        write_table(inflation, folder / "inflation.csv", leak.COLUMNS)
+        history = history_table(trained)
+        write_table(history, folder / "history.csv", history.columns)
+    content = {
+        "data": {"source": facts.source, "synthetic": facts.synthetic},
+        "fingerprint": facts.fingerprint,
+        "bootstrap": describe_draws(**draws),
+        **describe_run(lists, trained, params.leak, recipe),
+        **leak.describe_inflation(inflation),
+    }
+    write_extra("leak", content, of=["images", "recipe"])
+    for one in chain.from_iterable(trained.values()):
+        one.resume.delete()
+    report(inflation, leak.count_siblings(lists.test, lists.train[leak.IMAGE_LEVEL])["share"])
+
+
+def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:
+    """What metrics/extras/leak.json says of the lists, of who has a sibling, and of each training alone."""
+    labels = training_setup.class_indices(lists.test["dx"])
+    alone = {arm: [member_metrics(labels, one.predicted.logits) for one in each] for arm, each in trained.items()}
+    differences = [
+        {metric: image_level[metric] - lesion_level[metric] for metric in image_level}
+        for image_level, lesion_level in zip(alone[leak.IMAGE_LEVEL], alone[leak.LESION_LEVEL], strict=True)
+    ]
+    return {
+        "recipe": {"backbone": recipe.backbone, "weights": recipe.weights, "epochs": recipe.epochs, "seeds": params.seeds},
+        "lists": {
+            "dealt": leak.describe_list(lists.dealt),
+            **{arm: leak.describe_list(lists.train[arm]) for arm in leak.ARMS},
+            "val": leak.describe_list(lists.val),
+            "test": leak.describe_list(lists.test),
+        },
+        "siblings": {
+            "dealt": leak.count_siblings(lists.test, lists.dealt),
+            "image_level": leak.count_siblings(lists.test, lists.train[leak.IMAGE_LEVEL]),
+        },
+        "trainings": {
+            one.config.name: {"best_epoch": one.config.epoch, **metrics}
+            for arm, each in trained.items()
+            for one, metrics in zip(each, alone[arm], strict=True)
+        },
+        "spread_over_seeds": spread(differences),
+    }
+
+
+def history_table(trained: dict[str, list[Trained]]) -> pd.DataFrame:
+    """The metrics of every epoch of every training: `training`, `epoch` (1 is the first), a column a metric."""
+    rows = [
+        {"training": one.config.name, "epoch": epoch} | {name.replace("/", "_"): value for name, value in metrics.items()}
+        for each in trained.values()
+        for one in each
+        for epoch, metrics in enumerate(one.fitted.history, start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
+def report(inflation: pd.DataFrame, share: float) -> None:
+    """One line: the difference on all test images, and beside it on the control, which tells noise from the leak."""
+    said = {}
+    for group, part in inflation.groupby("group"):
+        rows = part.set_index("metric")
+        said[group] = ", ".join(
+            f"{name} {rows.at[metric, 'inflation']:+.3f} ({rows.at[metric, 'low']:+.3f} to {rows.at[metric, 'high']:+.3f})"
+            for metric, name in SAID.items()
+        )
+    line = "siblings of %.1f %% of the test images in training: %s; control, test images without a sibling: %s"
+    logger.info(line, 100 * share, said[leak.ALL], said.get(leak.WITHOUT, "none"))
+
+
+if __name__ == "__main__":
+    run_stage(main)
