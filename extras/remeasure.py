@@ -22,11 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from skinlesion.report.compose import compose
-from skinlesion.report.figures import Plots
-from skinlesion.report.html import render_html
-from skinlesion.report.inputs import read_inputs
-from skinlesion.report.markdown import render_markdown
 
 from extras.record_results import describe_recorder, render_plots
 from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
@@ -42,6 +37,11 @@ from skinlesion.failures import FAILURES
 from skinlesion.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.network import NetworkSpec
 from skinlesion.params import PARAMS_FILE, Params, load_params, read_params
+from skinlesion.report.compose import compose
+from skinlesion.report.figures import Plots
+from skinlesion.report.html import render_html
+from skinlesion.report.inputs import read_inputs
+from skinlesion.report.markdown import render_markdown
 from stages import baselines, evaluate, failures, selective, subgroups, threshold_sweep
 
 # What the record keeps of the stages before the predictions, and of Grad-CAM, which needs the network.
