@@ -111,6 +111,13 @@ def _read_lock(file: Path) -> dict[str, str]:
         raise PipelineError(f"{file} is damaged ({error!r}): run `dvc repro`") from None
 
 
+def copy_extra_tables(extras: list[str], record: Path) -> None:
+    """Put the tables that optional stages left in data/extras into a record."""
+    for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
+        (record / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table, record / "extras" / table.parent.name / table.name)
+
+
 def plots_of_extras(file: Path = EXTRA_STAGES) -> dict[str, str]:
     """The optional stage that each plot of theirs is of, by the name that DVC shows the plot under."""
     if not file.is_file():
@@ -239,9 +246,7 @@ def record(name: str, *, replace: bool = False) -> Path:
             shutil.copyfile(PREDICTIONS / f"{split}.csv", folder / "predictions" / f"{split}.csv")
         shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
         shutil.copytree(REPORT, folder / "report")
-        for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
-            (folder / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(table, folder / "extras" / table.parent.name / table.name)
+        copy_extra_tables(extras, folder)
         left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"], extras=extras)
         described = provenance | {"extras_left_out": left_out_extras, "plots_left_out": left_out}
         write_json(folder / "provenance.json", described | {"files_sha256": file_digests(folder)})

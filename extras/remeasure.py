@@ -1,7 +1,8 @@
 """Measure a recorded run anew with today's stages, from its own prediction tables: `python -m extras.remeasure NAME`.
 
 Reads   results/NAME/; params.yaml, dvc.yaml and .dvc/plots; data/raw, data/splits, plots/split and data/prepared, which must be
-        those that the run was measured on; metrics/extras/ of what is of the images alone
+        those that the run was measured on; metrics/extras, data/extras and
+        plots/extras of optional stages that are of the images alone
 Writes  results/NAME/, all of it or nothing: metrics and plots of the stages behind the predictions, failures and report; as they
         were remain the predictions, what the training and Grad-CAM gave, and their parameters. Other parameters, which may not
         have existed then, are the workspace's.
@@ -23,12 +24,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from extras.record_results import describe_recorder, render_plots
+from extras.record_results import EXTRA_TABLES, copy_extra_tables, describe_recorder, render_plots
 from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
 from skinlesion import artifacts
 from skinlesion.backbones import normalization
 from skinlesion.calibration import check_calibrated, fit_calibrator
-from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE
+from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.evaluation import arrays_of
@@ -42,12 +43,12 @@ from skinlesion.report.figures import Plots
 from skinlesion.report.html import render_html
 from skinlesion.report.inputs import read_inputs
 from skinlesion.report.markdown import render_markdown
-from stages import baselines, evaluate, failures, selective, subgroups, threshold_sweep
+from stages import assemble, baselines, evaluate, failures, selective, subgroups, threshold_sweep
 
 # What the record keeps of the stages before the predictions, and of Grad-CAM, which needs the network.
 KEPT_SECTIONS = ("download", "split", "prepare", "synthesize", "ensemble", "train", "gradcam")
 KEPT_METRICS = ("split", "gradcam")
-BORROWED = ("data/raw", "data/splits", "data/prepared", "plots/split", "dvc.yaml", ".dvc/plots")
+BORROWED = ("data/raw", "data/splits", "data/prepared", "plots/split", "dvc.yaml", "extras/dvc.yaml", ".dvc/plots")
 REMEASURED = (
     "metrics/",
     "plots/",
@@ -96,8 +97,13 @@ def lay_out(record: Path, workspace: Path, params: dict[str, Any]) -> None:
     shutil.copytree(record / "metrics" / "train", workspace / artifacts.METRICS / "train")
     for name in KEPT_METRICS:
         shutil.copyfile(record / "metrics" / f"{name}.json", workspace / artifacts.METRICS / f"{name}.json")
-    if EXTRAS.is_dir():
-        shutil.copytree(EXTRAS, workspace / EXTRAS)
+    # What optional stages found: the record's own comes last and so counts.
+    for source, target in (
+        *((path, path) for path in (EXTRAS, EXTRA_TABLES, artifacts.PLOTS / "extras")),
+        *((record / "metrics" / "extras", EXTRAS), (record / "extras", EXTRA_TABLES)),
+    ):
+        if source.is_dir():
+            shutil.copytree(source, workspace / target, dirs_exist_ok=True)
 
 
 def write_configs(provenance: dict[str, Any], params: Params) -> None:
@@ -105,20 +111,20 @@ def write_configs(provenance: dict[str, Any], params: Params) -> None:
     of_run = provenance["classifier"]
     shared = {name: of_run[name] for name in ("size", "fit", "color_constancy", "fingerprint", "data")}
     shared["images_sha256"] = file_digest(artifacts.PREPARED / "images.npy", "sha256")
-    for member in of_run["members"]:
-        trained = params.member(member["name"].rpartition("-")[0])
-        mean, std = normalization(member["backbone"])
-        described = {
-            **member,
-            **shared,
-            "member": member["name"].rpartition("-")[0],
-            "classes": CLASSES,
-            "mean": mean,
-            "std": std,
-        }
-        described |= {"network": asdict(NetworkSpec.of(trained)), "params": trained.model_dump()}
-        write_json(artifacts.CLASSIFIER / member["name"] / CONFIG_FILE, described)
-    write_json(artifacts.CLASSIFIER / ENSEMBLE_FILE, of_run)
+    configs = {member["name"]: describe_member(member, shared, params) for member in of_run["members"]}
+    for name, config in configs.items():
+        write_json(artifacts.CLASSIFIER / name / CONFIG_FILE, {"needs_metadata": config.needs_metadata} | asdict(config))
+    write_json(artifacts.CLASSIFIER / ENSEMBLE_FILE, assemble.describe(configs))
+
+
+def describe_member(member: dict[str, Any], shared: dict[str, Any], params: Params) -> ClassifierConfig:
+    """The config of a recorded member, from what the record says of it, what all members share, and the params."""
+    name = member["name"].rpartition("-")[0]
+    trained = params.member(name)
+    mean, std = normalization(member["backbone"])
+    recorded = {key: member[key] for key in ("seed", "backbone", "epoch", "weights_sha256", "git_commit", "versions")}
+    derived = {"network": asdict(NetworkSpec.of(trained)), "params": trained.model_dump(), "mean": mean, "std": std}
+    return ClassifierConfig(member=name, classes=CLASSES, **recorded, **derived, **shared)
 
 
 def measure_predictions(record: Path, params: Params) -> None:
@@ -165,7 +171,8 @@ def collect(record: Path, folder: Path, provenance: dict[str, Any]) -> None:
     shutil.copytree(artifacts.METRICS, folder / "metrics")
     shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
     shutil.copytree("report", folder / "report")
-    extras = [path.stem for path in EXTRAS.glob("*.json")]
+    extras = sorted(path.stem for path in EXTRAS.glob("*.json"))
+    copy_extra_tables(extras, folder)
     render_plots(folder / "plots", name=provenance["name"], pictures=False, extras=extras)
     for old in (record / "plots").iterdir():
         if not (folder / "plots" / old.name).exists():

@@ -233,6 +233,41 @@ def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
+def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
+    said = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
+    assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
+    assert stages_run(run(clone, "dvc", "repro")) == ["report"]
+    external = json.loads((clone / "metrics/extras/external.json").read_text(encoding="utf-8"))
+    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in (clone / "report/report.md").read_text(
+        encoding="utf-8"
+    )
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert "metrics/extras/external.json" in run(clone, "dvc", "metrics", "show")
+    run(clone, "git", "add", "--all")
+    run(clone, "git", "commit", "--quiet", "--message", "external test")
+
+
+def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> None:
+    run(clone, "python", "-m", "extras.record_results", "tiny")
+    record = clone / "results" / "tiny"
+    before = {path.relative_to(record): path.read_bytes() for path in record.rglob("*") if path.is_file()}
+    run(clone, "git", "add", "--all")
+    run(clone, "git", "commit", "--quiet", "--message", "record")
+    run(clone, "python", "-m", "extras.remeasure", "tiny")
+    after = {path.relative_to(record): path.read_bytes() for path in record.rglob("*") if path.is_file()}
+    assert "extras/external/predictions.csv" in {path.as_posix() for path in before}
+    differ = {path.as_posix() for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    # Which commit writes the report, how YAML is laid out, and what only the run itself had.
+    assert differ <= {"provenance.json", "params.yaml", "report/index.html", "report/report.md"}, differ
+    assert not (clone / ".resume/remeasure/tiny").exists()
+    (record / "predictions/test.csv").write_text("", encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"predictions/test\.csv missing, new or changed"):
+        run(clone, "python", "-m", "extras.remeasure", "tiny")
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+
+
 def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
     path = clone / "params.yaml"
     before = path.read_text(encoding="utf-8")

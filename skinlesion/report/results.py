@@ -40,10 +40,9 @@ def headline(inputs: Inputs, plots: Plots) -> Section:
 def describe_test(inputs: Inputs) -> str:
     """What was tested, and how intervals were made."""
     test = inputs.metrics["evaluate"]["test"]
-    images = (
-        f"{count(test['images'])} images of {count(test['lesions'])} lesions, read once after every choice was made on validation"
-    )
-    return f"Test: {images}. In brackets {level(inputs.metrics['evaluate']['bootstrap'])}. All values lie from 0 to 1."
+    images = f"{count(test['images'])} images of {count(test['lesions'])} lesions"
+    read = "read once by the pipeline, after every choice that it makes on validation"
+    return f"Test: {images}, {read}. In brackets {level(inputs.metrics['evaluate']['bootstrap'])}. All values lie from 0 to 1."
 
 
 def headline_table(inputs: Inputs, metrics: list[str]) -> Table:
