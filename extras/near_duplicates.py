@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from skinlesion.artifacts import PLOTS, SPLIT_NAMES, read_metadata, read_provenance, read_split
 from skinlesion.cores import available_cores
@@ -48,11 +49,12 @@ def main() -> None:
     workers = available_cores()
     keypoints = describe_images(metadata["image_id"], workers=workers)
     options = {"mirrored": params.mirrored, "workers": workers}
-    found = find_candidates(keypoints, metadata["lesion_id"], neighbors=params.neighbors, seed=params.seed, **options)
-    verified = {
-        "siblings": verify(sibling_pairs(metadata["lesion_id"]), keypoints, metadata["image_id"], **options),
-        "others": verify(found.others, keypoints, metadata["image_id"], **options),
-    }
+    with threadpool_limits(1):  # the threads are ours; those of matrix products would only wait for each other
+        found = find_candidates(keypoints, metadata["lesion_id"], neighbors=params.neighbors, seed=params.seed, **options)
+        verified = {
+            "siblings": verify(sibling_pairs(metadata["lesion_id"]), keypoints, metadata["image_id"], **options),
+            "others": verify(found.others, keypoints, metadata["image_id"], **options),
+        }
     tables = {name: accept(describe_pairs(fits, metadata), params) for name, fits in verified.items()}
     others = tables["others"]
     links = others[others["accepted"] & others["same_dx"]]

@@ -29,8 +29,8 @@ Pair = tuple[int, int]  # rows of two images, the smaller first
 class Candidates:
     """What the votes propose.
 
-    others : pairs of different lesions, sorted. siblings : the pairs of one lesion that would have been proposed had the two images
-    had different ids. images : how many images were asked.
+    others : pairs of different lesions, sorted. images : how many images were asked.
+    siblings : the pairs of one lesion that would have been proposed had the two images had different ids.
     """
 
     others: list[Pair]
@@ -84,7 +84,7 @@ def sibling_pairs(lesion_ids: pd.Series) -> list[Pair]:
 def find_candidates(
     keypoints: Sequence[Keypoints], lesion_ids: pd.Series, *, neighbors: int, seed: int, mirrored: bool, workers: int
 ) -> Candidates:
-    """Of each image, the `neighbors` images of other lesions that get the most votes, and whether its siblings would be among them.
+    """Of each image, the `neighbors` images of other lesions with the most votes, and whether its siblings would be among them.
 
     mirrored : whether the mirror image asks too.
     """

@@ -23,7 +23,8 @@ LARGEST_ZOOM = 1.3  # octaves
 TURN_BIN = np.pi / 6  # radians
 ZOOM_BIN = 0.8  # octaves
 SHIFT_BIN = SIDE / 5  # pixels
-_CELLS = 16  # most bins of a coordinate
+MARGIN = SIDE / 4  # pixels around an image in which the middle of one that shows the same may come to lie
+_CELLS = 16  # more than the bins of any coordinate
 
 
 class Index:
@@ -85,22 +86,25 @@ class Index:
         # Where the middle of the image would come to lie: more certain than where its corner would.
         middle = complex(voters.width, 0.75 * voters.width) / 2
         place = self._position[found] + 2.0**zoom * np.exp(1j * turn) * (middle - voters.position[asked])
-        return np.maximum(*(self._count(self._image[found], turn, zoom, place, offset) for offset in (0.0, 0.5)))
+        near = np.flatnonzero(
+            (np.abs(place.real - middle.real) < middle.real + MARGIN) & (np.abs(place.imag - middle.imag) < middle.imag + MARGIN)
+        )
+        votes = (self._image[found[near]], turn[near], zoom[near], place[near])
+        return np.maximum(self._count(*votes, offset=0.0), self._count(*votes, offset=0.5))
 
-    def _count(self, image: np.ndarray, turn: np.ndarray, zoom: np.ndarray, place: np.ndarray, offset: float) -> np.ndarray:
+    def _count(self, image: np.ndarray, turn: np.ndarray, zoom: np.ndarray, place: np.ndarray, *, offset: float) -> np.ndarray:
         """The fullest bin of each image; `offset` shifts the bins, so that no agreement lies on a border in both grids."""
         bins = (
             np.mod(turn, 2 * np.pi) / TURN_BIN + offset,
             (zoom + LARGEST_ZOOM) / ZOOM_BIN + offset,
-            place.real / SHIFT_BIN + offset + 4,
-            place.imag / SHIFT_BIN + offset + 4,
+            (place.real + MARGIN) / SHIFT_BIN + offset,
+            (place.imag + MARGIN) / SHIFT_BIN + offset,
         )
         cells = [np.floor(values).astype(np.int64) for values in bins]
         cells[0] %= round(2 * np.pi / TURN_BIN)
-        inside = np.logical_and.reduce([(values >= 0) & (values < _CELLS) for values in cells])
-        key = image[inside]
+        key = image
         for values in cells:
-            key = key * _CELLS + values[inside]
+            key = key * _CELLS + values
         key.sort()
         first = np.flatnonzero(np.diff(key, prepend=-1))
         most = np.zeros(self._images, np.int64)
