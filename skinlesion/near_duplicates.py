@@ -99,7 +99,8 @@ def correlate(first: np.ndarray, second: np.ndarray, inside: tuple[np.ndarray, n
     inside : where each is not ring, above 127 (`inside_ring`).
     """
     height, width = second.shape
-    matrix = np.array([[fit.turn.real, -fit.turn.imag, fit.shift.real], [fit.turn.imag, fit.turn.real, fit.shift.imag]])
+    turn, shift = complex(fit.turn), complex(fit.shift)
+    matrix = np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
     laid = cv2.warpAffine(cv2.GaussianBlur(first, (0, 0), BLUR), matrix, (width, height))
     seen = (cv2.warpAffine(inside[0], matrix, (width, height)) > 127) & (inside[1] > 127)
     if seen.mean() < SMALLEST_OVERLAP:
