@@ -1,6 +1,6 @@
 """Keep README's results generated: `python -m extras.readme_tables [--check]`.
 
-Reads   results/*/metrics/{evaluate,threshold_sweep,gradcam}.json and results/*/provenance.json
+Reads   results/*/metrics/*.json and results/*/provenance.json
 Writes  README.md, between the markers `<!-- results:begin -->` and `<!-- results:end -->`; with --check nothing: it ends
         with 1 if README.md is not what would be written
 """
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from extras.records import HEADLINE, RESULTS, list_records
+from extras.reading import read_run
+from extras.records import HEADLINE, RESULTS, list_records, number
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_file, read_json
 
 README = Path("README.md")
+WIDTH = 130
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ class Record:
     evaluate: dict[str, Any]
     threshold_sweep: dict[str, Any]
     gradcam: dict[str, Any]
+    reading: list[str]
+    has_report: bool
 
     @property
     def link(self) -> str:
@@ -43,16 +48,8 @@ class Record:
 def read_record(folder: Path) -> Record:
     """Read a recorded run."""
     metrics = {name: read_json(folder / "metrics" / f"{name}.json") for name in ("evaluate", "threshold_sweep", "gradcam")}
-    return Record(folder.name, read_json(folder / "provenance.json"), **metrics)
-
-
-def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
-    """A rate with three decimals, its interval in brackets; a dash where it is undefined."""
-    if value is None:
-        return "-"
-    if not interval or interval["low"] is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+    provenance, has_report = read_json(folder / "provenance.json"), (folder / "report").is_dir()
+    return Record(folder.name, provenance, **metrics, reading=read_run(folder), has_report=has_report)
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -184,6 +181,17 @@ def describe_level(records: Iterable[Record], metrics: str) -> str:
     return " or ".join(f"{level} ({', '.join(names)})" for level, names in sorted(runs.items()))
 
 
+def reading_list(records: list[Record]) -> list[str]:
+    """What each run says of its classifier, in sentences, and where its report is."""
+    lines = ["What the runs say of their classifiers, in sentences made from their metrics:", ""]
+    for record in records:
+        place = f"{RESULTS.as_posix()}/{record.name}/report"
+        report = [f"Its report: [page]({place}/index.html), [Markdown]({place}/report.md)."] if record.has_report else []
+        said = " ".join([f"- {record.link}:", *record.reading, *report])
+        lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
 def results_block(records: list[Record]) -> str:
     """What stands between the markers."""
     if not records:
@@ -206,6 +214,8 @@ def results_block(records: list[Record]) -> str:
         + (f", {energy} intervals." if energy else "."),
         "",
         *gradcam_table(ordered),
+        "",
+        *reading_list(ordered),
     ]
     if any(record.provenance["synthetic"] for record in ordered):
         lines += ["", "Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]

@@ -1,12 +1,14 @@
 """Record the run in the workspace: `python -m extras.record_results NAME` (`make record NAME=...`).
 
-Reads   params.yaml, dvc.lock; metrics/*.json, metrics/train/*.json of the members; data/predictions/{val,test}.csv;
+Reads   params.yaml, dvc.lock, extras/dvc.lock; metrics/*.json, metrics/train/*.json of the members, metrics/extras/*.json and
+        data/extras/*/*.csv of the optional stages; data/predictions/{val,test}.csv; data/failures/failures.csv; report/;
         data/raw/provenance.json; data/prepared/index.csv; models/classifier/{ensemble.json,NAME/config.json}; every plot of
         dvc.yaml
 Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
 
 It refuses a workspace that is not up to date, so that the record is of this code and these parameters, and prediction tables
-that do not give the metrics. Pictures are recorded of synthetic images only: HAM10000's are not ours to copy.
+that do not give the metrics. What an optional stage found of another classifier or other images is left out. Pictures are
+recorded of synthetic images only: HAM10000's are not ours to copy.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import vl_convert
@@ -28,12 +30,17 @@ from extras.dvc_commands import VEGA_LITE, run_dvc, run_dvc_json
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.extra_metrics import EXTRAS, outdated, read_extra
+from skinlesion.failures import FAILURES
 from skinlesion.files import atomic_folder, read_json, write_json
 from skinlesion.params import PARAMS_FILE
 from skinlesion.tables import read_table
 from skinlesion.versions import git_commit
 
-LOCK_FILE = Path("dvc.lock")
+LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
+EXTRA_STAGES = Path("extras/dvc.yaml")
+REPORT = Path("report")
+EXTRA_TABLES = Path("data/extras")
 ENSEMBLE = CLASSIFIER / "ensemble.json"
 SHARED = ("size", "fit", "color_constancy", "fingerprint", "data")
 MEMBER_KEYS = ("backbone", "seed", "epoch", "needs_metadata", "weights_sha256", "git_commit", "versions")
@@ -78,23 +85,47 @@ def read_metrics() -> dict[str, dict[str, Any]]:
     return metrics
 
 
-def read_lock() -> dict[str, str]:
-    """MD5 of every output of the pipeline, by path, from dvc.lock; it also keeps stages that are no more, which are left out."""
+def split_extras() -> tuple[list[str], list[str]]:
+    """Names of the optional stages that were run: those whose finding is of this workspace, and those that are outdated."""
+    found = {path.stem: read_extra(path.stem) for path in sorted(EXTRAS.glob("*.json"))}
+    old = [name for name, content in found.items() if content and outdated(content)]
+    if old:
+        logger.warning("left out, since of another run: %s; `dvc repro extras/dvc.yaml` measures them anew", name_some(old))
+    return [name for name in found if name not in old], old
+
+
+def read_locks() -> dict[str, str]:
+    """MD5 of every output, by path, from the lock files; they also keep stages that are no more, which are left out."""
+    return {path: md5 for file in LOCK_FILES if file.is_file() for path, md5 in _read_lock(file).items()}
+
+
+def _read_lock(file: Path) -> dict[str, str]:
     try:
-        lock = YAML(typ="safe", pure=True).load(LOCK_FILE.read_text(encoding="utf-8"))
-        stages = set(run_dvc("stage", "list", "--name-only").split())
-        outs = [out for name, stage in lock["stages"].items() if name in stages for out in stage.get("outs", [])]
+        lock = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+        stages = set(run_dvc("stage", "list", str(file.with_suffix(".yaml")), "--name-only").split())
+        known = {stage.rpartition(":")[2] for stage in stages}  # of another file than dvc.yaml, they are named with it
+        outs = [out for name, stage in lock["stages"].items() if name in known for out in stage.get("outs", [])]
         return {out["path"]: out["md5"] for out in outs}
-    except FileNotFoundError:
-        raise PipelineError(f"{LOCK_FILE} not found: run `dvc repro` first") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise PipelineError(f"{LOCK_FILE} is damaged ({error!r}): run `dvc repro`") from None
+        raise PipelineError(f"{file} is damaged ({error!r}): run `dvc repro`") from None
 
 
-def render_plots(folder: Path, *, name: str, pictures: bool) -> list[str]:
-    """Write every plot of the workspace to `folder`: Vega plots as SVG, pictures as they are if `pictures`.
+def plots_of_extras(file: Path = EXTRA_STAGES) -> dict[str, str]:
+    """The optional stage that each plot of theirs is of, by the name that DVC shows the plot under."""
+    if not file.is_file():
+        return {}
+    entries = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")).get("plots", [])
+    drawn_from = {}
+    for entry in entries:
+        name, path = (entry, entry) if isinstance(entry, str) else next((key, next(iter(it["y"]))) for key, it in entry.items())
+        drawn_from[name.removeprefix("../")] = PurePath(path).parent.name
+    return drawn_from
 
-    name : stands in the plots for the revision, which DVC calls 'workspace'.
+
+def render_plots(folder: Path, *, name: str, pictures: bool, extras: list[str]) -> list[str]:
+    """Write the plots of the workspace to `folder`: Vega plots as SVG, pictures as they are if `pictures`.
+
+    name : stands in the plots for the revision, which DVC calls 'workspace'. extras : the optional stages whose plots are wanted.
 
     Returns
     -------
@@ -107,11 +138,13 @@ def render_plots(folder: Path, *, name: str, pictures: bool) -> list[str]:
         DVC has the files of a plot and cannot draw it.
     """
     left_out = []
+    unwanted = {plot for plot, extra in plots_of_extras().items() if extra not in extras}
     folder.mkdir()
     with tempfile.TemporaryDirectory() as scratch:
         shown = run_dvc_json("plots", "show", "--out", scratch)
         without_file = plots_without_file(shown.get("errors", []))
-        for plot, (entry, *_) in ((plot, entries or [{}]) for plot, entries in shown.get("data", {}).items()):
+        wanted = {plot: entries for plot, entries in shown.get("data", {}).items() if plot not in unwanted}
+        for plot, (entry, *_) in ((plot, entries or [{}]) for plot, entries in wanted.items()):
             stem = plot.removeprefix("plots/")
             if plot in without_file:
                 left_out.append(plot)
@@ -191,18 +224,26 @@ def record(name: str, *, replace: bool = False) -> Path:
         "originals": describe_originals(),
         "classifier": describe_classifier(),
         "recorder": describe_recorder(),
-        "outs_md5": read_lock(),
+        "outs_md5": read_locks(),
     }
+    extras, left_out_extras = split_extras()
     with atomic_folder(target) as folder:
         shutil.copyfile(PARAMS_FILE, folder / "params.yaml")
         (folder / "metrics" / "train").mkdir(parents=True)
-        for metric in metrics:
+        (folder / "metrics" / "extras").mkdir()
+        for metric in (*metrics, *(f"extras/{name}" for name in extras)):
             shutil.copyfile(METRICS / f"{metric}.json", folder / "metrics" / f"{metric}.json")
         (folder / "predictions").mkdir()
         for split in PREDICTED_SPLITS:
             shutil.copyfile(PREDICTIONS / f"{split}.csv", folder / "predictions" / f"{split}.csv")
-        left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"])
-        write_json(folder / "provenance.json", {**provenance, "plots_left_out": left_out, "files_sha256": file_digests(folder)})
+        shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
+        shutil.copytree(REPORT, folder / "report")
+        for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
+            (folder / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(table, folder / "extras" / table.parent.name / table.name)
+        left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"], extras=extras)
+        described = provenance | {"extras_left_out": left_out_extras, "plots_left_out": left_out}
+        write_json(folder / "provenance.json", described | {"files_sha256": file_digests(folder)})
     logger.info("recorded %s: %d files", target, sum(path.is_file() for path in target.rglob("*")))
     return target
 

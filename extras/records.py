@@ -1,8 +1,11 @@
 """A recorded run, `results/NAME/`: what lies in it, and the proof that its metrics are those of its prediction tables.
 
 params.yaml               the parameters of the run
-metrics/*.json            what the stages measured; metrics/train/ holds a file a member of the ensemble
+metrics/*.json            what the stages measured; metrics/train/ holds a file a member of the ensemble, metrics/extras/ one an
+                          optional stage that was run
 predictions/{val,test}.csv  the tables from which every figure can be computed again
+failures.csv, extras/     the list of failures; the tables of the optional stages
+report/                   the report, as a page and as Markdown
 plots/*.svg               the plots; pictures only where the images are synthetic
 provenance.json           where data, classifier and code came from; sha256 of every file above
 """
@@ -23,7 +26,9 @@ from skinlesion.files import file_digest
 
 RESULTS = Path("results")
 # And train/NAME of each member.
-METRIC_FILES: tuple[str, ...] = ("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "gradcam")
+METRIC_FILES: tuple[str, ...] = (
+    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam"),
+)
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 
@@ -36,6 +41,15 @@ HEADLINE = {
     "mel_sensitivity": "melanoma sensitivity",
     "mel_specificity": "melanoma specificity",
 }
+
+
+def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
+    """A rate with three decimals, its interval in brackets; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    if not interval or interval["low"] is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def list_records(results: Path = RESULTS) -> list[Path]:

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
+
+from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.errors import PipelineError, name_some
 
 Method = Literal["temperature", "vector"]
 
 # Temperatures that are searched. At an end of it something else than overconfidence is wrong.
 TEMPERATURE_RANGE: tuple[float, float] = (0.05, 20.0)
+CALIBRATED_TOLERANCE = 1e-6  # of a probability; tables written elsewhere may be rounded
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -65,6 +70,25 @@ class Calibrator:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (images, classes)."""
         return softmax(self.logits(logits))
+
+
+def check_calibrated(table: pd.DataFrame, calibrator: Calibrator, *, name: str) -> None:
+    """Insist that the probabilities of a prediction table are those that `calibrator` makes of its logits.
+
+    name : of the table, for the message.
+
+    Raises
+    ------
+    PipelineError
+        They are not: the columns belong to other classes than their names say, or table and calibration to different runs.
+    """
+    expected = calibrator.probabilities(table[list(LOGIT_COLUMNS)].to_numpy())
+    off = np.abs(expected - table[list(PROBABILITY_COLUMNS)].to_numpy()).max(axis=1) > CALIBRATED_TOLERANCE
+    if off.any():
+        raise PipelineError(
+            f"{name}: the probabilities of {name_some(table.loc[off, 'image_id'])} are not those of its calibrated logits: the "
+            "columns are in another order than their names, or the calibration is of another run; run `evaluate` again"
+        )
 
 
 def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: Method) -> Calibrator:

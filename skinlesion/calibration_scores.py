@@ -111,7 +111,7 @@ def recalibration(positive: np.ndarray, log_odds: np.ndarray) -> dict[str, float
     intercept, others = _intercept(positive, log_odds), log_odds[~positive]
     if log_odds[positive].min() >= others.max() or log_odds[positive].max() <= others.min():
         return {"intercept": intercept, "slope": np.nan}
-    fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(log_odds[:, None], positive)
+    fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12).fit(log_odds[:, None], positive)
     return {"intercept": intercept, "slope": float(fitted.coef_[0, 0])}
 
 

@@ -124,6 +124,12 @@ class SubgroupsParams(Section):
         return self
 
 
+class FailuresParams(Section):
+    """Which errors are listed besides the missed melanomas."""
+
+    min_confidence: PositiveShare
+
+
 class GradcamParams(Section):
     """Which maps are drawn, of which layer, for which examples."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,14 +41,17 @@ class RobustnessParams(Section):
     device: Device
     batch_size: BatchSize
     corruptions: list[Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]] = Field(min_length=1)
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
     bootstrap_draws: Draws
     confidence: Confidence
     seed: Seed
 
     @model_validator(mode="after")
-    def _corruptions_differ(self) -> RobustnessParams:
+    def _nothing_twice(self) -> RobustnessParams:
         if len(set(self.corruptions)) != len(self.corruptions):
             raise ValueError("corruptions names one twice")
+        if len(set(self.severities)) != len(self.severities):
+            raise ValueError("severities names one twice")
         return self
 
 

@@ -18,6 +18,7 @@ from skinlesion.errors import PipelineError
 from skinlesion.evidence_params import (
     BaselinesParams,
     EvaluateParams,
+    FailuresParams,
     GradcamParams,
     SelectiveParams,
     SubgroupsParams,
@@ -92,6 +93,7 @@ class Params(Section):
     baselines: BaselinesParams
     selective: SelectiveParams
     subgroups: SubgroupsParams
+    failures: FailuresParams
     gradcam: GradcamParams
     leak: LeakParams
     near_duplicates: NearDuplicatesParams

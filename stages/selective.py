@@ -1,6 +1,6 @@
 """Measure what is gained by answering only where the classifier is confident, or with a set of diagnoses.
 
-Reads   section `selective` of params.yaml; data/predictions/{val,test}.csv
+Reads   section `selective` of params.yaml; data/predictions/{val,test}.csv; models/calibration.json
 Writes  metrics/selective.json; plots/selective/ (risk over coverage of both splits; sizes of the sets on test)
 
 Thresholds of confidence are chosen on validation and audited on test. For the sets, validation is dealt in two by lesion: on one
@@ -16,9 +16,17 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
-from skinlesion.artifacts import LOGIT_COLUMNS, METRICS, PLOTS, PROBABILITY_COLUMNS, read_calibration, read_predictions
+from skinlesion.artifacts import (
+    LOGIT_COLUMNS,
+    METRICS,
+    PLOTS,
+    PREDICTIONS,
+    PROBABILITY_COLUMNS,
+    read_calibration,
+    read_predictions,
+)
 from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
-from skinlesion.calibration import fit_calibrator
+from skinlesion.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
@@ -123,6 +131,8 @@ def describe_sets(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> t
 def main() -> None:
     params = load_params().selective
     tables = {split: read_predictions(split) for split in ("val", "test")}
+    for split, table in tables.items():
+        check_calibrated(table, Calibrator.of(read_calibration()), name=f"{PREDICTIONS / split}.csv")
     judged = {split: judge(table) for split, table in tables.items()}
     areas = {
         split: with_intervals(area_under_risk_coverage(*judged[split]), table["lesion_id"], params)

@@ -1,4 +1,4 @@
-"""The plots of dvc.yaml, filled by DVC itself from small tables, with one revision and with two; and the page of them all."""
+"""The plots of dvc.yaml and extras/dvc.yaml, filled by DVC from small tables, with one revision and with two; and their page."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ from skinlesion.errors import PipelineError
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))
 DEFINITIONS: dict[str, Any] = {}
-for entry in YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8")).get("plots", []):
-    DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
+for definitions in (ROOT / "dvc.yaml", ROOT / "extras" / "dvc.yaml"):
+    # Paths of plots start at the file that names them; in the test's repository one file names all.
+    content = definitions.read_text(encoding="utf-8").replace("../plots/", "plots/")
+    for entry in YAML(typ="safe", pure=True).load(content).get("plots", []):
+        DEFINITIONS.update(entry if isinstance(entry, dict) else {entry: None})
 VEGA_PLOTS = [name for name, definition in DEFINITIONS.items() if definition]
 METRIC_CURVES = ("macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc")
 EPOCHS = ((1, 0.5), (2, 0.75), (3, "nan"))
@@ -124,6 +127,28 @@ def small_tables(shift: int) -> dict[str, Table]:
                 (attribute, group, metric, *(("", "", "") if group == "face" else (0.5, 0.25, 0.75)), 9, 7, 3, group == "back")
                 for attribute, group in (("sex", "male"), ("localization", "back"), ("localization", "face"))
                 for metric in ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity")
+            ],
+        ),
+        "plots/extras/near_duplicates/scores.csv": (
+            "pairs,score,share",
+            [(kind, score, 1 / (1 + score)) for kind in ("one lesion id", "two ids, one diagnosis") for score in (0, 5, 20)],
+        ),
+        "plots/extras/robustness/metrics.csv": (
+            "corruption,severity,strength,metric,value,value_low,value_high",
+            [
+                (kind, severity, "" if severity == 0 else 7, metric, 0.9 - severity / 10, 0.4, "" if kind == "hue" else 0.95)
+                for kind in ("hue", "blur")
+                for severity in (0, 1, 2)
+                for metric in ("accuracy", "macro_f1", "ece")
+            ],
+        ),
+        "plots/extras/robustness/operating_points.csv": (
+            "corruption,severity,strength,point,threshold,sensitivity,sensitivity_low,sensitivity_high,specificity,specificity_low,"
+            "specificity_high",
+            [
+                ("blur", severity, 0.1, point, 0.5, 0.8, 0.7, 0.9, *(("", "", "") if point == "youden" else (0.6, 0.5, 0.7)))
+                for severity in (0, 5)
+                for point in ("recall_0.90", "youden")
             ],
         ),
         "plots/gradcam/energy.csv": (
@@ -282,6 +307,12 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("near_duplicates_scores", "line", 2, 4),
+        ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
+        ("robustness_metrics", "point", 12, 24),
+        ("robustness_metrics", "area", 2, 4),  # hue has no upper ends
+        ("robustness_sensitivity", "point", 4, 8),
+        ("robustness_specificity", "point", 2, 4),  # that of youden is undefined
     ],
 )
 def test_every_row_is_drawn_once(svgs: dict[tuple[str, str], str], name: str, mark: str, one: int, two: int) -> None:

@@ -23,7 +23,9 @@ from extras.records import check_digests, file_digests, list_records
 from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_predictions
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.files import file_digest
 from tests.conftest import WriteParams
+from tests.test_reading import SELECTIVE, SUBGROUPS
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
@@ -228,12 +230,13 @@ MEMBER_CONFIG = {
     "versions": {},
     "params": {"weights": "../weights/resnet18.pth"},
 }
+DATA = ["data/failures", "data/predictions", "data/prepared", "data/raw"]
 PIPELINE = {
     "stages": {
         "all": {
             "cmd": "true",
             "params": ["train"],
-            "outs": ["data", "models", "plots/evaluate", "plots/gradcam"],
+            "outs": [*DATA, "models", "plots/evaluate", "plots/gradcam", "report"],
         }
     },
     "plots": [
@@ -306,9 +309,13 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("metrics/train/stale-0.json", {})
         write("metrics/threshold_sweep.json", SWEEP)
         write("metrics/baselines.json", {})
-        write("metrics/selective.json", {})
-        write("metrics/subgroups.json", {})
+        write("metrics/selective.json", SELECTIVE)
+        write("metrics/subgroups.json", SUBGROUPS)
+        write("metrics/failures.json", {})
         write("metrics/gradcam.json", GRADCAM)
+        write("data/failures/failures.csv", "image_id\n")
+        write("report/index.html", "<!doctype html>")
+        write("report/report.md", "# Report")
         commit_to_dvc()
     return root
 
@@ -323,9 +330,20 @@ def finished_run(workspace: Path, run_to_copy: Path) -> Path:
 def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) -> None:
     folder = record("run-1")
     names = sorted(file_digests(folder))
-    stages = ("baselines", "evaluate", "gradcam", "selective", "split", "subgroups", "threshold_sweep", "train/base-0")
+    stages = (
+        "baselines",
+        "evaluate",
+        "failures",
+        "gradcam",
+        "selective",
+        "split",
+        "subgroups",
+        "threshold_sweep",
+        "train/base-0",
+    )
     metrics = [f"metrics/{name}.json" for name in stages]
-    assert names == [*metrics, "params.yaml", "plots/evaluate_per_class.svg", "predictions/test.csv", "predictions/val.csv"]
+    predictions, report = ["predictions/test.csv", "predictions/val.csv"], ["report/index.html", "report/report.md"]
+    assert names == ["failures.csv", *metrics, "params.yaml", "plots/evaluate_per_class.svg", *predictions, *report]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert provenance["plots_left_out"] == ["plots/gradcam/examples.png"]  # a picture of real skin
     assert provenance["originals"] == {"width": 200, "height": 150, "images": 3, "of": 3}
@@ -335,7 +353,7 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
     assert provenance["classifier"] == {key: value for key, value in ENSEMBLE.items() if key != "members"}
     assert provenance["data"]["source"] == "local"
     assert provenance["recorder"] == {"git_commit": None, "dirty": None}
-    assert set(provenance["outs_md5"]) == {"data", "models", "plots/evaluate", "plots/gradcam"}
+    assert set(provenance["outs_md5"]) == {*DATA, "models", "plots/evaluate", "plots/gradcam", "report"}
     check_digests(folder, provenance["files_sha256"])
     svg = (folder / "plots" / "evaluate_per_class.svg").read_text(encoding="utf-8")
     assert "run-1" in svg
@@ -343,6 +361,33 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
     (folder / "predictions" / "val.csv").write_text("", encoding="utf-8")
     with pytest.raises(PipelineError, match=r"predictions/val\.csv missing, new or changed"):
         check_digests(folder, provenance["files_sha256"])
+
+
+def add_extra(name: str, **of: str) -> None:
+    """A workspace in which an optional stage was run, of images or predictions with these digests."""
+    write(f"metrics/extras/{name}.json", {"of": of})
+    write(f"data/extras/{name}/table.csv", "image_id\n")
+    write(f"plots/extras/{name}/values.csv", "dx,f1,low,high,support\nmel,0.5,0.25,0.75,8\n")
+    plot = {"title": "F1", "template": "per_class", "x": "f1", "y": {f"../plots/extras/{name}/values.csv": "dx"}}
+    stages = Path("extras/dvc.yaml")
+    document = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else {"stages": {}, "plots": []}
+    outs = [f"metrics/extras/{name}.json", f"data/extras/{name}", f"plots/extras/{name}"]
+    document["stages"][name.replace("_", "-")] = {"wdir": "..", "cmd": "true", "outs": outs}
+    document["plots"].append({f"{name}_values": plot})
+    write("extras/dvc.yaml", document)
+
+
+def test_optional_stages_are_recorded_where_they_are_of_this_run(finished_run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add_extra("robustness", predictions=file_digest(Path("data/predictions/test.csv"), "sha256"))
+    add_extra("external", predictions="0" * 64)
+    commit_to_dvc()
+    folder = record("run-1")
+    names = set(file_digests(folder))
+    assert {"metrics/extras/robustness.json", "extras/robustness/table.csv", "plots/robustness_values.svg"} <= names
+    assert not [name for name in names if "external" in name]
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["extras_left_out"] == ["external"] and "left out, since of another run: external" in caplog.text
+    assert {"models", "data/extras/robustness"} <= set(provenance["outs_md5"])
 
 
 def test_what_dvc_lock_keeps_of_a_stage_that_is_no_more_is_not_recorded(finished_run: Path) -> None:

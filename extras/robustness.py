@@ -1,0 +1,141 @@
+"""Measure the classifier on corrupted test images: each kind of corruption at five severities, against the clean images.
+
+Reads   params `robustness`, of `evaluate` test_time and calibration_bins; models/classifier, calibration.json and
+        operating_points.json; data/prepared; data/predictions/test.csv
+Writes  metrics/extras/robustness.json (clean, the mean over severities a corruption, and over corruptions);
+        plots/extras/robustness/metrics.csv and operating_points.csv (every severity, with intervals and paired differences; 0 is
+        clean) and examples.png (one test image under all of them)
+
+Nothing is fitted: calibration and thresholds are those that the main pipeline chose on validation, and the classifier must give
+the predictions that lie in data/predictions.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion import artifacts
+from skinlesion.bootstrap import describe_draws, percentile_intervals
+from skinlesion.corrupted_predictions import Predictor
+from skinlesion.corruption_page import draw_corruption_page
+from skinlesion.corruptions import STRENGTHS, Condition
+from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.extra_metrics import write_extra
+from skinlesion.files import atomic_folder
+from skinlesion.params import RobustnessParams, load_params
+from skinlesion.robustness import (
+    METRIC_COLUMNS,
+    POINT_COLUMNS,
+    SUMMARY,
+    Measured,
+    measure_table,
+    metric_rows,
+    point_rows,
+    summarise,
+)
+from skinlesion.tables import write_table
+
+TOLERANCE = 1e-4  # between probabilities of one classifier on two machines
+
+logger = logging.getLogger(__name__)
+
+
+def check_reproduced(table: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """Refuse a classifier that does not give the predictions that were evaluated and on which all figures rest."""
+    columns = list(artifacts.PROBABILITY_COLUMNS)
+    apart = np.abs(table[columns].to_numpy() - predictions[columns].to_numpy()).max(axis=1)
+    if apart.max() > TOLERANCE:
+        raise PipelineError(
+            f"classifier and predictions are not of one run: {artifacts.CLASSIFIER} gives image "
+            f"{predictions['image_id'].iloc[int(apart.argmax())]} a probability that differs by {apart.max():.4f} from that in "
+            f"{artifacts.PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
+        )
+
+
+def conditions_of(params: RobustnessParams) -> list[Condition]:
+    """Every corruption at every severity that params name, in the order of params."""
+    severities = sorted(params.severities)
+    return [Condition(name, severity, STRENGTHS[name][severity - 1]) for name in params.corruptions for severity in severities]
+
+
+def measure_conditions(
+    predictor: Predictor, conditions: list[Condition], clean: Measured, points: Mapping[str, Any], measuring: dict[str, Any]
+) -> tuple[dict[Condition, Measured], dict[str, list[dict[str, Any]]]]:
+    """The metrics of each condition, and the rows of the tables `metrics` and `operating_points`."""
+    confidence = predictor.params.confidence
+    measured_by: dict[Condition, Measured] = {}
+    rows: dict[str, list[dict[str, Any]]] = {"metrics": [], "operating_points": []}
+    begun = time.monotonic()
+    for number, condition in enumerate(conditions, start=1):
+        both = [(condition, measure_table(predictor(condition), points, **measuring))]
+        if condition.corruption not in {known.corruption for known in measured_by}:
+            both.insert(0, (Condition(condition.corruption, 0, float("nan")), clean))
+        for shown, measured in both:
+            rows["metrics"] += metric_rows(shown, measured, clean, confidence=confidence)
+            rows["operating_points"] += point_rows(shown, measured, points, confidence=confidence)
+        measured_by[condition] = measured
+        left = (time.monotonic() - begun) / number * (len(conditions) - number) / 60
+        progress = (condition.corruption, condition.severity, measured.values["accuracy"], measured.values["macro_auc"])
+        logger.info("%s %d: accuracy %.3f, macro_auc %.3f; about %.1f minutes left", *progress, left)
+    return measured_by, rows
+
+
+def main() -> None:
+    params = load_params()
+    chosen, test_time = params.robustness, params.evaluate.test_time
+    keep_freed_memory()
+    predictions, points = artifacts.read_predictions("test"), artifacts.read_operating_points()
+    predictor, conditions = Predictor(predictions, chosen, test_time=test_time), conditions_of(chosen)
+    begun = time.monotonic()
+    check_reproduced(predictor(None), predictions)
+    passes = (len(predictions), len(conditions), (time.monotonic() - begun) * len(conditions) / 60)
+    logger.info("%d images under %d conditions: about %.1f minutes", *passes)
+    measuring = {"bins": params.evaluate.calibration_bins, "draws": chosen.bootstrap_draws, "seed": chosen.seed}
+    clean = measure_table(predictions, points, **measuring)
+    measured_by, rows = measure_conditions(predictor, conditions, clean, points, measuring)
+    summary = summarise(measured_by, clean, confidence=chosen.confidence)
+
+    with atomic_folder(artifacts.PLOTS / "extras" / "robustness") as folder:
+        write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
+        write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
+        first = np.array(predictor.prepared.images[predictor.rows[0]])
+        shown = (list(chosen.corruptions), sorted(chosen.severities), folder / "examples.png")
+        draw_corruption_page(first, predictions["image_id"].iloc[0], *shown, seed=chosen.seed)
+    draws = {"draws": chosen.bootstrap_draws, "confidence": chosen.confidence, "seed": chosen.seed}
+    content = {
+        "split": "test",
+        "images": len(predictions),
+        "lesions": int(predictions["lesion_id"].nunique()),
+        "side": predictor.prepared.size,
+        "test_time": test_time,
+        "severities": sorted(chosen.severities),
+        "bootstrap": describe_draws(**draws),
+        "clean": {
+            **clean.values,
+            "intervals": percentile_intervals(clean.drawn, chosen.confidence),
+        },
+        **summary,
+    }
+    write_extra("robustness", content, of=["predictions"])
+    for metric in SUMMARY:
+        mean = summary["mean_corruption"][metric]
+        found = (
+            metric,
+            mean["mean"],
+            mean["mean_low"],
+            mean["mean_high"],
+            clean.values[metric],
+            summary["worst"][metric] or "none",
+        )
+        logger.info("corrupted %s %.3f (%.3f to %.3f), clean %.3f; worst under %s", *found)
+
+
+if __name__ == "__main__":
+    run_stage(main)

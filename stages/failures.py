@@ -1,0 +1,39 @@
+"""List what the classifier gets badly wrong on test: every missed melanoma and every confident error, with metadata.
+
+Reads   section `failures` of params.yaml; data/predictions/test.csv; models/operating_points.json
+Writes  data/failures/failures.csv (a row an image, columns as skinlesion/failures.py says); metrics/failures.json (how many)
+
+It looks and chooses nothing: which image failed is known only because test was measured.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from skinlesion.artifacts import METRICS, read_operating_points, read_predictions
+from skinlesion.errors import run_stage
+from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
+from skinlesion.files import atomic_folder, write_json
+from skinlesion.params import load_params
+from skinlesion.tables import write_table
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    params = load_params().failures
+    table, points = read_predictions("test"), read_operating_points()
+    failures = list_failures(table, points, min_confidence=params.min_confidence)
+    counted = count_failures(failures, table, points)
+    with atomic_folder(FAILURES) as folder:
+        write_table(failures, folder / "failures.csv", COLUMNS)
+    write_json(METRICS / "failures.json", {"split": "test", "min_confidence": params.min_confidence, **counted})
+    missed, confident = counted["missed_melanomas"], counted["confident_errors"]
+    logger.info(
+        "missed melanomas: %d of %d images; errors with confidence of %g or more: %d of %d",
+        missed["images"], counted["melanomas"]["images"], params.min_confidence, confident["images"], counted["errors"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_stage(main)
