@@ -7,7 +7,8 @@ Writes  data/extras/near_duplicates/pairs.csv (every pair whose features agree o
         plots/extras/near_duplicates/scores.csv
 
 Lesion ids are those of the metadata, whatever `split.links` has merged: pairs that are linked stay in the list, which
-thus does not depend on the split.
+thus does not depend on the split. To use it, look at the pairs, copy links.csv to a file of your own (an output of this stage is
+not there before the split in a fresh workspace) and set `split.links` to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Whether two images show one lesion: matches of local features that agree on one turn, zoom and shift."""
+"""Whether two images show one lesion: matches of local features that agree on one turn, zoom and shift.
+
+What is shown to be one is the skin in the pictures. Two lesions that lie side by side on it can each be the subject of one.
+"""
 
 from __future__ import annotations
 
