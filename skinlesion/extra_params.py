@@ -28,9 +28,11 @@ class LeakParams(Section):
 class NearDuplicatesParams(Section):
     """How images that show one lesion under two ids are looked for."""
 
-    device: Device
-    batch_size: BatchSize
     neighbors: int = Field(ge=1, le=200)
+    mirrored: bool
+    min_inliers: int = Field(ge=3)
+    min_correlation: float = Field(ge=-1, le=1)
+    seed: Seed
 
 
 class RobustnessParams(Section):

@@ -129,6 +129,10 @@ def small_tables(shift: int) -> dict[str, Table]:
                 for metric in ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity")
             ],
         ),
+        "plots/extras/near_duplicates/scores.csv": (
+            "pairs,score,share",
+            [(kind, score, 1 / (1 + score)) for kind in ("one lesion id", "two ids, one diagnosis") for score in (0, 5, 20)],
+        ),
         "plots/extras/robustness/metrics.csv": (
             "corruption,severity,strength,metric,value,value_low,value_high",
             [
@@ -328,6 +332,7 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("near_duplicates_scores", "line", 2, 4),
         ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
         ("robustness_metrics", "point", 12, 24),
         ("robustness_metrics", "area", 2, 4),  # hue has no upper ends
