@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -18,9 +19,12 @@ from pathlib import Path
 import vl_convert
 
 from extras.dvc_commands import run_dvc
+from extras.optional_plots import extras_without_plots
 from skinlesion.artifacts import RAW, read_provenance
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.vega import VEGA_LITE
+
+logger = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
@@ -65,6 +69,8 @@ def write_page(folder: Path, revisions: list[str]) -> Path:
         template = Path(scratch) / "template.html"
         template.write_text(page_template(revisions), encoding="utf-8")
         run_dvc("plots", *command, "--out", str(folder), "--html-template", str(template))
+    if missing := extras_without_plots():
+        logger.info("not on the page, since they were not run: %s (`dvc repro extras/dvc.yaml`)", ", ".join(missing))
     if not page.is_file():
         raise PipelineError(f"DVC found no plots, so {page} was not written: run `dvc repro` first")
     return page

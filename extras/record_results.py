@@ -19,7 +19,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import vl_convert
@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from extras.dvc_commands import run_dvc, run_dvc_json
+from extras.optional_plots import plots_of_extras
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
@@ -39,7 +40,6 @@ from skinlesion.vega import VEGA_LITE
 from skinlesion.versions import git_commit
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
-EXTRA_STAGES = Path("extras/dvc.yaml")
 REPORT = Path("report")
 EXTRA_TABLES = Path("data/extras")
 ENSEMBLE = CLASSIFIER / "ensemble.json"
@@ -116,18 +116,6 @@ def copy_extra_tables(extras: list[str], record: Path) -> None:
     for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
         (record / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(table, record / "extras" / table.parent.name / table.name)
-
-
-def plots_of_extras(file: Path = EXTRA_STAGES) -> dict[str, str]:
-    """The optional stage that each plot of theirs is of, by the name that DVC shows the plot under."""
-    if not file.is_file():
-        return {}
-    entries = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")).get("plots", [])
-    drawn_from = {}
-    for entry in entries:
-        name, path = (entry, entry) if isinstance(entry, str) else next((key, next(iter(it["y"]))) for key, it in entry.items())
-        drawn_from[name.removeprefix("../")] = PurePath(path).parent.name
-    return drawn_from
 
 
 def render_plots(folder: Path, *, name: str, pictures: bool, extras: list[str]) -> list[str]:

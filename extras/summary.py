@@ -41,6 +41,7 @@ def main() -> None:
         *headline(metrics),
         f"Classifier   {CLASSIFIER}/   ({describe_vote(metrics)})",
         f"Predictions  {PREDICTIONS}/{{val,test}}.csv",
+        "Report       report/index.html   (one page, and report/report.md for a pull request)",
         f"Metrics      {METRICS}/*.json   (make metrics)",
         f"Plots        {PLOTS}/   (make plots writes one page of them all)",
     ]
