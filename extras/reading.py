@@ -88,15 +88,22 @@ def leak_sentence(leak: dict[str, Any]) -> str:
     """What siblings of the test images in the training list add."""
     every, share = leak["all"]["metrics"], leak["siblings"]["image_level"]["share"]
     gains = [
-        f"{words} by {every[name]['inflation']:+.3f} [{every[name]['low']:+.3f}, {every[name]['high']:+.3f}]"
+        f"{words} by {gain(every[name])}"
         for name, words in (("accuracy", "accuracy"), ("macro_auc", "macro AUC"), ("mel_sensitivity", "melanoma sensitivity"))
     ]
     recipe, trainings = leak["recipe"], len(leak["recipe"]["seeds"])
+    groups = [gain(leak[group]["metrics"]["accuracy"]) if leak[group] else "-" for group in ("with_siblings", "without_siblings")]
     return (
         f"The measured leak: an image-level split, which leaves {share:.0%} of the test images a sibling in the training list, "
         f"changes {', '.join(gains[:-1])} and {gains[-1]} on the same images ({recipe['backbone']}, {recipe['epochs']} epochs, "
-        f"{trainings} training{'s' if trainings > 1 else ''} of each kind)."
+        f"{trainings} training{'s' if trainings > 1 else ''} of each kind): accuracy by {groups[0]} where there is a sibling, "
+        f"and by {groups[1]} where there is none, which is no leak."
     )
+
+
+def gain(difference: dict[str, float]) -> str:
+    """A difference with its sign and its interval."""
+    return f"{difference['inflation']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
 def selective_sentence(selective: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ def test_every_figure_of_the_sentences_is_one_of_the_metrics(folder: Path) -> No
     metrics = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "metrics").rglob("*.json"))]
     known = {f"{number:.3f}" for number in numbers_in(metrics)}
     said = " ".join(reading.read_run(folder))
-    figures = re.findall(r"[0-9]+\.[0-9]{3}", said)
+    figures = re.findall(r"-?[0-9]+\.[0-9]{3}", said)
     assert figures and set(figures) <= known
 
 
@@ -99,9 +99,12 @@ def test_the_leak_and_abstention() -> None:
         "recipe": {"backbone": "resnet18", "epochs": 5, "seeds": [0, 1]},
         "siblings": {"image_level": {"share": 0.375}},
         "all": {"metrics": {"accuracy": gain, "macro_auc": gain, "mel_sensitivity": gain | {"inflation": -0.02}}},
+        "with_siblings": {"metrics": {"accuracy": gain | {"inflation": 0.125}}},
+        "without_siblings": None,
     }
     said = reading.leak_sentence(leak)
     assert "38% of the test images" in said and "accuracy by +0.050 [-0.010, +0.100]" in said
     assert "melanoma sensitivity by -0.020" in said and "2 trainings of each kind" in said
+    assert "+0.125 [-0.010, +0.100] where there is a sibling, and by - where there is none" in said
     said = reading.selective_sentence(SELECTIVE)
     assert "surest 60% of validation" in said and "0.700 of test" in said and "0.100 [0.090, 0.110] of all melanomas" in said
