@@ -26,8 +26,8 @@ def section(content: Mapping[str, Any]) -> list[Block]:
             f"melanomas) have a sibling in training; that changes macro AUC by {bounded(gained, 'inflation', signed=True)}, from "
             f"{rate(gained['lesion_level'])} to {rate(gained['image_level'])}. Accuracy changes by "
             f"{group_gain(content, 'with_siblings')} on those with a sibling, and by "
-            f"{group_gain(content, 'without_siblings')} on those without, where nothing can leak: only what exceeds the second is "
-            "the leak's."
+            f"{group_gain(content, 'without_siblings')} on those without, where nothing can leak: only what exceeds "
+            "the second is the leak's."
         ),
         *(inflation_table(content, group, said) for group, said in GROUPS.items() if content.get(group)),
     ]
