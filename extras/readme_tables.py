@@ -19,6 +19,7 @@ from extras.reading import read_run
 from extras.records import HEADLINE, RESULTS, list_records, number
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_file, read_json
+from skinlesion.report.formats import describe_rule
 
 README = Path("README.md")
 WIDTH = 130
@@ -122,19 +123,6 @@ def headline_table(records: list[Record]) -> list[str]:
         rows += lesion_row(record) + spread_row(record)
         rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
     return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
-
-
-def describe_rule(point: dict[str, Any]) -> str:
-    """What was asked of a point on validation; before there were rules, a constraint was one of sensitivity."""
-    value = point["constraint"]
-    if value is None:
-        return "largest J"
-    return {
-        "recall": f"sensitivity >= {value:.2f}",
-        "specificity": f"specificity >= {value:.2f}",
-        "cost": f"least cost, a miss costs {value:g} false alarms",
-        "guaranteed": f"sensitivity of lesions >= {value:.2f}, guaranteed",
-    }[point.get("rule", "recall")]
 
 
 def operating_point_table(records: list[Record]) -> list[str]:

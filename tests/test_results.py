@@ -24,6 +24,7 @@ from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import file_digest
+from skinlesion.report.formats import describe_rule
 from tests.conftest import WriteParams
 from tests.test_reading import SELECTIVE, SUBGROUPS
 
@@ -492,9 +493,9 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     assert "| [run-1](results/run-1/) | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |" in text
     assert "| resnet18 from `resnet18.pth` (sha256 abababab) | 56 / 28 |" in text
     assert "| majority class (nv) |  |  | 0.125 | 0.143 | - | 0.500 | - | - |" in text
-    point = "| mel: recall_0.90 | 0.0625 | sensitivity >= 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
+    point = "| mel: recall_0.90 | 0.0625 | sensitivity ≥ 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
     assert f"{point} 0.500 | 0.250 |" in text
-    assert "| mel: youden | 0.5000 | largest J | 0.500 | - | 0.750 | 0.500 | 0.250 |" in text
+    assert "| mel: youden | 0.5000 | largest Youden index | 0.500 | - | 0.750 | 0.500 | 0.250 |" in text
     assert "| GradCAM, `layer4` | 56 | 1.500 [1.400, 1.600] | 1.250 |" in text
     assert text.startswith("# Title\n\n")
     assert text.endswith(f"{readme_tables.END}\n\nbelow\n")
@@ -507,13 +508,13 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
 
 def test_what_was_asked_of_a_point_is_said_by_its_rule() -> None:
     points = [
-        ({"rule": "specificity", "constraint": 0.9}, "specificity >= 0.90"),
+        ({"rule": "specificity", "constraint": 0.9}, "specificity ≥ 0.90"),
         ({"rule": "cost", "constraint": 10.0}, "least cost, a miss costs 10 false alarms"),
-        ({"rule": "guaranteed", "constraint": 0.85}, "sensitivity of lesions >= 0.85, guaranteed"),
-        ({"rule": "youden", "constraint": None}, "largest J"),
-        ({"constraint": 0.95}, "sensitivity >= 0.95"),  # of a record from before there were rules
+        ({"rule": "guaranteed", "constraint": 0.85}, "sensitivity of lesions ≥ 0.85, guaranteed"),
+        ({"rule": "youden", "constraint": None}, "largest Youden index"),
+        ({"constraint": 0.95}, "sensitivity ≥ 0.95"),  # of a record from before there were rules
     ]
-    assert [readme_tables.describe_rule(point) for point, _ in points] == [said for _, said in points]
+    assert [describe_rule(point) for point, _ in points] == [said for _, said in points]
 
 
 def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:

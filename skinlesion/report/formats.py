@@ -76,7 +76,7 @@ def name_of(metric: str) -> str:
 
 
 def describe_rule(point: Mapping[str, Any]) -> str:
-    """What was asked on validation of an operating point."""
+    """What was asked on validation of an operating point; before there were rules, a constraint was one of sensitivity."""
     value = point["constraint"]
     if value is None:
         return "largest Youden index"
@@ -85,4 +85,4 @@ def describe_rule(point: Mapping[str, Any]) -> str:
         "specificity": f"specificity ≥ {value:.2f}",
         "cost": f"least cost, a miss costs {value:g} false alarms",
         "guaranteed": f"sensitivity of lesions ≥ {value:.2f}, guaranteed",
-    }[point["rule"]]
+    }[point.get("rule", "recall")]
