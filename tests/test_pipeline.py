@@ -174,13 +174,17 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
         "report",
     ]
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "baselines.color_bins=4")) == ["baselines", "report"]
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "selective.coverages=[0.6]")) == ["selective", "report"]
+    changes = {
+        "baselines": "baselines.color_bins=4",
+        "selective": "selective.coverages=[0.6]",
+        "subgroups": "subgroups.age_bands=[40]",
+        "gradcam": "gradcam.method=LayerCAM",
+    }
+    for names in (["baselines", "gradcam"], ["selective", "subgroups"]):
+        words = [word for name in names for word in ("-S", changes[name])]
+        assert stages_run(run(clone, "dvc", "exp", "run", *words)) == [*names, "report"]
     assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "subgroups.age_bands=[40]")) == ["subgroups", "report"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "failures.min_confidence=0.5")) == ["failures", "report"]
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "gradcam.method=LayerCAM")) == ["gradcam", "report"]
     assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
 
 
@@ -253,21 +257,26 @@ def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> N
         encoding="utf-8"
     )
     assert stages_run(run(clone, "dvc", "repro")) == []
-    assert "metrics/extras/external.json" in run(clone, "dvc", "metrics", "show")
     run(clone, "git", "add", "--all")
     run(clone, "git", "commit", "--quiet", "--message", "external test")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, without the numbers in the ids of a drawing, which vl_convert counts on from the last one."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: re.sub(rb"(clip|gradient)[_0-9]+", rb"\1", content) for name, content in files.items()}
 
 
 def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> None:
     run(clone, "python", "-m", "extras.record_results", "tiny")
     record = clone / "results" / "tiny"
-    before = {path.relative_to(record): path.read_bytes() for path in record.rglob("*") if path.is_file()}
+    before = contents(record)
     run(clone, "git", "add", "--all")
     run(clone, "git", "commit", "--quiet", "--message", "record")
     run(clone, "python", "-m", "extras.remeasure", "tiny")
-    after = {path.relative_to(record): path.read_bytes() for path in record.rglob("*") if path.is_file()}
-    assert "extras/external/predictions.csv" in {path.as_posix() for path in before}
-    differ = {path.as_posix() for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    after = contents(record)
+    assert "extras/external/predictions.csv" in before
+    differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     # Which commit writes the report, how YAML is laid out, and what only the run itself had.
     assert differ <= {"provenance.json", "params.yaml", "report/index.html", "report/report.md"}, differ
     assert not (clone / ".resume/remeasure/tiny").exists()
