@@ -71,7 +71,7 @@ def describe_images(record: Record) -> str:
 def describe_network(record: Record) -> str:
     """The networks, each once, with the weights that training started from; what was averaged."""
     classifier = record.provenance["classifier"]
-    members = classifier.get("members", [classifier])  # before there were ensembles the classifier was its only member
+    members = classifier["members"]
     networks = " and ".join(dict.fromkeys(describe_member(member) for member in members))
     several = f"; mean of {len(members)} members" if len(members) > 1 else ""
     test_time = record.evaluate.get("test_time", "none")
@@ -142,8 +142,8 @@ def operating_point_table(records: list[Record]) -> list[str]:
 
 
 def describe_maps(measured: dict[str, Any]) -> str:
-    """Method and layers, each once, of what gradcam.json says; before there were ensembles it named a single layer."""
-    layers = [each["layer"] for each in measured["layers"].values()] if "layers" in measured else [measured["layer"]]
+    """Method and layers, each once, of what gradcam.json says."""
+    layers = [each["layer"] for each in measured["layers"].values()]
     return f"{measured['method']}, {', '.join(f'`{layer}`' for layer in dict.fromkeys(layers))}"
 
 

@@ -16,7 +16,7 @@ import resource
 import torch
 from skinlesion.cpu_memory import keep_freed_memory
 told = {told}
-for _ in range(8):
+for _ in range(20):
     torch.full((64_000_000,), 1, dtype=torch.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):

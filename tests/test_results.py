@@ -550,16 +550,6 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     assert "| GradCAM, `layer4`, `features` |" in block
 
 
-def test_a_record_from_before_there_were_ensembles_can_be_read() -> None:
-    folder = ROOT / "results" / "ham10000-200x150-foundation"
-    old = readme_tables.read_record(folder)
-    assert "members" not in old.provenance["classifier"]
-    block = readme_tables.results_block([old])
-    assert "mobilenet_v2 from `" in block
-    assert "members" not in block
-    assert f"GradCAM, `{old.gradcam['layer']}`" in block
-
-
 def test_synthetic_records_are_marked_and_come_last(finished_run: Path) -> None:
     record("z-real")
     set_source(synthetic=True)
