@@ -1,0 +1,102 @@
+"""Deletion and insertion: does the class's probability fall when what a map ranks first is taken away, and rise when it is shown?
+
+Petsiuk, Das, Saenko, RISE, BMVC 2018, section 4.2, with a map's patches in place of its pixels, because single pixels taken away
+here and there are noise that shows a network nothing, whatever the map. As there, deletion fills with the image's mean colour and
+insertion starts from the blurred image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from skinlesion.cam.patches import PATCHES, patch_of_pixels
+
+# Probability of each image's class: uint8 images (N, size, size, 3) and their positions in the table, to float64 (N,).
+Score = Callable[[torch.Tensor, np.ndarray], np.ndarray]
+
+BLUR = 1 / 8  # standard deviation of the blur that insertion starts from, in sides of the square: a lesion is a stain then
+
+
+def removal_ranks(heat: np.ndarray, shown: np.ndarray, *, seeds: Sequence[int]) -> np.ndarray:
+    """Rank of each patch, from 0 for the one that a map ranks first.
+
+    Equal values (a map's zeros) come in random order, patches that show no image last.
+
+    Parameters
+    ----------
+    heat : float (N, PATCHES, PATCHES).
+    shown : bool (N, PATCHES, PATCHES).
+    seeds : of each image's random order.
+
+    Returns
+    -------
+    int64 (N, PATCHES, PATCHES).
+    """
+    ranks = np.empty((len(heat), PATCHES * PATCHES), dtype=np.int64)
+    for row, (values, mask, seed) in enumerate(zip(heat, shown, seeds, strict=True)):
+        lottery = np.random.default_rng(seed).random(values.size)
+        order = np.lexsort((lottery, -np.round(values.ravel(), 9), ~mask.ravel()))
+        ranks[row, order] = np.arange(values.size)
+    return ranks.reshape(-1, PATCHES, PATCHES)
+
+
+def shares(steps: int) -> np.ndarray:
+    """Shares of the shown patches that are taken away or shown, steps + 1 from 0 to 1."""
+    return np.linspace(0, 1, steps + 1)
+
+
+def curves(
+    score: Score, images: np.ndarray, rows: np.ndarray, ranks: np.ndarray, shown: np.ndarray, *, steps: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of the class after each step of deletion and of insertion.
+
+    Parameters
+    ----------
+    images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it.
+    ranks, shown : as of `removal_ranks`.
+    steps : in each of which the same share of the shown patches goes.
+
+    Returns
+    -------
+    Deletion and insertion, float64 (N, steps + 1) each, at `shares(steps)`.
+    """
+    deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
+    for start in range(0, len(rows), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(rows)))
+        batch = torch.from_numpy(np.array(images[rows[positions]]))
+        mean, blurred = _mean_colour(batch), _blurred(batch)
+        limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
+        for step, limit in enumerate(limits):
+            first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
+            deletion[positions, step] = score(torch.where(first, mean, batch), positions)
+            insertion[positions, step] = score(torch.where(first, batch, blurred), positions)
+    return deletion, insertion
+
+
+def area_under(curve: np.ndarray) -> np.ndarray:
+    """Area under curves (N, steps + 1) over the share 0 to 1 by the trapezoidal rule, float64 (N,) in [0, 1]."""
+    return np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1)
+
+
+def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:
+    """Patches to pixels: bool (N, size, size, 1)."""
+    patches = patch_of_pixels(size)
+    return torch.from_numpy(chosen[:, patches][:, :, patches])[..., None]
+
+
+def _mean_colour(batch: torch.Tensor) -> torch.Tensor:
+    """Each image's mean colour, uint8 (N, 1, 1, 3)."""
+    return batch.float().mean(dim=(1, 2), keepdim=True).round().to(torch.uint8)
+
+
+def _blurred(batch: torch.Tensor) -> torch.Tensor:
+    """Blurred images, uint8 of the same shape."""
+    sigma = batch.shape[1] * BLUR
+    # Three standard deviations either side, but no more than reflection at the edge allows.
+    reach = min(int(3 * sigma), batch.shape[1] - 1)
+    smooth = gaussian_blur(batch.permute(0, 3, 1, 2).float(), kernel_size=[2 * reach + 1] * 2, sigma=[sigma] * 2)
+    return smooth.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,299 @@
+"""How far the maps of a method can be believed, measured on every image.
+
+Six questions, each with what it is held against:
+
+- `energy`: how much of the map's energy lies on the lesion (`skinlesion.cam.energy`), against the map of another lesion's image
+  laid over this one, which knows where lesions usually lie and how large they are;
+- `pointing`: does its peak lie on the lesion (`skinlesion.cam.pointing`), against the image's centre;
+- `deletion`, `insertion`: area under the curve of the class's probability (`skinlesion.cam.deletion`), against the order of random
+  maps and the order from the centre outwards;
+- `flip`: does the map of the mirrored image, mirrored back, rank the patches alike (Spearman);
+- `shuffled`: does the map of the network with all weights shuffled (`skinlesion.cam.randomization`) still do so? It must not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from skinlesion.cam import deletion, patches
+from skinlesion.cam.energy import crop_to_square, energy_ratio
+from skinlesion.cam.members import MemberMaps, explain, place_mean
+from skinlesion.cam.methods import PERTURBATION_METHODS, Method
+from skinlesion.cam.pointing import center_hits, points_at
+from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_ensemble
+from skinlesion.classifier import Classifier, normalize
+from skinlesion.metadata import encode_metadata
+from skinlesion.originals import read_mask
+
+logger = logging.getLogger(__name__)
+
+SEED = 0  # of the random orders, the shuffled weights, and which image's map another image is measured with
+BATCH_NORM_IMAGES, BATCH_NORM_BATCH = 512, 64  # over which the shuffled networks' statistics are computed
+ORDERS = ("random", "center")  # of removal, that a map's is held against
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained, and how.
+
+    members : the classifiers, which agree in size and fit.
+    images : prepared images, uint8 (M, size, size, 3).
+    table : a row an image: `image_id`, `lesion_id`, `predicted` (the diagnosis explained), `row` (its position in `images`),
+        `width`, `height` (of the original, pixels), `has_mask`, and `age`, `sex`, `localization` where a member needs them.
+    layer, samples, seed : as of `skinlesion.cam.members.explain`.
+    """
+
+    members: Mapping[str, Classifier]
+    images: np.ndarray
+    table: pd.DataFrame
+    layer: str
+    device: torch.device
+    batch_size: int
+    samples: int | None
+    seed: int
+
+    @property
+    def square(self) -> dict[str, Any]:
+        """`size` and `fit` of the network's square."""
+        config = next(iter(self.members.values())).config
+        return {"size": config.size, "fit": config.fit}
+
+    def some(self, positions: np.ndarray) -> Subject:
+        """Of those rows of the table alone."""
+        return replace(self, table=self.table.iloc[positions])
+
+    def maps(self, method: Method, *, flipped: bool = False, column: str = "predicted") -> dict[str, MemberMaps]:
+        """Each member's maps of all images of the table."""
+        return explain(
+            self.members,
+            self.images,
+            self.table,
+            method=method,
+            layer=self.layer,
+            device=self.device,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            samples=self.samples,
+            flipped=flipped,
+            column=column,
+        )
+
+    def shown(self) -> np.ndarray:
+        """Which patches show each image, bool (N, PATCHES, PATCHES)."""
+        masks = {
+            (width, height): patches.shown_patches(width, height, **self.square)
+            for width, height in set(zip(self.table["width"], self.table["height"], strict=True))
+        }
+        return np.stack([masks[key] for key in zip(self.table["width"], self.table["height"], strict=True)])
+
+    def score(self) -> deletion.Score:
+        """The members' mean probability of the diagnosis explained, uncalibrated."""
+        indices = {
+            name: np.array([config.classes.index(dx) for dx in self.table["predicted"]])
+            for name, (_, config) in self.members.items()
+        }
+        metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
+        for each in self.members.values():
+            each.model.to(self.device, memory_format=torch.channels_last).eval()
+
+        @torch.inference_mode()
+        def probability(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+            total = np.zeros(len(positions))
+            for name, (model, config) in self.members.items():
+                known = torch.from_numpy(metadata[positions]).to(self.device) if config.needs_metadata else None
+                logits = model(normalize(batch.to(self.device), config), known).double().softmax(dim=1).cpu().numpy()
+                total += logits[np.arange(len(positions)), indices[name][positions]]
+            return total / len(self.members)
+
+        return probability
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """What was measured with one method.
+
+    positions : of the images measured, in the subject's table.
+    maps : each member's maps of them.
+    figures : float64 columns of `FIGURES`, a row an image measured, NaN where a figure is undefined.
+    curves : deletion and insertion of each image (`skinlesion.cam.deletion.curves`), by order of removal: `map`, `random`, `center`.
+    """
+
+    positions: np.ndarray
+    maps: dict[str, MemberMaps]
+    figures: pd.DataFrame
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+FIGURES: tuple[str, ...] = (
+    *("energy", "energy_other", "pointing", "pointing_center"),
+    *(f"{curve}{order}" for curve in ("deletion", "insertion") for order in ("", *(f"_{name}" for name in ORDERS))),
+    *("flip", "shuffled"),
+    *(f"shuffled {depth}" for depth in DEPTHS if depth != FULL),
+)
+
+
+def choose_some(table: pd.DataFrame, count: int | None) -> np.ndarray:
+    """Positions of `count` images of a table in random order of their ids, then sorted; all where there are no more, or None."""
+    if count is None or count >= len(table):
+        return np.arange(len(table))
+    by_id = np.argsort(table["image_id"].to_numpy().astype(str), kind="stable")
+    return np.sort(np.random.default_rng(SEED).permutation(by_id)[:count])
+
+
+def measure_methods(
+    subject: Subject, methods: tuple[Method, ...], *, images: int | None, perturbation_images: int, steps: int
+) -> dict[Method, Faithfulness]:
+    """Measure each method.
+
+    Parameters
+    ----------
+    images : how many images are measured, drawn at random, None for all; a method that perturbs the image, and so takes hundreds
+        of passes a map, is measured on `perturbation_images` of these.
+    steps : of deletion and insertion.
+    """
+    most = choose_some(subject.table, images)
+    fewer = most[choose_some(subject.table.iloc[most], perturbation_images)]
+    positions = {method: fewer if method in PERTURBATION_METHODS else most for method in methods}
+    largest = max(positions.values(), key=len)
+    orders = _Orders(subject.some(largest), steps)
+    shuffled = {name: shuffle_ensemble(subject.members, depth, seed=SEED) for name, depth in DEPTHS.items()}
+    for members in shuffled.values():
+        _renew(replace(subject, members=members).some(largest))
+    measured = {}
+    for method, chosen in positions.items():
+        logger.info("%s: measuring %d images", method, len(chosen))
+        depths = (FULL,) if method in PERTURBATION_METHODS else tuple(DEPTHS)
+        forgetful = {depth: shuffled[depth] for depth in depths}
+        measured[method] = _measure(subject.some(chosen), method, chosen, orders, np.searchsorted(largest, chosen), forgetful)
+    return measured
+
+
+def _measure(
+    subject: Subject,
+    method: Method,
+    positions: np.ndarray,
+    orders: _Orders,
+    within: np.ndarray,
+    shuffled: Mapping[str, Mapping[str, Classifier]],
+) -> Faithfulness:
+    """One method on the subject's images, which are those at `within` of the images of `orders`."""
+    maps = subject.maps(method)
+    members, size, shown = list(maps.values()), subject.square["size"], subject.shown()
+    heat = patches.patch_means(members, size=size)
+    figures = pd.DataFrame(np.nan, index=range(len(subject.table)), columns=list(FIGURES))
+    for name, values in _localization(subject, members).items():
+        figures[name] = values
+    curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members[0], within) for name in ORDERS}}
+    for order, both in curves.items():
+        for kind, curve in zip(("deletion", "insertion"), both, strict=True):
+            figures[kind if order == "map" else f"{kind}_{order}"] = deletion.area_under(curve)
+    mirrored = patches.patch_means(list(subject.maps(method, flipped=True).values()), size=size, mirrored=True)
+    figures["flip"] = patches.rank_correlation(heat, mirrored, shown)
+    for depth, others in shuffled.items():
+        other = patches.patch_means(list(replace(subject, members=others).maps(method).values()), size=size)
+        figures["shuffled" if depth == FULL else f"shuffled {depth}"] = patches.rank_correlation(heat, other, shown)
+    return Faithfulness(positions, maps, figures, curves)
+
+
+class _Orders:
+    """Deletion and insertion of the subject's images in orders that all methods share, computed once."""
+
+    def __init__(self, subject: Subject, steps: int) -> None:
+        self.subject = subject
+        self.steps = steps
+        self.seeds = np.arange(len(subject.table)) + SEED
+        self.shown = subject.shown()
+        self.score = subject.score()
+        self.known: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def curves_of(self, heat: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Deletion and insertion of the images at `within`, in the order of their maps `heat`."""
+        ranks = deletion.removal_ranks(heat, self.shown[within], seeds=self.seeds[within])
+        return deletion.curves(
+            lambda batch, positions: self.score(batch, within[positions]),
+            self.subject.images,
+            self.subject.table["row"].to_numpy()[within],
+            ranks,
+            self.shown[within],
+            steps=self.steps,
+            batch_size=self.subject.batch_size,
+        )
+
+    def fixed(self, order: str, like: MemberMaps, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same in the order `center`, or `random` with maps as coarse as `like`."""
+        key = (order, like.layer.side if order == "random" else 0)
+        if key not in self.known:
+            everyone = np.arange(len(self.seeds))
+            if order == "center":
+                heat = np.broadcast_to(patches.center_prior(), self.shown.shape)
+            else:
+                cells = np.stack([np.random.default_rng(seed).random([like.layer.side] * 2) for seed in self.seeds])
+                random_maps = replace(like, maps=cells.astype(np.float32))
+                heat = patches.patch_means([random_maps], size=self.subject.square["size"])
+            self.known[key] = self.curves_of(heat, everyone)
+        whole = self.known[key]
+        return whole[0][within], whole[1][within]
+
+
+def _localization(subject: Subject, members: list[MemberMaps]) -> dict[str, np.ndarray]:
+    """Energy and pointing of each image with a mask, and what they are held against."""
+    names = ("energy", "energy_other", "pointing", "pointing_center")
+    figures = {name: np.full(len(subject.table), np.nan) for name in names}
+    partners = other_images(subject.table["lesion_id"])
+    listed = list(enumerate(subject.table.itertuples()))
+    for position, image in tqdm(listed, desc="maps on masks", unit="image", disable=None):
+        if not image.has_mask:
+            continue
+        geometry = {"width": image.width, "height": image.height, **subject.square}
+        lesion = crop_to_square(read_mask(image.image_id, width=image.width, height=image.height), **subject.square)
+        placed = crop_to_square(place_mean(members, position, **geometry), **subject.square)
+        figures["energy"][position] = energy_ratio(placed, lesion)
+        figures["pointing"][position] = points_at(placed, lesion)
+        if not np.isnan(figures["pointing"][position]):
+            figures["pointing_center"][position] = center_hits(lesion)
+        if partners is not None:
+            other = crop_to_square(place_mean(members, partners[position], **geometry), **subject.square)
+            figures["energy_other"][position] = energy_ratio(other, lesion)
+    return figures
+
+
+def other_images(lesion_ids: pd.Series) -> np.ndarray | None:
+    """For each image another one, of another lesion, each exactly once: positions; None where one lesion has half of them or more.
+
+    Lesions are put in a random order, and every image takes the one that lies as many places on as the largest lesion has images.
+    """
+    ids = lesion_ids.to_numpy().astype(str)
+    names, lesion = np.unique(ids, return_inverse=True)
+    largest = np.bincount(lesion).max()
+    if len(ids) < 2 * largest:
+        return None
+    shuffled = np.random.default_rng(SEED).permutation(len(names))[lesion]
+    order = np.argsort(shuffled, kind="stable")
+    partners = np.empty(len(ids), dtype=np.int64)
+    partners[order] = np.roll(order, -largest)
+    return partners
+
+
+def _renew(subject: Subject) -> None:
+    """Compute the batch norms of shuffled networks anew, over the images that are explained, or some of them."""
+    table = subject.table.iloc[choose_some(subject.table, BATCH_NORM_IMAGES)]
+    batches = np.array_split(np.arange(len(table)), max(1, len(table) // BATCH_NORM_BATCH))
+    for model, config in subject.members.values():
+        known = torch.from_numpy(encode_metadata(table)) if config.needs_metadata else None
+        pixels = (torch.from_numpy(np.array(subject.images[table["row"].to_numpy()[batch]])) for batch in batches)
+        renew_batch_norm(
+            model,
+            (
+                (normalize(images, config), None if known is None else known[batch])
+                for images, batch in zip(pixels, batches, strict=True)
+            ),
+            device=subject.device,
+        )

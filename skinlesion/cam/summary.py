@@ -1,0 +1,162 @@
+"""What `metrics/gradcam.json` says of the faithfulness of maps: means with intervals over lesions, by class and outcome, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.bootstrap import bootstrap, percentile_intervals, point_estimate
+from skinlesion.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
+from skinlesion.cam.faithfulness import Faithfulness
+from skinlesion.cam.randomization import DEPTHS, FULL
+from skinlesion.diagnoses import CLASSES
+
+# What a measure is held against, and whether larger values than those are better (1) or smaller ones (-1).
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "energy": ("other",),
+    "pointing": ("center",),
+    "deletion": ("random", "center"),
+    "insertion": ("random", "center"),
+    "flip": (),
+    "shuffled": (),
+}
+BETTER: dict[str, int] = {"energy": 1, "pointing": 1, "deletion": -1, "insertion": 1}
+
+# The sanity check is passed where even the upper end of the interval lies below: maps of the shuffled network then share less than a
+# quarter of the variance of the ranks (0.5 squared) with the trained one's.
+SHUFFLED_LIMIT = 0.5
+
+Summary = dict[str, Any]
+
+
+def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summary:
+    """Every method's summary, and that of all methods on the images that all of them were measured on.
+
+    Parameters
+    ----------
+    table : of the subject, a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
+
+    Returns
+    -------
+    `methods`: by name, `images`, `measures` (by name, see `summarize_measures`) over all of them, `by_class` and `by_outcome` the
+    same for those images (with `images`), and `sanity`: whether it is `passed` (None where undefined), the `limit`, and the
+    correlation `by_depth`. `compared`: `images` and, by method, `measures`; None with a single method.
+    """
+    methods: Summary = {}
+    for name, one in measured.items():
+        rows = table.iloc[one.positions].reset_index(drop=True)
+        groups = {"all": np.ones(len(rows), dtype=bool)}
+        groups |= {dx: (rows["dx"] == dx).to_numpy() for dx in CLASSES}
+        groups |= {outcome: (rows["outcome"] == outcome).to_numpy() for outcome in OUTCOMES}
+        found = summarize_groups(one.figures, rows["lesion_id"], groups)
+        counted = {group: {"images": int(members.sum()), "measures": found[group]} for group, members in groups.items()}
+        methods[name] = {
+            **counted["all"],
+            "by_class": {dx: counted[dx] for dx in CLASSES},
+            "by_outcome": {outcome: counted[outcome] for outcome in OUTCOMES},
+            "sanity": judge_sanity(one.figures, rows["lesion_id"]),
+        }
+    return {"methods": methods, "compared": compare(measured, table) if len(measured) > 1 else None}
+
+
+def compare(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summary:
+    """The measures of every method on the same images: those that all were measured on."""
+    common = common_positions(measured)
+    everyone = {"all": np.ones(len(common), dtype=bool)}
+    lesions = table["lesion_id"].iloc[common]
+    methods = {}
+    for name, one in measured.items():
+        figures = one.figures.iloc[np.searchsorted(one.positions, common)].reset_index(drop=True)
+        methods[name] = summarize_groups(figures, lesions, everyone)["all"]
+    return {"images": len(common), "methods": methods}
+
+
+def common_positions(measured: Mapping[str, Faithfulness]) -> np.ndarray:
+    """Positions, rising, of the images that every method was measured on."""
+    return np.array(sorted(set.intersection(*(set(one.positions) for one in measured.values()))), dtype=np.int64)
+
+
+def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mapping[str, np.ndarray]) -> dict[str, Summary]:
+    """Each measure's mean over the images of each group, beside what it is held against.
+
+    Parameters
+    ----------
+    figures : `skinlesion.cam.faithfulness.FIGURES` of N images.
+    groups : by name, bool (N,).
+
+    Returns
+    -------
+    By group and measure: `images` in which the measure is defined, their mean `value` with `low` and `high`, None without any; and
+    by control its `value` on the same images, the mean `difference` (measure minus control) with `difference_low` and
+    `difference_high`, and the `verdict`: `better` or `worse` where the interval of the difference leaves out zero, else `undecided`.
+    """
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for group, chosen in groups.items():
+        for measure, controls in CONTROLS.items():
+            values = np.where(chosen, figures[measure].to_numpy(dtype=np.float64), np.nan)
+            columns[group, measure] = values
+            for control in controls:
+                other = figures[f"{measure}_{control}"].to_numpy(dtype=np.float64)
+                columns[group, f"{measure} - {control}"] = values - other
+                columns[group, f"{control} of {measure}"] = np.where(np.isnan(values), np.nan, other)
+    means = mean_intervals(np.column_stack(list(columns.values())), lesion_ids)
+    found = dict(zip(columns, means, strict=True))
+    return {group: {measure: _with_controls(found, group, measure) for measure in CONTROLS} for group in groups}
+
+
+def _with_controls(found: Mapping[tuple[str, str], Summary], group: str, measure: str) -> Summary:
+    """One measure of one group."""
+    content = dict(found[group, measure])
+    for control in CONTROLS[measure]:
+        difference = found[group, f"{measure} - {control}"]
+        content[control] = {
+            "value": found[group, f"{control} of {measure}"]["value"],
+            "difference": difference["value"],
+            "difference_low": difference["low"],
+            "difference_high": difference["high"],
+            "verdict": verdict(difference, BETTER[measure]),
+        }
+    return content
+
+
+def verdict(difference: Summary, better: int) -> str | None:
+    """`better`, `worse` or `undecided`, from the interval of a difference; None where it is undefined."""
+    if difference["low"] is None:
+        return None
+    low, high = sorted(better * difference[end] for end in ("low", "high"))
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+
+
+def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
+    """The mean of each column over its images that are not NaN, with its interval: `images`, `value`, `low`, `high`.
+
+    columns : float64 (N, K). lesion_ids : of the N images.
+    """
+    defined = (~np.isnan(columns)).astype(np.float64)
+    filled = np.nan_to_num(columns)
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            drawn = (weights @ filled) / (weights @ defined)
+        return {str(number): drawn[:, number] for number in range(columns.shape[1])}
+
+    values = point_estimate(means, len(columns))
+    drawn = bootstrap(means, lesion_ids, draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
+    intervals = percentile_intervals(drawn, INTERVAL_CONFIDENCE)
+    described = []
+    for number, images in enumerate(defined.sum(axis=0).astype(int)):
+        numbers = {"value": values[str(number)], **intervals[str(number)]}
+        described.append({"images": int(images), **{key: None if np.isnan(each) else each for key, each in numbers.items()}})
+    return described
+
+
+def judge_sanity(figures: pd.DataFrame, lesion_ids: pd.Series) -> Summary:
+    """Whether maps change as they must when weights are shuffled from the top down."""
+    names = {depth: "shuffled" if depth == FULL else f"shuffled {depth}" for depth in DEPTHS}
+    columns = figures[list(names.values())].to_numpy(dtype=np.float64)
+    by_depth = dict(zip(names, mean_intervals(columns, lesion_ids), strict=True))
+    high = by_depth[FULL]["high"]
+    return {"passed": None if high is None else high < SHUFFLED_LIMIT, "limit": SHUFFLED_LIMIT, "by_depth": by_depth}

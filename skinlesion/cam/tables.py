@@ -1,0 +1,91 @@
+"""The tables in `plots/gradcam/` that its plots are drawn from: measures, curves, the sanity check, and the figures of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.cam.deletion import shares
+from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
+from skinlesion.cam.summary import CONTROLS, common_positions
+
+MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
+CURVE_COLUMNS = ("curve", "order", "share", "probability")
+SANITY_COLUMNS = ("method", "compared_with", "correlation", "low", "high")
+IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "predicted", "outcome", "method", *(name.replace(" ", "_") for name in FIGURES))
+
+Summary = Mapping[str, Any]
+
+
+def measures_table(summary: Summary) -> pd.DataFrame:
+    """A row a method, group, measure and what is measured (`map`, or a control), as `MEASURE_COLUMNS`; undefined ones left out.
+
+    Where several methods were measured, the rows of all images are those of the images that all methods have.
+    """
+    rows = []
+    for method, found in summary["methods"].items():
+        groups = [("all", "all images", found if summary["compared"] is None else _compared(summary, method))]
+        groups += [("class", dx, each) for dx, each in found["by_class"].items()]
+        groups += [("outcome", outcome, each) for outcome, each in found["by_outcome"].items()]
+        rows += [
+            (method, grouping, group, measure, *drawn)
+            for grouping, group, each in groups
+            for measure in CONTROLS
+            for drawn in _drawn(each["measures"][measure], measure)
+        ]
+    return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
+
+
+def _compared(summary: Summary, method: str) -> Summary:
+    """A method on the images that all methods have."""
+    return {"images": summary["compared"]["images"], "measures": summary["compared"]["methods"][method]}
+
+
+def _drawn(found: Summary, measure: str) -> list[tuple[Any, ...]]:
+    """`of`, `value`, `low`, `high`, `images` of a measure and of its controls, which have no interval of their own."""
+    if found["value"] is None:
+        return []
+    rows = [("map", found["value"], found["low"], found["high"], found["images"])]
+    controls = [(control, found[control]["value"]) for control in CONTROLS[measure]]
+    return rows + [(control, value, None, None, found["images"]) for control, value in controls if value is not None]
+
+
+def curves_table(measured: Mapping[str, Faithfulness]) -> pd.DataFrame:
+    """Mean curves of deletion and insertion over the images that all methods have, columns as `CURVE_COLUMNS`.
+
+    `order` is a method, `random` or `center`; the controls are those of the first method.
+    """
+    common = common_positions(measured)
+    rows = []
+    for number, (method, one) in enumerate(measured.items()):
+        chosen = np.searchsorted(one.positions, common)
+        orders = {method: one.curves["map"], **({name: one.curves[name] for name in ORDERS} if number == 0 else {})}
+        for order, both in orders.items():
+            for curve, values in zip(("deletion", "insertion"), both, strict=True):
+                means = values[chosen].mean(axis=0)
+                rows += [(curve, order, *point) for point in zip(shares(len(means) - 1), means, strict=True)]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def sanity_table(summary: Summary) -> pd.DataFrame:
+    """Rank correlation with the maps of the network shuffled to each depth, and with those of mirrored images."""
+    rows = []
+    for method, found in summary["methods"].items():
+        compared = {"mirrored image": found["measures"]["flip"], **found["sanity"]["by_depth"]}
+        for name, each in compared.items():
+            if each["value"] is not None:
+                rows.append((method, name, each["value"], each["low"], each["high"]))
+    return pd.DataFrame(rows, columns=list(SANITY_COLUMNS))
+
+
+def images_table(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> pd.DataFrame:
+    """The figures of each image and method, columns as `IMAGE_COLUMNS`, rounded to six decimals."""
+    parts = []
+    for method, one in measured.items():
+        about = table.iloc[one.positions][["image_id", "lesion_id", "dx", "predicted", "outcome"]].reset_index(drop=True)
+        figures = one.figures.round(6).rename(columns=lambda name: name.replace(" ", "_"))
+        parts.append(pd.concat([about.assign(method=method), figures], axis=1))
+    return pd.concat(parts, ignore_index=True)
