@@ -155,6 +155,39 @@ def small_tables(shift: int) -> dict[str, Table]:
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
+        "plots/gradcam/faithfulness.csv": (
+            "method,grouping,group,measure,of,value,low,high,images",
+            [
+                (method, "all", "all images", measure, of, 0.5 + shift / 8, *(bounds if of == "map" else ("", "")), 9)
+                for method, bounds in (("GradCAM", (0.25, 0.75)), ("CAM", (0.5, 0.625)))
+                for measure, of in (("energy", "map"), ("energy", "other"), ("pointing", "map"), ("pointing", "center"))
+            ],
+        ),
+        "plots/gradcam/groups.csv": (
+            "method,grouping,group,measure,of,value,low,high,images",
+            [
+                ("GradCAM", "class", dx, "deletion", of, 0.5, *((0.25, 0.75) if of == "map" else ("", "")), 9)
+                for dx in CLASSES
+                for of in ("map", "random", "center")
+            ],
+        ),
+        "plots/gradcam/curves.csv": (
+            "curve,order,share,probability",
+            [
+                (curve, order, x, 1 - x)
+                for curve in ("deletion", "insertion")
+                for order in ("CAM", "random", "center")
+                for x in steps
+            ],
+        ),
+        "plots/gradcam/sanity.csv": (
+            "method,compared_with,correlation,low,high",
+            [
+                (method, name, 0.25, *(("", "") if name == "head" else (0.125, 0.375)))
+                for method in ("GradCAM", "CAM")
+                for name in ("mirrored image", "head", "last quarter", "last half", "last three quarters", "all layers")
+            ],
+        ),
         "plots/extras/leak/inflation.csv": (
             "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
             [
@@ -332,6 +365,15 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("gradcam_faithfulness", "point", 8, 16),
+        ("gradcam_faithfulness", "rule", 4, 8),
+        ("gradcam_groups", "point", 21, 42),
+        ("gradcam_groups", "rule", 7, 14),
+        ("gradcam_curves", "line", 6, 12),
+        ("gradcam_curves", "point", 18, 36),
+        ("gradcam_sanity", "point", 12, 24),
+        ("gradcam_sanity", "line", 2, 4),  # the mirrored image is no depth
+        ("gradcam_sanity", "rule", 11, 22),  # and the limit
         ("near_duplicates_scores", "line", 2, 4),
         ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
         ("robustness_metrics", "point", 12, 24),

@@ -5,8 +5,8 @@ Six questions, each with what it is held against:
 - `energy`: how much of the map's energy lies on the lesion (`skinlesion.cam.energy`), against the map of another lesion's image
   laid over this one, which knows where lesions usually lie and how large they are;
 - `pointing`: does its peak lie on the lesion (`skinlesion.cam.pointing`), against the image's centre;
-- `deletion`, `insertion`: area under the curve of the class's probability (`skinlesion.cam.deletion`), against the order of random
-  maps and the order from the centre outwards;
+- `deletion`, `insertion`: area under the curve of the class's probability (`skinlesion.cam.deletion`), against the order of
+  random maps and the order from the centre outwards;
 - `flip`: does the map of the mirrored image, mirrored back, rank the patches alike (Spearman);
 - `shuffled`: does the map of the network with all weights shuffled (`skinlesion.cam.randomization`) still do so? It must not.
 """
@@ -123,7 +123,8 @@ class Faithfulness:
     positions : of the images measured, in the subject's table.
     maps : each member's maps of them.
     figures : float64 columns of `FIGURES`, a row an image measured, NaN where a figure is undefined.
-    curves : deletion and insertion of each image (`skinlesion.cam.deletion.curves`), by order of removal: `map`, `random`, `center`.
+    curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
+        `skinlesion.cam.deletion.curves`.
     """
 
     positions: np.ndarray
@@ -266,7 +267,7 @@ def _localization(subject: Subject, members: list[MemberMaps]) -> dict[str, np.n
 
 
 def other_images(lesion_ids: pd.Series) -> np.ndarray | None:
-    """For each image another one, of another lesion, each exactly once: positions; None where one lesion has half of them or more.
+    """For each image another one, of another lesion, each exactly once: positions; None where a lesion has over half of them.
 
     Lesions are put in a random order, and every image takes the one that lies as many places on as the largest lesion has images.
     """

@@ -71,7 +71,7 @@ def shown_patches(width: int, height: int, *, size: int, fit: Fit) -> np.ndarray
 
 
 def center_prior() -> np.ndarray:
-    """A map that knows nothing of the image and prefers the centre: minus the distance of each patch from it, (PATCHES, PATCHES)."""
+    """A map that knows the centre and nothing of the image: minus each patch's distance from it, float64 (PATCHES, PATCHES)."""
     offsets = np.arange(PATCHES) - (PATCHES - 1) / 2
     return -np.hypot(offsets[:, None], offsets[None, :])
 

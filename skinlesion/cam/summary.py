@@ -1,4 +1,4 @@
-"""What `metrics/gradcam.json` says of the faithfulness of maps: means with intervals over lesions, by class and outcome, and verdicts."""
+"""How faithful maps are, as `metrics/gradcam.json` says it: means with intervals over lesions, by class and outcome; verdicts."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 }
 BETTER: dict[str, int] = {"energy": 1, "pointing": 1, "deletion": -1, "insertion": 1}
 
-# The sanity check is passed where even the upper end of the interval lies below: maps of the shuffled network then share less than a
-# quarter of the variance of the ranks (0.5 squared) with the trained one's.
+# The sanity check is passed where even the upper end of the interval lies below: maps of the shuffled network then share less
+# than a quarter of the variance of the ranks (0.5 squared) with the trained one's.
 SHUFFLED_LIMIT = 0.5
 
 Summary = dict[str, Any]
@@ -89,9 +89,10 @@ def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mappi
 
     Returns
     -------
-    By group and measure: `images` in which the measure is defined, their mean `value` with `low` and `high`, None without any; and
-    by control its `value` on the same images, the mean `difference` (measure minus control) with `difference_low` and
-    `difference_high`, and the `verdict`: `better` or `worse` where the interval of the difference leaves out zero, else `undecided`.
+    By group and measure: `images` in which the measure is defined, their mean `value` with `low` and `high`, None without any;
+    and by control its `value` on the same images, the mean `difference` (measure minus control) with `difference_low` and
+    `difference_high`, and the `verdict`: `better` or `worse` where the interval of the difference leaves out zero, else
+    `undecided`.
     """
     columns: dict[tuple[str, str], np.ndarray] = {}
     for group, chosen in groups.items():

@@ -1,4 +1,4 @@
-"""The tables in `plots/gradcam/` that its plots are drawn from: measures, curves, the sanity check, and the figures of each image."""
+"""The tables that the plots of `gradcam` are drawn from: measures, curves, the sanity check, and the figures of each image."""
 
 from __future__ import annotations
 

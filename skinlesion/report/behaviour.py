@@ -1,4 +1,4 @@
-"""Sections on how the classifier behaves: for whom it works, what it fails on, where it looks."""
+"""Sections on how the classifier behaves: for whom it works, what it fails on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.diagnoses import CLASSES
 from skinlesion.report.blocks import Facts, Paragraph, Section, Table
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import DASH, count, decimal, level, measured, name_of, rate
+from skinlesion.report.formats import DASH, count, level, measured, name_of, rate
 from skinlesion.report.inputs import Inputs
 
 GROUP_METRICS = ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity", "mel_specificity")
@@ -90,30 +89,3 @@ def failures(inputs: Inputs) -> Section:
     ]
     said = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
     return Section("failures", "Failures", [Facts(rows), said])
-
-
-def explanations(inputs: Inputs, plots: Plots) -> Section:
-    """How much of the maps' energy lies in the lesion."""
-    found = inputs.metrics["gradcam"]
-    ratio = found["energy_ratio"]
-    layers = ", ".join(f"{name} `{each['layer']}`" for name, each in found["layers"].items())
-    facts = [
-        ("method and layer", f"{found['method']}; {layers}"),
-        ("test images with a map / with a lesion mask", f"{count(found['maps'])} / {count(found['images_with_mask'])}"),
-        ("maps of nothing but zeros", count(found["zero_maps"])),
-    ]
-    if ratio is None:
-        return Section(
-            "explanations",
-            "Explanations",
-            [Facts(facts), Paragraph("The source has no lesion masks: where the maps lie was not measured.")],
-        )
-    facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
-    grouped = {**{dx: found["by_class"].get(dx) for dx in CLASSES}, **found["by_outcome"]}
-    rows = [[name, count(each["images"]), decimal(each["median"])] for name, each in grouped.items() if each]
-    said = (
-        "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area; 1 is chance. It says "
-        "where the network looked, not why. Examples are on `plots/gradcam/examples.png`."
-    )
-    table = Table("Energy ratio by class and outcome, test", ["images of", "images", "median"], rows)
-    return Section("explanations", "Explanations", [Paragraph(said), Facts(facts), table, plots.draw("gradcam_energy")])

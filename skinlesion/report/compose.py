@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skinlesion.report import behaviour, card, checklist, results
+from skinlesion.report import behaviour, card, checklist, explanations, results
 from skinlesion.report.blocks import Block, Note, Paragraph, Points, Report, Section
 from skinlesion.report.extras import EXTRAS, describe_extra
 from skinlesion.report.figures import Plots
@@ -24,7 +24,7 @@ def compose(inputs: Inputs, plots: Plots) -> Report:
         behaviour.subgroups(inputs, plots),
         behaviour.failures(inputs),
         results.selective(inputs, plots),
-        behaviour.explanations(inputs, plots),
+        explanations.explanations(inputs, plots),
         results.baselines(inputs, plots),
         *(Section(name.replace("_", "-"), EXTRAS[name][0], blocks) for name, blocks in extras.items()),
         card.data(inputs, plots),

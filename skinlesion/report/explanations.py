@@ -1,0 +1,211 @@
+"""The section on where the classifier looks, and on how far its maps can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from skinlesion.diagnoses import CLASSES
+from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Points, Section, Table
+from skinlesion.report.figures import Plots
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, rate
+from skinlesion.report.inputs import Inputs
+
+MEASURES: dict[str, str] = {
+    "energy": "energy ratio",
+    "pointing": "peak on the lesion",
+    "deletion": "deletion AUC",
+    "insertion": "insertion AUC",
+    "flip": "mirrored image",
+    "shuffled": "all weights shuffled",
+}
+CONTROLS: dict[str, str] = {
+    "other": "map of another lesion",
+    "center": "image's centre",
+    "random": "random maps",
+}
+VERDICTS: dict[str | None, str] = {"better": "better", "worse": "worse", "undecided": "no difference shown", None: DASH}
+LEGEND = (
+    "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area, 1 is chance. Deletion and "
+    "insertion AUC: area under the class's probability as the patches that a map ranks first are taken away (low is good) or "
+    "shown (high is good). Mirrored image, all weights shuffled: rank correlation of a map with that of the mirrored image (high is "
+    "good) and of the network with shuffled weights (must be low). A map says where the network looked, not why."
+)
+
+Content = Mapping[str, Any]
+
+
+def explanations(inputs: Inputs, plots: Plots) -> Section:
+    """Where the maps lie, and what of them holds against controls."""
+    found = inputs.metrics["gradcam"]
+    blocks: list[Block] = [Facts(facts_of(found))]
+    if found["energy_ratio"] is None:
+        blocks.append(Paragraph("The source has no lesion masks: where the maps lie was not measured."))
+    else:
+        blocks += [energy_table(found), plots.draw("gradcam_energy")]
+    faithful = found.get("faithfulness")
+    if faithful is None:  # a run that was recorded before the measures were there
+        blocks.append(Paragraph("How far the maps can be believed was not measured in this run."))
+    else:
+        blocks += faithfulness_blocks(faithful, plots)
+    said = Paragraph("The cases, page by page, are in `plots/gradcam/index.html`.")
+    return Section("explanations", "Explanations", [said, *blocks])
+
+
+def facts_of(found: Content) -> list[tuple[str, str]]:
+    """Method and layers, counts, energy ratio."""
+    layers = ", ".join(f"{name} `{each['layer']}`" for name, each in found["layers"].items())
+    facts = [
+        ("method and layer", f"{found['method']}; {layers}"),
+        ("images with a map / with a lesion mask", f"{count(found['maps'])} / {count(found['images_with_mask'])}"),
+        ("maps of nothing but zeros", count(found["zero_maps"])),
+    ]
+    ratio = found["energy_ratio"]
+    if ratio is not None:
+        facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
+    return facts
+
+
+def energy_table(found: Content) -> Table:
+    """Median energy ratio by class and outcome."""
+    grouped = {**{dx: found["by_class"].get(dx) for dx in CLASSES}, **found["by_outcome"]}
+    rows = [[name, count(each["images"]), decimal(each["median"])] for name, each in grouped.items() if each]
+    return Table("Energy ratio by class and outcome", ["images of", "images", "median"], rows)
+
+
+def faithfulness_blocks(faithful: Content, plots: Plots) -> Iterator[Block]:
+    """Tables, verdicts and plots."""
+    first = next(iter(faithful["methods"]))
+    yield Paragraph(LEGEND)
+    yield methods_table(faithful)
+    yield controls_table(faithful)
+    for warning in warnings(faithful):
+        yield Note(warning)
+    yield Points(reading(faithful))
+    yield groups_table(first, faithful["methods"][first])
+    for name in ("faithfulness", "groups", "curves", "sanity"):
+        yield plots.draw(f"gradcam_{name}")
+
+
+def measures_of(faithful: Content) -> dict[str, Content]:
+    """Each method's measures on the images that all methods have."""
+    if faithful["compared"] is None:
+        return {name: each["measures"] for name, each in faithful["methods"].items()}
+    return faithful["compared"]["methods"]
+
+
+def images_of(faithful: Content) -> int:
+    """How many images those are."""
+    if faithful["compared"] is None:
+        return next(iter(faithful["methods"].values()))["images"]
+    return faithful["compared"]["images"]
+
+
+def methods_table(faithful: Content) -> Table:
+    """Every method's measures with intervals."""
+    rows = [[name, *(bounded(measures[measure]) for measure in MEASURES)] for name, measures in measures_of(faithful).items()]
+    caption = f"Faithfulness by method, {faithful['split']}, {images_of(faithful):,} images; {level(faithful['bootstrap'])}"
+    return Table(caption, ["method", *MEASURES.values()], rows)
+
+
+def controls_table(faithful: Content) -> Table:
+    """Every measure of every method beside what it is held against."""
+    rows = [
+        [
+            name,
+            f"{MEASURES[measure]} against {words}",
+            VERDICTS[against["verdict"]],
+            rate(measures[measure]["value"]),
+            rate(against["value"]),
+            bounded(against, "difference", prefix="difference_", signed=True),
+        ]
+        for name, measures in measures_of(faithful).items()
+        for measure in MEASURES
+        for control, words in CONTROLS.items()
+        if (against := measures[measure].get(control))
+    ]
+    header = ["method", "measure", "verdict", "maps", "control", "difference"]
+    return Table("Maps against controls that know nothing of the image", header, rows, labels=3)
+
+
+def groups_table(method: str, found: Content) -> Table:
+    """The first method by class and outcome."""
+    groups = {**found["by_class"], **found["by_outcome"]}
+    rows = [
+        [name, count(each["images"]), *(bounded(each["measures"][measure]) for measure in MEASURES)]
+        for name, each in groups.items()
+        if each["images"]
+    ]
+    return Table(f"{method} by class and outcome", ["images of", "images", *MEASURES.values()], rows)
+
+
+def warnings(faithful: Content) -> list[str]:
+    """What must not be overlooked: maps that the centre equals or beats, and a sanity check that failed."""
+    said = []
+    for name, measures in measures_of(faithful).items():
+        lost = [MEASURES[measure] for measure in MEASURES if _verdict(measures, measure, "center") in ("worse", "undecided")]
+        if lost:
+            said.append(
+                f"{name} does not beat the centre prior, which knows nothing of the image, in {_listed(lost)}: what these maps "
+                "show of the place is no better than the guess that lesions are photographed in the middle."
+            )
+        if faithful["methods"][name]["sanity"]["passed"] is False:
+            said.append(
+                f"{name} fails the sanity check: its maps hardly change when all weights of the network are shuffled, so that "
+                "they show the image rather than what the network learnt."
+            )
+    return said
+
+
+def reading(faithful: Content) -> list[str]:
+    """The table of methods in three sentences."""
+    measures, images = measures_of(faithful), images_of(faithful)
+    return [
+        f"On {images:,} images, energy ratios run from {_range(measures, 'energy')}, {_won(measures, 'energy', 'other')} putting "
+        f"more energy on the lesion than the map of another lesion would, and peaks lie on the lesion in a share of "
+        f"{_range(measures, 'pointing')} of the images, {_won(measures, 'pointing', 'center')} more often than the image's "
+        "centre does.",
+        f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
+        f"{_won(measures, 'deletion', 'random')} and faster than going from the centre outwards for "
+        f"{_won(measures, 'deletion', 'center')}; showing it first raises it faster for "
+        f"{_won(measures, 'insertion', 'random')} and {_won(measures, 'insertion', 'center')}.",
+        f"Maps of mirrored images rank the patches with a correlation of {_range(measures, 'flip')}, and those of the network "
+        f"with all weights shuffled of {_range(measures, 'shuffled')}, so that {_passed(faithful)} the sanity check.",
+    ]
+
+
+def _verdict(measures: Content, measure: str, control: str) -> str | None:
+    """The verdict of a measure against a control, None where there is no such control."""
+    return measures[measure].get(control, {}).get("verdict")
+
+
+def _range(measures: Mapping[str, Content], measure: str) -> str:
+    """Smallest and largest value over the methods, each with its method."""
+    values = {name: each[measure]["value"] for name, each in measures.items() if each[measure]["value"] is not None}
+    if not values:
+        return "what was not measured"
+    low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    if len(values) == 1:
+        return f"{values[low]:.2f} ({low})"
+    return f"{values[low]:.2f} ({low}) to {values[high]:.2f} ({high})"
+
+
+def _won(measures: Mapping[str, Content], measure: str, control: str) -> str:
+    """Which methods are better than a control."""
+    winners = [name for name, each in measures.items() if _verdict(each, measure, control) == "better"]
+    return _listed(winners, of=len(measures))
+
+
+def _passed(faithful: Content) -> str:
+    """Which methods pass the sanity check."""
+    passing = [name for name, each in faithful["methods"].items() if each["sanity"]["passed"]]
+    return f"{_listed(passing, of=len(faithful['methods']))} pass{'es' if len(passing) == 1 else ''}"
+
+
+def _listed(names: list[str], *, of: int | None = None) -> str:
+    """Names in a sentence: `none`, `all 9 methods`, or one by one."""
+    if not names:
+        return "no method"
+    if of is not None and len(names) == of and of > 2:
+        return f"all {of} methods"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
