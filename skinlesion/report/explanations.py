@@ -28,8 +28,8 @@ VERDICTS: dict[str | None, str] = {"better": "better", "worse": "worse", "undeci
 LEGEND = (
     "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area, 1 is chance. Deletion and "
     "insertion AUC: area under the class's probability as the patches that a map ranks first are taken away (low is good) or "
-    "shown (high is good). Mirrored image, all weights shuffled: rank correlation of a map with that of the mirrored image (high is "
-    "good) and of the network with shuffled weights (must be low). A map says where the network looked, not why."
+    "shown (high is good). Mirrored image, all weights shuffled: rank correlation of a map with that of the mirrored image (high "
+    "is good) and of the network with shuffled weights (must be low). A map says where the network looked, not why."
 )
 
 Content = Mapping[str, Any]
