@@ -113,7 +113,7 @@ def explanations(inputs: Inputs, plots: Plots) -> Section:
     rows = [[name, count(each["images"]), decimal(each["median"])] for name, each in grouped.items() if each]
     said = (
         "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area; 1 is chance. It says "
-        "where the network looked, not why. Examples are on `plots/gradcam/examples.png`."
+        "where the network looked, not why. Case by case: `plots/gradcam/index.html`."
     )
     table = Table("Energy ratio by class and outcome, test", ["images of", "images", "median"], rows)
     return Section("explanations", "Explanations", [Paragraph(said), Facts(facts), table, plots.draw("gradcam_energy")])
