@@ -1,7 +1,8 @@
 """One page of all plots that needs no network: `python -m extras.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
 
 Reads   what `dvc plots show` reads; with revisions (commits, branches, experiments), what `dvc plots diff` compares;
-        data/raw/provenance.json, to say on the page where the images are synthetic
+        data/raw/provenance.json, to say on the page where the images are synthetic; whether there is a
+        plots/gradcam/index.html, which the page links to
 Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static/
 
 DVC's own page loads Vega from a content delivery network; here it stands in the page.
@@ -12,15 +13,17 @@ from __future__ import annotations
 import argparse
 import html
 import logging
+import os
 import sys
 import tempfile
+import urllib.parse
 from pathlib import Path
 
 import vl_convert
 
 from extras.dvc_commands import run_dvc
 from extras.optional_plots import extras_without_plots
-from skinlesion.artifacts import RAW, read_provenance
+from skinlesion.artifacts import PLOTS, RAW, read_provenance
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.vega import VEGA_LITE
 
@@ -41,15 +44,24 @@ def banner(raw: Path = RAW) -> str:
     return f'<div class="banner" role="alert">{said}</div>'
 
 
-def page_template(revisions: list[str]) -> str:
-    """The HTML that DVC puts its plots into: Vega, Vega-Lite and Vega-Embed inline, heading and banner."""
+def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
+    """The way from a page in `folder` to the explained cases of the workspace: an HTML element, or nothing without them."""
+    index = plots / "gradcam" / "index.html"
+    if not index.is_file():
+        return ""
+    address = urllib.parse.quote(Path(os.path.relpath(index, folder)).as_posix())
+    return f'<p><a href="{address}">Grad-CAM, case by case: where the network looked, all missed melanomas first</a></p>'
+
+
+def page_template(folder: Path, revisions: list[str]) -> str:
+    """The HTML that DVC puts its plots into for a page in `folder`: Vega and its relatives inline, heading, banner and link."""
     library = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
     subject = "Plots of the workspace."
     if revisions:
         names = html.escape(", ".join(revisions))
         subject = f"Revisions compared: {names}. A banner, if there is one, speaks of the workspace."
     page = TEMPLATE.read_text(encoding="utf-8")
-    for place, content in {"subject": subject, "banner": banner(), "library": library}.items():
+    for place, content in {"subject": subject, "banner": banner(), "cases": link_to_cases(folder), "library": library}.items():
         page = page.replace(f"<!-- {place} -->", content)
     return page
 
@@ -67,7 +79,7 @@ def write_page(folder: Path, revisions: list[str]) -> Path:
     command = ["diff", *revisions] if revisions else ["show"]
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "template.html"
-        template.write_text(page_template(revisions), encoding="utf-8")
+        template.write_text(page_template(folder, revisions), encoding="utf-8")
         run_dvc("plots", *command, "--out", str(folder), "--html-template", str(template))
     if missing := extras_without_plots():
         logger.info("not on the page, since they were not run: %s (`dvc repro extras/dvc.yaml`)", ", ".join(missing))

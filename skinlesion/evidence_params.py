@@ -131,11 +131,12 @@ class FailuresParams(Section):
 
 
 class GradcamParams(Section):
-    """Which maps are drawn, of which layer, for which examples."""
+    """Which maps are drawn, of which layer, for which cases besides the missed melanomas."""
 
     device: Device
     batch_size: BatchSize
     method: Literal["GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM"]
     layer: str = Field(min_length=1)
-    max_errors: int = Field(ge=0)
-    correct_per_class: int = Field(ge=0)
+    confident_errors: int = Field(ge=0)
+    unsure_correct: int = Field(ge=0)
+    typical_correct: int = Field(ge=0)

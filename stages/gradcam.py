@@ -4,9 +4,11 @@ Reads `models/classifier`, `data/predictions/test.csv`, `data/prepared`, `data/r
 provenance) and the section `gradcam` of `params.yaml`. Writes, with maps of the class that the ensemble predicts (the mean of
 its members' maps, of the images as they are, without test-time views):
 
-- `plots/gradcam/examples.png`: a page of examples (further pages `examples_2.png`, ... where one is not enough), errors
-  first, missed melanomas before other errors, then correct predictions of each class, the most confident first;
-- `plots/gradcam/examples.csv`: the same examples as a table;
+- `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
+  least confident correct predictions, and typical correct ones of each class (`skinlesion.cam.cases`);
+- `plots/gradcam/mel_1.png`, `mel_2.png`, ...: their pages, a set for each true diagnosis, on errors with the map of the true
+  class beside that of the predicted one;
+- `plots/gradcam/index.png`, `index.html`: what there is on which page, as a picture for DVC and as a page that links to them;
 - `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every test image with a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
 - `metrics/gradcam.json`: method, layer of each member, counts, and the energy ratios in summary, null where the source has no
@@ -16,7 +18,7 @@ its members' maps, of the images as they are, without test-time views):
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,30 +26,28 @@ import pandas as pd
 from tqdm import tqdm
 
 from skinlesion import artifacts
+from skinlesion.cam.cases import choose_cases, judge_predictions
 from skinlesion.cam.energy import crop_to_square, energy_ratio, summarize_energy
-from skinlesion.cam.examples import choose_examples, judge_predictions
+from skinlesion.cam.gallery import Placed, write_gallery
 from skinlesion.cam.members import MemberMaps, count_zero_maps, explain, place_mean
-from skinlesion.cam.pages import Example, draw_pages
 from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
-from skinlesion.originals import read_image, read_mask
+from skinlesion.originals import read_mask
 from skinlesion.params import GradcamParams, load_params
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
 
-Placed = Callable[[Any], np.ndarray]  # a row of the table to the image's map on its original, float64 (height, width)
-
 SEED = 0  # of the noise of SmoothGradCAMpp
-EXAMPLE_COLUMNS = ("position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind")
+METADATA_COLUMNS = ("age", "sex", "localization")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
 
 def main() -> None:
-    """Compute the maps that are needed, measure those with a mask, and draw the examples."""
+    """Compute the maps that are needed, measure those with a mask, and draw the cases."""
     params = load_params().gradcam
     keep_freed_memory()
     prepared, provenance = artifacts.read_prepared(), artifacts.read_provenance()
@@ -56,27 +56,31 @@ def main() -> None:
         check_prepared(prepared, classifier.config)
     config = next(iter(members.values())).config  # of size and fit, in which members agree
     predictions = artifacts.read_predictions("test")
-    table = judge_predictions(predictions)
+    table = judge_predictions(predictions).join(predictions[[*METADATA_COLUMNS, *artifacts.PROBABILITY_COLUMNS]])
     table[["row", "width", "height"]] = locate(prepared, table["image_id"])
     table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
-    examples = choose_examples(table, max_errors=params.max_errors, correct_per_class=params.correct_per_class)
+    cases = choose_cases(
+        table,
+        confident_errors=params.confident_errors,
+        unsure_correct=params.unsure_correct,
+        typical_correct=params.typical_correct,
+    )
 
-    needed = table[table["has_mask"] | table["image_id"].isin(examples["image_id"])]
-    maps = explain(
+    explain_table = partial(
+        explain,
         members,
         prepared.images,
-        needed.join(predictions[["age", "sex", "localization"]]),
         method=params.method,
         layer=params.layer,
         device=choose_device(params.device),
         batch_size=params.batch_size,
         seed=SEED,
     )
-    positions = {image_id: position for position, image_id in enumerate(needed["image_id"])}
-
-    def placed(image: Any) -> np.ndarray:
-        position = positions[image.image_id]
-        return place_mean(list(maps.values()), position, image.width, image.height, size=config.size, fit=config.fit)
+    needed = table[table["has_mask"] | table["image_id"].isin(cases["image_id"])]
+    maps = explain_table(needed)
+    placed = placing(maps, needed, config)
+    errors = cases[cases["outcome"] == "wrong"]
+    placed_truth = placing(explain_table(errors.assign(predicted=errors["dx"])), errors, config)
 
     zeros = count_zero_maps(list(maps.values()))
     if zeros:
@@ -94,8 +98,8 @@ def main() -> None:
     }
     title = describe(members, maps, params) + (", synthetic images" if provenance["synthetic"] else "")
     with atomic_folder(artifacts.PLOTS / "gradcam") as folder:
-        draw_pages(load_examples(examples, placed), folder, title=title)
-        write_table(examples, folder / "examples.csv", EXAMPLE_COLUMNS)
+        shown = {"placed": placed, "placed_truth": placed_truth, "title": title, "synthetic": provenance["synthetic"]}
+        write_gallery(cases, folder, **shown)
         write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
     write_json(artifacts.METRICS / "gradcam.json", metrics | summarize_energy(energy))
 
@@ -116,6 +120,17 @@ def locate(prepared: artifacts.PreparedImages, image_ids: pd.Series) -> np.ndarr
     return np.column_stack([rows, prepared.index.loc[rows, ["width", "height"]].to_numpy(dtype=np.int64)])
 
 
+def placing(maps: dict[str, MemberMaps], table: pd.DataFrame, config: ClassifierConfig) -> Placed:
+    """What places the mean map of an image of `table`, whose maps these are in its order."""
+    positions = {image_id: position for position, image_id in enumerate(table["image_id"])}
+
+    def placed(image: Any) -> np.ndarray:
+        position = positions[image.image_id]
+        return place_mean(list(maps.values()), position, image.width, image.height, size=config.size, fit=config.fit)
+
+    return placed
+
+
 def measure_energy(table: pd.DataFrame, placed: Placed, config: ClassifierConfig) -> tuple[pd.DataFrame, int]:
     """The energy ratio of each image, those left out in which it is undefined, and how many masks show no lesion."""
     square = {"size": config.size, "fit": config.fit}
@@ -130,15 +145,6 @@ def measure_energy(table: pd.DataFrame, placed: Placed, config: ClassifierConfig
     if empty_masks:
         logger.warning("%d mask(s) have no lesion pixel where the network looks: left out of the energy ratio", empty_masks)
     return table.assign(energy_ratio=np.round(ratios, 6)).dropna(subset=["energy_ratio"]), empty_masks
-
-
-def load_examples(examples: pd.DataFrame, placed: Placed) -> Iterator[Example]:
-    """Each example with its original and its map on the original's pixels."""
-    for row in examples.itertuples():
-        image = read_image(row.image_id, width=row.width, height=row.height)
-        lesion = read_mask(row.image_id, width=row.width, height=row.height) if row.has_mask else None
-        title = f"{row.image_id}: {row.kind}\ntruth {row.dx}, predicted {row.predicted}, probability {row.probability:.2f}"
-        yield Example(image, placed(row), lesion, title)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,9 @@ TINY = {
     "baselines.bootstrap_draws": 100,
     "selective.bootstrap_draws": 100,
     "subgroups.bootstrap_draws": 100,
-    "gradcam.max_errors": 2,
-    "gradcam.correct_per_class": 0,
+    "gradcam.confident_errors": 2,
+    "gradcam.unsure_correct": 0,
+    "gradcam.typical_correct": 0,
 }
 
 

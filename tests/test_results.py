@@ -249,7 +249,7 @@ PIPELINE = {
                 "y": {"plots/evaluate/per_class.csv": "dx"},
             }
         },
-        "plots/gradcam/examples.png",
+        "plots/gradcam/index.png",
     ],
 }
 
@@ -303,7 +303,7 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("models/classifier/base-0/config.json", MEMBER_CONFIG)
         write("plots/evaluate/per_class.csv", "dx,f1,low,high,support\nmel,0.5,0.25,0.75,8\n")
         Path("plots/gradcam").mkdir()
-        Image.new("RGB", (8, 8)).save("plots/gradcam/examples.png")
+        Image.new("RGB", (8, 8)).save("plots/gradcam/index.png")
         write("metrics/evaluate.json", evaluate_metrics(tables, synthetic=False))
         write("metrics/split.json", {"fingerprint": "f00d"})
         write("metrics/train/base-0.json", {})
@@ -346,7 +346,7 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
     predictions, report = ["predictions/test.csv", "predictions/val.csv"], ["report/index.html", "report/report.md"]
     assert names == ["failures.csv", *metrics, "params.yaml", "plots/evaluate_per_class.svg", *predictions, *report]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    assert provenance["plots_left_out"] == ["plots/gradcam/examples.png"]  # a picture of real skin
+    assert provenance["plots_left_out"] == ["plots/gradcam/index.png"]  # a picture of real skin
     assert provenance["originals"] == {"width": 200, "height": 150, "images": 3, "of": 3}
     (member,) = provenance["classifier"].pop("members")
     assert member.pop("weights") == "../weights/resnet18.pth"
@@ -401,7 +401,7 @@ def test_pictures_of_synthetic_images_are_recorded(finished_run: Path) -> None:
     set_source(synthetic=True)
     commit_to_dvc()
     folder = record("sample")
-    assert (folder / "plots" / "gradcam_examples.png").read_bytes() == Path("plots/gradcam/examples.png").read_bytes()
+    assert (folder / "plots" / "gradcam_index.png").read_bytes() == Path("plots/gradcam/index.png").read_bytes()
 
 
 def test_recording_is_deterministic_and_replaces_only_when_asked(finished_run: Path) -> None:
@@ -463,7 +463,7 @@ def test_plots_without_their_files_are_left_out(finished_run: Path) -> None:
     add_plot("none", {"plots/train/loss.tsv": "dx"})
     folder = record("run-1")
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    assert sorted(provenance["plots_left_out"]) == ["half", "none", "plots/gradcam/examples.png"]
+    assert sorted(provenance["plots_left_out"]) == ["half", "none", "plots/gradcam/index.png"]
     assert [path.name for path in (folder / "plots").iterdir()] == ["evaluate_per_class.svg"]
 
 

@@ -1,132 +1,94 @@
-"""Pages of examples: each original beside the map of its predicted class, in the original's geometry."""
+"""Pages of cases, a set for each true diagnosis: `mel_1.png`, `mel_2.png`, ..."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-# Monotone in lightness, so that it reads without colour vision, and no part of it is as grey as the image below.
-COLOR_MAP = mpl.colormaps["viridis"]
-MAP_WEIGHT = 0.5  # of the map's colours; the rest is the image's greys
+from skinlesion.cam.cases import SHOWN_CLASSES
+from skinlesion.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
+from skinlesion.diagnoses import DIAGNOSES
 
-COLUMNS = 4  # examples a row, two panels each
-ROWS_A_PAGE = 7
-WIDTH, HEADER, FOOTER = 16.0, 0.6, 0.68  # inches
-CELL_HEIGHT, TITLE_HEIGHT = 1.96, 0.43  # inches; the title stands inside the cell
-DPI = 90  # keeps a full page of photographs under 2 MB
+CASES_A_PAGE = 8
+HEADING_HEIGHT, LINE_HEIGHT, FOOTER = 0.5, 0.22, 0.78  # inches
+LINE_LENGTH = 135  # characters of the title that fit in a line
+DPI = 88  # keeps a full page of photographs under 2 MB
 
 
-@dataclass(frozen=True)
-class Example:
-    """One example of a page.
+def name_pages(diagnoses: Iterable[str]) -> list[str]:
+    """The page of each case, by its true diagnosis, the cases in the order in which they are shown."""
+    seen: Counter[str] = Counter()
+    names = []
+    for dx in diagnoses:
+        names.append(f"{dx}_{seen[dx] // CASES_A_PAGE + 1}.png")
+        seen[dx] += 1
+    return names
 
-    image : uint8 RGB, shape (height, width, 3).
-    heat : float in [0, 1], shape (height, width): the map on the original's pixels.
-    lesion : bool, shape (height, width), or None without a mask.
-    title : at most two lines of about 40 characters.
+
+def in_page_order(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases class by class, melanoma first, in each class by `position`: as `draw_pages` wants them."""
+    ranks = cases["dx"].map(SHOWN_CLASSES.index)
+    return cases.assign(rank=ranks).sort_values(["rank", "position"]).drop(columns="rank")
+
+
+def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]:
+    """Draw the cases on the pages that they name, PNG files in `folder`, and give the pages' paths in their order.
+
+    The cases of a page must follow one another. They are drawn a page at a time, so an iterator needs no more memory than
+    that. The files hold no date and no software version: equal cases give equal bytes.
+
+    Parameters
+    ----------
+    title : of what the maps are, on every page below its diagnosis; long ones are broken into lines.
     """
-
-    image: np.ndarray
-    heat: np.ndarray
-    lesion: np.ndarray | None
-    title: str
-
-
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The map's colours over the image's greys, uint8 RGB: with the colours gone, every hue is the map's."""
-    grey = (image @ np.array([0.299, 0.587, 0.114])) / 255  # ITU-R BT.601 luma
-    blended = MAP_WEIGHT * COLOR_MAP(heat)[..., :3] + (1 - MAP_WEIGHT) * grey[..., None]
-    return np.round(blended * 255).astype(np.uint8)
-
-
-def draw_pages(examples: Iterable[Example], folder: Path, *, title: str) -> list[Path]:
-    """Draw the examples, in their order, on as many pages as it takes: `examples.png`, `examples_2.png`, ...
-
-    The examples are drawn a page at a time, so an iterator needs no more memory than that. The files hold no date and no
-    software version: equal examples give equal bytes. Without an example, one page says so.
-    """
-    pages: list[Path] = []
-    for chunk in _chunks(examples, COLUMNS * ROWS_A_PAGE):
-        path = folder / ("examples.png" if not pages else f"examples_{len(pages) + 1}.png")
-        _draw_page(chunk, title).savefig(path, dpi=DPI, metadata={"Software": None})
+    pages = []
+    for name, group in groupby(cases, key=lambda case: case.page):
+        path = folder / name
+        _draw_page(list(group), path.stem, title).savefig(path, dpi=DPI, metadata={"Software": None})
         pages.append(path)
     return pages
 
 
-def _chunks(examples: Iterable[Example], length: int) -> Iterator[list[Example]]:
-    """Lists of `length` examples, the last one shorter; one empty list if there are none."""
-    iterator = iter(examples)
-    chunk = list(islice(iterator, length))
-    while True:
-        yield chunk
-        chunk = list(islice(iterator, length))
-        if not chunk:
-            return
-
-
-def _draw_page(examples: Sequence[Example], title: str) -> Figure:
-    """One page: a title, the examples in rows, and below them what colours and lines mean."""
-    rows = max(1, -(-len(examples) // COLUMNS))
-    height = HEADER + rows * CELL_HEIGHT + FOOTER
-    figure = Figure(figsize=(WIDTH, height))
-    figure.text(0.5, 1 - 0.16 / height, title, ha="center", va="top", fontsize=15)
-    for position, example in enumerate(examples):
-        row, column = divmod(position, COLUMNS)
-        top = height - HEADER - row * CELL_HEIGHT
-        _draw_example(figure, example, left=column * WIDTH / COLUMNS, top=top, height=height)
-    if not examples:
-        figure.text(0.5, 0.5, "no example to show", ha="center", va="center", fontsize=12)
-    _draw_legend(figure, height, with_lesions=any(example.lesion is not None for example in examples))
+def _draw_page(cases: Sequence[Case], name: str, title: str) -> Figure:
+    """One page: heading and title, the cases in rows, and below them what colours and lines mean."""
+    lines = textwrap.wrap(title, LINE_LENGTH)
+    header = HEADING_HEIGHT + len(lines) * LINE_HEIGHT + 0.1
+    height = header + len(cases) * CASE_HEIGHT + FOOTER
+    figure = Figure(figsize=(CASE_WIDTH, height))
+    dx, number = name.rsplit("_", 1)
+    heading = f"{DIAGNOSES[dx]} ({dx}), page {number}"
+    figure.text(0.5, 1 - 0.14 / height, heading[0].upper() + heading[1:], ha="center", va="top", fontsize=17, fontweight="bold")
+    figure.text(0.5, 1 - HEADING_HEIGHT / height, "\n".join(lines), ha="center", va="top", fontsize=12)
+    for row, case in enumerate(cases):
+        draw_case(figure, case, top=height - header - row * CASE_HEIGHT, height=height)
+    _draw_legend(figure, height, with_lesions=any(case.lesion is not None for case in cases))
     return figure
 
 
-def _draw_example(figure: Figure, example: Example, *, left: float, top: float, height: float) -> None:
-    """An example's title and its two panels; `left` and `top` of its cell in inches, `height` of the figure."""
-    cell = WIDTH / COLUMNS
-    figure.text((left + cell / 2) / WIDTH, (top - 0.03) / height, example.title, ha="center", va="top", fontsize=10.5)
-    panel, depth, gap = cell / 2 - 0.09, CELL_HEIGHT - TITLE_HEIGHT - 0.04, 0.06
-    for side, pixels in enumerate((example.image, overlay(example.image, example.heat))):
-        start = left + gap + side * (panel + gap)
-        axes = figure.add_axes((start / WIDTH, (top - TITLE_HEIGHT - depth) / height, panel / WIDTH, depth / height))
-        axes.imshow(pixels, interpolation="antialiased")
-        axes.set_anchor("E" if side == 0 else "W")
-        axes.set_axis_off()
-        if side == 1 and example.lesion is not None:
-            _draw_outline(axes, example.lesion)
-
-
-def _draw_outline(axes: Axes, lesion: np.ndarray) -> None:
-    """The lesion's border: white on black, so that it shows on any ground."""
-    if lesion.all() or not lesion.any():
-        return
-    for color, width in (("black", 2.4), ("white", 1.1)):
-        axes.contour(lesion.astype(float), levels=[0.5], colors=color, linewidths=width)
-
-
 def _draw_legend(figure: Figure, height: float, *, with_lesions: bool) -> None:
-    """The colour bar, and the key to the outline."""
-    bar = figure.add_axes((0.29, 0.33 / height, 0.22, 0.13 / height))
+    """The colour bar, and the keys to bars and outline."""
+    middle = 0.36 / height
+    said = "evidence for the map's class, each map on a scale of its own:\n0 none, 1 where this map is strongest in this image"
+    figure.text(0.012, middle, said, va="center", fontsize=10.5)
+    bar = figure.add_axes((0.375, 0.33 / height, 0.15, 0.14 / height))
     figure.colorbar(ScalarMappable(cmap=COLOR_MAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.tick_params(labelsize=10)
-    figure.text(
-        0.28,
-        0.395 / height,
-        "evidence for the predicted class\n(0 none, 1 strongest in this image)",
-        ha="right",
-        va="center",
-        fontsize=11,
-    )
+    bar.tick_params(labelsize=9)
+    handles: list[Line2D | Patch] = [
+        Patch(facecolor=PREDICTED, label="predicted"),
+        Patch(facecolor=TRUE, edgecolor="white", hatch=HATCH, label="true (hatched)"),
+    ]
     if with_lesions:
-        line = Line2D([], [], color="white", linewidth=1.6, label="outline of the lesion's mask")
-        legend = figure.legend(handles=[line], loc="center left", bbox_to_anchor=(0.53, 0.395 / height), fontsize=11)
-        legend.get_frame().set(facecolor="0.45", edgecolor="none")
-        legend.get_texts()[0].set_color("white")
+        handles.insert(0, Line2D([], [], color="white", linewidth=1.6, label="outline of the lesion's mask"))
+    legend = figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.545, middle), ncols=3, fontsize=10.5)
+    legend.get_frame().set(facecolor="0.3", edgecolor="none")
+    for text in legend.get_texts():
+        text.set_color("white")
