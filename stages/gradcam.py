@@ -1,150 +1,182 @@
-"""Show where the network found the evidence for what it predicted.
+"""Show where the network found the evidence for what it predicted, and measure how far that can be believed.
 
-Reads `models/classifier`, `data/predictions/test.csv`, `data/prepared`, `data/raw` (images, masks where there are any,
-provenance) and the section `gradcam` of `params.yaml`. Writes, with maps of the class that the ensemble predicts (the mean of
-its members' maps, of the images as they are, without test-time views):
+Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and the
+section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts; a map
+is the mean of the members' maps, of the images as they are, without test-time views. Writes of the first of `gradcam.methods`:
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
   least confident correct predictions, and typical correct ones of each class (`skinlesion.cam.cases`);
 - `plots/gradcam/mel_1.png`, `mel_2.png`, ...: their pages, a set for each true diagnosis, on errors with the map of the true
   class beside that of the predicted one;
 - `plots/gradcam/index.png`, `index.html`: what there is on which page, as a picture for DVC and as a page that links to them;
-- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every test image with a mask, but for those
+- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every image measured that has a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
-- `metrics/gradcam.json`: method, layer of each member, counts, and the energy ratios in summary, null where the source has no
-  masks.
+
+and of every method (`skinlesion.cam.faithfulness` says what is measured):
+
+- `plots/gradcam/faithfulness.csv`, `groups.csv`, `curves.csv`, `sanity.csv`: means that the plots show (`groups.csv` of the first
+  method alone); `images.csv`: the figures of each image;
+- `metrics/gradcam.json`: method and layers, counts, and the energy ratios of the first method in summary, null where the source
+  has no masks; below `faithfulness` every method's measures with intervals, by class and outcome, and the sanity check.
 """
 
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from skinlesion import artifacts
+from skinlesion.cam import tables
 from skinlesion.cam.cases import choose_cases, judge_predictions
-from skinlesion.cam.energy import crop_to_square, energy_ratio, summarize_energy
+from skinlesion.cam.energy import describe_intervals, summarize_energy
+from skinlesion.cam.faithfulness import Faithfulness, Subject, measure_methods
 from skinlesion.cam.gallery import Placed, write_gallery
-from skinlesion.cam.members import MemberMaps, count_zero_maps, explain, place_mean
-from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, load_ensemble
+from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
+from skinlesion.cam.summary import summarize
+from skinlesion.classifier import check_prepared, load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
-from skinlesion.originals import read_mask
 from skinlesion.params import GradcamParams, load_params
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
 
-SEED = 0  # of the noise of SmoothGradCAMpp
+SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM
 METADATA_COLUMNS = ("age", "sex", "localization")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
 
 def main() -> None:
-    """Compute the maps that are needed, measure those with a mask, and draw the cases."""
+    """Compute the maps, measure them, and draw the cases."""
     params = load_params().gradcam
     keep_freed_memory()
-    prepared, provenance = artifacts.read_prepared(), artifacts.read_provenance()
-    members = load_ensemble()
-    for classifier in members.values():
-        check_prepared(prepared, classifier.config)
-    config = next(iter(members.values())).config  # of size and fit, in which members agree
-    predictions = artifacts.read_predictions("test")
-    table = judge_predictions(predictions).join(predictions[[*METADATA_COLUMNS, *artifacts.PROBABILITY_COLUMNS]])
-    table[["row", "width", "height"]] = locate(prepared, table["image_id"])
-    table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
-    cases = choose_cases(
-        table,
-        confident_errors=params.confident_errors,
-        unsure_correct=params.unsure_correct,
-        typical_correct=params.typical_correct,
+    synthetic = artifacts.read_provenance()["synthetic"]
+    subject = load_subject(params)
+    find_layers(subject.members, params.methods, params.layer)  # what cannot be used is refused before anything is measured
+    measured = measure_methods(
+        subject,
+        params.methods,
+        images=params.faithfulness_images,
+        perturbation_images=params.perturbation_images,
+        steps=params.deletion_steps,
+    )
+    summary = summarize(measured, subject.table)
+    method, first = next(iter(measured.items()))
+    energy = energy_table(first, subject.table)
+    title = describe(subject, method, first.maps, params.split) + (", synthetic images" if synthetic else "")
+    with atomic_folder(artifacts.PLOTS / "gradcam") as folder:
+        cases = choose_cases(
+            subject.table,
+            confident_errors=params.confident_errors,
+            unsure_correct=params.unsure_correct,
+            typical_correct=params.typical_correct,
+        )
+        errors = cases[cases["outcome"] == "wrong"]
+        shown = placing(subject.of(cases), method, "predicted"), placing(subject.of(errors), method, "dx")
+        write_gallery(cases, folder, placed=shown[0], placed_truth=shown[1], title=title, synthetic=synthetic)
+        write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
+        tables.write_tables(measured, summary, subject.table, folder)
+    facts = count_maps(first, subject.table, energy) | summarize_energy(energy)
+    faithfulness = {"split": params.split, "bootstrap": describe_intervals(), **with_layers(summary, measured)}
+    write_json(
+        artifacts.METRICS / "gradcam.json",
+        {"method": method, "layers": layers_of(first), **facts, "faithfulness": faithfulness},
     )
 
-    explain_table = partial(
-        explain,
-        members,
-        prepared.images,
-        method=params.method,
+
+def load_subject(params: GradcamParams) -> Subject:
+    """Classifiers, images and the judged predictions of the split."""
+    prepared, members = artifacts.read_prepared(), load_ensemble()
+    for classifier in members.values():
+        check_prepared(prepared, classifier.config)
+    predictions = artifacts.read_predictions(params.split)
+    table = judge_predictions(predictions).join(predictions[[*METADATA_COLUMNS, *artifacts.PROBABILITY_COLUMNS]])
+    table["row"] = prepared.rows_of(table["image_id"])
+    for side in ("width", "height"):
+        table[side] = prepared.index.loc[table["row"], side].to_numpy(dtype=np.int64)
+    table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
+    return Subject(
+        members=members,
+        images=prepared.images,
+        table=table,
         layer=params.layer,
         device=choose_device(params.device),
         batch_size=params.batch_size,
+        samples=params.samples,
         seed=SEED,
     )
-    needed = table[table["has_mask"] | table["image_id"].isin(cases["image_id"])]
-    maps = explain_table(needed)
-    placed = placing(maps, needed, config)
-    errors = cases[cases["outcome"] == "wrong"]
-    placed_truth = placing(explain_table(errors.assign(predicted=errors["dx"])), errors, config)
-
-    zeros = count_zero_maps(list(maps.values()))
-    if zeros:
-        logger.warning("%d of %d maps are zero: nothing in the layer speaks for the class", zeros, len(needed))
-    energy, empty_masks = measure_energy(needed[needed["has_mask"]], placed, config)
-    metrics: dict[str, Any] = {
-        "method": params.method,
-        "layers": {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in maps.items()},
-        "images": len(table),
-        "maps": len(needed),
-        "zero_maps": zeros,
-        "images_with_mask": int(table["has_mask"].sum()),
-        "images_with_empty_mask": empty_masks,
-        "images_without_ratio": int(table["has_mask"].sum()) - len(energy),
-    }
-    title = describe(members, maps, params) + (", synthetic images" if provenance["synthetic"] else "")
-    with atomic_folder(artifacts.PLOTS / "gradcam") as folder:
-        shown = {"placed": placed, "placed_truth": placed_truth, "title": title, "synthetic": provenance["synthetic"]}
-        write_gallery(cases, folder, **shown)
-        write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
-    write_json(artifacts.METRICS / "gradcam.json", metrics | summarize_energy(energy))
 
 
-def describe(members: dict[str, Classifier], maps: dict[str, MemberMaps], params: GradcamParams) -> str:
-    """The pages' title: the networks, each once, with their layers."""
-    networks = {
-        f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
-        for name, (_, config) in members.items()
-    }
-    several = f", mean of {len(members)} members" if len(members) > 1 else ""
-    return f"{params.method} of {' and '.join(networks)}{several}, split 'test'"
-
-
-def locate(prepared: artifacts.PreparedImages, image_ids: pd.Series) -> np.ndarray:
-    """Row in the prepared array, width and height of the original, int64 of shape (N, 3)."""
-    rows = prepared.rows_of(image_ids)
-    return np.column_stack([rows, prepared.index.loc[rows, ["width", "height"]].to_numpy(dtype=np.int64)])
-
-
-def placing(maps: dict[str, MemberMaps], table: pd.DataFrame, config: ClassifierConfig) -> Placed:
-    """What places the mean map of an image of `table`, whose maps these are in its order."""
-    positions = {image_id: position for position, image_id in enumerate(table["image_id"])}
+def placing(subject: Subject, method: str, column: str) -> Placed:
+    """What gives an image's mean map of the diagnosis in `column` on the pixels of its original."""
+    maps = list(subject.maps(method, column=column).values())
+    positions = {image_id: position for position, image_id in enumerate(subject.table["image_id"])}
 
     def placed(image: Any) -> np.ndarray:
-        position = positions[image.image_id]
-        return place_mean(list(maps.values()), position, image.width, image.height, size=config.size, fit=config.fit)
+        return place_mean(maps, positions[image.image_id], image.width, image.height, **subject.square)
 
     return placed
 
 
-def measure_energy(table: pd.DataFrame, placed: Placed, config: ClassifierConfig) -> tuple[pd.DataFrame, int]:
-    """The energy ratio of each image, those left out in which it is undefined, and how many masks show no lesion."""
-    square = {"size": config.size, "fit": config.fit}
-    ratios, empty_masks = [], 0
-    for image in tqdm(list(table.itertuples()), desc="energy ratio", unit="image", disable=None):
-        mask = read_mask(image.image_id, width=image.width, height=image.height)
-        lesion = crop_to_square(mask, **square)
-        ratios.append(energy_ratio(crop_to_square(placed(image), **square), lesion))
-        empty_masks += not lesion.any()
-    if table.empty:
+def describe(subject: Subject, method: str, maps: dict[str, MemberMaps], split: str) -> str:
+    """The pages' title: the networks, each once, with their layers."""
+    networks = {
+        f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
+        for name, (_, config) in subject.members.items()
+    }
+    several = f", mean of {len(subject.members)} members" if len(subject.members) > 1 else ""
+    return f"{method} of {' and '.join(networks)}{several}, split '{split}'"
+
+
+def layers_of(measured: Faithfulness) -> dict[str, Any]:
+    """Layer and cells of each member."""
+    return {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in measured.maps.items()}
+
+
+def with_layers(summary: dict[str, Any], measured: dict[str, Faithfulness]) -> dict[str, Any]:
+    """The summary, each method with its layers and the number of its maps that are zero."""
+    methods = {
+        method: {
+            "layers": layers_of(measured[method]),
+            "zero_maps": count_zero_maps(list(measured[method].maps.values())),
+            **each,
+        }
+        for method, each in summary["methods"].items()
+    }
+    return summary | {"methods": methods}
+
+
+def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
+    """The energy ratio of each image in which it is defined, rounded to six decimals."""
+    rows = table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy().round(6))
+    return rows.dropna(subset=["energy_ratio"])
+
+
+def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame) -> dict[str, int]:
+    """Images, maps and masks, and a warning where some of them say nothing."""
+    masks = int(table.iloc[measured.positions]["has_mask"].sum())
+    zeros = count_zero_maps(list(measured.maps.values()))
+    if zeros:
+        logger.warning("%d of %d maps are zero: nothing in the layer speaks for the class", zeros, len(measured.positions))
+    if not masks:
         logger.info("no lesion masks in %s: the energy ratio is not measured", artifacts.RAW)
-    if empty_masks:
-        logger.warning("%d mask(s) have no lesion pixel where the network looks: left out of the energy ratio", empty_masks)
-    return table.assign(energy_ratio=np.round(ratios, 6)).dropna(subset=["energy_ratio"]), empty_masks
+    if measured.empty_masks:
+        logger.warning(
+            "%d mask(s) have no lesion pixel where the network looks: left out of the energy ratio", measured.empty_masks
+        )
+    return {
+        "images": len(table),
+        "maps": len(measured.positions),
+        "zero_maps": zeros,
+        "images_with_mask": masks,
+        "images_with_empty_mask": measured.empty_masks,
+        "images_without_ratio": masks - len(energy),
+    }
 
 
 if __name__ == "__main__":

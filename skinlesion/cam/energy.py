@@ -69,11 +69,16 @@ def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
     )
     interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
     return {
-        "bootstrap": describe_draws(draws=INTERVAL_DRAWS, confidence=INTERVAL_CONFIDENCE, seed=INTERVAL_SEED),
+        "bootstrap": describe_intervals(),
         "energy_ratio": {"mean": ratios.mean(), "median": np.median(ratios), **interval},
         "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
         "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},
     }
+
+
+def describe_intervals() -> dict[str, Any]:
+    """How the intervals of maps are made."""
+    return describe_draws(draws=INTERVAL_DRAWS, confidence=INTERVAL_CONFIDENCE, seed=INTERVAL_SEED)
 
 
 def _median_where(table: pd.DataFrame, column: str, value: str) -> dict[str, float | int | None]:

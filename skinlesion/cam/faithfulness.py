@@ -14,7 +14,7 @@ Six questions, each with what it is held against:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,11 @@ class Subject:
 
     def some(self, positions: np.ndarray) -> Subject:
         """Of those rows of the table alone."""
-        return replace(self, table=self.table.iloc[positions])
+        return self.of(self.table.iloc[positions])
+
+    def of(self, table: pd.DataFrame) -> Subject:
+        """The same of another table."""
+        return replace(self, table=table)
 
     def maps(self, method: Method, *, flipped: bool = False, column: str = "predicted") -> dict[str, MemberMaps]:
         """Each member's maps of all images of the table."""
@@ -125,12 +129,14 @@ class Faithfulness:
     figures : float64 columns of `FIGURES`, a row an image measured, NaN where a figure is undefined.
     curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
         `skinlesion.cam.deletion.curves`.
+    empty_masks : how many masks show no lesion pixel where the network looks.
     """
 
     positions: np.ndarray
     maps: dict[str, MemberMaps]
     figures: pd.DataFrame
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    empty_masks: int
 
 
 FIGURES: tuple[str, ...] = (
@@ -150,7 +156,7 @@ def choose_some(table: pd.DataFrame, count: int | None) -> np.ndarray:
 
 
 def measure_methods(
-    subject: Subject, methods: tuple[Method, ...], *, images: int | None, perturbation_images: int, steps: int
+    subject: Subject, methods: Sequence[Method], *, images: int | None, perturbation_images: int, steps: int
 ) -> dict[Method, Faithfulness]:
     """Measure each method.
 
@@ -190,7 +196,8 @@ def _measure(
     members, size, shown = list(maps.values()), subject.square["size"], subject.shown()
     heat = patches.patch_means(members, size=size)
     figures = pd.DataFrame(np.nan, index=range(len(subject.table)), columns=list(FIGURES))
-    for name, values in _localization(subject, members).items():
+    located, empty_masks = _localization(subject, members)
+    for name, values in located.items():
         figures[name] = values
     curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members[0], within) for name in ORDERS}}
     for order, both in curves.items():
@@ -201,7 +208,7 @@ def _measure(
     for depth, others in shuffled.items():
         other = patches.patch_means(list(replace(subject, members=others).maps(method).values()), size=size)
         figures["shuffled" if depth == FULL else f"shuffled {depth}"] = patches.rank_correlation(heat, other, shown)
-    return Faithfulness(positions, maps, figures, curves)
+    return Faithfulness(positions, maps, figures, curves, empty_masks)
 
 
 class _Orders:
@@ -244,17 +251,18 @@ class _Orders:
         return whole[0][within], whole[1][within]
 
 
-def _localization(subject: Subject, members: list[MemberMaps]) -> dict[str, np.ndarray]:
-    """Energy and pointing of each image with a mask, and what they are held against."""
+def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[dict[str, np.ndarray], int]:
+    """Energy and pointing of each image with a mask, and what they are held against; how many masks are empty."""
     names = ("energy", "energy_other", "pointing", "pointing_center")
     figures = {name: np.full(len(subject.table), np.nan) for name in names}
-    partners = other_images(subject.table["lesion_id"])
+    partners, empty_masks = other_images(subject.table["lesion_id"]), 0
     listed = list(enumerate(subject.table.itertuples()))
     for position, image in tqdm(listed, desc="maps on masks", unit="image", disable=None):
         if not image.has_mask:
             continue
         geometry = {"width": image.width, "height": image.height, **subject.square}
         lesion = crop_to_square(read_mask(image.image_id, width=image.width, height=image.height), **subject.square)
+        empty_masks += not lesion.any()
         placed = crop_to_square(place_mean(members, position, **geometry), **subject.square)
         figures["energy"][position] = energy_ratio(placed, lesion)
         figures["pointing"][position] = points_at(placed, lesion)
@@ -263,7 +271,7 @@ def _localization(subject: Subject, members: list[MemberMaps]) -> dict[str, np.n
         if partners is not None:
             other = crop_to_square(place_mean(members, partners[position], **geometry), **subject.square)
             figures["energy_other"][position] = energy_ratio(other, lesion)
-    return figures
+    return figures, empty_masks
 
 
 def other_images(lesion_ids: pd.Series) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 from skinlesion.cam.deletion import shares
 from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
 from skinlesion.cam.summary import CONTROLS, common_positions
+from skinlesion.tables import write_table
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
 CURVE_COLUMNS = ("curve", "order", "share", "probability")
@@ -18,6 +20,20 @@ SANITY_COLUMNS = ("method", "compared_with", "correlation", "low", "high")
 IMAGE_COLUMNS = ("image_id", "lesion_id", "dx", "predicted", "outcome", "method", *(name.replace(" ", "_") for name in FIGURES))
 
 Summary = Mapping[str, Any]
+
+
+def write_tables(measured: Mapping[str, Faithfulness], summary: Summary, table: pd.DataFrame, folder: Path) -> None:
+    """Write `faithfulness.csv`, `groups.csv` (of the first method), `curves.csv`, `sanity.csv` and `images.csv`.
+
+    table : of the subject, a row an image: `image_id`, `lesion_id`, `dx`, `predicted`, `outcome`.
+    """
+    measures = measures_table(summary)
+    of_all = measures["grouping"] == "all"
+    write_table(measures[of_all], folder / "faithfulness.csv", MEASURE_COLUMNS)
+    write_table(measures[~of_all & (measures["method"] == next(iter(measured)))], folder / "groups.csv", MEASURE_COLUMNS)
+    write_table(curves_table(measured), folder / "curves.csv", CURVE_COLUMNS)
+    write_table(sanity_table(summary), folder / "sanity.csv", SANITY_COLUMNS)
+    write_table(images_table(measured, table), folder / "images.csv", IMAGE_COLUMNS)
 
 
 def measures_table(summary: Summary) -> pd.DataFrame:
