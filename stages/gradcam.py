@@ -1,8 +1,9 @@
 """Show where the network found the evidence for what it predicted, and measure how far that can be believed.
 
-Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and the
-section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts; a map
-is the mean of the members' maps, of the images as they are, without test-time views. Writes of the first of `gradcam.methods`:
+Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and
+the section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts; a
+map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of `gradcam.methods` it
+writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
   least confident correct predictions, and typical correct ones of each class (`skinlesion.cam.cases`);
@@ -32,10 +33,11 @@ from skinlesion import artifacts
 from skinlesion.cam import tables
 from skinlesion.cam.cases import choose_cases, judge_predictions
 from skinlesion.cam.energy import describe_intervals, summarize_energy
-from skinlesion.cam.faithfulness import Faithfulness, Subject, measure_methods
+from skinlesion.cam.faithfulness import Faithfulness, measure_methods
 from skinlesion.cam.gallery import Placed, write_gallery
 from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
-from skinlesion.cam.summary import summarize
+from skinlesion.cam.subject import Subject
+from skinlesion.cam.summary import layers_of, summarize
 from skinlesion.classifier import check_prepared, load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
@@ -81,12 +83,10 @@ def main() -> None:
         write_gallery(cases, folder, placed=shown[0], placed_truth=shown[1], title=title, synthetic=synthetic)
         write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
         tables.write_tables(measured, summary, subject.table, folder)
-    facts = count_maps(first, subject.table, energy) | summarize_energy(energy)
-    faithfulness = {"split": params.split, "bootstrap": describe_intervals(), **with_layers(summary, measured)}
-    write_json(
-        artifacts.METRICS / "gradcam.json",
-        {"method": method, "layers": layers_of(first), **facts, "faithfulness": faithfulness},
-    )
+    metrics: dict[str, Any] = {"method": method, "layers": layers_of(first), **count_maps(first, subject.table, energy)}
+    metrics |= summarize_energy(energy)
+    metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_intervals(), **summary}
+    write_json(artifacts.METRICS / "gradcam.json", metrics)
 
 
 def load_subject(params: GradcamParams) -> Subject:
@@ -131,24 +131,6 @@ def describe(subject: Subject, method: str, maps: dict[str, MemberMaps], split: 
     }
     several = f", mean of {len(subject.members)} members" if len(subject.members) > 1 else ""
     return f"{method} of {' and '.join(networks)}{several}, split '{split}'"
-
-
-def layers_of(measured: Faithfulness) -> dict[str, Any]:
-    """Layer and cells of each member."""
-    return {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in measured.maps.items()}
-
-
-def with_layers(summary: dict[str, Any], measured: dict[str, Faithfulness]) -> dict[str, Any]:
-    """The summary, each method with its layers and the number of its maps that are zero."""
-    methods = {
-        method: {
-            "layers": layers_of(measured[method]),
-            "zero_maps": count_zero_maps(list(measured[method].maps.values())),
-            **each,
-        }
-        for method, each in summary["methods"].items()
-    }
-    return summary | {"methods": methods}
 
 
 def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:

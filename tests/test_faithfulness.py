@@ -14,7 +14,8 @@ from torch import nn
 
 from skinlesion import artifacts
 from skinlesion.cam import summary, tables
-from skinlesion.cam.faithfulness import FIGURES, Faithfulness, Subject, measure_methods
+from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
+from skinlesion.cam.subject import Subject
 from skinlesion.classifier import Classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.metadata import WIDTH as METADATA_WIDTH

@@ -11,6 +11,7 @@ import pandas as pd
 from skinlesion.bootstrap import bootstrap, percentile_intervals, point_estimate
 from skinlesion.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
 from skinlesion.cam.faithfulness import Faithfulness
+from skinlesion.cam.members import count_zero_maps
 from skinlesion.cam.randomization import DEPTHS, FULL
 from skinlesion.diagnoses import CLASSES
 
@@ -41,8 +42,8 @@ def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summ
 
     Returns
     -------
-    `methods`: by name, `images`, `measures` (by name, see `summarize_measures`) over all of them, `by_class` and `by_outcome` the
-    same for those images (with `images`), and `sanity`: whether it is `passed` (None where undefined), the `limit`, and the
+    `methods`: by name, `layers`, `zero_maps` (in which nothing speaks for the class), `images`, `measures` (by name, see
+    `summarize_groups`) over all of them, `by_class` and `by_outcome` the same for those images (with `images`), and `sanity`: whether it is `passed` (None where undefined), the `limit`, and the
     correlation `by_depth`. `compared`: `images` and, by method, `measures`; None with a single method.
     """
     methods: Summary = {}
@@ -54,12 +55,19 @@ def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summ
         found = summarize_groups(one.figures, rows["lesion_id"], groups)
         counted = {group: {"images": int(members.sum()), "measures": found[group]} for group, members in groups.items()}
         methods[name] = {
+            "layers": layers_of(one),
+            "zero_maps": count_zero_maps(list(one.maps.values())),
             **counted["all"],
             "by_class": {dx: counted[dx] for dx in CLASSES},
             "by_outcome": {outcome: counted[outcome] for outcome in OUTCOMES},
             "sanity": judge_sanity(one.figures, rows["lesion_id"]),
         }
     return {"methods": methods, "compared": compare(measured, table) if len(measured) > 1 else None}
+
+
+def layers_of(measured: Faithfulness) -> Summary:
+    """Layer and cells of each member."""
+    return {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in measured.maps.items()}
 
 
 def compare(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summary:
