@@ -1,8 +1,8 @@
 """Show where the network found the evidence for what it predicted, and measure how far that can be believed.
 
 Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and
-the section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts; a
-map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of `gradcam.methods` it
+the section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts;
+a map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of `gradcam.methods` it
 writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the

@@ -43,8 +43,9 @@ def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summ
     Returns
     -------
     `methods`: by name, `layers`, `zero_maps` (in which nothing speaks for the class), `images`, `measures` (by name, see
-    `summarize_groups`) over all of them, `by_class` and `by_outcome` the same for those images (with `images`), and `sanity`: whether it is `passed` (None where undefined), the `limit`, and the
-    correlation `by_depth`. `compared`: `images` and, by method, `measures`; None with a single method.
+    `summarize_groups`) over all of them, `by_class` and `by_outcome` the same for those images (with `images`), and `sanity`:
+    whether it is `passed` (None where undefined), the `limit`, and the correlation `by_depth`. `compared`: `images` and, by
+    method, `measures`; None with a single method.
     """
     methods: Summary = {}
     for name, one in measured.items():
