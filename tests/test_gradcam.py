@@ -1,4 +1,4 @@
-"""The stage `gradcam` on a small workspace: its examples, its figures recomputed, its pages, and what it refuses."""
+"""The stage `gradcam` on a small workspace: its cases, its figures recomputed, and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from skinlesion import artifacts
-from skinlesion.cam import energy, examples, members, pages
+from skinlesion.cam import energy, gallery, members
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.classifier import load_ensemble, normalize
@@ -48,6 +48,12 @@ PREDICTED = [
     ("ISIC_12", "L9", "vasc", "akiec", 0.85),
 ]
 IMAGE_IDS = [row[0] for row in PREDICTED]
+SHOW_ONLY_MISSES = {
+    "gradcam.device": "cpu",
+    "gradcam.confident_errors": 0,
+    "gradcam.unsure_correct": 0,
+    "gradcam.typical_correct": 0,
+}
 
 
 def make_predictions() -> pd.DataFrame:
@@ -110,8 +116,8 @@ def make_workspace(fit: artifacts.Fit, *, masks: bool = True) -> None:
 
 @pytest.fixture
 def ready(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace in which the stage can run, on the CPU."""
-    write_params({"gradcam.device": "cpu"})
+    """A workspace in which the stage can run, on the CPU, drawing no more than it must."""
+    write_params(SHOW_ONLY_MISSES)
     make_workspace("squash")
     return workspace
 
@@ -130,28 +136,33 @@ def read_plot(name: str) -> pd.DataFrame:
     return pd.read_csv(artifacts.PLOTS / "gradcam" / name)
 
 
-def test_outputs(ready: Path) -> None:
+def test_outputs(ready: Path, write_params: WriteParams) -> None:
+    write_params({"gradcam.device": "cpu"})
     gradcam.main()
-    assert set(outputs()) == {"gradcam.json", "examples.png", "examples.csv", "energy.csv"}
+    pages = {f"{dx}_1.png" for dx in ("mel", "nv", "bkl", "df", "bcc", "vasc")}
+    assert set(outputs()) == {"gradcam.json", "index.png", "index.html", "cases.csv", "energy.csv"} | pages
     metrics = read_metrics()
     assert (metrics["method"], metrics["layers"]) == ("GradCAM", {"m0-0": {"layer": "layer2", "cells": [4, 4]}})
     assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
     assert (metrics["images_with_empty_mask"], metrics["images_without_ratio"]) == (0, metrics["zero_maps"])
-    shown = read_plot("examples.csv")
-    assert list(shown.columns) == ["position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind"]
-    # Missed melanomas, other errors (a tie at 0.60), then the two most confident of each class in the classes' order.
-    expected = [3, 2, 6, 12, 7, 8, 11, 10, 1, 5, 9]
+    shown = read_plot("cases.csv")
+    columns = ["position", "image_id", "lesion_id", "dx", "predicted", "probability", "probability_true", "kind", "page"]
+    assert list(shown.columns) == columns
+    # Missed melanomas, other errors (a tie at 0.60), then the six correct ones, all of which are among the least confident.
+    expected = [3, 2, 6, 12, 7, 8, 10, 11, 4, 1, 5, 9]
     assert list(shown["image_id"]) == [f"ISIC_{number:02d}" for number in expected]
-    assert list(shown["kind"]) == ["missed melanoma"] * 2 + ["error"] * 4 + ["correct"] * 5
-    assert list(shown["position"]) == list(range(1, 12))
+    assert list(shown["kind"]) == ["missed melanoma"] * 2 + ["confident error"] * 4 + ["unsure correct"] * 6
+    assert list(shown["position"]) == list(range(1, 13))
     assert shown.loc[0, ["lesion_id", "dx", "predicted", "probability"]].tolist() == ["L2", "mel", "bkl", 0.7]
+    assert shown.loc[0, "probability_true"] == pytest.approx(0.05)
+    assert list(shown["page"]) == [f"{dx}_1.png" for dx in shown["dx"]]
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_energy_ratio_recomputed(
     workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, fit: artifacts.Fit
 ) -> None:
-    write_params({"gradcam.device": "cpu"})
+    write_params(SHOW_ONLY_MISSES)
     make_workspace(fit)
     generator = np.random.default_rng(3)
     maps = generator.random((12, 5, 5)).astype(np.float32)
@@ -202,7 +213,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) -> None:
     gradcam.main()
     first = outputs()
-    (artifacts.PLOTS / "gradcam" / "examples_2.png").write_bytes(b"of an earlier run")
+    (artifacts.PLOTS / "gradcam" / "mel_2.png").write_bytes(b"of an earlier run")
     gradcam.main()
     assert outputs() == first
     assert not list(ready.rglob("*.partial"))
@@ -210,30 +221,32 @@ def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) ->
 
 def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
-    draw = gradcam.draw_pages
-    monkeypatch.setattr(gradcam, "draw_pages", lambda *args, title: titles.append(title) or draw(*args, title=title))
+    monkeypatch.setattr(gallery, "draw_pages", lambda *_, title: titles.append(title))
     gradcam.main()
     before = read_plot("energy.csv")["energy_ratio"]
-    write_params({"gradcam.device": "cpu", "gradcam.batch_size": 5})
+    write_params(SHOW_ONLY_MISSES | {"gradcam.batch_size": 5})
     gradcam.main()
     np.testing.assert_allclose(read_plot("energy.csv")["energy_ratio"], before, atol=1e-4)
     write_params(
         {"gradcam.device": "cpu", "gradcam.method": "LayerCAM", "gradcam.layer": "layer1"}
-        | {"gradcam.max_errors": 1, "gradcam.correct_per_class": 1}
+        | {"gradcam.confident_errors": 1, "gradcam.unsure_correct": 1, "gradcam.typical_correct": 1}
     )
     provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
     write_json(artifacts.RAW / "provenance.json", provenance)
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["method"], metrics["layers"]) == ("LayerCAM", {"m0-0": {"layer": "layer1", "cells": [8, 8]}})
-    assert list(read_plot("examples.csv")["image_id"]) == ["ISIC_03", "ISIC_11", "ISIC_10", "ISIC_01", "ISIC_05"]
+    # Of the nevi 0.95 is the median, which two images have; the only dermatofibroma is shown as unsure.
+    assert list(read_plot("cases.csv")["image_id"]) == [f"ISIC_{number:02d}" for number in (3, 2, 6, 10, 1, 11, 5)]
     assert titles[0] == "GradCAM of layer layer2, resnet18, split 'test', synthetic images"
     assert titles[-1] == "LayerCAM of layer layer1, resnet18, split 'test'"
 
 
 def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture) -> None:
-    write_params({"gradcam.device": "cpu", "gradcam.max_errors": 0, "gradcam.correct_per_class": 0})
+    write_params(SHOW_ONLY_MISSES)
     make_workspace("squash", masks=False)
+    nothing_missed = make_predictions().query("image_id not in ['ISIC_02', 'ISIC_03']").reset_index(drop=True)
+    artifacts.write_predictions({"test": nothing_missed})
     with caplog.at_level("INFO"):
         gradcam.main()
     metrics = read_metrics()
@@ -241,20 +254,24 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     assert {metrics[name] for name in ("bootstrap", "energy_ratio", "by_class", "by_outcome")} == {None}
     assert "no lesion masks in data/raw: the energy ratio is not measured" in caplog.text
     assert read_plot("energy.csv").empty
-    assert read_plot("examples.csv").empty
-    assert (artifacts.PLOTS / "gradcam" / "examples.png").exists()
+    assert read_plot("cases.csv").empty
+    assert set(outputs()) == {"gradcam.json", "index.png", "index.html", "cases.csv", "energy.csv"}
+    assert "No case to show: no melanoma of the split was missed" in (artifacts.PLOTS / "gradcam" / "index.html").read_text(
+        "utf-8"
+    )
 
 
-def test_some_masks_are_missing_or_empty(ready: Path, caplog: pytest.LogCaptureFixture) -> None:
-    artifacts.mask_path("ISIC_09").unlink()
+def test_some_masks_are_missing_or_empty(ready: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture) -> None:
+    write_params(SHOW_ONLY_MISSES | {"gradcam.confident_errors": 2})
+    artifacts.mask_path("ISIC_12").unlink()
     artifacts.mask_path("ISIC_04").unlink()
     write_mask("ISIC_05", np.zeros((HEIGHT, WIDTH), dtype=bool))
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["images_with_mask"], metrics["images_with_empty_mask"]) == (10, 1)
-    assert metrics["maps"] == 11  # ISIC_09 is shown as an example; ISIC_04 is neither shown nor measured
+    assert metrics["maps"] == 11  # ISIC_12 is shown; ISIC_04 is neither shown nor measured
     assert "1 mask(s) have no lesion pixel where the network looks: left out of the energy ratio" in caplog.text
-    assert not {"ISIC_04", "ISIC_05", "ISIC_09"} & set(read_plot("energy.csv")["image_id"])
+    assert not {"ISIC_04", "ISIC_05", "ISIC_12"} & set(read_plot("energy.csv")["image_id"])
 
 
 def test_zero_maps_are_counted(ready: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -276,7 +293,8 @@ def test_mask_of_another_size(ready: Path) -> None:
     assert not (artifacts.PLOTS / "gradcam").exists()
 
 
-def test_damaged_mask_and_image(ready: Path) -> None:
+def test_damaged_mask_and_image(ready: Path, write_params: WriteParams) -> None:
+    write_params(SHOW_ONLY_MISSES | {"gradcam.confident_errors": 1})  # ISIC_06
     mask = artifacts.mask_path("ISIC_06")
     whole = mask.read_bytes()
     mask.write_bytes(whole[: len(whole) // 2])
@@ -381,7 +399,7 @@ def test_the_mean_of_members_is_strongest_at_one_and_zero_where_all_are_zero() -
 
 def test_title_of_an_ensemble_names_each_network_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
-    monkeypatch.setattr(gradcam, "draw_pages", lambda *_, title: titles.append(title))
+    monkeypatch.setattr(gradcam, "write_gallery", lambda *_, title, **__: titles.append(title))
     make_classifier("resnet18", "resnet18", "squeezenet1_1")
     gradcam.main()
     networks = "layer layer2, resnet18 and layer features.4, squeezenet1_1"
@@ -413,7 +431,7 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
 
     monkeypatch.setattr("skinlesion.network.SkinNetwork.forward", spy)
     titles = []
-    monkeypatch.setattr(gradcam, "draw_pages", lambda *_, title: titles.append(title))
+    monkeypatch.setattr(gradcam, "write_gallery", lambda *_, title, **__: titles.append(title))
     gradcam.main()
     assert titles == ["GradCAM of layer layer2, resnet18 with metadata, split 'test', synthetic images"]
     prepared, config = artifacts.read_prepared(), load_ensemble()["m0-0"].config
@@ -456,55 +474,6 @@ def test_interval_is_over_lesions_not_images() -> None:
     spread = summary["energy_ratio"]
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
-
-
-def test_most_probable_class_is_the_prediction() -> None:
-    table = examples.judge_predictions(make_predictions())
-    assert list(table["predicted"]) == [row[3] for row in PREDICTED]
-    np.testing.assert_allclose(table["probability"], [row[4] for row in PREDICTED])
-    assert list(table["kind"][:4]) == ["correct", "missed melanoma", "missed melanoma", "correct"]
-
-
-def make_example(width: int = 200, height: int = 150, title: str = "ISIC_0024306: missed melanoma") -> pages.Example:
-    """A plain image, a map that grows to the right, and a disc as lesion."""
-    rows, columns = np.mgrid[:height, :width]
-    lesion = (columns - width / 2) ** 2 + (rows - height / 2) ** 2 < 900
-    image = np.where(lesion[..., None], 90, 200).astype(np.uint8).repeat(3, axis=2)
-    return pages.Example(image, columns / (width - 1), lesion, f"{title}\ntruth akiec, predicted akiec, probability 0.99")
-
-
-def test_overlay_keeps_geometry_and_shows_the_map() -> None:
-    example = make_example()
-    blended = pages.overlay(example.image, example.heat)
-    assert (blended.shape, blended.dtype) == (example.image.shape, np.uint8)
-    low, high = (np.array(pages.COLOR_MAP(value)[:3]) for value in (0.0, 1.0))
-    for column, colour in [(0, low), (199, high)]:
-        expected = pages.MAP_WEIGHT * colour * 255 + (1 - pages.MAP_WEIGHT) * 200
-        np.testing.assert_allclose(blended[0, column], expected, atol=1)
-
-
-@pytest.mark.parametrize(("width", "height"), [(200, 150), (150, 200), (600, 450), (40, 200)])
-def test_nothing_is_cut_off(tmp_path: Path, width: int, height: int) -> None:
-    written = pages.draw_pages([make_example(width, height)] * 26, tmp_path, title="SmoothGradCAMpp of layer " + "x" * 60)
-    assert [page.name for page in written] == ["examples.png"]
-    with Image.open(written[0]) as file:
-        page = np.asarray(file.convert("L"))
-    for edge in (page[:3], page[-3:], page[:, :3], page[:, -3:]):
-        assert (edge == 255).all()
-    assert written[0].stat().st_size < 2_000_000
-
-
-def test_pages(tmp_path: Path) -> None:
-    capacity = pages.COLUMNS * pages.ROWS_A_PAGE
-    drawn = iter([make_example(title=f"ISIC_{number}") for number in range(capacity + 1)])
-    written = pages.draw_pages(drawn, tmp_path, title="two pages")
-    assert [page.name for page in written] == ["examples.png", "examples_2.png"]
-    with Image.open(written[0]) as first, Image.open(written[1]) as second:
-        assert first.width == second.width
-        assert first.height > 3 * second.height
-        assert not {"Software", "Creation Time"} & set(first.info)
-    (empty,) = pages.draw_pages([], tmp_path, title="nothing")
-    assert empty.name == "examples.png"
 
 
 def test_metrics_are_plain_json(ready: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import urllib.parse
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import vl_convert
 from ruamel.yaml import YAML
 
 from extras.dvc_commands import run_dvc_json
-from extras.plots_page import SYNTHETIC, banner, write_page
+from extras.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.vega import VEGA_LITE
@@ -509,6 +510,19 @@ def test_banner_of_real_and_of_unknown_images(workspace: Path) -> None:
     assert "unknown" in banner()
     write_provenance(workspace, synthetic=False)
     assert banner() == ""
+
+
+def test_the_page_links_to_the_explained_cases(in_repository: Path) -> None:
+    assert link_to_cases(Path("dvc_plots")) == ""
+    write_provenance(in_repository, synthetic=True)
+    index = in_repository / "plots" / "gradcam" / "index.html"
+    index.write_text("the cases", encoding="utf-8")
+    for folder in (Path("dvc_plots"), Path("else where/deep"), in_repository.parent / "outside"):
+        (address,) = re.findall(r'^<p><a href="([^"]*)">Grad-CAM, case by case', link_to_cases(folder))
+        assert (folder / urllib.parse.unquote(address)).resolve() == index.resolve()
+    page = write_page(Path("dvc_plots"), []).read_text(encoding="utf-8")
+    assert '<a href="../plots/gradcam/index.html">' in page
+    index.unlink()
 
 
 def test_the_page_says_that_there_are_no_plots(workspace: Path) -> None:

@@ -21,7 +21,7 @@ MAP_WEIGHT = 0.5  # of the map's colours; the rest is the image's greys
 CASE_WIDTH, CASE_HEIGHT = 14.2, 2.6
 CAPTION_HEIGHT, TITLE_HEIGHT, PANEL_HEIGHT = 0.32, 0.2, 1.96
 MARGIN, PANEL_WIDTH, GAP = 0.15, 2.63, 0.1
-BARS_LEFT, BARS_WIDTH, BARS_HEIGHT, AXIS_HEIGHT = 9.1, 3.4, 1.84, 0.32
+BARS_LEFT, BARS_WIDTH, BARS_HEIGHT, AXIS_HEIGHT = 9.1, 3.1, 1.84, 0.32
 
 OTHER, PREDICTED, TRUE = "0.78", "#D55E00", "#0072B2"
 HATCH = "////"  # of the true class, so that it is told without colour
