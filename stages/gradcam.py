@@ -26,7 +26,7 @@ from tqdm import tqdm
 from skinlesion import artifacts
 from skinlesion.cam.energy import crop_to_square, energy_ratio, summarize_energy
 from skinlesion.cam.examples import choose_examples, judge_predictions
-from skinlesion.cam.members import MemberMaps, count_zero_maps, explain, place_mean
+from skinlesion.cam.members import MemberMaps, count_zero_maps, explain, find_layers, place_mean
 from skinlesion.cam.pages import Example, draw_pages
 from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, load_ensemble
 from skinlesion.cpu_memory import keep_freed_memory
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 Placed = Callable[[Any], np.ndarray]  # a row of the table to the image's map on its original, float64 (height, width)
 
-SEED = 0  # of the noise of SmoothGradCAMpp
+SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM
 EXAMPLE_COLUMNS = ("position", "image_id", "lesion_id", "dx", "predicted", "probability", "kind")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
@@ -61,12 +61,14 @@ def main() -> None:
     table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
     examples = choose_examples(table, max_errors=params.max_errors, correct_per_class=params.correct_per_class)
 
+    find_layers(members, params.methods, params.layer)
+    method = params.methods[0]
     needed = table[table["has_mask"] | table["image_id"].isin(examples["image_id"])]
     maps = explain(
         members,
         prepared.images,
         needed.join(predictions[["age", "sex", "localization"]]),
-        method=params.method,
+        method=method,
         layer=params.layer,
         device=choose_device(params.device),
         batch_size=params.batch_size,
@@ -83,7 +85,7 @@ def main() -> None:
         logger.warning("%d of %d maps are zero: nothing in the layer speaks for the class", zeros, len(needed))
     energy, empty_masks = measure_energy(needed[needed["has_mask"]], placed, config)
     metrics: dict[str, Any] = {
-        "method": params.method,
+        "method": method,
         "layers": {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in maps.items()},
         "images": len(table),
         "maps": len(needed),
@@ -107,7 +109,7 @@ def describe(members: dict[str, Classifier], maps: dict[str, MemberMaps], params
         for name, (_, config) in members.items()
     }
     several = f", mean of {len(members)} members" if len(members) > 1 else ""
-    return f"{params.method} of {' and '.join(networks)}{several}, split 'test'"
+    return f"{params.methods[0]} of {' and '.join(networks)}{several}, split 'test'"
 
 
 def locate(prepared: artifacts.PreparedImages, image_ids: pd.Series) -> np.ndarray:
