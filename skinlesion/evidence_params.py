@@ -21,6 +21,23 @@ from skinlesion.schema import (
     suggest,
 )
 
+# Here and not in skinlesion.cam.methods, so that reading params needs nothing but this module.
+CamMethod = Literal[
+    "CAM",
+    "GradCAM",
+    "GradCAMpp",
+    "SmoothGradCAMpp",
+    "XGradCAM",
+    "LayerCAM",
+    "FinerCAM",
+    "RefineCAM",
+    "LeGrad",
+    "ScoreCAM",
+    "SSCAM",
+    "ISCAM",
+    "Occlusion",
+]
+
 
 class EvaluateParams(Section):
     """How the classifier is measured."""
@@ -135,8 +152,19 @@ class GradcamParams(Section):
 
     device: Device
     batch_size: BatchSize
-    method: Literal["GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM"]
+    split: Literal["val", "test"]
+    methods: list[CamMethod] = Field(min_length=1)
     layer: str = Field(min_length=1)
+    samples: int | None = Field(ge=1)
     confident_errors: int = Field(ge=0)
     unsure_correct: int = Field(ge=0)
     typical_correct: int = Field(ge=0)
+    faithfulness_images: int | None = Field(ge=2)
+    perturbation_images: int = Field(ge=2)
+    deletion_steps: int = Field(ge=2, le=256)
+
+    @model_validator(mode="after")
+    def _methods_differ(self) -> GradcamParams:
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods names a method twice")
+        return self

@@ -228,7 +228,7 @@ def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypat
     gradcam.main()
     np.testing.assert_allclose(read_plot("energy.csv")["energy_ratio"], before, atol=1e-4)
     write_params(
-        {"gradcam.device": "cpu", "gradcam.method": "LayerCAM", "gradcam.layer": "layer1"}
+        {"gradcam.device": "cpu", "gradcam.methods": ["LayerCAM"], "gradcam.layer": "layer1"}
         | {"gradcam.confident_errors": 1, "gradcam.unsure_correct": 1, "gradcam.typical_correct": 1}
     )
     provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
@@ -364,7 +364,7 @@ def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_c
     measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
     options = {"method": "GradCAM", "layer": "auto", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
     ensemble = load_ensemble()
-    places = {"m0-0": CENTERS, "m1-0": members.find_layers(ensemble, "auto")["m1-0"].centers}
+    places = {"m0-0": CENTERS, "m1-0": members.find_layers(ensemble, ["GradCAM"], "auto")["GradCAM"]["m1-0"].centers}
     assert places["m1-0"] != CENTERS
     alone = []
     for image_id, _, _, predicted, _ in PREDICTED:
@@ -409,7 +409,9 @@ def test_title_of_an_ensemble_names_each_network_once(ready: Path, monkeypatch: 
 def test_a_layer_that_one_member_lacks_is_refused_by_name(ready: Path, write_params: WriteParams) -> None:
     make_classifier("resnet18", "squeezenet1_1")
     write_params({"gradcam.device": "cpu", "gradcam.layer": "layer2"})
-    with pytest.raises(PipelineError, match=r"SqueezeNet has no layer 'layer2'.*\(of member 'm1-0'; every member needs"):
+    with pytest.raises(
+        PipelineError, match=r"SqueezeNet has no layer 'layer2'.*\(GradCAM, layer 'layer2', of member 'm1-0'; each of the 2"
+    ):
         gradcam.main()
 
 

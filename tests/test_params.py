@@ -49,7 +49,10 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"split.fold": 5}, ["split", "fold is 5, and with 5 folds it can be 0 to 4"]),
     ({"split.fold": -1}, ["split.fold = -1", "greater than or equal to 0"]),
     ({"prepare.fit": "sqash"}, ["prepare.fit = 'sqash'", "'squash', 'crop' or 'pad'", "did you mean 'squash'?"]),
-    ({"gradcam.method": "GradCamPP"}, ["gradcam.method = 'GradCamPP'", "did you mean 'GradCAM"]),
+    ({"gradcam.methods": ["CAM", "GradCamPP"]}, ["gradcam.methods.1 = 'GradCamPP'", "did you mean 'GradCAM"]),
+    ({"gradcam.methods": ["CAM", "LayerCAM", "CAM"]}, ["methods names a method twice"]),
+    ({"gradcam.methods": []}, ["gradcam.methods = []", "at least 1 item"]),
+    ({"gradcam.methods": "GradCAM"}, ["gradcam.methods = 'GradCAM'", "valid list"]),
     ({"train.precision": 64}, ["train.precision = '64'", "'32', 'bf16' or '16'"]),
     ({"train.loggers": ["wandb"]}, ["train.loggers.0 = 'wandb'", "'dvclive'"]),
     (

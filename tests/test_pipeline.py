@@ -179,7 +179,7 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
         "baselines": "baselines.color_bins=4",
         "selective": "selective.coverages=[0.6]",
         "subgroups": "subgroups.age_bands=[40]",
-        "gradcam": "gradcam.method=LayerCAM",
+        "gradcam": "gradcam.methods=[LayerCAM]",
     }
     for names in (["baselines", "gradcam"], ["selective", "subgroups"]):
         words = [word for name in names for word in ("-S", changes[name])]

@@ -1,62 +1,26 @@
-"""Class activation maps by torchcam: batched, the same whatever the size of a batch, and without a trace in the model."""
+"""Maps of where a network found its evidence: in batches, the same whatever their size, and without a trace in the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal
+import logging
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
-from torchcam.methods import GradCAM, GradCAMpp, LayerCAM, SmoothGradCAMpp, XGradCAM
 from tqdm import tqdm
 
-from skinlesion.cam.layers import TargetLayer, find_layer, reshape_for
+from skinlesion.cam.extractors import open_explainer
+from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
+from skinlesion.cam.modes import evaluating
+from skinlesion.cam.targets import find_target
 from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.errors import PipelineError
 from skinlesion.network import SkinNetwork
 
-Method = Literal["GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM"]
+__all__ = ["METHODS", "Method", "compute_maps"]
 
-
-class SeededSmoothGradCAMpp(SmoothGradCAMpp):
-    """torchcam's SmoothGradCAMpp, each image's noise from a generator of its own: a map does not depend on its batch."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._generators: list[torch.Generator] = []
-        self._distrib = self  # torchcam draws its noise by `self._distrib.sample`
-
-    def seed(self, seeds: Sequence[int]) -> None:
-        """Say the seed of each image of the next batch."""
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def sample(self, shape: torch.Size) -> torch.Tensor:
-        """Normal noise, float32 on the CPU, of the shape of the batch."""
-        return torch.stack([torch.randn(shape[1:], generator=generator) * self.std for generator in self._generators])
-
-
-METHODS: dict[str, type] = {
-    "GradCAM": GradCAM,
-    "GradCAMpp": GradCAMpp,
-    "SmoothGradCAMpp": SeededSmoothGradCAMpp,
-    "XGradCAM": XGradCAM,
-    "LayerCAM": LayerCAM,
-}
-
-
-class _ImagesAlone(nn.Module):
-    """The network as torchcam calls it, with images only, also again and again with noise: the batch's metadata is kept."""
-
-    def __init__(self, network: SkinNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.metadata: torch.Tensor | None = None
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, classes) of images (N, 3, size, size)."""
-        return self.network(images, self.metadata)
+logger = logging.getLogger(__name__)
 
 
 def compute_maps(
@@ -70,29 +34,39 @@ def compute_maps(
     device: torch.device,
     batch_size: int,
     seed: int,
+    samples: int | None = None,
+    flipped: bool = False,
     rows: np.ndarray | None = None,
     metadata: np.ndarray | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Where the network found what speaks for a class, an image at a time in batches.
+    """Where the network found what speaks for a class, a map an image.
 
     Parameters
     ----------
-    model : the classifier; moved to `device`, and otherwise left as it was, also on error.
+    model : the classifier; moved to `device` with its weights in channels-last order, and otherwise left as it was, also on
+        error.
     images : uint8 RGB, shape (M, size, size, 3); may be memory-mapped.
     class_indices : N positions in `config.classes`, the class whose evidence an image's map shows.
-    method : a method of torchcam 0.5.0, whose numbers these are. Where it departs from the papers: GradCAMpp's pixel
-        weights are the squared gradients, not normalised (eq. 19); SmoothGradCAMpp weighs the feature maps of its last
-        noisy image, not of the image itself.
-    layer : `auto` or a layer's name in the backbone, see `skinlesion.cam.layers.find_layer`. A layer whose output the network
-        changes in place (by a ReLU) is taken as changed, and so is one that attention follows.
-    batch_size : changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
+    method : a method of torchcam 0.5.0, whose numbers these are, or Occlusion (`skinlesion.cam.occlusion`). Where torchcam
+        departs from the papers: GradCAMpp's pixel weights are the squared gradients, not normalised (eq. 19);
+        SmoothGradCAMpp weighs the feature maps of its last noisy image, not of the image itself; ScoreCAM, SSCAM and ISCAM
+        stretch a feature map over the image as if its cells tiled it, to mask the image with it. Where we depart from
+        torchcam: CAM is rectified, and RefineCAM's maps are multiplied where their cells lie. RefineCAM refines GradCAMpp,
+        FinerCAM is GradCAM of the class against the three that score nearest.
+    layer : `auto` or a layer's name in the backbone, see `skinlesion.cam.targets.find_target`. A layer whose output the
+        network changes in place (by a ReLU) is taken as changed, and so is one that attention follows.
+    batch_size : images a pass; of the methods that change an image again and again (`PERTURBATION_METHODS`), copies of one
+        image a pass. Changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
         numbers magnifies rounding, to 1e-3.
-    seed : of the noise of SmoothGradCAMpp; the n-th map uses `seed + n`. The other methods draw nothing.
+    seed : of the noise of SmoothGradCAMpp and SSCAM; the n-th map uses `seed + n`. The other methods draw nothing.
+    samples : noisy images of SmoothGradCAMpp (4 if None), noisy masks a feature map of SSCAM (35), steps of ISCAM (10);
+        at least 1. The other methods have none.
+    flipped : the network sees the images mirrored left to right; a map is then of the mirrored image.
     rows : N positions in `images`; all of them by default.
     metadata : float32 (N, WIDTH) of `skinlesion.metadata.encode_metadata`, for a network that needs it; what it says of the
         patient speaks for a class too, and no map of the image shows that.
-    progress : show a progress bar on a terminal.
+    progress : show a progress bar on a terminal, and log how long a method that takes many passes an image will be at it.
 
     Returns
     -------
@@ -102,73 +76,66 @@ def compute_maps(
     Raises
     ------
     PipelineError
-        The layer cannot be used, or the network's scores are not finite.
+        No such method, it cannot read this layer or this network, or the network's scores or its maps are not finite.
+    ValueError
+        A class is none of the network's, or images, classes, metadata and samples do not go together.
 
     References
     ----------
-    Selvaraju et al., Grad-CAM, ICCV 2017; Chattopadhyay et al., Grad-CAM++, WACV 2018; Omeiza et al., Smooth Grad-CAM++,
-    2019; Fu et al., XGrad-CAM, BMVC 2020; Jiang et al., LayerCAM, IEEE TIP 2021.
+    CAM: Zhou et al., CVPR 2016. GradCAM: Selvaraju et al., ICCV 2017. GradCAMpp: Chattopadhyay et al., WACV 2018.
+    SmoothGradCAMpp: Omeiza et al., 2019, arXiv 1908.01224. XGradCAM: Fu et al., BMVC 2020. LayerCAM: Jiang et al., IEEE TIP
+    2021. FinerCAM: arXiv 2501.11309. RefineCAM: arXiv 2605.14641. LeGrad: arXiv 2404.03214. ScoreCAM: Wang et al., CVPR
+    workshops 2020. SSCAM: arXiv 2006.14255. ISCAM: arXiv 2010.03023. Occlusion: Zeiler, Fergus, ECCV 2014.
     """
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     classes = [int(index) for index in class_indices]
-    if len(classes) != len(rows) or not all(0 <= index < len(config.classes) for index in classes):
-        raise ValueError(f"class_indices must be {len(rows)} numbers from 0 to {len(config.classes) - 1}")
+    _check_classes(classes, len(rows), config)
     if model.needs_metadata and (metadata is None or len(metadata) != len(rows)):
         raise ValueError(f"the network needs metadata: pass a row of it for each of {len(rows)} images")
-    model.to(device)
-    target = find_layer(model.backbone, layer, size=config.size)
-    explained = _ImagesAlone(model)
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples is {samples}, and must be at least 1, or None")
+    model.to(device, memory_format=torch.channels_last)
+    target = find_target(model, method, layer, size=config.size)
     maps = np.zeros((len(rows), target.side, target.side), dtype=np.float32)
+    stride = 1 if method in PERTURBATION_METHODS else batch_size
+    title, started = f"{method} {config.name}", time.perf_counter()
     with (
-        _gradients_from(model, target),
-        METHODS[method](explained, f"network.backbone.{target.name}", reshape_transform=reshape_for(target)) as extractor,
-        tqdm(total=len(rows), desc=f"{method} {config.name}", unit="image", disable=None if progress else True) as bar,
+        evaluating(model, frozen=True),
+        open_explainer(method, model, target, batch_size=batch_size, samples=samples) as explain,
+        tqdm(total=len(rows), desc=title, unit="image", disable=None if progress else True) as bar,
     ):
-        for start in range(0, len(rows), batch_size):
-            batch = slice(start, start + batch_size)
-            inputs = normalize(torch.from_numpy(np.array(images[rows[batch]])).to(device), config)
-            if isinstance(extractor, SeededSmoothGradCAMpp):
-                extractor.seed(range(seed + start, seed + start + len(inputs)))
-            if model.needs_metadata:
-                explained.metadata = torch.from_numpy(metadata[batch]).to(device)
-            scores = explained(inputs)
-            _check_finite(scores.detach())
-            # Not torchcam's own normalisation: it subtracts each map's minimum, which turns a uniform map into nothing.
-            maps[batch] = extractor(class_idx=classes[batch], scores=scores, normalized=False)[0].float().cpu().numpy()
+        for start in range(0, len(rows), stride):
+            batch = slice(start, start + stride)
+            pixels = torch.from_numpy(np.array(images[rows[batch]])).to(device)
+            inputs = normalize(pixels.flip(2) if flipped else pixels, config)
+            known = torch.from_numpy(metadata[batch]).to(device) if model.needs_metadata else None
+            seeds = range(seed + start, seed + start + len(inputs))
+            maps[batch] = explain(inputs, known, classes[batch], seeds).float().cpu().numpy()
             bar.update(len(inputs))
+            if progress and start == 0 and method in PERTURBATION_METHODS:
+                seconds = (time.perf_counter() - started) * len(rows)
+                logger.info("%s: about %s for %d images", title, describe_duration(seconds), len(rows))
+    if not np.isfinite(maps).all():
+        raise PipelineError(
+            f"{method} of '{target.name}' gives maps that are not finite: name another layer, or take another method"
+        )
+    np.maximum(maps, 0, out=maps)
     strongest = maps.max(axis=(1, 2), keepdims=True, initial=0)
     return np.divide(maps, strongest, out=np.zeros_like(maps), where=strongest > 0)
 
 
-def _check_finite(scores: torch.Tensor) -> None:
-    """Refuse scores that are NaN or infinite: torchcam would count NaN as no evidence."""
-    if not torch.isfinite(scores).all():
-        raise PipelineError("the classifier's scores are not finite: its weights are damaged, run `train` again")
+def describe_duration(seconds: float) -> str:
+    """A length of time in the unit that suits it: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-@contextmanager
-def _gradients_from(model: SkinNetwork, target: TargetLayer) -> Iterator[None]:
-    """Eval mode, and a graph that starts at the target layer, where torchcam's gradients end.
-
-    What lies before needs no gradient: that saves its memory and time, and works for a frozen model. Mode and
-    `requires_grad` flags are restored, and the hook is removed, whatever happens.
-    """
-
-    def start_graph(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
-        # A leaf may not be changed in place, as a ReLU that follows might: hence the clone.
-        return output.detach().requires_grad_(True).clone()
-
-    training = {module: module.training for module in model.modules()}
-    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    # Registered before torchcam's hooks, so that they see its output, and after that of attention.
-    handle = model.backbone.get_submodule(target.name).register_forward_hook(start_graph)
-    try:
-        model.eval().requires_grad_(False)
-        with torch.enable_grad():
-            yield
-    finally:
-        handle.remove()
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, flag in frozen.items():
-            parameter.requires_grad_(flag)
+def _check_classes(classes: list[int], images: int, config: ClassifierConfig) -> None:
+    """Refuse classes that the network does not have, and another number of them than of images."""
+    if len(classes) != images:
+        raise ValueError(f"class_indices has {len(classes)} numbers for {images} images: pass one for each")
+    last = len(config.classes) - 1
+    outside = sorted({index for index in classes if not 0 <= index <= last})
+    if outside:
+        raise ValueError(f"class_indices: no class {outside[0]}; they are numbers from 0 to {last}: {', '.join(config.classes)}")

@@ -11,12 +11,15 @@ import pandas as pd
 import torch
 
 from skinlesion.artifacts import Fit
-from skinlesion.cam.layers import TargetLayer, find_layer
-from skinlesion.cam.maps import Method, compute_maps
+from skinlesion.cam.layers import TargetLayer
+from skinlesion.cam.maps import compute_maps
+from skinlesion.cam.methods import Method
+from skinlesion.cam.targets import find_target
 from skinlesion.classifier import Classifier
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, name_some
 from skinlesion.geometry import map_to_original
 from skinlesion.metadata import encode_metadata
+from skinlesion.schema import suggest
 
 logger = logging.getLogger(__name__)
 
@@ -33,23 +36,31 @@ class MemberMaps:
     maps: np.ndarray
 
 
-def find_layers(members: Mapping[str, Classifier], name: str) -> dict[str, TargetLayer]:
-    """The layer of each member that maps are taken from.
+def find_layers(members: Mapping[str, Classifier], methods: Sequence[Method], layer: str) -> dict[Method, dict[str, TargetLayer]]:
+    """What each method reads of each member, all of it found before any image is explained.
+
+    Returns
+    -------
+    Method to member to layer, in the order of both.
 
     Raises
     ------
     PipelineError
-        As `find_layer`; where there are several members it names the one that cannot use the layer.
+        As `find_target`; the message also names method, layer and member.
     """
-    layers = {}
-    for member, (model, config) in members.items():
-        try:
-            layers[member] = find_layer(model.backbone, name, size=config.size)
-        except PipelineError as error:
-            if len(members) == 1:
-                raise
-            raise PipelineError(f"{error} (of member '{member}'; every member needs a layer of that name)") from None
-    return layers
+    return {
+        method: {name: _find_target(name, classifier, method, layer, len(members)) for name, classifier in members.items()}
+        for method in methods
+    }
+
+
+def _find_target(name: str, classifier: Classifier, method: Method, layer: str, members: int) -> TargetLayer:
+    """`find_target` of one member, which its errors name."""
+    try:
+        return find_target(classifier.model, method, layer, size=classifier.config.size)
+    except PipelineError as error:
+        every = "" if members == 1 else f"; each of the {members} members is explained by the same method and layer"
+        raise PipelineError(f"{error} ({method}, layer '{layer}', of member '{name}'{every})") from None
 
 
 def explain(
@@ -62,35 +73,57 @@ def explain(
     device: torch.device,
     batch_size: int,
     seed: int,
+    samples: int | None = None,
+    flipped: bool = False,
+    column: str = "predicted",
 ) -> dict[str, MemberMaps]:
     """Each member's maps of the class that the table names, by member.
 
     Parameters
     ----------
-    images, method, layer, device, batch_size, seed : as of `skinlesion.cam.maps.compute_maps`.
-    table : a row an image: `row` (its position in `images`), `predicted` (diagnosis), and `age`, `sex` and `localization`,
+    images, method, layer, device, batch_size, seed, samples, flipped : as of `skinlesion.cam.maps.compute_maps`.
+    table : a row an image: `row` (its position in `images`), `column` (diagnosis), and `age`, `sex` and `localization`,
         which are read where a member needs metadata.
+    column : of the table, with the diagnosis that an image's map speaks for.
+
+    Raises
+    ------
+    PipelineError
+        As `find_layers` and `compute_maps`; or `column` holds what is no diagnosis.
     """
     maps = {}
-    for name, target in find_layers(members, layer).items():
-        logger.info("%s: %s of layer '%s', %d x %d cells", name, method, target.name, target.side, target.side)
+    for name, target in find_layers(members, [method], layer)[method].items():
+        logger.info("%s: %s of '%s', %d x %d cells", name, method, target.name, target.side, target.side)
         model, config = members[name]
         values = compute_maps(
             model,
             config,
             images,
-            [config.classes.index(dx) for dx in table["predicted"]],
+            _positions(table[column], config.classes),
             method=method,
-            layer=target.name,
+            layer=layer,
             device=device,
             batch_size=batch_size,
             seed=seed,
+            samples=samples,
+            flipped=flipped,
             rows=table["row"].to_numpy(),
             metadata=encode_metadata(table) if config.needs_metadata else None,
             progress=True,
         )
         maps[name] = MemberMaps(target, values)
     return maps
+
+
+def _positions(diagnoses: pd.Series, classes: tuple[str, ...]) -> list[int]:
+    """Position of each diagnosis among the network's classes."""
+    unknown = sorted({str(dx) for dx in diagnoses} - set(classes))
+    if unknown:
+        raise PipelineError(
+            f"{diagnoses.name}: the network has no class {name_some(unknown)}{suggest(unknown[0], classes)}; its classes are "
+            f"{', '.join(classes)}"
+        )
+    return [classes.index(dx) for dx in diagnoses]
 
 
 def place_mean(members: Sequence[MemberMaps], position: int, width: int, height: int, *, size: int, fit: Fit) -> np.ndarray:

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2
 
+from skinlesion.cam.modes import evaluating
+
 # First centre and distance between centres, in pixels of the network's image; its first pixel is centred on 0.5.
 Centers = tuple[float, float]
 
@@ -48,15 +50,12 @@ def cell_centers(model: nn.Module, *, size: int) -> dict[int, Centers]:
 
     layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, PatchMerging, PatchMergingV2)
     handles = [module.register_forward_hook(follow) for module in model.modules() if isinstance(module, layers)]
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+        with torch.no_grad(), evaluating(model):
+            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in training.items():
-            module.training = mode
     return centers
 
 

@@ -1,0 +1,25 @@
+"""A network that is looked at is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluating(model: nn.Module, *, frozen: bool = False) -> Iterator[None]:
+    """Eval mode, without gradients of parameters if `frozen`; every module's mode and every flag are restored, also on error."""
+    training = {module: module.training for module in model.modules()}
+    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.eval()
+        if frozen:
+            model.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
