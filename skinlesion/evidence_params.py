@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `gradcam`."""
+"""The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `neighbors`."""
 
 from __future__ import annotations
 
@@ -139,3 +139,15 @@ class GradcamParams(Section):
     layer: str = Field(min_length=1)
     max_errors: int = Field(ge=0)
     correct_per_class: int = Field(ge=0)
+
+
+class NeighborsParams(Section):
+    """How many nearest training cases are found, and for how many errors they are shown."""
+
+    device: Device
+    batch_size: BatchSize
+    k: int = Field(ge=1, le=20)
+    cases: int = Field(ge=0)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed

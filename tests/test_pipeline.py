@@ -29,6 +29,7 @@ AFTER_TRAINING = [
     "subgroups",
     "failures",
     "gradcam",
+    "neighbors",
     "report",
 ]
 STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
@@ -66,6 +67,8 @@ TINY = {
     "subgroups.bootstrap_draws": 100,
     "gradcam.max_errors": 2,
     "gradcam.correct_per_class": 0,
+    "neighbors.bootstrap_draws": 100,
+    "neighbors.cases": 2,
 }
 
 
@@ -138,9 +141,10 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
 
 
 def test_the_stages_agree_with_each_other(clone: Path) -> None:
-    split, evaluated, explained = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam"))
+    split, evaluated, explained, compared = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam", "neighbors"))
     config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
-    assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"]
+    assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
+    assert compared["metrics"]["accuracy"]["network"]["value"] == pytest.approx(evaluated["test"]["accuracy"])
     assert config["fingerprint"] == split["fingerprint"]
     assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
     assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
@@ -179,13 +183,15 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
         "selective": "selective.coverages=[0.6]",
         "subgroups": "subgroups.age_bands=[40]",
         "gradcam": "gradcam.method=LayerCAM",
+        "neighbors": "neighbors.k=3",
     }
-    for names in (["baselines", "gradcam"], ["selective", "subgroups"]):
+    for names in (["baselines", "gradcam"], ["selective", "subgroups", "neighbors"]):
         words = [word for name in names for word in ("-S", changes[name])]
         assert stages_run(run(clone, "dvc", "exp", "run", *words)) == [*names, "report"]
     assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
     assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
+    assert read_metrics(clone, "neighbors")["k"] == 3
 
 
 def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:

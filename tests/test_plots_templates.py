@@ -155,6 +155,10 @@ def small_tables(shift: int) -> dict[str, Table]:
             "image_id,dx,outcome,energy_ratio",
             [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)],
         ),
+        "plots/neighbors/by_class.csv": (
+            "dx,share,low,high,support,training_lesions",
+            [(dx, *(("", "", "") if dx == "vasc" else (0.5, 0.25, 0.75)), 7, 0.1) for dx in CLASSES],
+        ),
         "plots/extras/leak/inflation.csv": (
             "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
             [
@@ -332,6 +336,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("subgroups", "point", 6, 12),  # three metrics of two groups; the third has no figures, and accuracy no panel
         ("subgroups", "rule", 6, 12),
         ("gradcam_energy", "bar", 2, 4),
+        ("neighbors_share", "point", 6, 12),  # vasc has no test image
+        ("neighbors_share", "rule", 6, 12),
         ("near_duplicates_scores", "line", 2, 4),
         ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
         ("robustness_metrics", "point", 12, 24),

@@ -314,6 +314,7 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("metrics/subgroups.json", SUBGROUPS)
         write("metrics/failures.json", {})
         write("metrics/gradcam.json", GRADCAM)
+        write("metrics/neighbors.json", {})
         write("data/failures/failures.csv", "image_id\n")
         write("report/index.html", "<!doctype html>")
         write("report/report.md", "# Report")
@@ -336,6 +337,7 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
         "evaluate",
         "failures",
         "gradcam",
+        "neighbors",
         "selective",
         "split",
         "subgroups",
