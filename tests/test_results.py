@@ -496,6 +496,16 @@ def test_a_record_is_measured_anew_with_what_it_has_of_stages_that_need_the_netw
     assert sorted(path.name for path in Path("older/metrics").glob("*.json")) == ["gradcam.json", "split.json"]
 
 
+def test_a_changed_record_is_not_measured_anew(finished_run: Path) -> None:
+    table = record("run-1") / "predictions" / "test.csv"
+    table.write_text("", encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"predictions/test\.csv missing, new or changed since the run was recorded"):
+        remeasure.remeasure("run-1")
+    assert table.read_bytes() == b"" and not Path(".resume").exists()
+    with pytest.raises(PipelineError, match=r"results/run-2 is no recorded run: `ls results` lists them"):
+        remeasure.remeasure("run-2")
+
+
 # README's tables
 
 
