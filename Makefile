@@ -24,7 +24,7 @@ metrics: $(VENV)/.installed ## print all metrics
 	@dvc metrics show
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
-	@python -m pytest --numprocesses 2 --dist loadfile
+	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	@ruff check .

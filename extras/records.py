@@ -27,7 +27,7 @@ from skinlesion.files import file_digest
 RESULTS = Path("results")
 # And train/NAME of each member.
 METRIC_FILES: tuple[str, ...] = (
-    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam"),
+    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
 )
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9

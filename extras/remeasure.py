@@ -4,8 +4,8 @@ Reads   results/NAME/; params.yaml, dvc.yaml and .dvc/plots; data/raw, data/spli
         those that the run was measured on; metrics/extras, data/extras and
         plots/extras of optional stages that are of the images alone
 Writes  results/NAME/, all of it or nothing: metrics and plots of the stages behind the predictions, failures and report; as they
-        were remain the predictions, what the training and Grad-CAM gave, and their parameters. Other parameters, which may not
-        have existed then, are the workspace's.
+        were remain the predictions, what training, Grad-CAM and neighbors gave, and their parameters. Other parameters, which may
+        not have existed then, are the workspace's.
 
 Records follow the code in this way without another training, and above all without another look at the test images by a network.
 The classifier itself is not in a record: of it the report shows what the record says.
@@ -48,6 +48,9 @@ from stages import assemble, baselines, evaluate, failures, selective, subgroups
 # What the record keeps of the stages before the predictions, and of Grad-CAM, which needs the network.
 KEPT_SECTIONS = ("download", "split", "prepare", "synthesize", "ensemble", "train", "gradcam")
 KEPT_METRICS = ("split", "gradcam")
+# Of stages that need the network too, and that a record may be older than: metrics and section have one name.
+KEPT_IF_MEASURED = ("neighbors",)
+KEPT_PLOTS = ("gradcam_energy", "neighbors_share")
 BORROWED = ("data/raw", "data/splits", "data/prepared", "plots/split", "dvc.yaml", "extras/dvc.yaml", ".dvc/plots")
 REMEASURED = (
     "metrics/",
@@ -80,10 +83,15 @@ def merge_params(record: Path) -> dict[str, Any]:
         for key in values:
             if key in recorded.get(section, {}):
                 values[key] = recorded[section][key]
-    for section in KEPT_SECTIONS:
+    for section in (*KEPT_SECTIONS, *kept_if_measured(record)):
         if recorded.get(section, {}).keys() != today[section].keys():
             raise PipelineError(f"{record} has other keys in its section `{section}` than today's params: record the run again")
     return today
+
+
+def kept_if_measured(record: Path) -> list[str]:
+    """Those of `KEPT_IF_MEASURED` that the record has."""
+    return [name for name in KEPT_IF_MEASURED if (record / "metrics" / f"{name}.json").is_file()]
 
 
 def lay_out(record: Path, workspace: Path, params: dict[str, Any]) -> None:
@@ -95,7 +103,7 @@ def lay_out(record: Path, workspace: Path, params: dict[str, Any]) -> None:
     with (workspace / PARAMS_FILE).open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
     shutil.copytree(record / "metrics" / "train", workspace / artifacts.METRICS / "train")
-    for name in KEPT_METRICS:
+    for name in (*KEPT_METRICS, *kept_if_measured(record)):
         shutil.copyfile(record / "metrics" / f"{name}.json", workspace / artifacts.METRICS / f"{name}.json")
     # What optional stages found: the record's own comes last and so counts.
     for source, target in (
@@ -156,8 +164,9 @@ def measure(record: Path, provenance: dict[str, Any]) -> None:
     drop_outdated_extras()
     for stage in (threshold_sweep, baselines, selective, subgroups, failures):
         stage.main()
-    drawn = {"gradcam_energy": record / "plots" / "gradcam_energy.svg"}
-    report = compose(read_inputs(), Plots(drawn=drawn))
+    kept = {name: record / "plots" / f"{name}.svg" for name in KEPT_PLOTS}
+    drawn = {name: path for name, path in kept.items() if path.is_file()}
+    report = compose(read_inputs(may_lack=KEPT_IF_MEASURED), Plots(drawn=drawn))
     for name, text in (("index.html", render_html(report)), ("report.md", render_markdown(report))):
         path = Path("report") / name
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `gradcam`."""
+"""The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `neighbors`."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class FailuresParams(Section):
 
 
 class GradcamParams(Section):
-    """Which maps are drawn, of which layer, for which cases besides the missed melanomas."""
+    """Which maps are made, of which layer, for which cases, and on how many images they are measured."""
 
     device: Device
     batch_size: BatchSize
@@ -168,3 +168,15 @@ class GradcamParams(Section):
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("methods names a method twice")
         return self
+
+
+class NeighborsParams(Section):
+    """How many nearest training cases are found, and for how many errors they are shown."""
+
+    device: Device
+    batch_size: BatchSize
+    k: int = Field(ge=1, le=20)
+    cases: int = Field(ge=0)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed

@@ -20,6 +20,7 @@ from skinlesion.evidence_params import (
     EvaluateParams,
     FailuresParams,
     GradcamParams,
+    NeighborsParams,
     SelectiveParams,
     SubgroupsParams,
     ThresholdSweepParams,
@@ -95,6 +96,7 @@ class Params(Section):
     subgroups: SubgroupsParams
     failures: FailuresParams
     gradcam: GradcamParams
+    neighbors: NeighborsParams
     leak: LeakParams
     near_duplicates: NearDuplicatesParams
     robustness: RobustnessParams

@@ -189,6 +189,10 @@ def small_tables(shift: int) -> dict[str, Table]:
                 for name in ("mirrored image", "head", "last quarter", "last half", "last three quarters", "all layers")
             ],
         ),
+        "plots/neighbors/by_class.csv": (
+            "dx,share,low,high,support,training_lesions",
+            [(dx, *(("", "", "") if dx == "vasc" else (0.5, 0.25, 0.75)), 7, 0.1) for dx in CLASSES],
+        ),
         "plots/extras/leak/inflation.csv": (
             "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions",
             [
@@ -375,6 +379,8 @@ def test_a_plot_says_what_it_shows(svgs: dict[tuple[str, str], str], name: str, 
         ("gradcam_sanity", "point", 12, 24),
         ("gradcam_sanity", "line", 2, 4),  # the mirrored image is no depth
         ("gradcam_sanity", "rule", 11, 22),  # and the limit
+        ("neighbors_share", "point", 6, 12),  # vasc has no test image
+        ("neighbors_share", "rule", 6, 12),
         ("near_duplicates_scores", "line", 2, 4),
         ("robustness_metrics", "line", 4, 8),  # two corruptions; of their metrics macro_f1 is not drawn
         ("robustness_metrics", "point", 12, 24),

@@ -21,9 +21,11 @@ from skinlesion.extra_metrics import write_extra
 from skinlesion.files import write_json
 from skinlesion.report import checklist
 from skinlesion.report.blocks import Figure
+from skinlesion.report.compose import compose
 from skinlesion.report.evidence import NOT_APPLICABLE, OPEN, PARTLY, SATISFIED
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import bounded, count, decimal, percent, rate
+from skinlesion.report.html import render_html
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
 from tests.conftest import ROOT
@@ -57,6 +59,36 @@ def failures() -> dict[str, Any]:
     }
 
 
+def neighbors() -> dict[str, Any]:
+    """As the stage writes it, of numbers that no other file has."""
+    bounds = {"low": 0.7071, "high": 0.8081}
+    each = {"images": 9, "lesions": 8, "value": 0.7568, **bounds}
+    return {
+        "split": "test",
+        "k": 5,
+        "images": 97,
+        "lesions": 72,
+        "searched": {"images": 307, "lesions": 230},
+        "bootstrap": {"draws": 1000, "unit": "lesion", "confidence": 0.95, "seed": 0},
+        "share_of_truth": {"all": each, "by_class": {dx: each | {"training_lesions": 0.143} for dx in CLASSES}},
+        "metrics": {"accuracy": {name: {"value": 0.7272, **bounds} for name in ("vote", "network", "difference")}},
+        "agreement": {
+            "agree": each | {"images": 83},
+            "disagree": each | {"images": 14, "value": 0.4242},
+            "difference": {"value": 0.3434, "low": 0.2121, "high": 0.4646},
+        },
+        "error_detection": {
+            "neighbors": {"value": 0.7171, **bounds},
+            "confidence": {"value": 0.7272, **bounds},
+            "difference": {"value": -0.0101, "low": -0.0202, "high": 0.0303},
+        },
+    }
+
+
+# Made here, so that what the sentences say of them is known.
+MADE = {"failures": failures, "neighbors": neighbors}
+
+
 @pytest.fixture
 def run_folder(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace as a run of the sample leaves it: the metrics committed with the project, small files for the rest."""
@@ -65,9 +97,7 @@ def run_folder(workspace: Path, write_params: WriteParams) -> Path:
     shutil.copytree(ROOT / ".dvc" / "plots", workspace / ".dvc" / "plots")
     write_tables(workspace, shift=0)
     for name in METRIC_FILES:
-        content = (
-            failures() if name == "failures" else json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
-        )
+        content = MADE[name]() if name in MADE else json.loads((ROOT / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
         write_json(Path("metrics") / f"{name}.json", content)
     for name in ("split", "ensemble"):
         path = {"split": "metrics/split.json", "ensemble": "models/classifier/ensemble.json"}[name]
@@ -263,6 +293,10 @@ def test_every_number_is_of_a_file(run_folder: Path) -> None:
         ("selective", ("conformal", "0.9", "test", "coverage_mel"), "page"),
         ("baselines", ("metadata", "macro_auc"), "page"),
         ("gradcam", ("energy_ratio", "mean"), "page"),
+        ("neighbors", ("share_of_truth", "by_class", "bcc", "value"), "page"),
+        ("neighbors", ("metrics", "accuracy", "vote", "low"), "page"),
+        ("neighbors", ("agreement", "disagree", "value"), "page"),
+        ("neighbors", ("error_detection", "confidence", "value"), "page"),
         ("train/base-0", ("val", "macro_f1"), "page"),
     ],
 )
@@ -508,6 +542,33 @@ def test_a_run_without_masks_histology_or_intervals_is_told_as_such(quick: Path)
     html, markdown = write_report()
     assert "no lesion masks" in html and "No test image is proven by histology" in html
     assert "no test image is proven by histology" in markdown and "none is large enough" in markdown
+
+
+def test_what_the_neighbours_tell_is_judged_by_its_interval(quick: Path) -> None:
+    def said() -> str:
+        return Page(write_report()[0]).text
+
+    before = said()
+    assert "right more often where the vote agrees with it: its accuracy is 0.757 [0.707, 0.808] on the 83" in before
+    assert "neighbours tell about as much (-0.010 [-0.020, +0.030])" in before
+    edit("metrics/neighbors.json", "agreement", "difference", value={"value": 0.1, "low": -0.1, "high": 0.3})
+    edit("metrics/neighbors.json", "error_detection", "difference", value={"value": -0.2, "low": -0.3, "high": -0.1})
+    after = said()
+    assert "right not surely more often where" in after and "neighbours tell less (-0.200 [" in after
+    edit("metrics/neighbors.json", "agreement", "difference", value={"value": -0.2, "low": -0.3, "high": -0.1})
+    edit("metrics/neighbors.json", "error_detection", "difference", value={"value": 0.2, "low": 0.1, "high": 0.3})
+    after = said()
+    assert "right less often where" in after and "neighbours tell more (+0.200 [" in after
+    edit("metrics/neighbors.json", "agreement", "disagree", "images", value=0)
+    assert "The vote agrees with the network in 83 of 97 images: in all or none." in said()
+
+
+def test_a_recorded_run_may_be_older_than_a_stage(quick: Path) -> None:
+    Path("metrics/neighbors.json").unlink()
+    inputs = read_inputs(may_lack=["neighbors", "gradcam"])
+    assert "neighbors" not in inputs.metrics and "gradcam" in inputs.metrics
+    page = Page(render_html(compose(inputs, Plots())))
+    assert "Nearest training cases Not measured in this run, which is older than the stage that measures it." in page.text
 
 
 def test_several_networks_are_told_one_by_one(quick: Path) -> None:

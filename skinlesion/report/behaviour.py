@@ -1,4 +1,4 @@
-"""Sections on how the classifier behaves: for whom it works, what it fails on."""
+"""Sections on how the classifier behaves: for whom it works, what it fails on, what it takes for alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from skinlesion.report.blocks import Facts, Paragraph, Section, Table
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import DASH, count, level, measured, name_of, rate
+from skinlesion.report.formats import DASH, bounded, count, level, measured, name_of, percent, rate
 from skinlesion.report.inputs import Inputs
 
 GROUP_METRICS = ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity", "mel_specificity")
@@ -89,3 +89,66 @@ def failures(inputs: Inputs) -> Section:
     ]
     said = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
     return Section("failures", "Failures", [Facts(rows), said])
+
+
+def neighbors(inputs: Inputs, plots: Plots) -> Section:
+    """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
+    name, title, found = "neighbors", "Nearest training cases", inputs.metrics.get("neighbors")
+    if found is None:
+        return Section(name, title, [Paragraph("Not measured in this run, which is older than the stage that measures it.")])
+    said = (
+        f"Of each test image the {found['k']} nearest of {count(found['searched']['lesions'])} training lesions, by the cosine "
+        "similarity of the features that the head is given; a lesion stands by its nearest image. All are in "
+        "`plots/neighbors/neighbors.csv`; pages of errors with their neighbours begin with `plots/neighbors/neighbors_1.png`."
+    )
+    shares = found["share_of_truth"]
+    by_class = [
+        [dx, count(each["images"]), bounded(each), percent(each["training_lesions"])] for dx, each in shares["by_class"].items()
+    ]
+    metrics = [
+        [name_of(metric), bounded(each["vote"]), bounded(each["network"]), bounded(each["difference"], signed=True)]
+        for metric, each in found["metrics"].items()
+    ]
+    return Section(
+        name,
+        title,
+        [
+            Paragraph(said),
+            Paragraph(describe_agreement(found)),
+            Table(
+                f"A vote of the neighbours beside the network, test; {level(found['bootstrap'])}, of the difference paired",
+                ["metric", "vote of the neighbours", "network", "vote less network"],
+                metrics,
+            ),
+            Table(
+                "Share of the neighbours that have the image's true class, test; drawn at random it would be the last column",
+                ["true class", "images", "share", "of the training lesions"],
+                [*by_class, ["all", count(shares["all"]["images"]), bounded(shares["all"]), DASH]],
+            ),
+            plots.draw("neighbors_share"),
+        ],
+    )
+
+
+def describe_agreement(found: dict[str, Any]) -> str:
+    """Whether the network is right more often where its neighbours agree with it, and whether that says more than confidence."""
+    agree, disagree, detection = found["agreement"]["agree"], found["agreement"]["disagree"], found["error_detection"]
+    if not agree["images"] or not disagree["images"]:
+        return f"The vote agrees with the network in {count(agree['images'])} of {count(found['images'])} images: in all or none."
+    verdict = judge(found["agreement"]["difference"], more="more often", less="less often", alike="not surely more often")
+    return (
+        f"The network is right {verdict} where the vote agrees with it: its accuracy is {bounded(agree)} on the "
+        f"{count(agree['images'])} images where it does, and {bounded(disagree)} on the other {count(disagree['images'])}. The "
+        "share of neighbours of the predicted class ranks right predictions above wrong ones with an AUC of "
+        f"{bounded(detection['neighbors'])}, the network's own confidence with {bounded(detection['confidence'])}: neighbours "
+        f"tell {judge(detection['difference'], more='more', less='less', alike='about as much')} "
+        f"({bounded(detection['difference'], signed=True)})."
+    )
+
+
+def judge(difference: dict[str, Any], *, more: str, less: str, alike: str) -> str:
+    """Which word a difference deserves: one of the first two only if its interval leaves 0 out."""
+    low, high = difference["low"], difference["high"]
+    if low is None or low <= 0 <= high:
+        return alike
+    return more if low > 0 else less

@@ -25,6 +25,7 @@ def compose(inputs: Inputs, plots: Plots) -> Report:
         behaviour.failures(inputs),
         results.selective(inputs, plots),
         explanations.explanations(inputs, plots),
+        behaviour.neighbors(inputs, plots),
         results.baselines(inputs, plots),
         *(Section(name.replace("_", "-"), EXTRAS[name][0], blocks) for name, blocks in extras.items()),
         card.data(inputs, plots),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from skinlesion.report.extras import EXTRAS
 from skinlesion.versions import git_commit
 
 METRIC_FILES: tuple[str, ...] = (
-    "split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam",
-)  # fmt: skip
+    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
+)
 GROUPS = PLOTS / "subgroups" / "groups.csv"
 
 
@@ -41,7 +42,8 @@ class Extra:
 class Inputs:
     """What a run left behind.
 
-    metrics : content of metrics/NAME.json, by name (`METRIC_FILES`). training : of metrics/train/MEMBER.json, by member.
+    metrics : content of metrics/NAME.json, by name (`METRIC_FILES`, less those that `read_inputs` was told may be missing and
+        are). training : of metrics/train/MEMBER.json, by member.
     ensemble : models/classifier/ensemble.json. configs : config.json of each member.
     groups : the table of subgroups. extras : None for one that was not run.
     params : params.yaml, checked. params_text : as it stands. commit : of the code that writes the report, None without git.
@@ -62,8 +64,12 @@ class Inputs:
     commit: str | None
 
 
-def read_inputs() -> Inputs:
+def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
     """Read what the stages left in the workspace.
+
+    Parameters
+    ----------
+    may_lack : names of `METRIC_FILES` that may be missing: what stages measure that a recorded run did not have yet.
 
     Raises
     ------
@@ -71,7 +77,8 @@ def read_inputs() -> Inputs:
         Something is missing or damaged; or the classifier and the metrics are not of one split.
     """
     load_params()
-    metrics = {name: read_json(METRICS / f"{name}.json") for name in METRIC_FILES}
+    wanted = {name: METRICS / f"{name}.json" for name in METRIC_FILES}
+    metrics = {name: read_json(path) for name, path in wanted.items() if name not in may_lack or path.exists()}
     facts, ensemble = read_split_facts(), read_json(CLASSIFIER / "ensemble.json")
     said = {"metrics/split.json": metrics["split"].get("fingerprint"), "the classifier": ensemble.get("fingerprint")}
     for place, fingerprint in said.items():
