@@ -172,19 +172,18 @@ def test_chosen_images_do_not_depend_on_the_order_of_the_table() -> None:
         assert list(choose_some(table, everything)) == list(range(30))
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "convnext_tiny"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v3_small", "squeezenet1_1"])
 def test_weights_are_shuffled_from_the_top_down(backbone: str) -> None:
     config = make_config(backbone)
     trained = Classifier(make_network(config), config)
     before = {name: parameter.clone() for name, parameter in trained.model.named_parameters()}
     matrices = [name for name, parameter in before.items() if parameter.ndim > 1 and parameter.unique().numel() > 1]
     changed = {}
-    for depth, share in randomization.DEPTHS.items():
-        shuffled = randomization.shuffled_member(trained, share, seed=3).model
-        after = dict(shuffled.named_parameters())
+    for depth, ensemble in randomization.shuffle_cascade({"base-0": trained}, seed=3).items():
+        after = dict(ensemble["base-0"].model.named_parameters())
         changed[depth] = [name for name in matrices if not torch.equal(before[name], after[name])]
-        for name in matrices:
-            torch.testing.assert_close(after[name].flatten().sort().values, before[name].flatten().sort().values)
+    for name in matrices:
+        torch.testing.assert_close(after[name].flatten().sort().values, before[name].flatten().sort().values)
     assert changed["head"] == [name for name in matrices if not name.startswith("backbone.")]
     assert changed["all layers"] == matrices
     sizes = [len(names) for names in changed.values()]
@@ -196,7 +195,8 @@ def test_weights_are_shuffled_from_the_top_down(backbone: str) -> None:
 
 def test_batch_norm_of_a_shuffled_network_fits_its_features() -> None:
     config = make_config("resnet18")
-    model = randomization.shuffled_member(Classifier(make_network(config), config), 1.0, seed=0).model
+    trained = Classifier(make_network(config), config)
+    model = randomization.shuffle_cascade({"base-0": trained}, seed=0)[randomization.FULL]["base-0"].model
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 3
     batches = [(images[:4], None), (images[4:], None)]
     randomization.renew_batch_norm(model, batches, device=torch.device("cpu"))

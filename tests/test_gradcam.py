@@ -48,6 +48,8 @@ PREDICTED = [
     ("ISIC_12", "L9", "vasc", "akiec", 0.85),
 ]
 IMAGE_IDS = [row[0] for row in PREDICTED]
+TABLES = {f"{name}.csv" for name in ("cases", "energy", "faithfulness", "groups", "curves", "sanity", "images")}
+OUTPUTS = {"gradcam.json", "index.png", "index.html"} | TABLES
 SHOW_ONLY_MISSES = {
     "gradcam.device": "cpu",
     "gradcam.confident_errors": 0,
@@ -136,11 +138,17 @@ def read_plot(name: str) -> pd.DataFrame:
     return pd.read_csv(artifacts.PLOTS / "gradcam" / name)
 
 
+def stub_maps(monkeypatch: pytest.MonkeyPatch, maps: np.ndarray) -> None:
+    """Have these maps, in the order of `PREDICTED`, in place of computed ones."""
+    rows = np.arange(len(IMAGE_IDS))[::-1]  # of the images in the prepared array
+    monkeypatch.setattr(members, "compute_maps", lambda *_, **options: maps[[list(rows).index(row) for row in options["rows"]]])
+
+
 def test_outputs(ready: Path, write_params: WriteParams) -> None:
     write_params({"gradcam.device": "cpu"})
     gradcam.main()
     pages = {f"{dx}_1.png" for dx in ("mel", "nv", "bkl", "df", "bcc", "vasc")}
-    assert set(outputs()) == {"gradcam.json", "index.png", "index.html", "cases.csv", "energy.csv"} | pages
+    assert set(outputs()) == OUTPUTS | pages
     metrics = read_metrics()
     assert (metrics["method"], metrics["layers"]) == ("GradCAM", {"m0-0": {"layer": "layer2", "cells": [4, 4]}})
     assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
@@ -165,8 +173,8 @@ def test_energy_ratio_recomputed(
     write_params(SHOW_ONLY_MISSES)
     make_workspace(fit)
     generator = np.random.default_rng(3)
-    maps = generator.random((12, 5, 5)).astype(np.float32)
-    monkeypatch.setattr(members, "compute_maps", lambda *_, **__: maps)
+    maps = generator.random((12, 4, 4)).astype(np.float32)
+    stub_maps(monkeypatch, maps)
     gradcam.main()
     expected = []
     for number, values in enumerate(maps):
@@ -250,12 +258,15 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     with caplog.at_level("INFO"):
         gradcam.main()
     metrics = read_metrics()
-    assert (metrics["maps"], metrics["images_with_mask"]) == (0, 0)
+    assert (metrics["maps"], metrics["images_with_mask"]) == (10, 0)
+    measures = metrics["faithfulness"]["methods"]["GradCAM"]["measures"]
+    assert {measures[name]["value"] for name in ("energy", "pointing")} == {None}
+    assert measures["deletion"]["images"] == measures["insertion"]["images"] == 10
     assert {metrics[name] for name in ("bootstrap", "energy_ratio", "by_class", "by_outcome")} == {None}
     assert "no lesion masks in data/raw: the energy ratio is not measured" in caplog.text
     assert read_plot("energy.csv").empty
     assert read_plot("cases.csv").empty
-    assert set(outputs()) == {"gradcam.json", "index.png", "index.html", "cases.csv", "energy.csv"}
+    assert set(outputs()) == OUTPUTS
     assert "No case to show: no melanoma of the split was missed" in (artifacts.PLOTS / "gradcam" / "index.html").read_text(
         "utf-8"
     )
@@ -269,7 +280,8 @@ def test_some_masks_are_missing_or_empty(ready: Path, write_params: WriteParams,
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["images_with_mask"], metrics["images_with_empty_mask"]) == (10, 1)
-    assert metrics["maps"] == 11  # ISIC_12 is shown; ISIC_04 is neither shown nor measured
+    assert metrics["maps"] == 12  # deletion, insertion and what follows need no mask
+    assert metrics["faithfulness"]["methods"]["GradCAM"]["measures"]["pointing"]["images"] == 9 - metrics["zero_maps"]
     assert "1 mask(s) have no lesion pixel where the network looks: left out of the energy ratio" in caplog.text
     assert not {"ISIC_04", "ISIC_05", "ISIC_12"} & set(read_plot("energy.csv")["image_id"])
 
@@ -277,7 +289,7 @@ def test_some_masks_are_missing_or_empty(ready: Path, write_params: WriteParams,
 def test_zero_maps_are_counted(ready: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     maps = np.ones((12, 4, 4), dtype=np.float32)
     maps[[2, 7]] = 0
-    monkeypatch.setattr(members, "compute_maps", lambda *_, **__: maps)
+    stub_maps(monkeypatch, maps)
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["zero_maps"], metrics["images_without_ratio"], len(read_plot("energy.csv"))) == (2, 2, 10)
@@ -421,8 +433,6 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
     predictions = predictions.assign(age=ages, sex=["male", "female"] * 6, localization=["back", "face", "unknown"] * 4)
     artifacts.write_predictions({"test": predictions})
     make_classifier(metadata=True)
-    for image_id in IMAGE_IDS[1::3]:  # neither shown nor measured all of them: rows of the table are left out
-        artifacts.mask_path(image_id).unlink()
     seen = {}
     forward = type(load_ensemble()["m0-0"].model).forward
 
@@ -441,9 +451,7 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
     for position in range(len(predictions)):
         row = prepared.rows_of([IMAGE_IDS[position]])
         key = normalize(torch.from_numpy(prepared.images[row]), config)[0].numpy().tobytes()
-        if key in seen:
-            np.testing.assert_array_equal(seen.pop(key), expected[position])
-    assert not seen
+        np.testing.assert_array_equal(seen[key], expected[position])
 
 
 def test_energy_ratio_by_hand() -> None:
@@ -484,3 +492,40 @@ def test_metrics_are_plain_json(ready: Path) -> None:
     assert "NaN" not in text
     assert str(ready) not in text
     assert list(json.loads(text))[:3] == ["method", "layers", "images"]
+
+
+def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:
+    few = make_predictions().iloc[:8]
+    artifacts.write_predictions({"val": few, "test": make_predictions()})
+    write_params(SHOW_ONLY_MISSES | {"gradcam.split": "val"})
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["images"], metrics["faithfulness"]["split"]) == (8, "val")
+    assert set(read_plot("images.csv")["image_id"]) == set(few["image_id"])
+
+
+def test_several_methods_are_measured_and_the_first_is_drawn(ready: Path, write_params: WriteParams) -> None:
+    methods = {"gradcam.methods": ["LayerCAM", "GradCAM", "Occlusion"], "gradcam.perturbation_images": 4}
+    write_params(SHOW_ONLY_MISSES | methods | {"gradcam.faithfulness_images": 9, "gradcam.deletion_steps": 3})
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["method"], metrics["images"], metrics["maps"]) == ("LayerCAM", 12, 9)
+    found = metrics["faithfulness"]
+    assert {name: each["images"] for name, each in found["methods"].items()} == {"LayerCAM": 9, "GradCAM": 9, "Occlusion": 4}
+    assert found["compared"]["images"] == 4
+    assert found["methods"]["Occlusion"]["layers"]["m0-0"]["layer"] == "image"
+    assert list(read_plot("groups.csv")["method"].unique()) == ["LayerCAM"]
+    assert list(read_plot("faithfulness.csv")["method"].unique()) == ["LayerCAM", "GradCAM", "Occlusion"]
+    assert len(read_plot("curves.csv")) == 2 * 4 * 5
+    images = read_plot("images.csv")
+    value = found["methods"]["GradCAM"]["measures"]["deletion"]["value"]
+    assert images[images["method"] == "GradCAM"]["deletion"].mean() == pytest.approx(value, abs=1e-5)
+
+
+def test_a_method_that_cannot_be_used_is_refused_before_any_work(
+    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(SHOW_ONLY_MISSES | {"gradcam.methods": ["GradCAM", "LeGrad"]})
+    monkeypatch.setattr(members, "compute_maps", lambda *_, **__: pytest.fail("an image was explained"))
+    with pytest.raises(PipelineError, match="LeGrad"):
+        gradcam.main()

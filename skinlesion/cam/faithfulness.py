@@ -27,7 +27,7 @@ from skinlesion.cam.energy import crop_to_square, energy_ratio
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.cam.methods import PERTURBATION_METHODS, Method
 from skinlesion.cam.pointing import center_hits, points_at
-from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_ensemble
+from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
 from skinlesion.cam.subject import Subject
 from skinlesion.classifier import Classifier, normalize
 from skinlesion.metadata import encode_metadata
@@ -91,7 +91,7 @@ def measure_methods(
     positions = {method: fewer if method in PERTURBATION_METHODS else most for method in methods}
     largest = max(positions.values(), key=len)
     orders = _Orders(subject.some(largest), steps)
-    shuffled = {name: shuffle_ensemble(subject.members, depth, seed=SEED) for name, depth in DEPTHS.items()}
+    shuffled = shuffle_cascade(subject.members, seed=SEED)
     for members in shuffled.values():
         _renew(replace(subject, members=members).some(largest))
     measured = {}

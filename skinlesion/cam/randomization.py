@@ -8,6 +8,7 @@ distribution, and batch norm's statistics are then computed anew, or the random 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -23,30 +24,43 @@ DEPTHS: dict[str, float] = {"head": 0.0, "last quarter": 0.25, "last half": 0.5,
 FULL = "all layers"
 
 
-def shuffled_member(classifier: Classifier, depth: float, *, seed: int) -> Classifier:
-    """A copy of a classifier, on the CPU and in eval mode, with the weights of its head and of its last layers shuffled.
+def shuffle_cascade(members: Mapping[str, Classifier], *, seed: int) -> dict[str, dict[str, Classifier]]:
+    """Copies of an ensemble, on the CPU and in eval mode, the weights shuffled down to each of `DEPTHS`, by depth and member.
 
-    Parameters
-    ----------
-    depth : share of the backbone's groups of layers (`skinlesion.parameter_groups.layer_groups`), 0 to 1, rounded to whole
-        groups. What stands beside the backbone (attention, metadata encoder, head) is shuffled in any case.
-    seed : of the order; a tensor that two depths shuffle is shuffled alike.
+    Depths are shares of the backbone's groups of layers (`skinlesion.parameter_groups.layer_groups`), rounded to whole groups.
+    What stands beside the backbone (attention, metadata encoder, head) is shuffled in all. A tensor is shuffled alike in every
+    depth.
+
+    seed : of the order; each member has one of its own.
     """
-    model = copy.deepcopy(classifier.model).cpu().eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in _from_the_top(model, depth):
-            order = torch.randperm(parameter.numel(), generator=generator)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return Classifier(model, classifier.config)
+    cascades = {
+        name: _shuffle_member(classifier, torch.Generator().manual_seed(seed + number))
+        for number, (name, classifier) in enumerate(members.items())
+    }
+    return {depth: {name: cascade[depth] for name, cascade in cascades.items()} for depth in DEPTHS}
 
 
-def _from_the_top(model: SkinNetwork, depth: float) -> Iterable[nn.Parameter]:
-    """The parameters that are shuffled, the head's first, then the backbone's groups from the last one down."""
-    yield from (parameter for name, parameter in model.named_parameters() if not name.startswith("backbone."))
-    groups = list(layer_groups(model.backbone).values())
-    for group in groups[len(groups) - round(depth * len(groups)) :][::-1]:
-        yield from group
+def _shuffle_member(classifier: Classifier, generator: torch.Generator) -> dict[str, Classifier]:
+    """One member down to each depth, each from the one before it."""
+    cascade: dict[str, Classifier] = {}
+    model, done = classifier.model, 0
+    for depth, share in DEPTHS.items():
+        model = copy.deepcopy(model).cpu().eval()
+        units = _from_the_top(model)
+        reached = 1 + round(share * (len(units) - 1))
+        with torch.no_grad():
+            for parameter in itertools.chain(*units[done:reached]):
+                order = torch.randperm(parameter.numel(), generator=generator)
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))
+        done = reached
+        cascade[depth] = Classifier(model, classifier.config)
+    return cascade
+
+
+def _from_the_top(model: SkinNetwork) -> list[list[nn.Parameter]]:
+    """The parameters in the order in which they are shuffled: what is not the backbone's, then its groups from the last down."""
+    head = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
+    return [head, *reversed(list(layer_groups(model.backbone).values()))]
 
 
 def renew_batch_norm(
@@ -65,8 +79,3 @@ def renew_batch_norm(
         for images, metadata in batches:
             model(images.to(device), None if metadata is None else metadata.to(device))
     model.eval()
-
-
-def shuffle_ensemble(members: Mapping[str, Classifier], depth: float, *, seed: int) -> dict[str, Classifier]:
-    """`shuffled_member` of each member, each with an order of its own."""
-    return {name: shuffled_member(each, depth, seed=seed + number) for number, (name, each) in enumerate(members.items())}
