@@ -19,6 +19,7 @@ from extras.reading import read_run
 from extras.records import HEADLINE, RESULTS, list_records, number
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_file, read_json
+from skinlesion.report import explanations
 from skinlesion.report.formats import describe_rule
 
 README = Path("README.md")
@@ -158,6 +159,20 @@ def gradcam_table(records: list[Record]) -> list[str]:
     return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
 
 
+def faithfulness_lines(records: list[Record]) -> list[str]:
+    """How far the maps of each method can be believed, a table a run that measured it, and its reading."""
+    lines: list[str] = []
+    for record in records:
+        faithful = record.gradcam.get("faithfulness")
+        if faithful is None:
+            continue
+        found = explanations.methods_table(faithful)
+        lines += [f"{record.link}: {found.caption[0].lower()}{found.caption[1:]}.", "", *table(found.header, found.rows), ""]
+        said = " ".join([*explanations.reading(faithful), *explanations.warnings(faithful)])
+        lines += [*textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False), ""]
+    return lines
+
+
 def describe_level(records: Iterable[Record], metrics: str) -> str:
     """Confidence level of the intervals in `metrics` (`evaluate` and so on), each with its runs where they differ."""
     runs: dict[str, list[str]] = {}
@@ -203,6 +218,7 @@ def results_block(records: list[Record]) -> str:
         "",
         *gradcam_table(ordered),
         "",
+        *faithfulness_lines(ordered),
         *reading_list(ordered),
     ]
     if any(record.provenance["synthetic"] for record in ordered):

@@ -46,11 +46,15 @@ from skinlesion.report.markdown import render_markdown
 from stages import assemble, baselines, evaluate, failures, selective, subgroups, threshold_sweep
 
 # What the record keeps of the stages before the predictions, and of Grad-CAM, which needs the network.
-KEPT_SECTIONS = ("download", "split", "prepare", "synthesize", "ensemble", "train", "gradcam")
+# Of gradcam's parameters it keeps those that are still known: what its maps are of stands in its metrics.
+KEPT_SECTIONS = ("download", "split", "prepare", "synthesize", "ensemble", "train")
 KEPT_METRICS = ("split", "gradcam")
 # Of stages that need the network too, and that a record may be older than: metrics and section have one name.
 KEPT_IF_MEASURED = ("neighbors",)
-KEPT_PLOTS = ("gradcam_energy", "neighbors_share")
+KEPT_PLOTS = (
+    *(f"gradcam_{name}" for name in ("energy", "faithfulness", "groups", "curves", "sanity")),
+    "neighbors_share",
+)
 BORROWED = ("data/raw", "data/splits", "data/prepared", "plots/split", "dvc.yaml", "extras/dvc.yaml", ".dvc/plots")
 REMEASURED = (
     "metrics/",
