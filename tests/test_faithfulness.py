@@ -171,7 +171,7 @@ def test_methods_are_compared_on_the_same_images(workspace: Path) -> None:
     assert list(first["share"]) == [0, 0.25, 0.5, 0.75, 1]
     drawn = tables.measures_table(found)
     every = drawn[(drawn["grouping"] == "all") & (drawn["of"] == "map") & (drawn["measure"] == "energy")]
-    assert list(every["images"]) == [6, 6, 6]
+    assert list(every["images"]) == [16, 6, 6]
     sanity = tables.sanity_table(found)
     assert list(sanity[sanity["method"] == "ScoreCAM"]["compared_with"]) == ["mirrored image", "all layers"]
     images = tables.images_table(measured, subject.table)

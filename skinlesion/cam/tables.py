@@ -37,13 +37,10 @@ def write_tables(measured: Mapping[str, Faithfulness], summary: Summary, table: 
 
 
 def measures_table(summary: Summary) -> pd.DataFrame:
-    """A row a method, group, measure and what is measured (`map`, or a control), as `MEASURE_COLUMNS`; undefined ones left out.
-
-    Where several methods were measured, the rows of all images are those of the images that all methods have.
-    """
+    """A row a method, group, measure and what is measured (`map`, or a control), as `MEASURE_COLUMNS`, but for undefined ones."""
     rows = []
     for method, found in summary["methods"].items():
-        groups = [("all", "all images", found if summary["compared"] is None else _compared(summary, method))]
+        groups = [("all", "all images", found)]
         groups += [("class", dx, each) for dx, each in found["by_class"].items()]
         groups += [("outcome", outcome, each) for outcome, each in found["by_outcome"].items()]
         rows += [
@@ -53,11 +50,6 @@ def measures_table(summary: Summary) -> pd.DataFrame:
             for drawn in _drawn(each["measures"][measure], measure)
         ]
     return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
-
-
-def _compared(summary: Summary, method: str) -> Summary:
-    """A method on the images that all methods have."""
-    return {"images": summary["compared"]["images"], "measures": summary["compared"]["methods"][method]}
 
 
 def _drawn(found: Summary, measure: str) -> list[tuple[Any, ...]]:

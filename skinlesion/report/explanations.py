@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from skinlesion.diagnoses import CLASSES
@@ -78,6 +79,8 @@ def faithfulness_blocks(faithful: Content, plots: Plots) -> Iterator[Block]:
     first = next(iter(faithful["methods"]))
     yield Paragraph(LEGEND)
     yield methods_table(faithful)
+    if same := compared_table(faithful):
+        yield same
     yield controls_table(faithful)
     for warning in warnings(faithful):
         yield Note(warning)
@@ -88,24 +91,27 @@ def faithfulness_blocks(faithful: Content, plots: Plots) -> Iterator[Block]:
 
 
 def measures_of(faithful: Content) -> dict[str, Content]:
-    """Each method's measures on the images that all methods have."""
-    if faithful["compared"] is None:
-        return {name: each["measures"] for name, each in faithful["methods"].items()}
-    return faithful["compared"]["methods"]
-
-
-def images_of(faithful: Content) -> int:
-    """How many images those are."""
-    if faithful["compared"] is None:
-        return next(iter(faithful["methods"].values()))["images"]
-    return faithful["compared"]["images"]
+    """Each method's measures over all images that it was measured on."""
+    return {name: each["measures"] for name, each in faithful["methods"].items()}
 
 
 def methods_table(faithful: Content) -> Table:
     """Every method's measures with intervals."""
-    rows = [[name, *(bounded(measures[measure]) for measure in MEASURES)] for name, measures in measures_of(faithful).items()]
-    caption = f"Faithfulness by method, {faithful['split']}, {images_of(faithful):,} images; {level(faithful['bootstrap'])}"
-    return Table(caption, ["method", *MEASURES.values()], rows)
+    rows = [
+        [name, count(each["images"]), *(bounded(each["measures"][measure]) for measure in MEASURES)]
+        for name, each in faithful["methods"].items()
+    ]
+    caption = f"Faithfulness by method, {faithful['split']}; {level(faithful['bootstrap'])}"
+    return Table(caption, ["method", "images", *MEASURES.values()], rows)
+
+
+def compared_table(faithful: Content) -> Table | None:
+    """The same on the images that all methods have; None where these are all images of every method, or there is but one."""
+    compared = faithful["compared"]
+    if compared is None or all(each["images"] == compared["images"] for each in faithful["methods"].values()):
+        return None
+    rows = [[name, *(bounded(each[measure]) for measure in MEASURES)] for name, each in compared["methods"].items()]
+    return Table(f"The methods on the same {compared['images']:,} images", ["method", *MEASURES.values()], rows)
 
 
 def controls_table(faithful: Content) -> Table:
@@ -159,18 +165,17 @@ def warnings(faithful: Content) -> list[str]:
 
 def reading(faithful: Content) -> list[str]:
     """The table of methods in three sentences."""
-    measures, images = measures_of(faithful), images_of(faithful)
+    measures = measures_of(faithful)
+    won, ranges = partial(_won, measures), partial(_range, measures)
     return [
-        f"On {images:,} images, energy ratios run from {_range(measures, 'energy')}, {_won(measures, 'energy', 'other')} putting "
-        f"more energy on the lesion than the map of another lesion would, and peaks lie on the lesion in a share of "
-        f"{_range(measures, 'pointing')} of the images, {_won(measures, 'pointing', 'center')} more often than the image's "
-        "centre does.",
+        f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another lesion's "
+        f"image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, more often than "
+        f"the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
-        f"{_won(measures, 'deletion', 'random')} and faster than going from the centre outwards for "
-        f"{_won(measures, 'deletion', 'center')}; showing it first raises it faster for "
-        f"{_won(measures, 'insertion', 'random')} and {_won(measures, 'insertion', 'center')}.",
-        f"Maps of mirrored images rank the patches with a correlation of {_range(measures, 'flip')}, and those of the network "
-        f"with all weights shuffled of {_range(measures, 'shuffled')}, so that {_passed(faithful)} the sanity check.",
+        f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing it "
+        f"first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
+        f"The map of the mirrored image ranks the patches with a correlation of {ranges('flip')}, that of the network with all "
+        f"weights shuffled of {ranges('shuffled')}, so that {_passed(faithful)} the sanity check.",
     ]
 
 
