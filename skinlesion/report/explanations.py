@@ -169,11 +169,11 @@ def reading(faithful: Content) -> list[str]:
     won, ranges = partial(_won, measures), partial(_range, measures)
     return [
         f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another lesion's "
-        f"image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, more often than "
-        f"the image's centre lies on it for {won('pointing', 'center')}.",
+        f"image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, more often "
+        f"than the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
-        f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing it "
-        f"first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
+        f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing "
+        f"it first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
         f"The map of the mirrored image ranks the patches with a correlation of {ranges('flip')}, that of the network with all "
         f"weights shuffled of {ranges('shuffled')}, so that {_passed(faithful)} the sanity check.",
     ]
