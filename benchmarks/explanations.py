@@ -5,14 +5,16 @@ loop   an image at a time: JPEG opened, resized and normalised by torchvision, a
        class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
 
 Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
-first, to 1e-4. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading,
-resizing and placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a
-run does once for all stages, and a warm-up of both.
+first, to 1e-4. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
+not. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and
+placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a run does once
+for all stages, and a warm-up of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import statistics
 import sys
@@ -31,17 +33,21 @@ from torchvision import transforms
 
 from benchmarks.stage_loop import Images, draw_images, read_images
 from benchmarks.timing import synchronize
+from benchmarks.training import AS_PLAIN, positive
+from skinlesion.backbones import normalization
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.classifier import ClassifierConfig
 from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
+from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import write_json
-from skinlesion.network import SkinNetwork
+from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.params import load_params
 from skinlesion.precision import cpu_model
-from tests.classifier_cases import make_config, make_network
+from skinlesion.train_params import TrainParams
 
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too
@@ -61,11 +67,13 @@ class Speeds:
 class Explained:
     """What both sides explain.
 
+    network, plain : the same weights for ours and for the loop, which has them in torch's own memory order.
     layer : of the backbone.
     classes : class index of each image, the network's most probable one.
     """
 
     network: SkinNetwork
+    plain: SkinNetwork
     config: ClassifierConfig
     images: Images
     layer: str
@@ -113,8 +121,8 @@ def read_plainly(task: Explained) -> Iterator[tuple[torch.Tensor, tuple[int, int
 
 def explain_one(task: Explained, image: torch.Tensor) -> np.ndarray:
     """The map of one input (3, size, size), as notebooks make it: (side, side)."""
-    with getattr(torchcam_methods, task.method)(task.network, f"backbone.{task.layer}") as extractor:
-        scores = task.network(image[None].to(task.device))
+    with getattr(torchcam_methods, task.method)(task.plain, f"backbone.{task.layer}") as extractor:
+        scores = task.plain(image[None].to(task.device))
         return extractor(scores[0].argmax().item(), scores, normalized=False)[0][0].cpu().numpy()
 
 
@@ -141,14 +149,40 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     return difference
 
 
-def prepare_task(images: Images, backbone: str, method: str, *, device: torch.device, batch_size: int) -> Explained:
+def make_config(params: TrainParams, *, size: int) -> ClassifierConfig:
+    """The config of an untrained network."""
+    mean, std = normalization(params.backbone)
+    return ClassifierConfig(
+        member="benchmark",
+        seed=0,
+        backbone=params.backbone,
+        network=asdict(NetworkSpec.of(params)),
+        classes=CLASSES,
+        size=size,
+        fit="squash",
+        color_constancy="none",
+        mean=mean,
+        std=std,
+        params={},
+        epoch=0,
+        weights_sha256=None,
+        fingerprint="",
+        images_sha256="",
+        data={"source": "sample", "synthetic": True},
+        git_commit=None,
+        versions={},
+    )
+
+
+def prepare_task(images: Images, params: TrainParams, method: str, *, device: torch.device, batch_size: int) -> Explained:
     """A network from random weights, the layer that `auto` finds, and the classes that it predicts."""
-    config = make_config(backbone, size=images.prepared.size)
-    network = make_network(config).to(device)
+    config = make_config(params, size=images.prepared.size)
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=config.size).eval().to(device)
     layer = find_layer(network.backbone, "auto", size=config.size).name
-    task = Explained(network, config, images, layer, [], method, device, batch_size)
+    task = Explained(network, copy.deepcopy(network), config, images, layer, [], method, device, batch_size)
     with torch.inference_mode():
-        scores = [network(image[None].to(device))[0] for image, _ in read_plainly(task)]
+        scores = [task.plain(image[None].to(device))[0] for image, _ in read_plainly(task)]
     return replace(task, classes=[int(each.argmax()) for each in scores])
 
 
@@ -206,14 +240,6 @@ def describe(backbone: str, method: str, found: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1 from the command line."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.explanations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -223,6 +249,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--methods", nargs="+", choices=METHODS, default=["GradCAM"], help="(default: GradCAM)")
     add("--size", type=positive, default=224, help="pixels (default: %(default)s)")
     add("--batch", type=positive, default=32, help="images a pass of ours (default: %(default)s)")
+    add("--lesions", type=positive, default=LESIONS, help="of the sample, about 1.3 images each (default: %(default)s)")
     add("--rounds", type=positive, default=5, help="(default: %(default)s)")
     add("--device", choices=["auto", "cpu", "cuda", "mps", "xpu"], default="auto", help="(default: %(default)s)")
     add("--json", type=Path, metavar="PATH", help="write every value of every round there")
@@ -233,6 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device = choose_device(options.device)
     keep_freed_memory()
+    params = load_params().train.model_copy(update=AS_PLAIN)
     facts = {
         "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
         "device": device.type,
@@ -246,11 +274,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        draw_images(Path(folder), size=options.size, lesions=LESIONS)
+        draw_images(Path(folder), size=options.size, lesions=options.lesions)
         images = read_images(Path(folder))
         for backbone in options.backbones:
             for method in options.methods:
-                task = prepare_task(images, backbone, method, device=device, batch_size=options.batch)
+                chosen = params.model_copy(update={"backbone": backbone})
+                task = prepare_task(images, chosen, method, device=device, batch_size=options.batch)
                 found = benchmark(task, rounds=options.rounds)
                 results.setdefault(backbone, {})[method] = found
                 sys.stdout.write(describe(backbone, method, found) + "\n")
