@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import map_coordinates
 
 from skinlesion.artifacts import Fit
 
@@ -74,8 +73,12 @@ def map_to_original(
     else:
         first, step = centers
         row, column = (y * size - first) / step, (x * size - first) / step
-    grid = np.meshgrid(row, column, indexing="ij")
-    placed = map_coordinates(np.asarray(values, dtype=np.float64), grid, order=1, mode="nearest")
+    placed = _shares(row, rows) @ np.asarray(values, dtype=np.float64) @ _shares(column, columns).T
     placed[(y < 0) | (y > 1), :] = 0
     placed[:, (x < 0) | (x > 1)] = 0
     return placed
+
+
+def _shares(places: np.ndarray, cells: int) -> np.ndarray:
+    """How much each of `cells` cells counts at each place, given in cells (0 is the first one's centre): (places, cells)."""
+    return np.maximum(1 - np.abs(np.clip(places, 0, cells - 1)[:, None] - np.arange(cells)), 0)

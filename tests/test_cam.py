@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from scipy.ndimage import map_coordinates
 from torch import nn
 from torchcam import methods as torchcam_methods
 
@@ -444,6 +445,15 @@ def test_a_map_is_placed_by_its_cell_centers() -> None:
             map_to_original(rng, 200, 150, size=64, fit=fit),
             atol=1e-9,
         )
+
+
+@pytest.mark.parametrize("centers", [(0.5, 32.0), (3.0, 9.0), tiled_centers(5, size=64)])
+def test_placing_is_bilinear_as_scipy_has_it(centers: tuple[float, float]) -> None:
+    values, (first, step) = np.random.default_rng(1).random((5, 5)), centers
+    row, column = ((np.arange(count) + 0.5) * 64 / count for count in (150, 201))
+    grid = np.meshgrid((row - first) / step, (column - first) / step, indexing="ij")
+    expected = map_coordinates(values, grid, order=1, mode="nearest")
+    np.testing.assert_allclose(map_to_original(values, 201, 150, size=64, fit="squash", centers=centers), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])

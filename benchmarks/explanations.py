@@ -1,0 +1,293 @@
+"""Maps per second, ours against the loop that most public notebooks have: `python -m benchmarks.explanations`.
+
+ours   `compute_maps` over the prepared uint8 array in batches, then each map on the pixels of its original
+loop   an image at a time: JPEG opened, resized and normalised by torchvision, a pass with its whole graph, the most probable
+       class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
+
+Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
+first, to 1e-4. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
+not. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and
+placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a run does once
+for all stages, and a warm-up of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchcam import methods as torchcam_methods
+from torchvision import transforms
+
+from benchmarks.stage_loop import Images, draw_images, read_images
+from benchmarks.timing import synchronize
+from benchmarks.training import AS_PLAIN, positive
+from skinlesion.backbones import normalization
+from skinlesion.cam.layers import find_layer
+from skinlesion.cam.maps import compute_maps
+from skinlesion.cam.members import MemberMaps, place_mean
+from skinlesion.classifier import ClassifierConfig
+from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.devices import choose_device
+from skinlesion.diagnoses import CLASSES
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import write_json
+from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.params import load_params
+from skinlesion.precision import cpu_model
+from skinlesion.train_params import TrainParams
+
+BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
+METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too
+LESIONS = 48  # about 64 images
+TOLERANCE = 1e-4  # of a map's strongest cell
+
+
+@dataclass
+class Speeds:
+    """Maps per second, a value a round: end to end, and of the network alone."""
+
+    end_to_end: list[float] = field(default_factory=list)
+    maps_alone: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What both sides explain.
+
+    network, plain : the same weights for ours and for the loop, which has them in torch's own memory order.
+    layer : of the backbone.
+    classes : class index of each image, the network's most probable one.
+    """
+
+    network: SkinNetwork
+    plain: SkinNetwork
+    config: ClassifierConfig
+    images: Images
+    layer: str
+    classes: list[int]
+    method: str
+    device: torch.device
+    batch_size: int
+
+
+def ours(task: Explained) -> np.ndarray:
+    """Maps of all images, as the stage computes them: (N, side, side)."""
+    return compute_maps(
+        task.network,
+        task.config,
+        task.images.prepared.images,
+        task.classes,
+        method=task.method,
+        layer=task.layer,
+        device=task.device,
+        batch_size=task.batch_size,
+        seed=0,
+        rows=task.images.prepared.rows_of(task.images.listed["image_id"]),
+    )
+
+
+def ours_placed(task: Explained) -> None:
+    """Maps of all images, each on its original's pixels."""
+    target = find_layer(task.network.backbone, task.layer, size=task.config.size)
+    maps = MemberMaps(target, ours(task))
+    rows = task.images.prepared.rows_of(task.images.listed["image_id"])
+    sizes = task.images.prepared.index.loc[rows, ["width", "height"]].to_numpy()
+    for position, (width, height) in enumerate(sizes):
+        place_mean([maps], position, width, height, size=task.config.size, fit=task.config.fit)
+
+
+def read_plainly(task: Explained) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
+    """Each JPEG as torchvision makes an input of it, and its width and height."""
+    size = task.config.size
+    steps = [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(task.config.mean, task.config.std)]
+    transform = transforms.Compose(steps)
+    for path in task.images.paths:
+        with Image.open(path) as image:
+            yield transform(image.convert("RGB")), image.size
+
+
+def explain_one(task: Explained, image: torch.Tensor) -> np.ndarray:
+    """The map of one input (3, size, size), as notebooks make it: (side, side)."""
+    with getattr(torchcam_methods, task.method)(task.plain, f"backbone.{task.layer}") as extractor:
+        scores = task.plain(image[None].to(task.device))
+        return extractor(scores[0].argmax().item(), scores, normalized=False)[0][0].cpu().numpy()
+
+
+def loop_placed(task: Explained) -> None:
+    """The loop end to end."""
+    for image, size in read_plainly(task):
+        Image.fromarray(explain_one(task, image), mode="F").resize(size, Image.Resampling.BICUBIC)
+
+
+def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
+    """The greatest difference between both sides' maps, each scaled to a strongest cell of 1.
+
+    Raises
+    ------
+    PipelineError
+        It is above `TOLERANCE`: then times would not compare.
+    """
+    plain = np.stack([explain_one(task, image) for image in inputs])
+    strongest = plain.max(axis=(1, 2), keepdims=True)
+    plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
+    difference = float(np.abs(plain - ours(task)).max())
+    if difference > TOLERANCE:
+        raise PipelineError(f"{task.config.backbone}, {task.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}")
+    return difference
+
+
+def make_config(params: TrainParams, *, size: int) -> ClassifierConfig:
+    """The config of an untrained network."""
+    mean, std = normalization(params.backbone)
+    return ClassifierConfig(
+        member="benchmark",
+        seed=0,
+        backbone=params.backbone,
+        network=asdict(NetworkSpec.of(params)),
+        classes=CLASSES,
+        size=size,
+        fit="squash",
+        color_constancy="none",
+        mean=mean,
+        std=std,
+        params={},
+        epoch=0,
+        weights_sha256=None,
+        fingerprint="",
+        images_sha256="",
+        data={"source": "sample", "synthetic": True},
+        git_commit=None,
+        versions={},
+    )
+
+
+def prepare_task(images: Images, params: TrainParams, method: str, *, device: torch.device, batch_size: int) -> Explained:
+    """A network from random weights, the layer that `auto` finds, and the classes that it predicts."""
+    config = make_config(params, size=images.prepared.size)
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=config.size).eval().to(device)
+    layer = find_layer(network.backbone, "auto", size=config.size).name
+    task = Explained(network, copy.deepcopy(network), config, images, layer, [], method, device, batch_size)
+    with torch.inference_mode():
+        scores = [task.plain(image[None].to(device))[0] for image, _ in read_plainly(task)]
+    return replace(task, classes=[int(each.argmax()) for each in scores])
+
+
+def per_second(function: Callable[[], Any], images: int, device: torch.device) -> float:
+    """Images per second of a function that explains `images`."""
+    synchronize(device)
+    started = time.perf_counter()
+    function()
+    synchronize(device)
+    return images / (time.perf_counter() - started)
+
+
+def benchmark(task: Explained, *, rounds: int) -> dict[str, Any]:
+    """Speeds of both sides and their ratios, a value a round."""
+    inputs = [image for image, _ in read_plainly(task)]
+    difference = check_same_maps(task, inputs)  # which warms both up
+    sides = {
+        "ours": (lambda: ours_placed(task), lambda: ours(task)),
+        "loop": (lambda: loop_placed(task), lambda: [explain_one(task, image) for image in inputs]),
+    }
+    speeds = {name: Speeds() for name in sides}
+    for number in range(rounds):
+        # There and back, so that a machine that grows slower or faster is so for both.
+        for name in list(sides) if number % 2 == 0 else reversed(sides):
+            placed, alone = sides[name]
+            speeds[name].end_to_end.append(per_second(placed, len(inputs), task.device))
+            speeds[name].maps_alone.append(per_second(alone, len(inputs), task.device))
+    ratios = {
+        kind: quartiles(getattr(speeds["ours"], kind), getattr(speeds["loop"], kind)) for kind in ("end_to_end", "maps_alone")
+    }
+    return {"layer": task.layer, "greatest_difference": difference} | {
+        "speeds": {name: asdict(each) for name, each in speeds.items()},
+        "ratios": ratios,
+    }
+
+
+def quartiles(above: list[float], below: list[float]) -> dict[str, float]:
+    """Quartiles of the ratios of the rounds."""
+    low, median, high = np.quantile([first / second for first, second in zip(above, below, strict=True)], [0.25, 0.5, 0.75])
+    return {"low": float(low), "median": float(median), "high": float(high)}
+
+
+def describe(backbone: str, method: str, found: dict[str, Any]) -> str:
+    """A line for people."""
+    speeds, ratios = found["speeds"], found["ratios"]
+    parts = [f"{backbone:<16} {method:<9}"]
+    for kind in ("end_to_end", "maps_alone"):
+        ours_, loop_ = (statistics.median(speeds[name][kind]) for name in ("ours", "loop"))
+        ratio = ratios[kind]
+        words = kind.replace("_", " ")
+        parts.append(
+            f"{words}: ours {ours_:6.1f}/s, loop {loop_:6.1f}/s, ratio {ratio['median']:.2f} "
+            f"({ratio['low']:.2f} to {ratio['high']:.2f})"
+        )
+    return "  ".join(parts)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.explanations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--backbones", nargs="+", default=list(BACKBONES), help=f"torchvision names (default: {' '.join(BACKBONES)})")
+    add("--methods", nargs="+", choices=METHODS, default=["GradCAM"], help="(default: GradCAM)")
+    add("--size", type=positive, default=224, help="pixels (default: %(default)s)")
+    add("--batch", type=positive, default=32, help="images a pass of ours (default: %(default)s)")
+    add("--lesions", type=positive, default=LESIONS, help="of the sample, about 1.3 images each (default: %(default)s)")
+    add("--rounds", type=positive, default=5, help="(default: %(default)s)")
+    add("--device", choices=["auto", "cpu", "cuda", "mps", "xpu"], default="auto", help="(default: %(default)s)")
+    add("--json", type=Path, metavar="PATH", help="write every value of every round there")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    device = choose_device(options.device)
+    keep_freed_memory()
+    params = load_params().train.model_copy(update=AS_PLAIN)
+    facts = {
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "size": options.size,
+        "batch": options.batch,
+        "rounds": options.rounds,
+    }
+    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    results: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        draw_images(Path(folder), size=options.size, lesions=options.lesions)
+        images = read_images(Path(folder))
+        for backbone in options.backbones:
+            for method in options.methods:
+                chosen = params.model_copy(update={"backbone": backbone})
+                task = prepare_task(images, chosen, method, device=device, batch_size=options.batch)
+                found = benchmark(task, rounds=options.rounds)
+                results.setdefault(backbone, {})[method] = found
+                sys.stdout.write(describe(backbone, method, found) + "\n")
+                sys.stdout.flush()
+    sys.stdout.write("medians of the rounds, in brackets the quartiles; wanted: at least 5\n")
+    if options.json is not None:
+        write_json(options.json, facts | {"images": len(images.listed), "backbones": results})
+
+
+if __name__ == "__main__":
+    run_stage(main)
