@@ -21,8 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 # The files of tests that take longest, the longest first. `make test` deals files to two processes as they become free: begun
-# last, as their few tests make xdist do, these would leave one process idle for minutes. A file that is not named comes behind.
-LONGEST = ("test_pipeline",)
+# last, by their few tests or by their names, these would leave one process idle for minutes. What is not named comes behind.
+LONGEST = (
+    *("test_pipeline", "test_training", "test_distributed", "test_training_options"),
+    *("test_training_memory", "test_benchmarks", "test_leak"),
+)
 
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]

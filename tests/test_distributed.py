@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,17 +41,6 @@ def results() -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]
     return pd.read_csv(PLOTS / "history.csv"), safetensors.torch.load_file(MEMBER / "weights.safetensors"), summary
 
 
-@pytest.fixture
-def alone(workspace: Path, write_params: WriteParams) -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]:
-    """What one process gives; its workspace stays."""
-    write_inputs(workspace, images=140)
-    write_params(SHARED)
-    process = start_train()
-    said = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, said
-    return results()
-
-
 def start_two(launcher: str) -> subprocess.Popen[str]:
     """Start the stage as DVC does, or by torchrun."""
     if launcher == "fabric":
@@ -60,20 +50,25 @@ def start_two(launcher: str) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("launcher", ["fabric", "torchrun"])
-def test_two_processes_train_what_one_does(
-    alone: tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]], write_params: WriteParams, launcher: str
-) -> None:
-    write_params(SHARED | {"train.devices": 2})
-    process = start_two(launcher)
+def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteParams) -> None:
+    write_inputs(workspace, images=140)
+    write_params(SHARED)
+    process = start_train()
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said
-    assert said.count("epoch 1/2: training loss") == 1  # the second process says nothing
-    history, weights, summary = results()
-    pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4)
-    for name, tensor in alone[1].items():
-        torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
-    assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
+    alone = results()
+    write_params(SHARED | {"train.devices": 2})
+    for launcher in ("fabric", "torchrun"):
+        shutil.rmtree(MEMBER)
+        process = start_two(launcher)
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, (launcher, said)
+        assert said.count("epoch 1/2: training loss") == 1, launcher  # the second process says nothing
+        history, weights, summary = results()
+        pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4, obj=launcher)
+        for name, tensor in alone[1].items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
+        assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
 
 
 def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:

@@ -121,7 +121,7 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
                 metrics,
             ),
             Table(
-                "Share of the neighbours that have the image's true class, test; drawn at random it would be the last column",
+                "Share of the neighbours of the true class, test; of neighbours drawn at random it would be the last column",
                 ["true class", "images", "share", "of the training lesions"],
                 [*by_class, ["all", count(shares["all"]["images"]), bounded(shares["all"]), DASH]],
             ),
