@@ -81,7 +81,7 @@ def main() -> None:
         errors = cases[cases["outcome"] == "wrong"]
         shown = placing(subject.of(cases), method, "predicted"), placing(subject.of(errors), method, "dx")
         write_gallery(cases, folder, placed=shown[0], placed_truth=shown[1], title=title, synthetic=synthetic)
-        write_table(energy, folder / "energy.csv", ENERGY_COLUMNS)
+        write_table(energy.dropna(subset=["energy_ratio"]), folder / "energy.csv", ENERGY_COLUMNS)
         tables.write_tables(measured, summary, subject.table, folder)
     metrics: dict[str, Any] = {"method": method, "layers": layers_of(first), **count_maps(first, subject.table, energy)}
     metrics |= summarize_energy(energy)
@@ -134,9 +134,8 @@ def describe(subject: Subject, method: str, maps: dict[str, MemberMaps], split: 
 
 
 def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
-    """The energy ratio of each image in which it is defined, rounded to six decimals."""
-    rows = table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy().round(6))
-    return rows.dropna(subset=["energy_ratio"])
+    """The energy ratio of each image measured, rounded to six decimals, NaN where it is undefined."""
+    return table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy().round(6))
 
 
 def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame) -> dict[str, int]:
@@ -157,7 +156,7 @@ def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame
         "zero_maps": zeros,
         "images_with_mask": masks,
         "images_with_empty_mask": measured.empty_masks,
-        "images_without_ratio": masks - len(energy),
+        "images_without_ratio": masks - int(energy["energy_ratio"].notna().sum()),
     }
 
 

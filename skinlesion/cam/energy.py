@@ -51,26 +51,28 @@ def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
 
     Parameters
     ----------
-    table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong), `energy_ratio` (no NaN).
+    table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong), `energy_ratio` (NaN where undefined).
 
     Returns
     -------
-    `bootstrap`: how the interval was made; `energy_ratio`: mean and median over the images, `low` and `high` of the mean's
-    interval; `by_class` (truth) and `by_outcome`: number of images and their median. All None if the table is empty.
+    `bootstrap`: how the interval was made; `energy_ratio`: mean and median over the images in which it is defined, `low` and
+    `high` of the mean's interval; `by_class` (truth) and `by_outcome`: number of these images and their median. All None if there
+    is none.
     """
-    if table.empty:
+    if table["energy_ratio"].isna().all():
         return {"bootstrap": None, "energy_ratio": None, "by_class": None, "by_outcome": None}
     ratios = table["energy_ratio"].to_numpy(dtype=np.float64)
-    drawn = bootstrap(
-        lambda weights: {"mean": weights @ ratios / weights.sum(axis=1)},
-        table["lesion_id"],
-        draws=INTERVAL_DRAWS,
-        seed=INTERVAL_SEED,
-    )
+    defined = (~np.isnan(ratios)).astype(np.float64)
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            return {"mean": (weights @ np.nan_to_num(ratios)) / (weights @ defined)}
+
+    drawn = bootstrap(means, table["lesion_id"], draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
     interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
     return {
         "bootstrap": describe_intervals(),
-        "energy_ratio": {"mean": ratios.mean(), "median": np.median(ratios), **interval},
+        "energy_ratio": {"mean": np.nanmean(ratios), "median": np.nanmedian(ratios), **interval},
         "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
         "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},
     }
@@ -83,5 +85,5 @@ def describe_intervals() -> dict[str, Any]:
 
 def _median_where(table: pd.DataFrame, column: str, value: str) -> dict[str, float | int | None]:
     """Number of images with that value and the median of their energy ratios, None without images."""
-    ratios = table.loc[table[column] == value, "energy_ratio"]
+    ratios = table.loc[table[column] == value, "energy_ratio"].dropna()
     return {"images": len(ratios), "median": float(ratios.median()) if len(ratios) else None}
