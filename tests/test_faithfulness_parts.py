@@ -123,15 +123,17 @@ def test_deletion_and_insertion_by_hand() -> None:
         return batch[:, 4:6, 8:10].float().mean(dim=(1, 2, 3)).numpy() / 255
 
     ranks = deletion.removal_ranks(heat, shown, seeds=[0, 1])
-    removed, inserted = deletion.curves(score, images, np.array([1, 2]), ranks, shown, steps=4, batch_size=2)
+    rows = np.array([1, 2])
+    ends = deletion.measure_ends(score, images, rows, shown, batch_size=2)
+    removed, inserted = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=2)
     mean = round(255 * 4 / size**2) / 255
     np.testing.assert_allclose(removed, [[1, mean, mean, mean, mean], [1, 1, 1, 1, mean]], atol=1e-6)
     blurred = inserted[0, 0]
     assert 0 < blurred < 0.1
     np.testing.assert_allclose(inserted, [[blurred, 1, 1, 1, 1], [blurred] * 4 + [1]], atol=1e-6)
     np.testing.assert_allclose(deletion.area_under(removed)[1], (3 + (1 + mean) / 2) / 4)
-    assert seen == [2] * 10
-    one_at_a_time = deletion.curves(score, images, np.array([1, 2]), ranks, shown, steps=4, batch_size=1)
+    assert seen == [2] * 9  # three ends, and three steps between them of each curve
+    one_at_a_time = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=1)
     np.testing.assert_array_equal(one_at_a_time, [removed, inserted])
 
 

@@ -7,7 +7,8 @@ insertion starts from the blurred image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -49,8 +50,37 @@ def shares(steps: int) -> np.ndarray:
     return np.linspace(0, 1, steps + 1)
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Probabilities, float64 (N,), of the images as they are, in their mean colour, and blurred: where every curve begins or ends."""
+
+    whole: np.ndarray
+    gone: np.ndarray
+    blurred: np.ndarray
+
+
+def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:
+    """The ends that the curves of these images have in any order; parameters as of `curves`."""
+    found: list[list[np.ndarray]] = [[], [], []]
+    for positions, batch in _batches(images, rows, batch_size):
+        mask = _on_pixels(shown[positions], batch.shape[1])
+        for values, altered in zip(
+            found, (batch, torch.where(mask, _mean_colour(batch), batch), torch.where(mask, _blurred(batch), batch)), strict=True
+        ):
+            values.append(score(altered, positions))
+    return Ends(*(np.concatenate(values) for values in found))
+
+
 def curves(
-    score: Score, images: np.ndarray, rows: np.ndarray, ranks: np.ndarray, shown: np.ndarray, *, steps: int, batch_size: int
+    score: Score,
+    images: np.ndarray,
+    rows: np.ndarray,
+    ranks: np.ndarray,
+    shown: np.ndarray,
+    ends: Ends,
+    *,
+    steps: int,
+    batch_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probability of the class after each step of deletion and of insertion.
 
@@ -58,6 +88,7 @@ def curves(
     ----------
     images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it.
     ranks, shown : as of `removal_ranks`.
+    ends : of `measure_ends`, which spare four passes a curve.
     steps : in each of which the same share of the shown patches goes.
 
     Returns
@@ -65,16 +96,23 @@ def curves(
     Deletion and insertion, float64 (N, steps + 1) each, at `shares(steps)`.
     """
     deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
-    for start in range(0, len(rows), batch_size):
-        positions = np.arange(start, min(start + batch_size, len(rows)))
-        batch = torch.from_numpy(np.array(images[rows[positions]]))
+    deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
+    for positions, batch in _batches(images, rows, batch_size):
         mean, blurred = _mean_colour(batch), _blurred(batch)
+        outside = ~_on_pixels(shown[positions], batch.shape[1])
         limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
-        for step, limit in enumerate(limits):
+        for step, limit in list(enumerate(limits))[1:-1]:
             first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
             deletion[positions, step] = score(torch.where(first, mean, batch), positions)
-            insertion[positions, step] = score(torch.where(first, batch, blurred), positions)
+            insertion[positions, step] = score(torch.where(first | outside, batch, blurred), positions)
     return deletion, insertion
+
+
+def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Positions among the rows, and their images, a batch at a time."""
+    for start in range(0, len(rows), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(rows)))
+        yield positions, torch.from_numpy(np.array(images[rows[positions]]))
 
 
 def area_under(curve: np.ndarray) -> np.ndarray:

@@ -141,6 +141,8 @@ class _Orders:
         self.shown = subject.shown()
         self.score = subject.score()
         self.known: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        rows = subject.table["row"].to_numpy()
+        self.ends = deletion.measure_ends(self.score, subject.images, rows, self.shown, batch_size=subject.batch_size)
 
     def curves_of(self, heat: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Deletion and insertion of the images at `within`, in the order of their maps `heat`."""
@@ -151,6 +153,7 @@ class _Orders:
             self.subject.table["row"].to_numpy()[within],
             ranks,
             self.shown[within],
+            deletion.Ends(*(values[within] for values in (self.ends.whole, self.ends.gone, self.ends.blurred))),
             steps=self.steps,
             batch_size=self.subject.batch_size,
         )
