@@ -52,11 +52,15 @@ def shares(steps: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ends:
-    """Probabilities, float64 (N,), of the images as they are, in their mean colour, and blurred: where every curve begins or ends."""
+    """Where curves begin and end: probabilities, float64 (N,), of the images as they are, in their mean colour, and blurred."""
 
     whole: np.ndarray
     gone: np.ndarray
     blurred: np.ndarray
+
+    def some(self, positions: np.ndarray) -> Ends:
+        """Of those images alone."""
+        return Ends(self.whole[positions], self.gone[positions], self.blurred[positions])
 
 
 def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:

@@ -153,7 +153,7 @@ class _Orders:
             self.subject.table["row"].to_numpy()[within],
             ranks,
             self.shown[within],
-            deletion.Ends(*(values[within] for values in (self.ends.whole, self.ends.gone, self.ends.blurred))),
+            self.ends.some(within),
             steps=self.steps,
             batch_size=self.subject.batch_size,
         )
