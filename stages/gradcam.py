@@ -59,7 +59,9 @@ def main() -> None:
     keep_freed_memory()
     synthetic = artifacts.read_provenance()["synthetic"]
     subject = load_subject(params)
-    find_layers(subject.members, params.methods, params.layer)  # what cannot be used is refused before anything is measured
+    # What cannot be used is refused before anything is measured.
+    for name, layers in find_layers(subject.members, params.methods, params.layer).items():
+        logger.info("%s: %s", name, ", ".join(f"{member} '{each.name}'" for member, each in layers.items()))
     measured = measure_methods(
         subject,
         params.methods,

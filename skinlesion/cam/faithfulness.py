@@ -96,7 +96,9 @@ def measure_methods(
         _renew(replace(subject, members=members).some(largest))
     measured = {}
     for method, chosen in positions.items():
-        logger.info("%s: measuring %d images", method, len(chosen))
+        logger.info(
+            "%s: %d images, mapped %d times", method, len(chosen), 3 if method in PERTURBATION_METHODS else 2 + len(DEPTHS)
+        )
         depths = (FULL,) if method in PERTURBATION_METHODS else tuple(DEPTHS)
         forgetful = {depth: shuffled[depth] for depth in depths}
         measured[method] = _measure(subject.some(chosen), method, chosen, orders, np.searchsorted(largest, chosen), forgetful)

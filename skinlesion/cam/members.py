@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,6 @@ from skinlesion.errors import PipelineError, name_some
 from skinlesion.geometry import map_to_original
 from skinlesion.metadata import encode_metadata
 from skinlesion.schema import suggest
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,6 @@ def explain(
     """
     maps = {}
     for name, target in find_layers(members, [method], layer)[method].items():
-        logger.info("%s: %s of '%s', %d x %d cells", name, method, target.name, target.side, target.side)
         model, config = members[name]
         values = compute_maps(
             model,
