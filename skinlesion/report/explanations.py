@@ -128,7 +128,7 @@ def controls_table(faithful: Content) -> Table:
         for name, measures in measures_of(faithful).items()
         for measure in MEASURES
         for control, words in CONTROLS.items()
-        if (against := measures[measure].get(control))
+        if (against := measures[measure].get(control)) and against["value"] is not None
     ]
     header = ["method", "measure", "verdict", "maps", "control", "difference"]
     return Table("Maps against controls that know nothing of the image", header, rows, labels=3)
@@ -167,8 +167,11 @@ def reading(faithful: Content) -> list[str]:
     """The table of methods in three sentences."""
     measures = measures_of(faithful)
     won, ranges = partial(_won, measures), partial(_range, measures)
+    has_masks = any(each["energy"]["value"] is not None for each in measures.values())
     return [
-        f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another lesion's "
+        "Where the maps lie was not measured, for want of lesion masks."
+        if not has_masks
+        else f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another lesion's "
         f"image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, more often "
         f"than the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "

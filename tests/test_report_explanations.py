@@ -1,0 +1,123 @@
+"""What the report and README say of how far maps can be believed, from figures whose verdicts are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from extras import readme_tables
+from skinlesion.cam import summary
+from skinlesion.cam.energy import describe_intervals
+from skinlesion.cam.faithfulness import FIGURES, Faithfulness
+from skinlesion.cam.layers import TargetLayer
+from skinlesion.cam.members import MemberMaps
+from skinlesion.report import explanations
+
+IMAGES = 12
+TABLE = pd.DataFrame(
+    {
+        "lesion_id": [f"L{number}" for number in range(IMAGES)],
+        "dx": ["mel"] * 5 + ["nv"] * 7,
+        "outcome": ["wrong"] * 4 + ["correct"] * 8,
+    }
+)
+GOOD = {
+    "energy": 2.5,
+    "energy_other": 1.5,
+    "pointing": 1.0,
+    "pointing_center": 0.0,
+    "deletion": 0.25,
+    "deletion_random": 0.75,
+    "deletion_center": 0.5,
+    "insertion": 0.875,
+    "insertion_random": 0.25,
+    "insertion_center": 0.5,
+    "flip": 0.9375,
+    "shuffled": 0.125,
+}
+
+
+def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
+    """What `metrics/gradcam.json` has under `faithfulness`, of methods whose figures are the same in every image."""
+    measured = {}
+    for name, values in methods.items():
+        positions = np.arange(IMAGES if name != "ScoreCAM" else 6)
+        figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
+        maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
+        measured[name] = Faithfulness(positions, maps, figures, {}, 0)
+    return {"split": "test", "bootstrap": describe_intervals(), **summary.summarize(measured, TABLE)}
+
+
+def test_maps_that_beat_every_control() -> None:
+    faithful = make_faithful(GradCAM=GOOD)
+    assert explanations.warnings(faithful) == []
+    first, second, third = explanations.reading(faithful)
+    assert first.startswith("Maps hold 2.50 (GradCAM) times the energy on the lesion")
+    assert "more than the map of another lesion's image would for GradCAM, and peak on it in a share of 1.00 (GradCAM)" in first
+    assert second.count("GradCAM") == 4
+    assert third.endswith("so that GradCAM passes the sanity check.")
+    table = explanations.methods_table(faithful)
+    assert table.caption == "Faithfulness by method, test; 95 % intervals by 1,000 bootstrap draws of lesions"
+    (row,) = table.rows
+    assert [cell.replace("\xa0", " ") for cell in row] == [
+        *("GradCAM", "12", "2.500 [2.500, 2.500]", "1.000 [1.000, 1.000]", "0.250 [0.250, 0.250]", "0.875 [0.875, 0.875]"),
+        *("0.938 [0.938, 0.938]", "0.125 [0.125, 0.125]"),
+    ]
+    assert explanations.compared_table(faithful) is None
+    against = {row[1]: row[2:] for row in explanations.controls_table(faithful).rows}
+    assert against["deletion AUC against image's centre"][:3] == ["better", "0.250", "0.500"]
+    assert against["deletion AUC against image's centre"][3].startswith("-0.250 [-0.250,")
+    assert len(against) == 6
+    groups = explanations.groups_table("GradCAM", faithful["methods"]["GradCAM"])
+    assert [row[:2] for row in groups.rows] == [["mel", "5"], ["nv", "7"], ["correct", "8"], ["wrong", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"pointing_center": 1.0}, "peak on the lesion"),
+        ({"deletion": 0.5}, "deletion AUC"),
+        ({"insertion": 0.25}, "insertion AUC"),
+        ({"pointing": 0.0, "deletion": 0.75}, "peak on the lesion and deletion AUC"),
+    ],
+)
+def test_maps_that_do_not_beat_the_centre_are_warned_about(changed: dict[str, float], named: str) -> None:
+    (warning,) = explanations.warnings(make_faithful(GradCAM=GOOD | changed))
+    assert warning.startswith(f"GradCAM does not beat the centre prior, which knows nothing of the image, in {named}: ")
+
+
+def test_a_failed_sanity_check_is_warned_about() -> None:
+    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": 0.75}, ScoreCAM=GOOD)
+    (warning,) = explanations.warnings(faithful)
+    assert warning.startswith("LayerCAM fails the sanity check")
+    assert explanations.reading(faithful)[2].endswith(
+        "of 0.12 (GradCAM) to 0.75 (LayerCAM), so that GradCAM and ScoreCAM pass the sanity check."
+    )
+    assert "for all 3 methods" in explanations.reading(faithful)[0]
+    same = explanations.compared_table(faithful)
+    assert same is not None
+    assert same.caption == "The methods on the same 6 images"
+    assert [row[0] for row in same.rows] == ["GradCAM", "LayerCAM", "ScoreCAM"]
+
+
+def test_without_masks() -> None:
+    unmasked = {name: value for name, value in GOOD.items() if not name.startswith(("energy", "pointing"))}
+    faithful = make_faithful(GradCAM=unmasked)
+    assert explanations.warnings(faithful) == []
+    assert explanations.reading(faithful)[0] == "Where the maps lie was not measured, for want of lesion masks."
+    assert [row[1].split(" against")[0] for row in explanations.controls_table(faithful).rows] == ["deletion AUC"] * 2 + [
+        "insertion AUC"
+    ] * 2
+
+
+def test_readme_has_the_table_and_its_reading() -> None:
+    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"deletion": 0.5})
+    of_run = {"provenance": {}, "evaluate": {}, "threshold_sweep": {}, "reading": [], "has_report": False}
+    record = readme_tables.Record(name="mine", gradcam={"faithfulness": faithful}, **of_run)
+    older = readme_tables.Record(name="older", gradcam={}, **of_run)
+    assert readme_tables.faithfulness_lines([older]) == []
+    text = "\n".join(readme_tables.faithfulness_lines([older, record])).replace("\xa0", " ")
+    assert text.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")
+    assert "| LayerCAM | 12 | 2.500 [2.500, 2.500] |" in text
+    assert "LayerCAM does not beat the centre prior" in text.replace("\n", " ")
