@@ -1,8 +1,9 @@
 """Show where the network found the evidence for what it predicted.
 
 Reads `models/classifier`, `data/predictions/test.csv`, `data/prepared`, `data/raw` (images, masks where there are any,
-provenance) and the section `gradcam` of `params.yaml`. Writes, with maps of the class that the ensemble predicts (the mean of
-its members' maps, of the images as they are, without test-time views):
+provenance) and the section `gradcam` of `params.yaml`, of whose methods each must be able to read each member. Writes, with the
+first method's maps of the class that the ensemble predicts (the mean of its members' maps, of the images as they are, without
+test-time views):
 
 - `plots/gradcam/examples.png`: a page of examples (further pages `examples_2.png`, ... where one is not enough), errors
   first, missed melanomas before other errors, then correct predictions of each class, the most confident first;
