@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from skinlesion.artifacts import Fit
@@ -135,6 +136,24 @@ def test_deletion_and_insertion_by_hand() -> None:
     assert seen == [2] * 9  # three ends, and three steps between them of each curve
     one_at_a_time = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=1)
     np.testing.assert_array_equal(one_at_a_time, [removed, inserted])
+
+
+@pytest.mark.parametrize("side", [32, 50])
+def test_insertion_starts_from_a_gaussian_blur(side: int) -> None:
+    """Against scipy, whose kernel is cut at the same three standard deviations."""
+    images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    starts: list[np.ndarray] = []
+
+    def score(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+        starts.append(batch.numpy())
+        return np.zeros(len(positions))
+
+    deletion.measure_ends(score, images, np.array([0, 1]), np.ones((2, P, P), dtype=bool), batch_size=2)
+    sigma = side / 8
+    expected = gaussian_filter(images.astype(float), (0, sigma, sigma, 0), radius=int(3 * sigma), mode="mirror")
+    np.testing.assert_allclose(starts[2].astype(float), expected, atol=1)
+    np.testing.assert_array_equal(starts[0], images)
+    np.testing.assert_allclose(starts[1][:, 3, 4], images.mean(axis=(1, 2)), atol=0.51)
 
 
 def test_pointing_by_hand() -> None:

@@ -172,8 +172,8 @@ def reading(faithful: Content) -> list[str]:
         "Where the maps lie was not measured, for want of lesion masks."
         if not has_masks
         else f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another "
-        f"lesion's image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, more "
-        f"often than the image's centre lies on it for {won('pointing', 'center')}.",
+        f"lesion's image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, "
+        f"more often than the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
         f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing "
         f"it first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
