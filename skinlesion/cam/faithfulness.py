@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from skinlesion.cam import deletion, patches
 from skinlesion.cam.energy import crop_to_square, energy_ratio
+from skinlesion.cam.fusing import fuse_members
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.cam.methods import PERTURBATION_METHODS, Method
 from skinlesion.cam.pointing import center_hits, points_at
@@ -90,10 +91,12 @@ def measure_methods(
     fewer = most[choose_some(subject.table.iloc[most], perturbation_images)]
     positions = {method: fewer if method in PERTURBATION_METHODS else most for method in methods}
     largest = max(positions.values(), key=len)
-    orders = _Orders(subject.some(largest), steps)
     shuffled = shuffle_cascade(subject.members, seed=SEED)
-    for members in shuffled.values():
+    for depth, members in shuffled.items():
         _renew(replace(subject, members=members).some(largest))
+        shuffled[depth] = fuse_members(members, keep=subject.layer)
+    subject = replace(subject, members=fuse_members(subject.members, keep=subject.layer))
+    orders = _Orders(subject.some(largest), steps)
     measured = {}
     for method, chosen in positions.items():
         logger.info(
