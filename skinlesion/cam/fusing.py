@@ -24,35 +24,36 @@ TOLERANCE = 1e-3  # of the largest logit, by which folding may change one throug
 def fuse_members(members: Mapping[str, Classifier], *, keep: str) -> dict[str, Classifier]:
     """Copies of an ensemble with `fuse_batch_norms`."""
     return {
-        name: Classifier(fuse_batch_norms(model, size=config.size, keep=keep), config)
-        for name, (model, config) in members.items()
+        name: Classifier(fuse_batch_norms(each.model, size=each.config.size, keep=keep), each.config)
+        for name, each in members.items()
     }
 
 
 def fuse_batch_norms(model: SkinNetwork, *, size: int, keep: str = "") -> SkinNetwork:
     """A copy of a network in eval mode, on its device, whose batch norms behind a convolution are folded into it.
 
-    Layers keep their names: the convolution's output is then what the batch norm's was, and the batch norm passes it on. Where one
-    does not directly follow a convolution (DenseNet's, ViT's none), it stays. A network whose logits of a probe would differ by
-    more than rounding, as one that also reads a convolution's output before its batch norm, is copied as it is.
+    Layers keep their names: the convolution's output is then what the batch norm's was, and the batch norm passes it on. One that
+    does not directly follow a convolution, as in DenseNet, stays. A network whose logits of a probe would differ by more than
+    rounding, as one that also reads a convolution's output before its batch norm, is copied as it is.
 
     size : side of the images in pixels.
     keep : name of a layer of the backbone whose output must stay what it was, be it a convolution.
     """
-    plain = copy.deepcopy(model).eval()
-    fused = copy.deepcopy(plain)
-    device = next(plain.parameters()).device
+    fused = copy.deepcopy(model).eval()
+    device = next(fused.parameters()).device
     probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     inputs = (probe, torch.zeros(2, WIDTH, device=device) if model.needs_metadata else None)
     with torch.no_grad():
+        before = fused(*inputs)
         for convolution, norm in _pairs(fused, inputs):
             if convolution == f"backbone.{keep}":
                 continue
             _fold(fused.get_submodule(convolution), fused.get_submodule(norm))
             parent, _, child = norm.rpartition(".")
             setattr(fused.get_submodule(parent), child, nn.Identity())
-        before, after = plain(*inputs), fused(*inputs)
-    return fused if torch.allclose(before, after, rtol=0, atol=TOLERANCE * float(before.abs().max())) else plain
+        after = fused(*inputs)
+    same = torch.allclose(before, after, rtol=0, atol=TOLERANCE * float(before.abs().max()))
+    return fused if same else copy.deepcopy(model).eval()
 
 
 def _pairs(model: SkinNetwork, inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
