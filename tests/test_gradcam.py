@@ -52,6 +52,7 @@ TABLES = {f"{name}.csv" for name in ("cases", "energy", "faithfulness", "groups"
 OUTPUTS = {"gradcam.json", "index.png", "index.html"} | TABLES
 SHOW_ONLY_MISSES = {
     "gradcam.device": "cpu",
+    "gradcam.deletion_steps": 2,
     "gradcam.confident_errors": 0,
     "gradcam.unsure_correct": 0,
     "gradcam.typical_correct": 0,
