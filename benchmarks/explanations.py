@@ -1,6 +1,7 @@
 """Maps per second, ours against the loop that most public notebooks have: `python -m benchmarks.explanations`.
 
-ours   `compute_maps` over the prepared uint8 array in batches, then each map on the pixels of its original
+ours   `compute_maps` over the prepared uint8 array in batches, batch norms folded into the convolutions as in the stage, then
+       each map on the pixels of its original
 loop   an image at a time: JPEG opened, resized and normalised by torchvision, a pass with its whole graph, the most probable
        class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
 
@@ -14,7 +15,6 @@ for all stages, and a warm-up of both.
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import statistics
 import sys
@@ -35,6 +35,7 @@ from benchmarks.stage_loop import Images, draw_images, read_images
 from benchmarks.timing import synchronize
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion.backbones import normalization
+from skinlesion.cam.fusing import fuse_batch_norms
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
@@ -67,7 +68,7 @@ class Speeds:
 class Explained:
     """What both sides explain.
 
-    network, plain : the same weights for ours and for the loop, which has them in torch's own memory order.
+    network, plain : the same weights for ours, batch norms folded, and for the loop, in torch's own memory order.
     layer : of the backbone.
     classes : class index of each image, the network's most probable one.
     """
@@ -180,7 +181,8 @@ def prepare_task(images: Images, params: TrainParams, method: str, *, device: to
     torch.manual_seed(0)
     network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=config.size).eval().to(device)
     layer = find_layer(network.backbone, "auto", size=config.size).name
-    task = Explained(network, copy.deepcopy(network), config, images, layer, [], method, device, batch_size)
+    fused = fuse_batch_norms(network, size=config.size, keep=layer)
+    task = Explained(fused, network, config, images, layer, [], method, device, batch_size)
     with torch.inference_mode():
         scores = [task.plain(image[None].to(device))[0] for image, _ in read_plainly(task)]
     return replace(task, classes=[int(each.argmax()) for each in scores])
