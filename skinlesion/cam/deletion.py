@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
+from tqdm import tqdm
 
 from skinlesion.cam.patches import PATCHES, patch_of_pixels
 
@@ -101,6 +102,7 @@ def curves(
     """
     deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
     deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
+    bar = tqdm(total=len(rows), desc="deletion and insertion", unit="image", disable=None)
     for positions, batch in _batches(images, rows, batch_size):
         mean, blurred = _mean_colour(batch), _blurred(batch)
         outside = ~_on_pixels(shown[positions], batch.shape[1])
@@ -109,6 +111,8 @@ def curves(
             first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
             deletion[positions, step] = score(torch.where(first, mean, batch), positions)
             insertion[positions, step] = score(torch.where(first | outside, batch, blurred), positions)
+        bar.update(len(positions))
+    bar.close()
     return deletion, insertion
 
 
