@@ -13,12 +13,13 @@ from PIL import Image
 from torch import nn
 
 from skinlesion import artifacts
-from skinlesion.cam import summary, tables
+from skinlesion.cam import faithfulness, summary, tables
 from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
+from skinlesion.cam.randomization import DEPTHS
 from skinlesion.cam.subject import Subject
-from skinlesion.classifier import Classifier
+from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metadata import WIDTH as METADATA_WIDTH
+from skinlesion.metadata import encode_metadata
 from skinlesion.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network
 
@@ -58,7 +59,7 @@ def make_subject(workspace: Path, *, red: str = "lesion", **overrides: Any) -> S
     middle = np.hypot(*(np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2)) < 5
     artifacts.mask_path("x").parent.mkdir(parents=True, exist_ok=True)
     for number in range(IMAGES):
-        images[number, lesion_of(number) if red == "lesion" else middle, 0] = 250
+        images[number, lesion_of(number) if red == "lesion" else middle, 0] = 250 - 4 * number
         Image.fromarray(lesion_of(number).astype(np.uint8) * 255).save(artifacts.mask_path(f"I{number:02d}"))
     table = pd.DataFrame({"image_id": [f"I{number:02d}" for number in range(IMAGES)], "row": np.arange(IMAGES)[::-1]})
     table["lesion_id"] = [f"L{number // 2}" for number in range(IMAGES)]
@@ -180,20 +181,28 @@ def test_methods_are_compared_on_the_same_images(workspace: Path) -> None:
 
 
 def test_ensembles_and_metadata(workspace: Path) -> None:
-    """The probability that falls is the members' mean, each with its metadata."""
+    """The probability that falls is the members' mean, of each image's own diagnosis and with its own metadata."""
     configs = [make_config("resnet18", size=SIZE, member=f"m{n}", metadata=n == 1) for n in range(2)]
     members = {config.name: Classifier(make_network(config, seed=n), config) for n, config in enumerate(configs)}
-    subject = make_subject(workspace, members=members, layer="layer2")
-    measured = measure_one(subject.some(np.arange(8)))
-    batch = torch.from_numpy(np.array(subject.images[subject.table["row"][:8]]))
-    score = subject.some(np.arange(8)).score()
-    np.testing.assert_allclose(measured.curves["map"][0][:, 0], score(batch, np.arange(8)), atol=1e-6)
-    seen: list[torch.Tensor] = []
-    members["m1-0"].model.metadata_encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    subject.table.loc[2, "age"] = 80.0
-    subject.some(np.array([2, 3])).score()(batch[2:4], np.array([0, 1]))
-    assert seen[0].shape == (2, METADATA_WIDTH)
-    assert not torch.equal(seen[0][0], seen[0][1])
+    subject = make_subject(workspace, members=members, layer="layer2").some(np.arange(8))
+    subject.table["predicted"] = [*CLASSES, "nv"]
+    subject.table["age"] = 10.0 + 10 * np.arange(8)
+    metadata = torch.from_numpy(encode_metadata(subject.table))
+    batch = torch.from_numpy(np.array(subject.images[subject.table["row"]]))
+    alone = []
+    for model, config in members.values():
+        with torch.no_grad():
+            alone.append(model(normalize(batch, config), metadata).softmax(dim=1).numpy())
+    expected = np.mean(alone, axis=0)[np.arange(8), [CLASSES.index(dx) for dx in subject.table["predicted"]]]
+    np.testing.assert_allclose(measure_one(subject).curves["map"][0][:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(subject.score()(batch[5:7], np.array([5, 6])), expected[5:7], atol=1e-5)
+
+
+def test_batch_norms_of_every_shuffled_network_are_renewed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed: list[int] = []
+    monkeypatch.setattr(faithfulness, "renew_batch_norm", lambda _, batches, **__: renewed.append(len(list(batches))))
+    measure_one(make_subject(workspace).some(np.arange(6)), steps=2)
+    assert renewed == [1] * len(DEPTHS)
 
 
 def test_without_masks_the_other_measures_stand(workspace: Path) -> None:

@@ -114,6 +114,7 @@ def test_deletion_and_insertion_by_hand() -> None:
     images[1, 4:6, 8:10] = 255  # patch (2, 4)
     images[2, 4:6, 8:10] = 255
     shown = np.ones((2, P, P), dtype=bool)
+    images[:, 31:] = 90
     shown[:, 8:] = False  # half of the patches: a step takes half of those that are shown
     heat = np.zeros((2, P, P))
     heat[0, 2, 4], heat[1, 2, 4] = 1, -1
@@ -127,13 +128,22 @@ def test_deletion_and_insertion_by_hand() -> None:
     rows = np.array([1, 2])
     ends = deletion.measure_ends(score, images, rows, shown, batch_size=2)
     removed, inserted = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=2)
-    mean = round(255 * 4 / size**2) / 255
+    mean = round((255 * 4 + 90 * size) / size**2) / 255
     np.testing.assert_allclose(removed, [[1, mean, mean, mean, mean], [1, 1, 1, 1, mean]], atol=1e-6)
     blurred = inserted[0, 0]
     assert 0 < blurred < 0.1
     np.testing.assert_allclose(inserted, [[blurred, 1, 1, 1, 1], [blurred] * 4 + [1]], atol=1e-6)
     np.testing.assert_allclose(deletion.area_under(removed)[1], (3 + (1 + mean) / 2) / 4)
     assert seen == [2] * 9  # three ends, and three steps between them of each curve
+    seen_pixels: list[np.ndarray] = []
+
+    def keep(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+        seen_pixels.append(batch.numpy())
+        return np.zeros(len(positions))
+
+    deletion.curves(keep, images, rows, ranks, shown, ends, steps=4, batch_size=2)
+    for altered in seen_pixels:  # what is no image, but padding, is neither taken away nor blurred
+        np.testing.assert_array_equal(altered[:, 16:], images[rows][:, 16:])
     one_at_a_time = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=1)
     np.testing.assert_array_equal(one_at_a_time, [removed, inserted])
 
@@ -214,6 +224,18 @@ def test_weights_are_shuffled_from_the_top_down(backbone: str) -> None:
         assert torch.equal(before[name], parameter)
 
 
+def test_a_tensor_is_shuffled_alike_in_every_depth_and_otherwise_in_another_member() -> None:
+    config = make_config("squeezenet1_1")
+    trained = Classifier(make_network(config), config)
+    cascade = randomization.shuffle_cascade({"base-0": trained, "base-1": trained}, seed=3)
+    shallow, deep = (dict(cascade[depth]["base-0"].model.named_parameters()) for depth in ("last quarter", "all layers"))
+    heads = [name for name in shallow if not name.startswith("backbone.") and shallow[name].ndim > 1]
+    assert heads
+    for name in heads:
+        assert torch.equal(shallow[name], deep[name])
+        assert not torch.equal(deep[name], cascade["all layers"]["base-1"].model.get_parameter(name))
+
+
 def test_batch_norm_of_a_shuffled_network_fits_its_features() -> None:
     config = make_config("resnet18")
     trained = Classifier(make_network(config), config)
@@ -234,7 +256,7 @@ def measured_figures(**columns: list[float]) -> pd.DataFrame:
 def test_summary_by_hand() -> None:
     figures = measured_figures(
         energy=[2, 4, np.nan, 6],
-        energy_other=[1, 1, 1, np.nan],
+        energy_other=[1, 1, 7, np.nan],
         pointing=[1, 0, 1, 1],
         pointing_center=[1, 1, 1, 1],
         deletion=[0.2, 0.2, 0.2, 0.2],
@@ -274,7 +296,11 @@ def test_intervals_are_over_lesions() -> None:
     assert (ten["low"], ten["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
 
 
-@pytest.mark.parametrize(("correlations", "passed"), [([0.1, 0.0, -0.1, 0.2], True), ([0.9, 0.8, 0.9, 0.7], False)])
+@pytest.mark.parametrize(
+    ("correlations", "passed"),
+    # The last mean lies below the limit, but its interval does not.
+    [([0.1, 0.0, -0.1, 0.2], True), ([0.9, 0.8, 0.9, 0.7], False), ([0.9, 0.1, 0.2, 0.6], False)],
+)
 def test_sanity_check(correlations: list[float], passed: bool) -> None:
     figures = measured_figures(shuffled=correlations, shuffled_head=[0.9] * 4)
     found = summary.judge_sanity(figures, pd.Series(["a", "b", "c", "d"]))
