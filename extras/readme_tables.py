@@ -168,7 +168,7 @@ def faithfulness_lines(records: list[Record]) -> list[str]:
             continue
         found = explanations.methods_table(faithful)
         lines += [f"{record.link}: {found.caption[0].lower()}{found.caption[1:]}.", "", *table(found.header, found.rows), ""]
-        said = " ".join([*explanations.reading(faithful), *explanations.warnings(faithful)])
+        said = " ".join(explanations.reading(faithful))
         lines += [*textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False), ""]
     return lines
 

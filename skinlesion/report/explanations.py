@@ -146,20 +146,25 @@ def groups_table(method: str, found: Content) -> Table:
 
 
 def warnings(faithful: Content) -> list[str]:
-    """What must not be overlooked: maps that the centre equals or beats, and a sanity check that failed."""
+    """What must not be overlooked: maps that the centre equals or beats, and sanity checks that failed."""
+    measures, total = measures_of(faithful), len(faithful["methods"])
+    equalled = {
+        words: [name for name, each in measures.items() if _verdict(each, measure, "center") in ("worse", "undecided")]
+        for measure, words in MEASURES.items()
+    }
     said = []
-    for name, measures in measures_of(faithful).items():
-        lost = [MEASURES[measure] for measure in MEASURES if _verdict(measures, measure, "center") in ("worse", "undecided")]
-        if lost:
-            said.append(
-                f"{name} does not beat the centre prior, which knows nothing of the image, in {_listed(lost)}: what these maps "
-                "show of the place is no better than the guess that lesions are photographed in the middle."
-            )
-        if faithful["methods"][name]["sanity"]["passed"] is False:
-            said.append(
-                f"{name} fails the sanity check: its maps hardly change when all weights of the network are shuffled, so that "
-                "they show the image rather than what the network learnt."
-            )
+    if any(equalled.values()):
+        lost = "; ".join(f"in {words} by {_listed(names, of=total)}" for words, names in equalled.items() if names)
+        said.append(
+            f"The image's centre, which knows nothing of the image, is not beaten {lost}. There, what a map shows of the place is "
+            "no better than the guess that lesions are photographed in the middle."
+        )
+    failing = [name for name, each in faithful["methods"].items() if each["sanity"]["passed"] is False]
+    if failing:
+        said.append(
+            f"Sanity check failed: {_listed(failing, of=total)}. These maps largely stay as they are when all weights of the "
+            "network are shuffled: they show the image more than what the network learnt."
+        )
     return said
 
 
