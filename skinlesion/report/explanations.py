@@ -156,8 +156,8 @@ def warnings(faithful: Content) -> list[str]:
     if any(equalled.values()):
         lost = "; ".join(f"in {words} by {_listed(names, of=total)}" for words, names in equalled.items() if names)
         said.append(
-            f"The image's centre, which knows nothing of the image, is not beaten {lost}. There, what a map shows of the place is "
-            "no better than the guess that lesions are photographed in the middle."
+            f"The image's centre, which knows nothing of the image, is not beaten {lost}. There, what a map shows of the place "
+            "is no better than the guess that lesions are photographed in the middle."
         )
     failing = [name for name, each in faithful["methods"].items() if each["sanity"]["passed"] is False]
     if failing:
