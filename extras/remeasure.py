@@ -87,6 +87,8 @@ def merge_params(record: Path) -> dict[str, Any]:
         for key in values:
             if key in recorded.get(section, {}):
                 values[key] = recorded[section][key]
+    if method := recorded.get("gradcam", {}).get("method"):  # of a record from when there was one, and of test alone
+        today["gradcam"] |= {"methods": [method], "split": "test"}
     for section in (*KEPT_SECTIONS, *kept_if_measured(record)):
         if recorded.get(section, {}).keys() != today[section].keys():
             raise PipelineError(f"{record} has other keys in its section `{section}` than today's params: record the run again")

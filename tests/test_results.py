@@ -489,9 +489,13 @@ def test_a_record_is_measured_anew_with_what_it_has_of_stages_that_need_the_netw
     # Of before there was such a stage: nothing is kept, and nothing is asked of its params.
     (folder / "metrics" / "neighbors.json").unlink()
     del params["neighbors"]
+    # And of when gradcam had one method: what its maps are of stays said.
+    params["gradcam"] = {"device": "cpu", "batch_size": 32, "method": "XGradCAM", "layer": "auto", "max_errors": 12}
     write(str(folder / "params.yaml"), json.dumps(params))
     merged = remeasure.merge_params(folder)
     assert merged["neighbors"]["k"] == 5
+    assert (merged["gradcam"]["methods"], merged["gradcam"]["split"]) == (["XGradCAM"], "test")
+    assert "method" not in merged["gradcam"]
     remeasure.lay_out(folder, Path("older"), merged)
     assert sorted(path.name for path in Path("older/metrics").glob("*.json")) == ["gradcam.json", "split.json"]
 
