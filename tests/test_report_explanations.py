@@ -87,6 +87,12 @@ def test_maps_that_do_not_beat_the_centre_are_warned_about(changed: dict[str, fl
     assert warning.startswith(f"The image's centre, which knows nothing of the image, is not beaten {named}. ")
 
 
+def test_what_no_method_beats_is_said_once() -> None:
+    three = dict.fromkeys(("GradCAM", "LayerCAM", "XGradCAM"), GOOD | {"pointing": 0.0})
+    (warning,) = explanations.warnings(make_faithful(**three))
+    assert "is not beaten in peak on the lesion by any of the 3 methods. There, " in warning
+
+
 def test_a_failed_sanity_check_is_warned_about() -> None:
     faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": 0.75}, ScoreCAM=GOOD)
     (warning,) = explanations.warnings(faithful)

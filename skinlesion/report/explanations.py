@@ -154,7 +154,9 @@ def warnings(faithful: Content) -> list[str]:
     }
     said = []
     if any(equalled.values()):
-        lost = "; ".join(f"in {words} by {_listed(names, of=total)}" for words, names in equalled.items() if names)
+        lost = "; ".join(
+            f"in {words} by {_listed(names, of=total, every='any of the')}" for words, names in equalled.items() if names
+        )
         said.append(
             f"The image's centre, which knows nothing of the image, is not beaten {lost}. There, what a map shows of the place "
             "is no better than the guess that lesions are photographed in the middle."
@@ -215,10 +217,10 @@ def _passed(faithful: Content) -> str:
     return f"{_listed(passing, of=len(faithful['methods']))} pass{'es' if len(passing) == 1 else ''}"
 
 
-def _listed(names: list[str], *, of: int | None = None) -> str:
-    """Names in a sentence: `none`, `all 9 methods`, or one by one."""
+def _listed(names: list[str], *, of: int, every: str = "all") -> str:
+    """Names in a sentence: `no method`, `all 9 methods`, or one by one."""
     if not names:
         return "no method"
-    if of is not None and len(names) == of and of > 2:
-        return f"all {of} methods"
+    if len(names) == of and of > 2:
+        return f"{every} {of} methods"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
