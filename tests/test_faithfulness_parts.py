@@ -128,7 +128,7 @@ def test_deletion_and_insertion_by_hand() -> None:
     rows = np.array([1, 2])
     ends = deletion.measure_ends(score, images, rows, shown, batch_size=2)
     removed, inserted = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=2)
-    mean = round((255 * 4 + 90 * size) / size**2) / 255
+    mean = round(255 * 4 / (size * size / 2)) / 255  # of the half that is shown
     np.testing.assert_allclose(removed, [[1, mean, mean, mean, mean], [1, 1, 1, 1, mean]], atol=1e-6)
     blurred = inserted[0, 0]
     assert 0 < blurred < 0.1
@@ -248,9 +248,12 @@ def test_batch_norm_of_a_shuffled_network_fits_its_features() -> None:
     assert not any(module.training for module in model.modules())
 
 
+LESIONS = pd.Series([f"L{number}" for number in range(12)])
+
+
 def measured_figures(**columns: list[float]) -> pd.DataFrame:
-    """A table of figures, NaN where nothing is given."""
-    return pd.DataFrame({name: columns.get(name.replace(" ", "_"), [np.nan] * 4) for name in FIGURES})
+    """A table of figures of twelve lesions, four values three times over, NaN where nothing is given."""
+    return pd.DataFrame({name: columns.get(name.replace(" ", "_"), [np.nan] * 4) * 3 for name in FIGURES})
 
 
 def test_summary_by_hand() -> None:
@@ -263,19 +266,29 @@ def test_summary_by_hand() -> None:
         deletion_random=[0.5, 0.4, 0.5, 0.4],
         deletion_center=[0.2, 0.2, 0.2, 0.2],
     )
-    groups = {"all": np.ones(4, dtype=bool), "first": np.array([True, False, False, False]), "none": np.zeros(4, dtype=bool)}
-    found = summary.summarize_groups(figures, pd.Series(["a", "b", "c", "d"]), groups)
+    first = np.arange(12) == 0
+    groups = {"all": np.ones(12, dtype=bool), "first": first, "none": np.zeros(12, dtype=bool)}
+    found = summary.summarize_groups(figures, LESIONS, groups)
     energy = found["all"]["energy"]
-    assert (energy["images"], energy["value"]) == (3, 4)
+    assert (energy["images"], energy["lesions"], energy["value"]) == (9, 9, 4)
     assert energy["low"] < 4 < energy["high"]
-    # The control's mean is over the images in which both are defined, and so is the difference.
-    assert (energy["other"]["value"], energy["other"]["difference"], energy["other"]["verdict"]) == (1, 2, "better")
+    # The control is compared where both are defined; six lesions are too few for a verdict.
+    against = energy["other"]
+    assert (against["images"], against["value"], against["difference"], against["verdict"]) == (6, 1, 2, "undecided")
+    # One lesion, drawn again and again, has no interval.
     assert found["first"]["energy"] == {
         "images": 1,
+        "lesions": 1,
         "value": 2,
-        "low": 2,
-        "high": 2,
-        "other": {"value": 1, "difference": 1, "difference_low": 1, "difference_high": 1, "verdict": "better"},
+        "low": None,
+        "high": None,
+        "other": {
+            "images": 1,
+            "value": 1,
+            "difference": 1,
+            **dict.fromkeys(("difference_low", "difference_high")),
+            "verdict": "undecided",
+        },
     }
     assert found["all"]["pointing"]["center"]["verdict"] == "undecided"
     assert found["all"]["deletion"]["random"]["verdict"] == "better"  # less is better
@@ -290,7 +303,7 @@ def test_summary_by_hand() -> None:
 def test_intervals_are_over_lesions() -> None:
     values = np.arange(10.0)[:, None]
     (one_lesion,) = summary.mean_intervals(values, pd.Series(["L"] * 10))
-    assert one_lesion == {"images": 10, "value": 4.5, "low": 4.5, "high": 4.5}
+    assert one_lesion == {"images": 10, "lesions": 1, "value": 4.5, "low": None, "high": None}
     (ten,) = summary.mean_intervals(values, pd.Series([f"L{number}" for number in range(10)]))
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (ten["low"], ten["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
@@ -298,15 +311,26 @@ def test_intervals_are_over_lesions() -> None:
 
 @pytest.mark.parametrize(
     ("correlations", "passed"),
-    # The last mean lies below the limit, but its interval does not.
-    [([0.1, 0.0, -0.1, 0.2], True), ([0.9, 0.8, 0.9, 0.7], False), ([0.9, 0.1, 0.2, 0.6], False)],
+    [
+        ([0.1, 0.0, -0.1, 0.2], True),
+        ([0.9, 0.8, 0.9, 0.7], False),
+        ([0.9, -0.9, 0.9, -0.9], False),  # turned upside down is not forgotten, though the mean is 0
+        ([0.8, 0.1, 0.2, 0.3], False),  # the mean square lies below the limit, but its interval does not
+        ([0.1, np.nan, np.nan, np.nan], None),  # three maps in four rank nothing
+        ([np.nan] * 4, None),
+    ],
 )
-def test_sanity_check(correlations: list[float], passed: bool) -> None:
+def test_sanity_check(correlations: list[float], passed: bool | None) -> None:
     figures = measured_figures(shuffled=correlations, shuffled_head=[0.9] * 4)
-    found = summary.judge_sanity(figures, pd.Series(["a", "b", "c", "d"]))
-    assert (found["passed"], found["limit"]) == (passed, 0.5)
+    found = summary.judge_sanity(figures, LESIONS)
+    assert (found["passed"], found["limit"]) == (passed, 0.25)
     assert list(found["by_depth"]) == ["head", "last quarter", "last half", "last three quarters", "all layers"]
     assert found["by_depth"]["head"]["value"] == pytest.approx(0.9)
+    assert found["by_depth"]["head"]["shared"]["value"] == pytest.approx(0.81)
+    assert found["by_depth"]["all layers"]["without_ranks"] == np.isnan(correlations).mean()
     assert found["by_depth"]["last half"]["value"] is None
-    undefined = summary.judge_sanity(measured_figures(), pd.Series(["a", "b", "c", "d"]))
-    assert undefined["passed"] is None
+
+
+def test_few_lesions_pass_no_sanity_check() -> None:
+    found = summary.judge_sanity(measured_figures(shuffled=[0.1] * 4), pd.Series([f"L{number // 2}" for number in range(12)]))
+    assert found["passed"] is None

@@ -14,12 +14,12 @@ from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.members import MemberMaps
 from skinlesion.report import explanations
 
-IMAGES = 12
+IMAGES = 24
 TABLE = pd.DataFrame(
     {
         "lesion_id": [f"L{number}" for number in range(IMAGES)],
-        "dx": ["mel"] * 5 + ["nv"] * 7,
-        "outcome": ["wrong"] * 4 + ["correct"] * 8,
+        "dx": ["mel"] * 10 + ["nv"] * 14,
+        "outcome": ["wrong"] * 8 + ["correct"] * 16,
     }
 )
 GOOD = {
@@ -42,7 +42,7 @@ def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
     """What `metrics/gradcam.json` has under `faithfulness`, of methods whose figures are the same in every image."""
     measured = {}
     for name, values in methods.items():
-        positions = np.arange(IMAGES if name != "ScoreCAM" else 6)
+        positions = np.arange(IMAGES if name != "ScoreCAM" else 12)
         figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
         maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
         measured[name] = Faithfulness(positions, maps, figures, {}, 0)
@@ -61,7 +61,7 @@ def test_maps_that_beat_every_control() -> None:
     assert table.caption == "Faithfulness by method, test; 95 % intervals by 1,000 bootstrap draws of lesions"
     (row,) = table.rows
     assert [cell.replace("\xa0", " ") for cell in row] == [
-        *("GradCAM", "12", "2.500 [2.500, 2.500]", "1.000 [1.000, 1.000]", "0.250 [0.250, 0.250]", "0.875 [0.875, 0.875]"),
+        *("GradCAM", "24", "2.500 [2.500, 2.500]", "1.000 [1.000, 1.000]", "0.250 [0.250, 0.250]", "0.875 [0.875, 0.875]"),
         *("0.938 [0.938, 0.938]", "0.125 [0.125, 0.125]"),
     ]
     assert explanations.compared_table(faithful) is None
@@ -70,7 +70,7 @@ def test_maps_that_beat_every_control() -> None:
     assert against["deletion AUC against image's centre"][3].startswith("-0.250 [-0.250,")
     assert len(against) == 6
     groups = explanations.groups_table("GradCAM", faithful["methods"]["GradCAM"])
-    assert [row[:2] for row in groups.rows] == [["mel", "5"], ["nv", "7"], ["correct", "8"], ["wrong", "4"]]
+    assert [row[:2] for row in groups.rows] == [["mel", "10"], ["nv", "14"], ["correct", "16"], ["wrong", "8"]]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_failed_sanity_check_is_warned_about() -> None:
     assert "for all 3 methods" in explanations.reading(faithful)[0]
     same = explanations.compared_table(faithful)
     assert same is not None
-    assert same.caption == "The methods on the same 6 images"
+    assert same.caption == "The methods on the same 12 images"
     assert [row[0] for row in same.rows] == ["GradCAM", "LayerCAM", "ScoreCAM"]
 
 
@@ -125,5 +125,5 @@ def test_readme_has_the_table_and_its_reading() -> None:
     assert readme_tables.faithfulness_lines([older]) == []
     text = "\n".join(readme_tables.faithfulness_lines([older, record])).replace("\xa0", " ")
     assert text.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")
-    assert "| LayerCAM | 12 | 2.500 [2.500, 2.500] |" in text
+    assert "| LayerCAM | 24 | 2.500 [2.500, 2.500] |" in text
     assert "faster than going from the centre outwards for GradCAM;" in text.replace("\n", " ")

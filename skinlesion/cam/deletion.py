@@ -1,8 +1,9 @@
 """Deletion and insertion: does the class's probability fall when what a map ranks first is taken away, and rise when it is shown?
 
 Petsiuk, Das, Saenko, RISE, BMVC 2018, section 4.2, with a map's patches in place of its pixels, because single pixels taken away
-here and there are noise that shows a network nothing, whatever the map. As there, deletion fills with the image's mean colour and
-insertion starts from the blurred image.
+here and there are noise that shows a network nothing, whatever the map. Deletion fills with the image's mean colour; insertion,
+as there, starts from the blurred image. How fast either goes also depends on the grain of an order: fine cells, even random ones,
+take more of an image's evidence away than coarse ones, so that areas of methods with different cells do not compare.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.n
     found: list[list[np.ndarray]] = [[], [], []]
     for positions, batch in _batches(images, rows, batch_size):
         mask = _on_pixels(shown[positions], batch.shape[1])
+        mean = _mean_colour(batch, mask)
         for values, altered in zip(
-            found, (batch, torch.where(mask, _mean_colour(batch), batch), torch.where(mask, _blurred(batch), batch)), strict=True
+            found, (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch)), strict=True
         ):
             values.append(score(altered, positions))
     return Ends(*(np.concatenate(values) for values in found))
@@ -104,8 +106,9 @@ def curves(
     deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
     bar = tqdm(total=len(rows), desc="deletion and insertion", unit="image", disable=None)
     for positions, batch in _batches(images, rows, batch_size):
-        mean, blurred = _mean_colour(batch), _blurred(batch)
-        outside = ~_on_pixels(shown[positions], batch.shape[1])
+        inside = _on_pixels(shown[positions], batch.shape[1])
+        mean, outside = _mean_colour(batch, inside), ~inside
+        blurred = _blurred(batch, inside, mean)
         limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
         for step, limit in list(enumerate(limits))[1:-1]:
             first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
@@ -134,17 +137,18 @@ def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:
     return torch.from_numpy(chosen[:, patches][:, :, patches])[..., None]
 
 
-def _mean_colour(batch: torch.Tensor) -> torch.Tensor:
-    """Each image's mean colour, uint8 (N, 1, 1, 3)."""
-    return batch.float().mean(dim=(1, 2), keepdim=True).round().to(torch.uint8)
+def _mean_colour(batch: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """The mean colour of what each square shows of its image, without the padding: uint8 (N, 1, 1, 3)."""
+    total = (batch.float() * shown).sum(dim=(1, 2), keepdim=True)
+    return (total / shown.sum(dim=(1, 2), keepdim=True)).round().to(torch.uint8)
 
 
-def _blurred(batch: torch.Tensor) -> torch.Tensor:
-    """Blurred images, uint8 of the same shape."""
+def _blurred(batch: torch.Tensor, shown: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Blurred images, uint8 of the same shape; padding counts as the image's mean colour, or it would darken the border."""
     sigma = batch.shape[1] * BLUR
     # Three standard deviations either side, but no more than reflection at the edge allows.
     reach = min(int(3 * sigma), batch.shape[1] - 1)
-    smooth = batch.permute(0, 3, 1, 2).float()
+    smooth = torch.where(shown, batch, mean).permute(0, 3, 1, 2).float()
     for kernel in ([2 * reach + 1, 1], [1, 2 * reach + 1]):  # along one side, then the other: at once, it is half of all the work
         smooth = gaussian_blur(smooth, kernel_size=kernel, sigma=[sigma] * 2)
     return smooth.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""How far the maps of a method can be believed, measured on every image.
+"""How far the maps of a method can be believed, measured image by image.
 
 Six questions, each with what it is held against:
 
@@ -14,6 +14,7 @@ Six questions, each with what it is held against:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -124,7 +125,7 @@ def _measure(
     located, empty_masks = _localization(subject, members)
     for name, values in located.items():
         figures[name] = values
-    curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members[0], within) for name in ORDERS}}
+    curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members, within) for name in ORDERS}}
     for order, both in curves.items():
         for kind, curve in zip(("deletion", "insertion"), both, strict=True):
             figures[kind if order == "map" else f"{kind}_{order}"] = deletion.area_under(curve)
@@ -133,6 +134,8 @@ def _measure(
     for depth, others in shuffled.items():
         other = patches.patch_means(list(replace(subject, members=others).maps(method).values()), size=size)
         figures["shuffled" if depth == FULL else f"shuffled {depth}"] = patches.rank_correlation(heat, other, shown)
+        for each in others.values():  # or the copies of all depths and members would fill a GPU
+            each.model.cpu()
     return Faithfulness(positions, maps, figures, curves, empty_masks)
 
 
@@ -145,7 +148,7 @@ class _Orders:
         self.seeds = np.arange(len(subject.table)) + SEED
         self.shown = subject.shown()
         self.score = subject.score()
-        self.known: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.known: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
         rows = subject.table["row"].to_numpy()
         self.ends = deletion.measure_ends(self.score, subject.images, rows, self.shown, batch_size=subject.batch_size)
 
@@ -163,20 +166,24 @@ class _Orders:
             batch_size=self.subject.batch_size,
         )
 
-    def fixed(self, order: str, like: MemberMaps, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same in the order `center`, or `random` with maps as coarse as `like`."""
-        key = (order, like.layer.side if order == "random" else 0)
+    def fixed(self, order: str, like: Sequence[MemberMaps], within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same in the order `center`, or `random` with a map for each member, as coarse as its own."""
+        key = (order, *((one.layer.side, one.layer.centers) for one in like if order == "random"))
         if key not in self.known:
             everyone = np.arange(len(self.seeds))
-            if order == "center":
-                heat = np.broadcast_to(patches.center_prior(), self.shown.shape)
-            else:
-                cells = np.stack([np.random.default_rng(seed).random([like.layer.side] * 2) for seed in self.seeds])
-                random_maps = replace(like, maps=cells.astype(np.float32))
-                heat = patches.patch_means([random_maps], size=self.subject.square["size"])
+            heat = np.broadcast_to(patches.center_prior(), self.shown.shape) if order == "center" else self._random_heat(like)
             self.known[key] = self.curves_of(heat, everyone)
         whole = self.known[key]
         return whole[0][within], whole[1][within]
+
+    def _random_heat(self, like: Sequence[MemberMaps]) -> np.ndarray:
+        """Maps of random cells, averaged over members as real maps are."""
+        generators = [np.random.default_rng(seed) for seed in self.seeds]
+        drawn = [
+            replace(one, maps=np.stack([generator.random([one.layer.side] * 2) for generator in generators]).astype(np.float32))
+            for one in like
+        ]
+        return patches.patch_means(drawn, size=self.subject.square["size"])
 
 
 def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[dict[str, np.ndarray], int]:
@@ -220,9 +227,14 @@ def other_images(lesion_ids: pd.Series) -> np.ndarray | None:
 
 
 def _renew(subject: Subject) -> None:
-    """Compute the batch norms of shuffled networks anew, over the images that are explained, or some of them."""
+    """Compute the batch norms of shuffled networks anew, over the images that are explained, or some of them.
+
+    Batches are of up to `BATCH_NORM_BATCH` images, whatever `batch_size`: they decide the statistics. One image alone has none.
+    """
     table = subject.table.iloc[choose_some(subject.table, BATCH_NORM_IMAGES)]
-    batches = np.array_split(np.arange(len(table)), max(1, len(table) // BATCH_NORM_BATCH))
+    if len(table) < 2:
+        return
+    batches = np.array_split(np.arange(len(table)), math.ceil(len(table) / BATCH_NORM_BATCH))
     for model, config in subject.members.values():
         known = torch.from_numpy(encode_metadata(table)) if config.needs_metadata else None
         pixels = (torch.from_numpy(np.array(subject.images[table["row"].to_numpy()[batch]])) for batch in batches)

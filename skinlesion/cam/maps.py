@@ -59,7 +59,8 @@ def compute_maps(
     batch_size : images a pass; of the methods that change an image again and again (`PERTURBATION_METHODS`), copies of one
         image a pass. Changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
         numbers magnifies rounding, to 1e-3.
-    seed : of the noise of SmoothGradCAMpp and SSCAM; the n-th map uses `seed + n`. The other methods draw nothing.
+    seed : of the noise of SmoothGradCAMpp and SSCAM; the map of `images[row]` uses `seed + row`, whichever images are explained
+        with it. The other methods draw nothing.
     samples : noisy images of SmoothGradCAMpp (4 if None), noisy masks a feature map of SSCAM (35), steps of ISCAM (10);
         at least 1. The other methods have none.
     flipped : the network sees the images mirrored left to right; a map is then of the mirrored image.
@@ -109,7 +110,7 @@ def compute_maps(
             pixels = torch.from_numpy(np.array(images[rows[batch]])).to(device)
             inputs = normalize(pixels.flip(2) if flipped else pixels, config)
             known = torch.from_numpy(metadata[batch]).to(device) if model.needs_metadata else None
-            seeds = range(seed + start, seed + start + len(inputs))
+            seeds = [seed + int(row) for row in rows[batch]]
             maps[batch] = explain(inputs, known, classes[batch], seeds).float().cpu().numpy()
             bar.update(len(inputs))
             if progress and start == 0 and method in PERTURBATION_METHODS:

@@ -27,8 +27,11 @@ CONTROLS: dict[str, tuple[str, ...]] = {
 BETTER: dict[str, int] = {"energy": 1, "pointing": 1, "deletion": -1, "insertion": 1}
 
 # The sanity check is passed where even the upper end of the interval lies below: maps of the shuffled network then share less
-# than a quarter of the variance of the ranks (0.5 squared) with the trained one's.
-SHUFFLED_LIMIT = 0.5
+# than a quarter of the variance of the ranks (the mean squared rank correlation) with the trained one's. Squared, because maps
+# that are turned upside down are no other maps.
+SHARED_LIMIT = 0.25
+LEAST_DEFINED = 0.5  # share of the images whose map, and shuffled map, rank anything: with fewer the check says nothing
+LEAST_LESIONS = 10  # with fewer an interval of the bootstrap is too narrow for a verdict
 
 Summary = dict[str, Any]
 
@@ -98,10 +101,10 @@ def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mappi
 
     Returns
     -------
-    By group and measure: `images` in which the measure is defined, their mean `value` with `low` and `high`, None without any;
-    and by control its `value` on the same images, the mean `difference` (measure minus control) with `difference_low` and
-    `difference_high`, and the `verdict`: `better` or `worse` where the interval of the difference leaves out zero, else
-    `undecided`.
+    By group and measure: `images` and `lesions` in which the measure is defined, their mean `value` with `low` and `high`, None
+    without any; and by control, over the `images` in which both are defined, its `value`, the mean `difference` (measure minus
+    control) with `difference_low` and `difference_high`, and the `verdict`: `better` or `worse` where the interval of the
+    difference leaves out zero and there are at least `LEAST_LESIONS` lesions, else `undecided`.
     """
     columns: dict[tuple[str, str], np.ndarray] = {}
     for group, chosen in groups.items():
@@ -123,6 +126,7 @@ def _with_controls(found: Mapping[tuple[str, str], Summary], group: str, measure
     for control in CONTROLS[measure]:
         difference = found[group, f"{measure} - {control}"]
         content[control] = {
+            "images": difference["images"],
             "value": found[group, f"{control} of {measure}"]["value"],
             "difference": difference["value"],
             "difference_low": difference["low"],
@@ -133,15 +137,19 @@ def _with_controls(found: Mapping[tuple[str, str], Summary], group: str, measure
 
 
 def verdict(difference: Summary, better: int) -> str | None:
-    """`better`, `worse` or `undecided`, from the interval of a difference; None where it is undefined."""
-    if difference["low"] is None:
+    """`better`, `worse` or `undecided`, from the interval of a difference; None where there is no image to judge by."""
+    if not difference["images"]:
         return None
+    if difference["lesions"] < LEAST_LESIONS:
+        return "undecided"
     low, high = sorted(better * difference[end] for end in ("low", "high"))
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
 def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
-    """The mean of each column over its images that are not NaN, with its interval: `images`, `value`, `low`, `high`.
+    """The mean of each column over its images that are not NaN: `images`, `lesions`, `value`, and its interval `low` and `high`.
+
+    The interval is None where one lesion alone has a value: drawing it again and again says nothing.
 
     columns : float64 (N, K). lesion_ids : of the N images.
     """
@@ -156,17 +164,34 @@ def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
     values = point_estimate(means, len(columns))
     drawn = bootstrap(means, lesion_ids, draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
     intervals = percentile_intervals(drawn, INTERVAL_CONFIDENCE)
+    ids = lesion_ids.to_numpy()
     described = []
-    for number, images in enumerate(defined.sum(axis=0).astype(int)):
-        numbers = {"value": values[str(number)], **intervals[str(number)]}
-        described.append({"images": int(images), **{key: None if np.isnan(each) else each for key, each in numbers.items()}})
+    for number in range(columns.shape[1]):
+        chosen = defined[:, number] > 0
+        lesions = len(set(ids[chosen]))
+        interval = intervals[str(number)] if lesions > 1 else {"low": None, "high": None}
+        value = float(values[str(number)]) if chosen.any() else None
+        described.append({"images": int(chosen.sum()), "lesions": lesions, "value": value, **interval})
     return described
 
 
 def judge_sanity(figures: pd.DataFrame, lesion_ids: pd.Series) -> Summary:
-    """Whether maps change as they must when weights are shuffled from the top down."""
+    """Whether maps change as they must when weights are shuffled from the top down.
+
+    Returns
+    -------
+    `passed`: the upper end of the mean squared rank correlation with the maps of the wholly shuffled network is below the
+    `limit`; None where it is undefined, or too few images have one. `by_depth`: the mean rank correlation and its interval,
+    `shared`, the mean of its square with its interval, and `without_ranks`, the share of images in which a map is the same
+    everywhere, mostly zero, and so ranks nothing.
+    """
     names = {depth: "shuffled" if depth == FULL else f"shuffled {depth}" for depth in DEPTHS}
-    columns = figures[list(names.values())].to_numpy(dtype=np.float64)
-    by_depth = dict(zip(names, mean_intervals(columns, lesion_ids), strict=True))
-    high = by_depth[FULL]["high"]
-    return {"passed": None if high is None else high < SHUFFLED_LIMIT, "limit": SHUFFLED_LIMIT, "by_depth": by_depth}
+    signed = figures[list(names.values())].to_numpy(dtype=np.float64)
+    found = mean_intervals(np.column_stack([signed, signed**2]), lesion_ids)
+    by_depth = {}
+    for depth, correlation, shared in zip(names, found[: len(names)], found[len(names) :], strict=True):
+        without = 1 - correlation["images"] / len(figures)
+        by_depth[depth] = {**correlation, "shared": shared, "without_ranks": without}
+    full = by_depth[FULL]["shared"]
+    enough = full["images"] >= LEAST_DEFINED * len(figures) and full["lesions"] >= LEAST_LESIONS
+    return {"passed": full["high"] < SHARED_LIMIT if enough else None, "limit": SHARED_LIMIT, "by_depth": by_depth}
