@@ -2,6 +2,7 @@
 
 Reads   params.yaml, dvc.lock, extras/dvc.lock; metrics/*.json, metrics/train/*.json of the members, metrics/extras/*.json and
         data/extras/*/*.csv of the optional stages; data/predictions/{val,test}.csv; data/failures/failures.csv; report/;
+        plots/gradcam/images.csv;
         data/raw/provenance.json; data/prepared/index.csv; models/classifier/{ensemble.json,NAME/config.json}; every plot of
         dvc.yaml
 Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
@@ -29,7 +30,7 @@ from ruamel.yaml.error import YAMLError
 from extras.dvc_commands import run_dvc, run_dvc_json
 from extras.optional_plots import plots_of_extras
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
-from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PREDICTIONS, PREPARED, read_provenance
+from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PLOTS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
 from skinlesion.extra_metrics import EXTRAS, outdated, read_extra
 from skinlesion.failures import FAILURES
@@ -42,6 +43,7 @@ from skinlesion.versions import git_commit
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 REPORT = Path("report")
 EXTRA_TABLES = Path("data/extras")
+MAPS = PLOTS / "gradcam" / "images.csv"
 ENSEMBLE = CLASSIFIER / "ensemble.json"
 SHARED = ("size", "fit", "color_constancy", "fingerprint", "data")
 MEMBER_KEYS = ("backbone", "seed", "epoch", "needs_metadata", "weights_sha256", "git_commit", "versions")
@@ -233,6 +235,7 @@ def record(name: str, *, replace: bool = False) -> Path:
         for split in PREDICTED_SPLITS:
             shutil.copyfile(PREDICTIONS / f"{split}.csv", folder / "predictions" / f"{split}.csv")
         shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
+        shutil.copyfile(MAPS, folder / "maps.csv")
         shutil.copytree(REPORT, folder / "report")
         copy_extra_tables(extras, folder)
         left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"], extras=extras)

@@ -5,6 +5,7 @@ metrics/*.json            what the stages measured; metrics/train/ holds a file 
                           optional stage that was run
 predictions/{val,test}.csv  the tables from which every figure can be computed again
 failures.csv, extras/     the list of failures; the tables of the optional stages
+maps.csv                  the figures of each image's maps, from which the measures of their faithfulness follow
 report/                   the report, as a page and as Markdown
 plots/*.svg               the plots; pictures only where the images are synthetic
 provenance.json           where data, classifier and code came from; sha256 of every file above

@@ -29,6 +29,8 @@ from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predi
 from skinlesion import artifacts
 from skinlesion.backbones import normalization
 from skinlesion.calibration import check_calibrated, fit_calibrator
+from skinlesion.cam.summary import summarize_figures
+from skinlesion.cam.tables import read_images_table
 from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
@@ -162,6 +164,18 @@ def drop_outdated_extras() -> None:
             path.unlink()
 
 
+def measure_maps(record: Path) -> None:
+    """Sum up the figures of each image's maps anew, where the record has them."""
+    if not (record / "maps.csv").is_file():
+        return
+    path = artifacts.METRICS / "gradcam.json"
+    content = read_json(path)
+    summary = summarize_figures(*read_images_table(record / "maps.csv"))
+    for name, each in content["faithfulness"]["methods"].items():
+        summary["methods"][name] = {key: each[key] for key in ("layers", "zero_maps")} | summary["methods"][name]
+    write_json(path, content | {"faithfulness": content["faithfulness"] | summary})
+
+
 def measure(record: Path, provenance: dict[str, Any]) -> None:
     """Everything behind the predictions, in a workspace that `lay_out` has laid."""
     params = load_params()
@@ -170,6 +184,7 @@ def measure(record: Path, provenance: dict[str, Any]) -> None:
     drop_outdated_extras()
     for stage in (threshold_sweep, baselines, selective, subgroups, failures):
         stage.main()
+    measure_maps(record)
     kept = {name: record / "plots" / f"{name}.svg" for name in KEPT_PLOTS}
     drawn = {name: path for name, path in kept.items() if path.is_file()}
     report = compose(read_inputs(may_lack=KEPT_IF_MEASURED), Plots(drawn=drawn))
@@ -185,6 +200,8 @@ def collect(record: Path, folder: Path, provenance: dict[str, Any]) -> None:
     shutil.copyfile(PARAMS_FILE, folder / PARAMS_FILE.name)
     shutil.copytree(artifacts.METRICS, folder / "metrics")
     shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
+    if (record / "maps.csv").is_file():
+        shutil.copyfile(record / "maps.csv", folder / "maps.csv")
     shutil.copytree("report", folder / "report")
     extras = sorted(path.stem for path in EXTRAS.glob("*.json"))
     copy_extra_tables(extras, folder)

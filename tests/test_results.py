@@ -316,6 +316,7 @@ def run_to_copy(tmp_path_factory: pytest.TempPathFactory, repository_params: dic
         write("metrics/gradcam.json", GRADCAM)
         write("metrics/neighbors.json", {})
         write("data/failures/failures.csv", "image_id\n")
+        write("plots/gradcam/images.csv", "image_id\n")
         write("report/index.html", "<!doctype html>")
         write("report/report.md", "# Report")
         commit_to_dvc()
@@ -346,7 +347,7 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
     )
     metrics = [f"metrics/{name}.json" for name in stages]
     predictions, report = ["predictions/test.csv", "predictions/val.csv"], ["report/index.html", "report/report.md"]
-    assert names == ["failures.csv", *metrics, "params.yaml", "plots/evaluate_per_class.svg", *predictions, *report]
+    assert names == ["failures.csv", "maps.csv", *metrics, "params.yaml", "plots/evaluate_per_class.svg", *predictions, *report]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert provenance["plots_left_out"] == ["plots/gradcam/index.png"]  # a picture of real skin
     assert provenance["originals"] == {"width": 200, "height": 150, "images": 3, "of": 3}

@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.diagnoses import CLASSES
 from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Points, Section, Table
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, rate
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent, rate
 from skinlesion.report.inputs import Inputs
 
 MEASURES: dict[str, str] = {
@@ -30,7 +30,8 @@ LEGEND = (
     "Energy ratio: the share of a map's energy inside the lesion over the lesion's share of the area, 1 is chance. Deletion and "
     "insertion AUC: area under the class's probability as the patches that a map ranks first are taken away (low is good) or "
     "shown (high is good). Mirrored image, all weights shuffled: rank correlation of a map with that of the mirrored image (high "
-    "is good) and of the network with shuffled weights (must be low). A map says where the network looked, not why."
+    "is good) and of the network with shuffled weights (must be near 0). AUCs of methods with other cells do not compare: fine "
+    "orders, even random ones, take more away. A map says where the network looked, not why."
 )
 
 Content = Mapping[str, Any]
@@ -82,6 +83,7 @@ def faithfulness_blocks(faithful: Content, plots: Plots) -> Iterator[Block]:
     if same := compared_table(faithful):
         yield same
     yield controls_table(faithful)
+    yield sanity_table(faithful)
     for warning in warnings(faithful):
         yield Note(warning)
     yield Points(reading(faithful))
@@ -134,6 +136,19 @@ def controls_table(faithful: Content) -> Table:
     return Table("Maps against controls that know nothing of the image", header, rows, labels=3)
 
 
+def sanity_table(faithful: Content) -> Table:
+    """Every method's sanity check."""
+    rows = []
+    for name, each in faithful["methods"].items():
+        full = each["sanity"]["by_depth"]["all layers"]
+        passed = {True: "passed", False: "failed", None: "undecided"}[each["sanity"]["passed"]]
+        rows.append([name, passed, bounded(full["shared"]), count(full["images"]), percent(full["without_ranks"])])
+    limit = next(iter(faithful["methods"].values()))["sanity"]["limit"]
+    caption = f"Sanity check: what a map shares with that of the network with all weights shuffled; passed surely below {limit:g}"
+    header = ["method", "check", "shared variance of the ranks", "images", "a map ranks nothing (share)"]
+    return Table(caption, header, rows, labels=2)
+
+
 def groups_table(method: str, found: Content) -> Table:
     """The first method by class and outcome."""
     groups = {**found["by_class"], **found["by_outcome"]}
@@ -164,8 +179,8 @@ def warnings(faithful: Content) -> list[str]:
     failing = [name for name, each in faithful["methods"].items() if each["sanity"]["passed"] is False]
     if failing:
         said.append(
-            f"Sanity check failed: {_listed(failing, of=total)}. These maps largely stay as they are when all weights of the "
-            "network are shuffled: they show the image more than what the network learnt."
+            f"Sanity check failed: {_listed(failing, of=total)}. It was not shown that these maps change when all weights of the "
+            "network are shuffled: they may show the image more than what the network learnt."
         )
     return said
 
@@ -190,8 +205,14 @@ def reading(faithful: Content) -> list[str]:
 
 
 def _verdict(measures: Content, measure: str, control: str) -> str | None:
-    """The verdict of a measure against a control, None where there is no such control."""
-    return measures[measure].get(control, {}).get("verdict")
+    """The verdict of a measure against a control, None where there is none.
+
+    A fine order beats the centre by its grain alone; so a method is not better than the centre unless it beats random maps of
+    its own grain too.
+    """
+    found = measures[measure].get(control, {}).get("verdict")
+    against_random = measures[measure].get("random", {}).get("verdict")
+    return "undecided" if control == "center" and found == "better" and against_random not in (None, "better") else found
 
 
 def _range(measures: Mapping[str, Content], measure: str) -> str:
