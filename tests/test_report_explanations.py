@@ -53,7 +53,7 @@ def test_maps_that_beat_every_control() -> None:
     faithful = make_faithful(GradCAM=GOOD)
     assert explanations.warnings(faithful) == []
     first, second, third = explanations.reading(faithful)
-    assert first.startswith("Maps hold 2.50 (GradCAM) times the energy on the lesion")
+    assert first.startswith("Over 24 images maps hold 2.50 (GradCAM) times the energy on the lesion")
     assert "more than the map of another lesion's image would for GradCAM, and peak on it in a share of 1.00 (GradCAM)" in first
     assert second.count("GradCAM") == 4
     assert third.endswith("so that GradCAM passes the sanity check.")
@@ -101,10 +101,25 @@ def test_a_failed_sanity_check_is_warned_about() -> None:
         "of 0.12 (GradCAM) to 0.75 (LayerCAM), so that GradCAM and ScoreCAM pass the sanity check."
     )
     assert "for all 3 methods" in explanations.reading(faithful)[0]
+    assert explanations.reading(faithful)[0].startswith("Over 24 images (12 for ScoreCAM) maps hold ")
     same = explanations.compared_table(faithful)
     assert same is not None
     assert same.caption == "The methods on the same 12 images"
     assert [row[0] for row in same.rows] == ["GradCAM", "LayerCAM", "ScoreCAM"]
+
+
+def test_fine_random_orders_are_no_merit_of_a_map() -> None:
+    """Better than the centre, but no better than random maps of its own grain: not counted as better than the centre."""
+    faithful = make_faithful(RefineCAM=GOOD | {"deletion_random": 0.25})
+    (warning,) = explanations.warnings(faithful)
+    assert "is not beaten in deletion AUC by RefineCAM" in warning
+
+
+def test_the_sanity_check_is_shown_whole() -> None:
+    table = explanations.sanity_table(make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": -0.75}))
+    assert [row[:2] for row in table.rows] == [["GradCAM", "passed"], ["LayerCAM", "failed"]]
+    assert table.rows[1][2].startswith("0.562 ")
+    assert table.rows[0][3:] == ["24", "0.0 %"]
 
 
 def test_without_masks() -> None:

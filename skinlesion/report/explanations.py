@@ -193,9 +193,9 @@ def reading(faithful: Content) -> list[str]:
     return [
         "Where the maps lie was not measured, for want of lesion masks."
         if not has_masks
-        else f"Maps hold {ranges('energy')} times the energy on the lesion that its area would, more than the map of another "
-        f"lesion's image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} of the images, "
-        f"more often than the image's centre lies on it for {won('pointing', 'center')}.",
+        else f"Over {_images(faithful)} maps hold {ranges('energy')} times the energy on the lesion that its area would, more than "
+        f"the map of another lesion's image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} "
+        f"of the images, more often than the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
         f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing "
         f"it first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
@@ -215,6 +215,18 @@ def _verdict(measures: Content, measure: str, control: str) -> str | None:
     return "undecided" if control == "center" and found == "better" and against_random not in (None, "better") else found
 
 
+def _images(faithful: Content) -> str:
+    """On how many images the methods were measured: `2,004 images (24 for ScoreCAM)`."""
+    counts = {name: each["images"] for name, each in faithful["methods"].items()}
+    most = max(counts.values())
+    fewer: dict[int, list[str]] = {}
+    for name, images in counts.items():
+        if images < most:
+            fewer.setdefault(images, []).append(name)
+    said = "; ".join(f"{images:,} for {_listed(names, of=len(counts))}" for images, names in fewer.items())
+    return f"{most:,} images{f' ({said})' if said else ''}"
+
+
 def _range(measures: Mapping[str, Content], measure: str) -> str:
     """Smallest and largest value over the methods, each with its method."""
     values = {name: each[measure]["value"] for name, each in measures.items() if each[measure]["value"] is not None}
@@ -228,7 +240,10 @@ def _range(measures: Mapping[str, Content], measure: str) -> str:
 
 def _won(measures: Mapping[str, Content], measure: str, control: str) -> str:
     """Which methods are better than a control."""
-    winners = [name for name, each in measures.items() if _verdict(each, measure, control) == "better"]
+    verdicts = {name: _verdict(each, measure, control) for name, each in measures.items()}
+    if not any(verdicts.values()):
+        return "methods unknown, for it was not measured"
+    winners = [name for name, found in verdicts.items() if found == "better"]
     return _listed(winners, of=len(measures))
 
 
