@@ -193,9 +193,9 @@ def reading(faithful: Content) -> list[str]:
     return [
         "Where the maps lie was not measured, for want of lesion masks."
         if not has_masks
-        else f"Over {_images(faithful)} maps hold {ranges('energy')} times the energy on the lesion that its area would, more than "
-        f"the map of another lesion's image would for {won('energy', 'other')}, and peak on it in a share of {ranges('pointing')} "
-        f"of the images, more often than the image's centre lies on it for {won('pointing', 'center')}.",
+        else f"Over {_images(faithful)} maps hold {ranges('energy')} times the energy on the lesion that its area would, more "
+        f"than the map of another lesion's image would for {won('energy', 'other')}, and peak on it in a share of "
+        f"{ranges('pointing')} of the images, more often than the image's centre lies on it for {won('pointing', 'center')}.",
         f"Taking away first what the map ranks first lowers the class's probability faster than random maps do for "
         f"{won('deletion', 'random')}, and faster than going from the centre outwards for {won('deletion', 'center')}; showing "
         f"it first raises it faster for {won('insertion', 'random')}, and for {won('insertion', 'center')}.",
