@@ -136,8 +136,8 @@ def describe(subject: Subject, method: str, maps: dict[str, MemberMaps], split: 
 
 
 def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
-    """The energy ratio of each image measured, rounded to six decimals, NaN where it is undefined."""
-    return table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy().round(6))
+    """The energy ratio of each image measured, NaN where it is undefined."""
+    return table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy())
 
 
 def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame) -> dict[str, int]:

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 SEED = 0  # of the random orders, the shuffled weights, and which image's map another image is measured with
 BATCH_NORM_IMAGES, BATCH_NORM_BATCH = 512, 64  # over which the shuffled networks' statistics are computed
 ORDERS = ("random", "center")  # of removal, that a map's is held against
+DECIMALS = 6  # of the figures, as their table has them: what is summed up can be summed up again from there, to the last digit
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Faithfulness:
 
     positions : of the images measured, in the subject's table.
     maps : each member's maps of them.
-    figures : float64 columns of `FIGURES`, a row an image measured, NaN where a figure is undefined.
+    figures : float64 columns of `FIGURES`, a row an image measured, to `DECIMALS`, NaN where a figure is undefined.
     curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
         `skinlesion.cam.deletion.curves`.
     empty_masks : how many masks show no lesion pixel where the network looks.
@@ -136,7 +137,7 @@ def _measure(
         figures["shuffled" if depth == FULL else f"shuffled {depth}"] = patches.rank_correlation(heat, other, shown)
         for each in others.values():  # or the copies of all depths and members would fill a GPU
             each.model.cpu()
-    return Faithfulness(positions, maps, figures, curves, empty_masks)
+    return Faithfulness(positions, maps, figures.round(DECIMALS), curves, empty_masks)
 
 
 class _Orders:

@@ -117,10 +117,10 @@ def read_images_table(path: Path) -> tuple[dict[str, Figures], pd.DataFrame]:
 
 
 def images_table(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> pd.DataFrame:
-    """The figures of each image and method, columns as `IMAGE_COLUMNS`, rounded to six decimals."""
+    """The figures of each image and method, columns as `IMAGE_COLUMNS`."""
     parts = []
     for method, one in measured.items():
         about = table.iloc[one.positions][["image_id", "lesion_id", "dx", "predicted", "outcome"]].reset_index(drop=True)
-        figures = one.figures.round(6).rename(columns=lambda name: name.replace(" ", "_"))
+        figures = one.figures.rename(columns=lambda name: name.replace(" ", "_"))
         parts.append(pd.concat([about.assign(method=method), figures], axis=1))
     return pd.concat(parts, ignore_index=True)
