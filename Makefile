@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics test lint clean record
+.PHONY: help run repro plots metrics test operations drills lint clean record
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -25,6 +25,14 @@ metrics: $(VENV)/.installed ## print all metrics
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
+
+operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes and the short drills on a tiny sample
+	@DRILLS=short python -m pytest --numprocesses 2 --dist loadfile -m "operations or drills"
+
+drills: $(VENV)/.installed-dev ## all drills, for about an hour; their table is printed and recorded in results/drills.json
+	@rm -f .drills.jsonl
+	@DRILLS=full DRILLS_LEDGER=.drills.jsonl python -m pytest --numprocesses 2 --dist loadfile -m drills
+	@python -m tests.drills.table .drills.jsonl --record
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	@ruff check .
