@@ -24,8 +24,8 @@ from skinlesion.files import read_json
 
 DATA_STAGES = ("download", "split", "prepare", "synthesize")
 
-# How far each may lie from what is committed, on the sample's 97 test images: twice the largest difference seen between eight runs
-# that differ in nothing but their rounding (instruction set, threads), and no less than two images.
+# How far each may lie from what is committed, on the sample's 97 test images: twice the largest difference seen between runs that
+# differ in nothing but their rounding (instruction set, threads), and no less than two images.
 TOLERANCE = {
     "accuracy": 0.10,
     "balanced_accuracy": 0.15,

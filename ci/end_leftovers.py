@@ -1,8 +1,8 @@
 """End the processes that this job left behind: those that carry its PIPELINE_JOB in their environment, and no others.
 
-A cancelled job's `dvc` is killed by the runner, but a training in a session of its own (a loading process, torchrun's workers) can
-live on and hold the GPU. The variable is inherited by whatever the job starts, and has another value in every job, so that other
-jobs on the machine, and people at work on it, are left alone. This process and its ancestors belong to the job as well and stay.
+A cancelled job's `dvc` is killed by the runner, but a training in a session of its own (a loading process, torchrun's workers)
+can live on and hold the GPU. The variable is inherited by whatever the job starts, and has another value in every job, so that
+other jobs on the machine, and people at work on it, are left alone. This process and its ancestors belong to the job and stay.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 # was fetched before; --pull goes to the remote once more where anybody may read it (DVC_REMOTE_NEEDS_SECRETS is not `true`).
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
+"$(dirname "$0")/setup.sh" . project
 PATH="$(environment_of . project)/bin:$PATH"
 export PATH
 pull=(--pull)

@@ -3,8 +3,8 @@
 Reads   params.yaml, recipes/, the variables RECIPES and OVERRIDES
 Writes  params.yaml, unless what would come of it is refused
 
-CI uses `dvc repro`, not `dvc exp run -S`, which when killed leaves git without a branch; the overrides are applied by the function
-that `-S` calls.
+CI uses `dvc repro`, not `dvc exp run -S`, which when killed leaves git without a branch; the overrides are applied by the
+function that `-S` calls.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def wanted(recipes: str, overrides: str) -> list[str]:
 
 
 def change(overrides: list[str], path: Path = PARAMS_FILE) -> None:
-    """Apply overrides to a `params.yaml`; PipelineError, and nothing changed, where one cannot be applied or gives what is refused."""
+    """Apply overrides to a `params.yaml`; PipelineError, and nothing changed, where one fails or gives what is refused."""
     with atomic_file(path) as partial:
         trial = partial.with_suffix(".yaml")  # DVC goes by the suffix
         try:
