@@ -6,11 +6,14 @@
 source "$(dirname "$0")/environment.sh"
 dvc="$(environment_of "$1" tools)/bin/dvc"
 : "${DVC_REMOTE_URL:?is not set: name the storage that results are shared through, as s3://bucket/skin-lesion}"
-mkdir -p "$PIPELINE_STATE/dvc-cache" "$PIPELINE_STATE/resume"
+mkdir -p "$PIPELINE_STATE/dvc-cache" .resume
 "$dvc" config --local cache.dir "$PIPELINE_STATE/dvc-cache"
 "$dvc" remote add --local --force --default ci "$DVC_REMOTE_URL"
 if [ -n "${DVC_REMOTE_ENDPOINT:-}" ]; then
     "$dvc" remote modify --local ci endpointurl "$DVC_REMOTE_ENDPOINT"
 fi
-# Unfinished trainings and downloads go on in the next job.
-ln -sfn "$PIPELINE_STATE/resume" .resume
+# Unfinished trainings and downloads go on in the next job; what else is in .resume/ is of this checkout.
+for scratch in download precision train; do
+    mkdir -p "$PIPELINE_STATE/resume/$scratch"
+    ln -sfn "$PIPELINE_STATE/resume/$scratch" ".resume/$scratch"
+done

@@ -9,7 +9,6 @@ Runs with DVC as only package; uses `Repo.stage_cache`, which DVC does not docum
 
 from __future__ import annotations
 
-from dvc.dependency.base import DependencyDoesNotExistError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage.cache import RunCacheNotFoundError
@@ -24,9 +23,12 @@ def main() -> None:
         for stage in plan_repro(get_active_graph(repo.index.graph), stages):
             if not stage.changed():
                 continue
+            if not all(dependency.exists for dependency in stage.deps):
+                print(f"{stage.addressing}: waits for an earlier stage")
+                continue
             try:
                 repo.stage_cache.restore(stage, pull=True)
-            except (RunCacheNotFoundError, DependencyDoesNotExistError):
+            except RunCacheNotFoundError:
                 print(f"{stage.addressing}: nobody has run it with these inputs yet")
 
 

@@ -53,7 +53,7 @@ def change(overrides: list[str], path: Path = PARAMS_FILE) -> None:
             load_params(trial, check_backbone=True)
             os.replace(trial, partial)
         except InvalidArgumentError as error:
-            raise PipelineError(f"{' '.join(overrides)}: {error.__cause__ or error}") from None
+            raise PipelineError(f"an override is refused: {error.__cause__ or error}") from None
         finally:
             trial.unlink(missing_ok=True)
 

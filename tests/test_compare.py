@@ -172,5 +172,5 @@ def test_a_revision_whose_tables_are_nowhere(workspace: Path) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
     subprocess.run(["git", "add", "--all"], check=True)
     subprocess.run(["git", *name, "commit", "--quiet", "--message", "results elsewhere"], check=True)
-    with pytest.raises(PipelineError, match="val.csv of revision 'HEAD' cannot be read: .* comes with `dvc pull`"):
+    with pytest.raises(PipelineError, match=r"val.csv of revision 'HEAD' cannot be read: .* comes with `dvc pull`"):
         command.main(["--rev", "HEAD", "workspace", "--split", "val"])
