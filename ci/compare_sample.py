@@ -24,15 +24,17 @@ from skinlesion.files import read_json
 
 DATA_STAGES = ("download", "split", "prepare", "synthesize")
 
-# How far each may lie from what is committed, on the sample's 97 test images: twice the largest difference seen between runs that
-# differ in nothing but their rounding (instruction set, threads), and no less than two images.
+# How far each may lie from what is committed, on the sample's 97 test images: one and a half times the largest difference seen to
+# five runs of the same code that differ in nothing but their rounding (one or two threads; PyTorch and oneDNN held to AVX2,
+# SSE4.1 or no vector instructions). Accuracy was .588 to .773 in them, macro AUC .895 to .962: on so few images only the latter,
+# which counts ranks and not the class that comes first, is sharp.
 TOLERANCE = {
-    "accuracy": 0.10,
-    "balanced_accuracy": 0.15,
-    "macro_f1": 0.15,
-    "macro_auc": 0.05,
+    "accuracy": 0.27,
+    "balanced_accuracy": 0.24,
+    "macro_f1": 0.27,
+    "macro_auc": 0.08,
     "mel_sensitivity": 0.30,
-    "mel_specificity": 0.10,
+    "mel_specificity": 0.30,
 }
 
 

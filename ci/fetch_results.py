@@ -21,11 +21,12 @@ def main() -> None:
     with Repo() as repo, lock_repo(repo):
         stages = [stage for stage in repo.index.stages if stage.path_in_repo == PIPELINE]
         for stage in plan_repro(get_active_graph(repo.index.graph), stages):
-            if not stage.changed():
+            if not stage.changed(allow_missing=True):  # what `dvc pull` could bring of it is here
                 continue
             if not all(dependency.exists for dependency in stage.deps):
                 print(f"{stage.addressing}: waits for an earlier stage")
                 continue
+            stage.remove_outs()  # as `dvc repro` does: metrics of another run, from git, are not overwritten
             try:
                 repo.stage_cache.restore(stage, pull=True)
             except RunCacheNotFoundError:

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,9 @@ def headline(base: str) -> list[str]:
         change = f"{new - old:+.3f}" if old is not None and new is not None else "-"
         rows.append(f"| {name} | {number(old)} | {number(new, here['intervals'].get(key))} | {change} |")
     images = f"{here['images']:,} images of {here['lesions']:,} lesions"
+    split = METRICS / "split.json"
+    same = read_json(split)["fingerprint"] == (at_base(split.as_posix(), base) or {}).get("fingerprint")
+    warning = "**The base was measured on another split, so that the change says nothing.** " if before and not same else ""
     return [
         f"### Test, {images}",
         "",
@@ -87,7 +91,7 @@ def headline(base: str) -> list[str]:
         "| --- | --- | --- | --- |",
         *rows,
         "",
-        "Choose on validation, not on this table: below, both runs on the same validation lesions.",
+        f"{warning}Choose on validation, not on this table: below, both runs on the same validation lesions.",
         "",
     ]
 
@@ -108,10 +112,12 @@ def captured(arguments: list[str]) -> str:
     return stream.getvalue()
 
 
-def table_or_none(*command: str) -> str:
-    """The Markdown table of a `dvc ... diff`, or an empty text where it has no row."""
-    table = run_dvc(*command, "--md").strip()
-    return table if len(table.splitlines()) > 2 else ""
+def difference(what: str, base: str) -> str:
+    """The Markdown table of `dvc WHAT diff`, its padding taken out, or an empty text where it has no row."""
+    rows = [re.sub(r" {2,}", " ", row) for row in run_dvc(what, "diff", base, "--md").strip().splitlines()]
+    if len(rows) <= 2:
+        return ""
+    return "\n".join([rows[0].replace(base, "base").replace(WORKSPACE, "this run"), re.sub("-{4,}", "---", rows[1]), *rows[2:]])
 
 
 def stage_of(plot: str) -> str:
@@ -135,8 +141,8 @@ def pictures(names: list[str]) -> list[str]:
 def write_report(folder: Path, base: str) -> Path:
     """Write the report; PipelineError where `dvc repro` has not been run or the base is unknown."""
     base = resolve(base)
-    params = table_or_none("params", "diff", base)
-    metrics = table_or_none("metrics", "diff", base)
+    params = difference("params", base)
+    metrics = difference("metrics", base)
     lines = [
         *heading(base, read_log(folder / "repro.log")),
         *["### Parameters that changed", "", params or "None.", ""],
@@ -145,8 +151,7 @@ def write_report(folder: Path, base: str) -> Path:
         f"{max(len(metrics.splitlines()) - 2, 0):,} metrics changed: `metrics_diff.md` in the run's artifact lists them.",
         "",
         *pictures(draw(folder / "plots", base=base, names={base: f"base {base[:7]}", WORKSPACE: "this run"})),
-        "To take these results without computing them: `dvc pull --run-cache`, then `dvc repro --pull`, and commit dvc.lock and",
-        "metrics/.",
+        "To take these results without computing them: `dvc repro --pull` on this commit, then commit dvc.lock and metrics/.",
     ]
     for name, text in {"metrics_diff.md": metrics or "No metric changed.", "report.md": "\n".join(lines)}.items():
         with atomic_file(folder / name) as partial:
