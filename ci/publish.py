@@ -97,7 +97,7 @@ def gh(*arguments: str, body: str | None = None) -> str:
     """Call the API of GitHub; ends the program with gh's message if that fails."""
     done = subprocess.run(["gh", "api", *arguments], input=body, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"error: gh api {arguments[0]}: {done.stderr.strip()}")
+        sys.exit(f"error: gh api {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
