@@ -1,9 +1,9 @@
 """Push to the DVC remote what another clone needs to train nothing again: `python -m extras.push_runs [--remote NAME]`.
 
 It runs `dvc push`, which sends data and models of the workspace, and then sends the record of every run in this clone's cache
-(what `--run-cache` adds) with the files that these records name. `dvc push --run-cache` leaves those out: of a run's files it sends
-those alone that `dvc.lock` names, and never metrics of `cache: false`. But a run comes back from its record only if all
-of its files do, so that in a clone whose `dvc.lock` does not have the run yet `dvc repro --pull` would train again.
+(what `--run-cache` adds) with the files that these records name. `dvc push --run-cache` leaves most of those out: it sends those
+that `dvc.lock` names, and never metrics of `cache: false`. But a run comes back from its record only if all of its files do, so
+that in a clone whose `dvc.lock` does not have the run yet `dvc repro --pull` would train again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HASH_LENGTH = 64  # of a record's name; what else lies there is a record half-wr
 def push_workspace(remote: str | None) -> None:
     """`dvc push`, which shows its progress and says itself what is wrong with the remote or the credentials."""
     command = ["push", *(["--remote", remote] if remote else [])]
-    ended = subprocess.run([sys.executable, "-m", "dvc", *command], check=False)
+    ended = subprocess.run([sys.executable, "-P", "-m", "dvc", *command], check=False)
     if ended.returncode:
         raise PipelineError(
             f"`dvc {' '.join(command)}` failed, see above, and no run was pushed; docs/remotes.md has the ways out"
@@ -71,7 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m extras.push_runs", description="Push data, models and all runs.")
     parser.add_argument("--remote", help="a name of `dvc remote list`; without it the default remote")
     remote = parser.parse_args().remote
-    logging.getLogger("aiobotocore").setLevel(logging.WARNING)
+    for library in ("aiobotocore", "asyncssh"):  # they tell of every connection
+        logging.getLogger(library).setLevel(logging.WARNING)
     push_workspace(remote)
     try:
         with Repo() as repo:
