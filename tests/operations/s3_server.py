@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -36,10 +37,14 @@ class S3:
         """What a user exports."""
         return {"AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret, "AWS_DEFAULT_REGION": REGION}
 
+    def client(self) -> Any:
+        """boto3's client for the server."""
+        keys = {"aws_access_key_id": self.key, "aws_secret_access_key": self.secret, "region_name": REGION}
+        return boto3.client("s3", endpoint_url=self.url, **keys)
+
     def names(self) -> list[str]:
         """The names of all objects in the bucket."""
-        keys = {"aws_access_key_id": self.key, "aws_secret_access_key": self.secret, "region_name": REGION}
-        pages = boto3.client("s3", endpoint_url=self.url, **keys).get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,14 @@ from tests.test_pipeline import run
 pytestmark = pytest.mark.operations
 
 SCRIPT = ROOT / "ci/queue_gpus.sh"
-# Works until it is told to stop, so that two can be seen at work at once.
+# Waits until both are at work, which one worker alone would never see.
 STAND_IN = """import os, pathlib, sys, time
 folder, seed = pathlib.Path(sys.argv[1]), sys.argv[2]
 (folder / seed).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 deadline = time.monotonic() + 120
-while not (folder / "stop").exists() and time.monotonic() < deadline:
+while len(list(folder.iterdir())) < 2:
+    if time.monotonic() > deadline:
+        sys.exit("no second one came")
     time.sleep(0.2)
 pathlib.Path("out.txt").write_text(seed)
 """
@@ -43,23 +45,24 @@ def test_two_experiments_at_once_see_a_gpu_each(tmp_path: Path) -> None:
         run(project, *command)
     run(project, "git", "commit", "--quiet", "--message", "stand-in")
     run(project, "dvc", "exp", "run", "--queue", "-S", "seed=range(1,3)")
-    try:
-        assert "2 workers, one a GPU" in run(project, str(SCRIPT), "0", "3")
-        with pytest.raises(AssertionError, match="error: 2 workers are there already"):
+    assert "the queue is empty" in run(project, str(SCRIPT), "0", "3")
+    assert sorted(path.read_text(encoding="utf-8") for path in seen.iterdir()) == ["0", "3"]
+    assert run(project, "dvc", "queue", "status").count("Success") == 2
+    with (project / ".dvc/tmp/exps/queue_gpus.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(AssertionError, match=r"error: another .*queue_gpus.sh works through this queue"):
             run(project, str(SCRIPT), "0")
-        deadline = time.monotonic() + 60
-        while len(found := [path.read_text(encoding="utf-8") for path in seen.iterdir()]) < 2 and time.monotonic() < deadline:
-            time.sleep(0.2)
-    finally:
-        (seen / "stop").touch()
-        run(project, "dvc", "queue", "stop", "--kill")
-    assert sorted(found) == ["0", "3"]
 
 
 @pytest.mark.parametrize(
     ("gpus", "message"),
     [([], "name the GPUs"), (["0", "1", "0"], "a GPU is named twice"), (["all"], "'all' is no number or UUID of a GPU")],
 )
-def test_what_is_refused(gpus: list[str], message: str) -> None:
+def test_gpus_that_are_refused(gpus: list[str], message: str) -> None:
     done = subprocess.run([SCRIPT, *gpus], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and message in done.stderr
+
+
+def test_a_folder_without_a_queue_is_refused(tmp_path: Path) -> None:
+    done = subprocess.run([SCRIPT, "0"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "error: no queue here: `dvc exp run --queue` first" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -104,6 +105,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         succeed(first, "dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/skin-lesion")
         succeed(first, "dvc", "remote", "modify", "storage", "endpointurl", storage.url)
         succeed(first, "dvc", "remote", "modify", "storage", "region", REGION)
+        succeed(first, "dvc", "remote", "modify", "storage", "verify", "true")
         succeed(first, "git", "add", "--all")
         succeed(first, "git", "commit", "--quiet", "--message", "params and remote, nothing run yet")
         succeed(first, "git", "branch", "not-run")
@@ -198,6 +200,23 @@ def test_a_remote_without_the_data_stops_pull_but_not_repro(team: Team, tmp_path
     said = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
     assert "Some of the cache files do not exist neither locally nor on remote" in said
     assert stages_run(said) == ["download"]
+
+
+def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: Path) -> None:
+    """By `verify`, which is off unless it is set: without it DVC takes what the remote has for what dvc.lock names."""
+    clone, splits = team.clone(tmp_path / "clone"), "data/splits/train.csv"
+    content = (team.first / splits).read_bytes()
+    digest = hashlib.md5(content).hexdigest()
+    place = {"Bucket": BUCKET, "Key": f"skin-lesion/files/md5/{digest[:2]}/{digest[2:]}"}
+    team.storage.client().put_object(**place, Body=content + b"one row more\n")
+    try:
+        said = attempt(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
+    finally:
+        team.storage.client().put_object(**place, Body=content)
+    assert said.code != 0 and "Checkout failed for following targets" in said.text
+    assert not (clone / splits).exists()
+    succeed(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
+    assert (clone / splits).read_bytes() == content
 
 
 def test_a_folder_is_a_remote_too(team: Team, tmp_path: Path) -> None:
