@@ -43,6 +43,7 @@ from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder
 from skinlesion.inference import predict_ensemble
+from skinlesion.locks import one_at_a_time
 from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
 from skinlesion.params import ExternalParams, load_params
 from skinlesion.preparing import write_prepared
@@ -55,6 +56,7 @@ PREDICTION_COLUMNS = (*artifacts.DESCRIPTIVE_COLUMNS, *artifacts.LOGIT_COLUMNS, 
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("external")
 def main() -> None:
     params, evaluated = load_params().external, load_params().evaluate
     keep_freed_memory()

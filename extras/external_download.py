@@ -19,7 +19,7 @@ from skinlesion.artifacts import METADATA_COLUMNS, image_path, read_metadata
 from skinlesion.errors import run_stage
 from skinlesion.external_set import EXTERNAL
 from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked
+from skinlesion.locks import locked, one_at_a_time
 from skinlesion.params import ExternalParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, isic2018
 from skinlesion.sources.collection import find_collection, jpeg_target
@@ -36,6 +36,7 @@ DRAWN, DRAWN_HERE = "SYNTH_", "EXTERNAL_"
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("external-download")
 def main() -> None:
     """Fill `data/external`, all of it or nothing."""
     params = load_params()

@@ -30,6 +30,7 @@ from skinlesion.errors import run_stage
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder
 from skinlesion.inference import soft_vote
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import LeakParams, load_params
 from skinlesion.tables import write_table
 from skinlesion.train_params import TrainParams
@@ -41,6 +42,7 @@ SAID = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "se
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("leak")
 def main() -> None:
     params = load_params(check_backbone=True)
     recipe = params.leak_recipe()

@@ -26,6 +26,7 @@ from skinlesion.errors import run_stage
 from skinlesion.extra_metrics import write_extra
 from skinlesion.extra_params import NearDuplicatesParams
 from skinlesion.files import atomic_folder
+from skinlesion.locks import one_at_a_time
 from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
 from skinlesion.pair_tables import (
     PAIR_COLUMNS,
@@ -43,6 +44,7 @@ from skinlesion.tables import write_table
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("near-duplicates")
 def main() -> None:
     params = load_params().near_duplicates
     metadata = read_metadata().sort_values("image_id", ignore_index=True)

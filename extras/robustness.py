@@ -29,6 +29,7 @@ from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import RobustnessParams, load_params
 from skinlesion.robustness import (
     METRIC_COLUMNS,
@@ -87,6 +88,7 @@ def measure_conditions(
     return measured_by, rows
 
 
+@one_at_a_time("robustness")
 def main() -> None:
     params = load_params()
     chosen, test_time = params.robustness, params.evaluate.test_time

@@ -84,11 +84,12 @@ def read_revision(revision: str, split: str) -> pd.DataFrame:
     import dvc.api  # a second or more; folders do not need it
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError  # of a folder that is neither in the cache nor in a remote
 
     path = (PREDICTIONS / f"{split}.csv").as_posix()
     try:
         content = dvc.api.read(path, repo=".", rev=revision, mode="rb")
-    except (DvcException, SCMError, OSError) as error:
+    except (DvcException, SCMError, DataIndexDirError, OSError) as error:
         raise PipelineError(
             f"{path} of revision '{revision}' cannot be read: {error}. `git log` and `dvc exp list` name revisions; what is not "
             "in the cache comes with `dvc pull` or by running it again"

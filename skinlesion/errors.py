@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 class PipelineError(Exception):
@@ -38,7 +42,8 @@ def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's `main`, log to stderr, and exit 1 with one clear message on an error that a user can act on."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        main()
+        with _unwinding_on_sigterm():
+            main()
     except PipelineError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -49,3 +54,20 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"error: out of memory ({str(error).partition(chr(10))[0]}): lower batch_size of this stage, or prepare.size")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+@contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that temporary files go; by default it ends a process on the spot."""
+    own = os.getpid()
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:  # forked from this one, as loading processes are: the files are not its own
+            os._exit(128 + number)
+        sys.exit("terminated")
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

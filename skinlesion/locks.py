@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from skinlesion.errors import PipelineError
 
+RUNNING = Path(".resume/running")  # of this workspace, also in DVC's temporary ones: each has outputs of its own
 LOCK_TIMEOUT = 20.0  # seconds; the loading processes of a killed training need about 5 to notice and let go
 
 
@@ -34,3 +35,14 @@ def locked(path: Path, *, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def one_at_a_time(stage: str) -> Iterator[None]:
+    """Keep a second process from running the same stage in this workspace, as a block's or, as a decorator, a function's length.
+
+    A killed `dvc` leaves the process of its stage behind. That one and the stage of the next `dvc repro` would put the same
+    temporary files in place under each other's hands, and the older one would overwrite outputs that DVC has hashed by then.
+    """
+    with locked(RUNNING / f"{stage}.lock", doing=f"running {stage} in this workspace"):
+        yield

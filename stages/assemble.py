@@ -24,6 +24,7 @@ from skinlesion.curves import CURVE_COLUMNS, collect_curves
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some, run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import Params, load_params
 from skinlesion.tables import write_table
 
@@ -35,6 +36,7 @@ PAGE_IMAGES = 6  # training images on a picture of the augmentation
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("assemble")
 def main() -> None:
     params = load_params()
     names = params.ensemble.member_names()

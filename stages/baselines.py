@@ -20,6 +20,7 @@ from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.metadata import encode_metadata
 from skinlesion.metrics import HEADLINE, ClassificationMetrics
 from skinlesion.params import BaselinesParams, load_params
@@ -59,6 +60,7 @@ def describe(probabilities: np.ndarray, test: pd.DataFrame, params: BaselinesPar
     return measured.summary() | {"intervals": percentile_intervals(drawn, params.confidence)}
 
 
+@one_at_a_time("baselines")
 def main() -> None:
     params = load_params().baselines
     train, test, predictions = artifacts.read_split("train"), artifacts.read_split("test"), artifacts.read_predictions("test")

@@ -19,7 +19,7 @@ from typing import Any
 from skinlesion.artifacts import RAW, read_metadata
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked
+from skinlesion.locks import locked, one_at_a_time
 from skinlesion.params import DownloadParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, kaggle_mirror
 from skinlesion.sources.images import check_files
@@ -30,6 +30,7 @@ from skinlesion.synthetic.sample import draw_sample
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("download")
 def main() -> None:
     """Fill `data/raw`, all of it or nothing."""
     params = load_params(check_backbone=True).download

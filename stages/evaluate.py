@@ -31,6 +31,7 @@ from skinlesion.evaluation import arrays_of, check_same_split, describe_table, l
 from skinlesion.files import atomic_folder, write_json
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
+from skinlesion.locks import one_at_a_time
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.params import EvaluateParams, load_params
 from skinlesion.tables import write_table
@@ -40,6 +41,7 @@ CURVE_POINTS = 200
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("evaluate")
 def main() -> None:
     params = load_params().evaluate
     keep_freed_memory()

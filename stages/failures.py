@@ -14,12 +14,14 @@ from skinlesion.artifacts import METRICS, read_operating_points, read_prediction
 from skinlesion.errors import run_stage
 from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("failures")
 def main() -> None:
     params = load_params().failures
     table, points = read_predictions("test"), read_operating_points()

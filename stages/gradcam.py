@@ -43,6 +43,7 @@ from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.devices import choose_device
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import GradcamParams, load_params
 from skinlesion.tables import write_table
 
@@ -53,6 +54,7 @@ METADATA_COLUMNS = ("age", "sex", "localization")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
 
+@one_at_a_time("gradcam")
 def main() -> None:
     """Compute the maps, measure them, and draw the cases."""
     params = load_params().gradcam

@@ -27,6 +27,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import Case, Neighbor, Shares, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
@@ -39,6 +40,7 @@ BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("neighbors")
 def main() -> None:
     params = load_params().neighbors
     keep_freed_memory()

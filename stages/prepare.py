@@ -12,12 +12,14 @@ import logging
 from skinlesion.artifacts import PREPARED, list_images
 from skinlesion.cores import available_cores
 from skinlesion.errors import run_stage
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.preparing import write_prepared
 
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("prepare")
 def main() -> None:
     """Prepare every image that `download` brought."""
     params = load_params().prepare

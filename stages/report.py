@@ -16,6 +16,7 @@ from pathlib import Path
 
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder
+from skinlesion.locks import one_at_a_time
 from skinlesion.report.compose import compose
 from skinlesion.report.figures import Plots
 from skinlesion.report.html import render_html
@@ -27,6 +28,7 @@ REPORT = Path("report")
 logger = logging.getLogger(__name__)
 
 
+@one_at_a_time("report")
 def main() -> None:
     report = compose(read_inputs(), Plots())
     with atomic_folder(REPORT) as folder:

@@ -31,6 +31,7 @@ from skinlesion.conformal import audit_sets, choose_one_image, class_scores, con
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import SelectiveParams, load_params
 from skinlesion.tables import write_table
 
@@ -128,6 +129,7 @@ def describe_sets(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> t
     return levels, pd.DataFrame(sizes)
 
 
+@one_at_a_time("selective")
 def main() -> None:
     params = load_params().selective
     tables = {split: read_predictions(split) for split in ("val", "test")}

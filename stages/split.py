@@ -18,6 +18,7 @@ from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_m
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, file_digest, resolve_from_root, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.splitting import (
     check_classes,
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 AGE_BAND = 5  # years; HAM10000 gives ages in fives
 
 
+@one_at_a_time("split")
 def main() -> None:
     """Deal, prove, then write."""
     params = load_params().split

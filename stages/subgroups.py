@@ -16,6 +16,7 @@ from skinlesion.artifacts import METRICS, PLOTS, read_metadata, read_predictions
 from skinlesion.bootstrap import describe_draws
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.subgroups import COLUMNS, SOURCE, assign_groups, flag_small, measure_groups, measure_table, worst_groups
 from skinlesion.tables import write_table
@@ -32,6 +33,7 @@ def add_source(predictions: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFram
     return predictions.merge(metadata[["image_id", SOURCE]], on="image_id", how="left", validate="one_to_one")
 
 
+@one_at_a_time("subgroups")
 def main() -> None:
     params = load_params().subgroups
     table = add_source(read_predictions("test"), read_metadata())

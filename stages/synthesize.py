@@ -20,6 +20,7 @@ from skinlesion.artifacts import PLOTS, PreparedImages, read_prepared, read_spli
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some, run_stage
 from skinlesion.files import atomic_folder
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.synthetic_images import read_synthetic, training_fingerprint, write_synthetic
 from skinlesion.tables import write_table
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 COUNT_COLUMNS = ("dx", "training_images", "synthetic_images")
 
 
+@one_at_a_time("synthesize")
 def main() -> None:
     """Train and draw, or write that nothing was asked for."""
     params = load_params().synthesize

@@ -21,6 +21,7 @@ from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.decisions import at_prevalence, decision_curve
 from skinlesion.errors import run_stage
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.params import ThresholdSweepParams, load_params
 from skinlesion.tables import write_table
 from skinlesion.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
@@ -110,6 +111,7 @@ def point_rows(points: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@one_at_a_time("threshold-sweep")
 def main() -> None:
     """Run the stage."""
     params = load_params().threshold_sweep

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from skinlesion import artifacts, backbones, checkpoint, classifier, engine, fit
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import file_digest, write_json
+from skinlesion.locks import one_at_a_time
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from skinlesion.params import Params, load_params
 from skinlesion.synthetic_images import SYNTHETIC, read_synthetic
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("training %s (%s) on %s in %s", config.name, params.backbone, devices, precision)
     data = training_setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
     resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
-    with engine.ending_together(fabric), resume.lock() if fabric.is_global_zero else nullcontext():
+    with engine.ending_together(fabric), held_alone(config.name, resume) if fabric.is_global_zero else nullcontext():
         training = training_setup.build_training(fabric, network, data, params=params, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
@@ -108,6 +110,13 @@ def resume_key(config: classifier.ClassifierConfig, fabric: Fabric, **facts: str
     code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
     facts["where"] = f"{fabric.world_size} x {fabric.device.type}"  # of each process's generators the state is saved
     return checkpoint.resume_key(described | facts, [*code, sys.modules[__name__]])
+
+
+@contextmanager
+def held_alone(name: str, resume: checkpoint.Checkpoint) -> Iterator[None]:
+    """Keep other processes from this member's outputs, and from this training in DVC's temporary workspaces too."""
+    with one_at_a_time(f"train@{name}"), resume.lock():
+        yield
 
 
 def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fitting.Fitted:

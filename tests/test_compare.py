@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +159,18 @@ def test_impossible_options_are_refused(option: str, value: str, said: str, caps
     with pytest.raises(SystemExit) as ended:
         command.parse_arguments(["a", "b", f"{option}={value}"])
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_revision_whose_tables_are_nowhere(workspace: Path) -> None:
+    """As in a fresh clone without a remote: dvc.lock names the folder, and nobody has it."""
+    (workspace / "dvc.yaml").write_text("stages: {evaluate: {cmd: 'true', outs: [data/predictions]}}", encoding="utf-8")
+    out = "{path: data/predictions, md5: 00000000000000000000000000000000.dir, size: 1, nfiles: 2, hash: md5}"
+    lock = f"{{schema: '2.0', stages: {{evaluate: {{cmd: 'true', outs: [{out}]}}}}}}"
+    (workspace / "dvc.lock").write_text(lock, encoding="utf-8")
+    name = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
+    subprocess.run(["git", "add", "--all"], check=True)
+    subprocess.run(["git", *name, "commit", "--quiet", "--message", "results elsewhere"], check=True)
+    with pytest.raises(PipelineError, match=r"val.csv of revision 'HEAD' cannot be read: .* comes with `dvc pull`"):
+        command.main(["--rev", "HEAD", "workspace", "--split", "val"])

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from ruamel.yaml import YAML
 
 from skinlesion.schema import UNSEEN_BY_DVC
 from tests.conftest import ROOT
+from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, stages_run
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
 AFTER_TRAINING = [
@@ -41,6 +39,7 @@ NOT_LISTED = {
     "skinlesion/evidence_params.py",
     "skinlesion/extra_params.py",
     "skinlesion/files.py",
+    "skinlesion/locks.py",
     "skinlesion/params.py",
     "skinlesion/schema.py",
     "skinlesion/train_params.py",
@@ -48,40 +47,6 @@ NOT_LISTED = {
     "extras/__init__.py",
 }
 PACKAGES = ("skinlesion", "stages", "extras")
-LOCKS = ("dvc.lock", "extras/dvc.lock")
-NO_EXTRAS = "schema: '2.0'\nstages: {}\n"
-TINY = {
-    "download.sample.lesions": 120,
-    "download.sample.width": 80,
-    "download.sample.height": 64,
-    "split.folds": 3,
-    "split.validation_folds": 2,
-    "split.max_deviation": 5.0,
-    "prepare.size": 32,
-    "train.backbone": "mobilenet_v3_small",
-    "train.epochs": 2,
-    "train.warmup_epochs": 0.5,
-    "evaluate.bootstrap_draws": 100,
-    "threshold_sweep.bootstrap_draws": 100,
-    "baselines.bootstrap_draws": 100,
-    "selective.bootstrap_draws": 100,
-    "subgroups.bootstrap_draws": 100,
-    "gradcam.confident_errors": 2,
-    "gradcam.unsure_correct": 0,
-    "gradcam.typical_correct": 0,
-    "neighbors.bootstrap_draws": 100,
-    "neighbors.cases": 2,
-}
-
-
-def run(folder: Path, *command: str) -> str:
-    """Run a command in the clone as a user would, this environment's `python` and `dvc` first on PATH; returns what it said."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    environment |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, capture_output=True, timeout=400)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
 
 
 def first_json(said: str) -> dict[str, Any]:
@@ -89,44 +54,14 @@ def first_json(said: str) -> dict[str, Any]:
     return json.JSONDecoder().raw_decode(said)[0]
 
 
-def stages_run(said: str) -> list[str]:
-    """The stages that DVC says it ran, in order."""
-    return re.findall(r"Running stage '([^']+)'", said)
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git repository with this working tree's files, tiny params, and the pipeline run once."""
     folder = tmp_path_factory.mktemp("clone") / "project"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and name not in LOCKS and not name.startswith("metrics/"):  # those are of the default run
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
-    yaml = YAML()
-    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in TINY.items():
-        *sections, last = key.split(".")
-        section = params
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "tiny")
+    copy_working_tree(folder, TINY)
     said = run(folder, "dvc", "repro")
     assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "first run")
+    commit_all(folder, "first run")
     return folder
 
 

@@ -1,1 +1,1 @@
-"""Operations: what CI, caches and remotes do, rehearsed on the sample (`make operations`)."""
+"""Rehearsals of what runs elsewhere: the GPU job's steps, shared storage. `make operations` runs them."""

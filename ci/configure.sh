@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Tell DVC and the stages, in the checkout that is the working directory, where what outlives a job is kept, and which remote to
+# use: DVC_REMOTE_URL, with DVC_REMOTE_ENDPOINT for an S3-compatible server that is not Amazon's. All of it goes into
+# .dvc/config.local, which git ignores; credentials are not written anywhere. configure.sh TRUSTED_CHECKOUT.
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+dvc="$(environment_of "$1" tools)/bin/dvc"
+: "${DVC_REMOTE_URL:?is not set: name the storage that results are shared through, as s3://bucket/skin-lesion}"
+mkdir -p "$PIPELINE_STATE/dvc-cache" .resume
+"$dvc" config --local cache.dir "$PIPELINE_STATE/dvc-cache"
+"$dvc" remote add --local --force --default ci "$DVC_REMOTE_URL"
+if [ -n "${DVC_REMOTE_ENDPOINT:-}" ]; then
+    "$dvc" remote modify --local ci endpointurl "$DVC_REMOTE_ENDPOINT"
+fi
+# Unfinished trainings and downloads go on in the next job; what else is in .resume/ is of this checkout.
+for scratch in download precision train; do
+    mkdir -p "$PIPELINE_STATE/resume/$scratch"
+    ln -sfn "$PIPELINE_STATE/resume/$scratch" ".resume/$scratch"
+done

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Share what was computed, run cache and all; also after a failure, so that finished stages are not computed again. The step has
+# credentials and runs nothing of the checkout, which is the working directory: see fetch.sh. push.sh TRUSTED_CHECKOUT.
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+exec "$(environment_of "$1" tools)/bin/dvc" push --remote ci --run-cache dvc.yaml

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Install what a job on a GPU runner needs: setup.sh CHECKOUT project|tools.
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+checkout="$(realpath "$1")"
+kind="$2"
+environment="$(environment_of "$checkout" "$kind")"
+case "$kind" in
+project) packages=(-r "$checkout/requirements.txt") ;;
+# DVC and its remotes at the versions of the checkout; not torch, which no step with credentials needs.
+tools) packages=(-r "$checkout/requirements-remotes.txt" -c "$checkout/requirements.txt" dvc) ;;
+*)
+    echo "error: kind is '$kind'; it can be project or tools" >&2
+    exit 1
+    ;;
+esac
+if [ ! -f "$environment/.complete" ]; then
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    "$environment/bin/python" -m pip install --quiet "${packages[@]}"
+    touch "$environment/.complete"
+fi
+echo "$kind environment: $environment"

@@ -1,0 +1,102 @@
+"""A clone of this working tree with tiny params, in which tests run the whole pipeline through DVC as a user would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+LOCKS = ("dvc.lock", "extras/dvc.lock")
+NO_EXTRAS = "schema: '2.0'\nstages: {}\n"
+TINY = {
+    "download.sample.lesions": 120,
+    "download.sample.width": 80,
+    "download.sample.height": 64,
+    "split.folds": 3,
+    "split.validation_folds": 2,
+    "split.max_deviation": 5.0,
+    "prepare.size": 32,
+    "train.backbone": "mobilenet_v3_small",
+    "train.epochs": 2,
+    "train.warmup_epochs": 0.5,
+    "evaluate.bootstrap_draws": 100,
+    "threshold_sweep.bootstrap_draws": 100,
+    "baselines.bootstrap_draws": 100,
+    "selective.bootstrap_draws": 100,
+    "subgroups.bootstrap_draws": 100,
+    "gradcam.confident_errors": 2,
+    "gradcam.unsure_correct": 0,
+    "gradcam.typical_correct": 0,
+    "neighbors.bootstrap_draws": 100,
+    "neighbors.cases": 2,
+}
+
+
+def user_environment() -> dict[str, str]:
+    """A user's environment: this one's `python` and `dvc` first on PATH, bytecode written, commits under some name."""
+    unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DVC_ROOT")
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    return environment | dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "t") | {
+        "GIT_AUTHOR_EMAIL": "t@t",
+        "GIT_COMMITTER_EMAIL": "t@t",
+    }  # fmt: skip
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in the clone, which must succeed; returns what it said."""
+    done = subprocess.run(command, cwd=folder, env=user_environment(), text=True, capture_output=True, timeout=400)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def stages_run(said: str) -> list[str]:
+    """The stages that DVC says it ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", said)
+
+
+def copy_working_tree(folder: Path, params: dict[str, Any]) -> None:
+    """Make `folder` a git repository with this working tree's files, some params set (`{"split.fold": 2}`), nothing run yet."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and name not in LOCKS and not name.startswith("metrics/"):  # those are of the default run
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
+    set_params(folder / "params.yaml", params)
+    run(folder, "git", "init", "--quiet")
+    commit_all(folder, "tiny")
+
+
+def set_params(path: Path, params: dict[str, Any]) -> None:
+    """Set some values of a `params.yaml`, its comments kept."""
+    yaml = YAML()
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    for key, value in params.items():
+        *sections, last = key.split(".")
+        section = document
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(document, file)
+
+
+def commit_all(folder: Path, message: str) -> None:
+    """Commit whatever git sees."""
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", message)

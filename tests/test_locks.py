@@ -1,0 +1,99 @@
+"""One process at a time in a stage; and a process that is told to end takes its temporary files with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from skinlesion import locks
+from skinlesion.errors import PipelineError
+from stages import prepare, split
+from tests.conftest import ROOT, MakeRaw, WriteParams
+
+# It writes a folder and, once told that it may, puts it in place.
+WRITER = """
+import time
+from pathlib import Path
+from skinlesion.errors import run_stage
+from skinlesion.files import atomic_folder
+from skinlesion.locks import one_at_a_time
+
+@one_at_a_time("prepare")
+def main():
+    with atomic_folder(Path("data/prepared")) as folder:
+        (folder / "half").write_text("half")
+        if {fork}:
+            import os
+            if os.fork() == 0:
+                Path("forked").write_text(str(os.getpid()))
+                time.sleep(60)
+        Path("begun").touch()
+        time.sleep(60)
+
+run_stage(main)
+"""
+
+
+@contextmanager
+def writer(folder: Path, *, fork: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A process that is in the middle of writing data/prepared."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WRITER.format(fork=fork)]
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE) as process:
+        wait_for((folder / "begun").exists)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_second_process_is_told_and_changes_nothing(
+    workspace: Path, write_params: WriteParams, make_raw: MakeRaw, metadata: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params({"split.max_deviation": 5.0})
+    make_raw(metadata)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
+    with writer(workspace) as first:
+        # The message names the stage and the file; what the first one has written stays its own.
+        with pytest.raises(PipelineError, match=r"another process is running prepare in this workspace \(.resume"):
+            prepare.main()
+        assert (workspace / "data/.prepared.partial/half").read_text() == "half"
+        split.main()  # another stage is free to run
+        first.kill()
+        first.wait()
+        with pytest.raises(PipelineError, match="broken image"):  # the lock went with the process; these images are empty files
+            prepare.main()
+
+
+def test_a_terminated_process_takes_its_temporary_files_away(workspace: Path) -> None:
+    with writer(workspace) as process:
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (1, "terminated\n")
+    assert list((workspace / "data").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_terminated_child_leaves_its_parents_files_alone(workspace: Path) -> None:
+    with writer(workspace, fork=True) as process:
+        child = int((workspace / "forked").read_text())
+        os.kill(child, signal.SIGTERM)
+        wait_for(lambda: "Z" in Path(f"/proc/{child}/stat").read_text() if Path("/proc").is_dir() else True)
+        assert (workspace / "data/.prepared.partial/half").read_text() == "half"
+        assert process.poll() is None
