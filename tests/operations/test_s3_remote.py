@@ -39,7 +39,7 @@ def attempt(folder: Path, *command: str, keys: dict[str, str] | None = None) -> 
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     environment |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
     environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder.parent)}
-    command_line = {"cwd": folder, "env": environment | (keys or {}), "timeout": 300, "check": False}
+    command_line = {"cwd": folder, "env": environment | (keys or {}), "timeout": 600, "check": False}
     done = subprocess.run(command, **command_line, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return Said(done.returncode, done.stdout)
 
