@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics test operations drills lint clean record
+.PHONY: help run repro plots metrics test operations drills lint clean record lock audit
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -42,6 +42,13 @@ record: $(VENV)/.installed ## record the run in the workspace: make record NAME=
 	@python -m extras.record_results "$(NAME)"
 	@python -m extras.readme_tables
 
+lock: $(VENV)/.installed-dev ## write requirements.lock anew from the direct pins; UPGRADE=--upgrade takes the newest of what they leave open
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
+		--custom-compile-command "make lock" --output-file requirements.lock requirements.txt requirements-remotes.txt
+
+audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements.lock; ci/audit-allow.toml lists what is tolerated until when
+	@python -m ci.audit
+
 clean: ## remove what the stages wrote and the environment; the DVC cache stays
 	rm -rf $(VENV) dvc_plots report logs .resume .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
@@ -52,8 +59,10 @@ $(VENV)/bin/python:
 		echo "error: \`$(PYTHON) -m venv $(VENV)\` failed, see above; on Debian and Ubuntu install python3-venv, or name another Python with make PYTHON=..." >&2; \
 		exit 1; }
 
-$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# From the lock, not from requirements.txt: what tests, CI and the container have, to the last indirect package, and nothing whose
+# hash is another. tests/test_requirements.py holds the lock against the direct pins.
+$(VENV)/.installed: requirements.lock | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -1,0 +1,113 @@
+"""What trainings cost in device-hours, from a measured speed: `python -m benchmarks.cost FILE`.
+
+hours = trainings x epochs x images seen an epoch / images per second / 3600
+
+The speed is the median of the fastest setting in a file that `python -m benchmarks.training --json FILE` wrote, on the machine
+that it names and at its image size. An epoch sees what is not test (`split.folds` of params.yaml). Images of validation are
+counted at the speed of training, which is more than they need, having no backward pass. Not in it: download, preparation,
+compilation, evaluation and maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training import positive
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.files import read_json
+from skinlesion.params import load_params
+
+IMAGES = (10_015, 400_000)  # HAM10000, and an archive of the size that ISIC 2024 had
+EPOCHS = 40  # of the recipe best_gpu, as are the six trainings
+TRAININGS = 6
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a network trains: images per second end to end, the median of the rounds and their range."""
+
+    backbone: str
+    setting: str
+    median: float
+    least: float
+    greatest: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained."""
+
+    images: int  # of the whole archive
+    trained_share: float  # of them in training and validation
+    epochs: int
+    trainings: int
+
+    def hours(self, speed: Speed) -> float:
+        seen = self.trainings * self.epochs * self.images * self.trained_share
+        return seen / speed.median / 3600
+
+    def gigabytes(self, size: int) -> float:
+        """Of the array that `prepare` writes: uint8, three channels."""
+        return self.images * size * size * 3 / 1e9
+
+
+def read_speeds(path: Path) -> tuple[str, int, list[Speed]]:
+    """The machine, the image size, and the fastest setting of each backbone."""
+    content = read_json(path)
+    try:
+        speeds = [fastest_of(backbone, summary) for backbone, summary in content["backbones"].items()]
+        return f"{content['machine']} ({content['device']})", content["size"], speeds
+    except (KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
+        raise PipelineError(
+            f"{path} is no result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
+        ) from error
+
+
+def fastest_of(backbone: str, summary: dict[str, Any]) -> Speed:
+    ours = summary["ours"][summary["fastest"]]
+    rounds = ours["end_to_end"]
+    setting = f"{ours['precision']}{', compiled' if ours['compiled'] else ''}"
+    return Speed(backbone, setting, statistics.median(rounds), min(rounds), max(rounds))
+
+
+def table(path: Path, plans: list[Plan]) -> list[str]:
+    """A Markdown table: a row a backbone, the device-hours of each plan."""
+    machine, size, speeds = read_speeds(path)
+    columns = [f"{plan.images:,} images, hours" for plan in plans]
+    lines = [
+        f"{machine}, {size} px, {plans[0].trainings} trainings of {plans[0].epochs} epochs; prepared images "
+        + ", ".join(f"{plan.gigabytes(size):.1f} GB" for plan in plans)
+        + ":",
+        "",
+        "| backbone | setting | images/s (range of the rounds) | " + " | ".join(columns) + " |",
+        "|---|---|---|" + "---|" * len(columns),
+    ]
+    for speed in speeds:
+        hours = " | ".join(f"{plan.hours(speed):,.1f}" for plan in plans)
+        speed_range = f"{speed.median:,.1f} ({speed.least:,.1f} to {speed.greatest:,.1f})"
+        lines.append(f"| {speed.backbone} | {speed.setting} | {speed_range} | {hours} |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("measured", type=Path, help="what `python -m benchmarks.training --json` wrote")
+    add("--images", type=positive, nargs="+", default=list(IMAGES), help="of the archives (default: %(default)s)")
+    add("--epochs", type=positive, default=EPOCHS, help="(default: %(default)s)")
+    add("--trainings", type=positive, default=TRAININGS, help="members times seeds (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    share = 1 - 1 / load_params().split.folds
+    plans = [Plan(images, share, options.epochs, options.trainings) for images in options.images]
+    sys.stdout.write("\n".join(table(options.measured, plans)) + "\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,239 @@
+"""What one clone has trained, no other trains: through an S3-compatible server, a shared folder, and a shared cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
+from tests.test_pipeline import LOCKS, NO_EXTRAS, TINY, stages_run
+
+pytestmark = pytest.mark.operations
+
+TARGET = "evaluate"  # the last stage that the test runs: data, training, and metrics of `cache: false`
+LEARNT = ("data/predictions", "models/classifier", "models/members")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended and what it said."""
+
+    code: int
+    text: str
+
+
+def attempt(folder: Path, *command: str, keys: dict[str, str] | None = None) -> Said:
+    """Run a command in a clone with these keys alone in its environment: no profile of the user's, no role of the machine's."""
+    left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DVC_ROOT")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out and not name.startswith("AWS_")}
+    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    environment |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
+    environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder.parent)}
+    command_line = {"cwd": folder, "env": environment | (keys or {}), "timeout": 600, "check": False}
+    done = subprocess.run(command, **command_line, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return Said(done.returncode, done.stdout)
+
+
+def succeed(folder: Path, *command: str, keys: dict[str, str] | None = None) -> str:
+    said = attempt(folder, *command, keys=keys)
+    assert said.code == 0, f"{command}\n{said.text}"
+    return said.text
+
+
+def files_below(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    found = (path for name in names for path in (folder / name).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def copy_project(folder: Path) -> None:
+    """This working tree's files with tiny params, and nothing that was run."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and name not in LOCKS and not name.startswith(("metrics/", "results/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
+    yaml = YAML()
+    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in TINY.items():
+        *sections, last = key.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+@dataclass(frozen=True)
+class Team:
+    """The clone that has trained and pushed, and the storage that it pushed to."""
+
+    first: Path
+    storage: S3
+    before_runs: list[str]  # what `dvc push --run-cache` alone had left at the server
+
+    def clone(self, folder: Path, revision: str = "main") -> Path:
+        succeed(self.first, "git", "clone", "--quiet", "--branch", revision, str(self.first), str(folder))
+        return folder
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A team's storage, and the first clone, which followed docs/remotes.md."""
+    base = tmp_path_factory.mktemp("team")
+    first = base / "first"
+    with serve_s3(base) as storage:
+        copy_project(first)
+        succeed(first, "git", "init", "--quiet", "--initial-branch", "main")
+        succeed(first, "dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/skin-lesion")
+        succeed(first, "dvc", "remote", "modify", "storage", "endpointurl", storage.url)
+        succeed(first, "dvc", "remote", "modify", "storage", "region", REGION)
+        succeed(first, "dvc", "remote", "modify", "storage", "verify", "true")
+        succeed(first, "git", "add", "--all")
+        succeed(first, "git", "commit", "--quiet", "--message", "params and remote, nothing run yet")
+        succeed(first, "git", "branch", "not-run")
+        assert "train@base-0" in stages_run(succeed(first, "dvc", "repro", TARGET))
+        succeed(first, "git", "add", "--all")
+        succeed(first, "git", "commit", "--quiet", "--message", "run")
+        succeed(first, "dvc", "push", "--run-cache", keys=storage.environment)
+        before_runs = storage.names()
+        assert "7 runs are at the remote" in succeed(first, "python", "-m", "extras.push_runs", keys=storage.environment)
+        yield Team(first, storage, before_runs)
+
+
+def test_a_second_clone_has_the_results_and_runs_nothing(team: Team, tmp_path: Path) -> None:
+    second = team.clone(tmp_path / "second")
+    said = succeed(second, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(said) == [] and "epoch" not in said
+    assert files_below(second, LEARNT) == files_below(team.first, LEARNT) != {}
+    assert succeed(second, "git", "status", "--porcelain") == ""
+
+
+def test_a_clone_whose_lock_does_not_have_the_run_yet_runs_nothing_either(team: Team, tmp_path: Path) -> None:
+    third = team.clone(tmp_path / "third", "not-run")
+    assert not (third / "dvc.lock").exists() and not (third / "metrics/evaluate.json").exists()
+    said = succeed(third, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(said) == [] and "Stage 'train@base-0' is cached" in said
+    compared = (*LEARNT, "metrics")
+    assert files_below(third, compared) == files_below(team.first, compared)
+    assert (third / "dvc.lock").read_bytes() == (team.first / "dvc.lock").read_bytes()
+
+
+def test_why_push_runs_is_there(team: Team) -> None:
+    """Metrics of `cache: false` are part of a run, and `dvc push --run-cache` does not send them."""
+    lock = YAML(typ="safe").load((team.first / "dvc.lock").read_text(encoding="utf-8"))
+    outs = lock["stages"]["train@base-0"]["outs"]
+    (metrics,) = (out["md5"] for out in outs if out["path"] == "metrics/train/base-0.json")
+    name = f"skin-lesion/files/md5/{metrics[:2]}/{metrics[2:]}"
+    assert any("/runs/" in sent for sent in team.before_runs)
+    assert name not in team.before_runs, "DVC sends them now: extras/push_runs.py can go"
+    assert name in team.storage.names()
+
+
+def test_no_file_holds_the_credentials(team: Team, tmp_path: Path) -> None:
+    second = team.clone(tmp_path / "second")
+    succeed(second, "dvc", "pull", "data/splits", keys=team.storage.environment)
+    for clone in (team.first, second):
+        holders = [path for path in clone.rglob("*") if path.is_file() and not path.is_symlink()]
+        secrets = (team.storage.secret.encode(), team.storage.key.encode())
+        assert len(holders) > 100
+        assert [path for path in holders if any(secret in path.read_bytes() for secret in secrets)] == []
+
+
+REPRO = ("dvc", "repro", "--pull", TARGET)
+PUSH_RUNS = ("python", "-m", "extras.push_runs")
+
+
+@pytest.mark.parametrize(
+    ("keys", "url", "commands", "why"),
+    [
+        pytest.param({"AWS_SECRET_ACCESS_KEY": "wrong"}, None, [REPRO, ("dvc", "pull")], "Forbidden", id="wrong secret"),
+        pytest.param(
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+            None,
+            [REPRO, PUSH_RUNS],
+            "Unable to locate credentials",
+            id="no key",
+        ),
+        # Not `dvc pull`: it tries again for every file, which takes minutes.
+        pytest.param({}, "http://127.0.0.1:1", [REPRO], "Could not connect to the endpoint URL", id="no server"),
+    ],
+)
+def test_a_remote_that_cannot_be_read_stops_the_run(
+    team: Team, tmp_path: Path, keys: dict[str, str], url: str | None, commands: list[tuple[str, ...]], why: str
+) -> None:
+    clone = team.clone(tmp_path / "clone")
+    keys = {name: value for name, value in (team.storage.environment | keys).items() if value}
+    if url:
+        succeed(clone, "dvc", "remote", "modify", "--local", "storage", "endpointurl", url)
+    for command in commands:
+        said = attempt(clone, *command, keys=keys)
+        assert said.code != 0 and why in said.text and stages_run(said.text) == [], said.text
+        assert "Traceback" not in said.text
+        if command == PUSH_RUNS:
+            assert "error: `dvc push` failed, see above, and no run was pushed" in said.text
+    assert not any((clone / name).exists() for name in LEARNT)
+
+
+def test_a_remote_without_the_data_stops_pull_but_not_repro(team: Team, tmp_path: Path) -> None:
+    clone = team.clone(tmp_path / "clone")
+    succeed(clone, "dvc", "remote", "modify", "--local", "storage", "url", f"s3://{BUCKET}/somewhere-else")
+    pulled = attempt(clone, "dvc", "pull", "data/raw", keys=team.storage.environment)
+    assert pulled.code != 0 and "Is your cache up to date?" in pulled.text
+    said = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
+    assert "Some of the cache files do not exist neither locally nor on remote" in said
+    assert stages_run(said) == ["download"]
+
+
+def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: Path) -> None:
+    """By `verify`, which is off unless it is set: without it DVC takes what the remote has for what dvc.lock names."""
+    clone, splits = team.clone(tmp_path / "clone"), "data/splits/train.csv"
+    content = (team.first / splits).read_bytes()
+    digest = hashlib.md5(content).hexdigest()
+    place = {"Bucket": BUCKET, "Key": f"skin-lesion/files/md5/{digest[:2]}/{digest[2:]}"}
+    team.storage.client().put_object(**place, Body=content + b"one row more\n")
+    try:
+        said = attempt(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
+    finally:
+        team.storage.client().put_object(**place, Body=content)
+    assert said.code != 0 and "Checkout failed for following targets" in said.text
+    assert not (clone / splits).exists()
+    succeed(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
+    assert (clone / splits).read_bytes() == content
+
+
+def test_a_folder_is_a_remote_too(team: Team, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    succeed(team.first, "dvc", "remote", "add", "--local", "folder", str(folder))
+    assert "7 runs are at the remote" in succeed(team.first, "python", "-m", "extras.push_runs", "--remote", "folder")
+    clone = team.clone(tmp_path / "clone", "not-run")
+    succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
+    assert stages_run(succeed(clone, "dvc", "repro", "--pull", TARGET)) == []
+    assert files_below(clone, LEARNT) == files_below(team.first, LEARNT)
+
+
+def test_clones_that_share_a_cache_need_no_remote(team: Team, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(team.first / ".dvc/cache", cache)
+    clone = team.clone(tmp_path / "clone", "not-run")
+    succeed(clone, "dvc", "cache", "dir", "--local", str(cache))
+    succeed(clone, "dvc", "config", "--local", "cache.shared", "group")
+    assert stages_run(succeed(clone, "dvc", "repro", TARGET)) == []
+    assert files_below(clone, LEARNT) == files_below(team.first, LEARNT)
