@@ -9,6 +9,7 @@ dvc="$(environment_of "$1" tools)/bin/dvc"
 mkdir -p "$PIPELINE_STATE/dvc-cache" .resume
 "$dvc" config --local cache.dir "$PIPELINE_STATE/dvc-cache"
 "$dvc" remote add --local --force --default ci "$DVC_REMOTE_URL"
+"$dvc" remote modify --local ci verify true # a file that was altered there is refused
 if [ -n "${DVC_REMOTE_ENDPOINT:-}" ]; then
     "$dvc" remote modify --local ci endpointurl "$DVC_REMOTE_ENDPOINT"
 fi

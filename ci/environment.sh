@@ -11,5 +11,5 @@ export DVC_NO_ANALYTICS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Kind ($2): `project` runs the pipeline; `tools` holds DVC for the steps with credentials, and nothing of a branch runs in it.
 environment_of() {
     printf '%s/environments/%s-%s\n' "$PIPELINE_STATE" "$2" \
-        "$(cat "$1"/requirements*.txt | sha256sum | cut -c -16)"
+        "$(cat "$1"/requirements*.txt "$1"/requirements.lock | sha256sum | cut -c -16)"
 }

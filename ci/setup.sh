@@ -6,8 +6,9 @@ checkout="$(realpath "$1")"
 kind="$2"
 environment="$(environment_of "$checkout" "$kind")"
 case "$kind" in
-project) packages=(-r "$checkout/requirements.txt") ;;
-# DVC and its remotes at the versions of the checkout; not torch, which no step with credentials needs.
+project) packages=(--require-hashes -r "$checkout/requirements.lock") ;;
+# DVC and its remotes at the versions of the checkout; not torch, which no step with credentials needs. Not by their hashes: pip
+# takes those from a list of everything only.
 tools) packages=(-r "$checkout/requirements-remotes.txt" -c "$checkout/requirements.txt" dvc) ;;
 *)
     echo "error: kind is '$kind'; it can be project or tools" >&2

@@ -78,7 +78,7 @@ def copy_working_tree(folder: Path, params: dict[str, Any]) -> None:
             shutil.copy2(ROOT / name, folder / name)
     (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
     set_params(folder / "params.yaml", params)
-    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     commit_all(folder, "tiny")
 
 

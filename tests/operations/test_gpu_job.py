@@ -136,7 +136,6 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     folder = tmp_path_factory.mktemp("rehearsal")
     project = folder / "project"
     copy_working_tree(project, {})
-    run(project, "git", "branch", "--move", "--force", "main")
     shutil.copy2(ROOT / "dvc.lock", project)  # of the default params, in no remote: there is something that cannot be brought
     shutil.copytree(ROOT / "metrics", project / "metrics", dirs_exist_ok=True)
     commit_all(project, "what the pull request starts from")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_pipeline import run
+from tests.pipeline_clone import run
 
 pytestmark = pytest.mark.operations
 

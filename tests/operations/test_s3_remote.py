@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
 from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
-from tests.test_pipeline import LOCKS, NO_EXTRAS, TINY, stages_run
+from tests.pipeline_clone import TINY, copy_working_tree, stages_run
 
 pytestmark = pytest.mark.operations
 
@@ -55,32 +54,6 @@ def files_below(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def copy_project(folder: Path) -> None:
-    """This working tree's files with tiny params, and nothing that was run."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and name not in LOCKS and not name.startswith(("metrics/", "results/")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
-    yaml = YAML()
-    params = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in TINY.items():
-        *sections, last = key.split(".")
-        section = params
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-
-
 @dataclass(frozen=True)
 class Team:
     """The clone that has trained and pushed, and the storage that it pushed to."""
@@ -100,8 +73,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     base = tmp_path_factory.mktemp("team")
     first = base / "first"
     with serve_s3(base) as storage:
-        copy_project(first)
-        succeed(first, "git", "init", "--quiet", "--initial-branch", "main")
+        copy_working_tree(first, TINY)
         succeed(first, "dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/skin-lesion")
         succeed(first, "dvc", "remote", "modify", "storage", "endpointurl", storage.url)
         succeed(first, "dvc", "remote", "modify", "storage", "region", REGION)
