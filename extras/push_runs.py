@@ -14,8 +14,9 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
-from dvc.exceptions import DvcException
+from dvc.exceptions import CollectCacheError, DvcException
 from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
 
 from skinlesion.errors import PipelineError, run_stage
 
@@ -48,15 +49,36 @@ def list_remote_runs(repo: Repo, remote: str | None) -> list[Run]:
     return [(PurePosixPath(name).parent.name, PurePosixPath(name).name) for name in names]
 
 
-def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int]:
-    """Send the files of all runs and, behind them, the records; returns how many files were new, how many runs are there."""
+def files_of(repo: Repo, runs: list[Run]) -> tuple[set[HashInfo], int]:
+    """The files that the records of some runs name, and of how many runs the files are not here.
+
+    Those are others' runs: `dvc pull --run-cache` brings the records of all, and files only of what is asked for.
+    """
+    files: set[HashInfo] = set()
+    elsewhere = 0
+    for run in runs:
+        try:
+            files.update(*repo.stage_cache.get_used_objs([run]).values())
+        except CollectCacheError:
+            elsewhere += 1
+    return files, elsewhere
+
+
+def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
+    """Send the files of all runs and, behind them, the records.
+
+    Returns
+    -------
+    How many files were new, how many runs are at the remote, and of how many of them the files are not here and were not sent.
+    """
     runs, new = list_runs(Path(repo.cache.legacy.path)), 0
     with repo.lock:
-        for files in repo.stage_cache.get_used_objs(runs).values():
+        files, elsewhere = files_of(repo, runs)
+        if files:
             sent = repo.cloud.push(files, remote=remote)
             if sent.failed:
                 raise PipelineError(f"{len(sent.failed)} files of runs were not pushed, see above: run the same command again")
-            new += len(sent.transferred)
+            new = len(sent.transferred)
         repo.stage_cache.push(remote)
     # DVC goes on after a record that it could not send, with a line on standard error alone.
     missing = set(runs) - set(list_remote_runs(repo, remote))
@@ -64,7 +86,7 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int]:
         raise PipelineError(
             f"{len(missing)} of {len(runs)} records of runs did not arrive, see above: run the same command again"
         )
-    return new, len(runs)
+    return new, len(runs), elsewhere
 
 
 def main() -> None:
@@ -76,10 +98,12 @@ def main() -> None:
     push_workspace(remote)
     try:
         with Repo() as repo:
-            files, runs = push_runs(repo, remote=remote)
+            files, runs, elsewhere = push_runs(repo, remote=remote)
     except DvcException as error:
         raise PipelineError(f"the runs were not pushed: {error}") from error
     logger.info("%d runs are at the remote, %d of their files new there", runs, files)
+    if elsewhere:
+        logger.info("%d of them are others': their files are not in this cache", elsewhere)
 
 
 if __name__ == "__main__":
