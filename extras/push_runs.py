@@ -50,18 +50,19 @@ def list_remote_runs(repo: Repo, remote: str | None) -> list[Run]:
 
 
 def files_of(repo: Repo, runs: list[Run]) -> tuple[set[HashInfo], int]:
-    """The files that the records of some runs name, and of how many runs the files are not here.
+    """The files that the records of some runs name, and how many runs lost the list of a folder's files.
 
-    Those are others' runs: `dvc pull --run-cache` brings the records of all, and files only of what is asked for.
+    Such a record is what `dvc gc`, or a push that was cut, leaves. `dvc pull --run-cache` brings it to everybody, and it must not
+    keep anybody from sharing what is whole.
     """
     files: set[HashInfo] = set()
-    elsewhere = 0
+    lost = 0
     for run in runs:
         try:
             files.update(*repo.stage_cache.get_used_objs([run]).values())
         except CollectCacheError:
-            elsewhere += 1
-    return files, elsewhere
+            lost += 1
+    return files, lost
 
 
 def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
@@ -69,11 +70,11 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
 
     Returns
     -------
-    How many files were new, how many runs are at the remote, and of how many of them the files are not here and were not sent.
+    How many files were new, how many runs are at the remote, and how many of them have lost files and are of no use.
     """
     runs, new = list_runs(Path(repo.cache.legacy.path)), 0
     with repo.lock:
-        files, elsewhere = files_of(repo, runs)
+        files, lost = files_of(repo, runs)
         if files:
             sent = repo.cloud.push(files, remote=remote)
             if sent.failed:
@@ -86,7 +87,7 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
         raise PipelineError(
             f"{len(missing)} of {len(runs)} records of runs did not arrive, see above: run the same command again"
         )
-    return new, len(runs), elsewhere
+    return new, len(runs), lost
 
 
 def main() -> None:
@@ -98,12 +99,12 @@ def main() -> None:
     push_workspace(remote)
     try:
         with Repo() as repo:
-            files, runs, elsewhere = push_runs(repo, remote=remote)
+            files, runs, lost = push_runs(repo, remote=remote)
     except DvcException as error:
         raise PipelineError(f"the runs were not pushed: {error}") from error
     logger.info("%d runs are at the remote, %d of their files new there", runs, files)
-    if elsewhere:
-        logger.info("%d of them are others': their files are not in this cache", elsewhere)
+    if lost:
+        logger.info("%d of them cannot be brought back: some of their files are neither here nor at the remote", lost)
 
 
 if __name__ == "__main__":
