@@ -19,6 +19,12 @@ def name_some(offenders: Iterable[object], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def brief(value: object, most: int = 200) -> str:
+    """A value for a message, cut where it is long: what is wrong with it shows at its beginning."""
+    said = repr(value)
+    return said if len(said) <= most else f"{said[:most]}..."
+
+
 def describe_os_error(error: OSError) -> str:
     """One sentence for an operating-system error: what failed, on which file, and the way out where it is known."""
     place = f" at {error.filename}" if error.filename else ""

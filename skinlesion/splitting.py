@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from skinlesion.artifacts import SPLIT_NAMES
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
+from skinlesion.tables import parse_csv
 
 LINK_COLUMNS: tuple[str, ...] = ("image_id_a", "image_id_b")
 
@@ -80,11 +81,9 @@ def read_links(path: Path) -> pd.DataFrame:
         The file is missing or no CSV, or lacks a column.
     """
     try:
-        links = pd.read_csv(path, dtype="str", keep_default_na=False)
+        links = parse_csv(path, name=f"split.links: {path}", dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"split.links: {path} not found: correct the path, or set split.links to null") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PipelineError(f"split.links: {path} is not a readable CSV file ({error})") from None
     missing = [name for name in LINK_COLUMNS if name not in links.columns]
     if missing:
         raise PipelineError(f"split.links: {path} lacks the column(s) {', '.join(missing)}; it has {', '.join(links.columns)}")

@@ -214,7 +214,7 @@ def test_calibration(workspace: Path) -> None:
         ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
         ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
     ):
-        artifacts.CALIBRATION.write_text(json.dumps(content | changed))
+        artifacts.CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
         with refused(said):
             artifacts.read_calibration()
         with refused(said):

@@ -22,6 +22,7 @@ from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.files import read_json
 from skinlesion.params import PARAMS_FILE, load_params, read_params
 from skinlesion.report.extras import EXTRAS
+from skinlesion.tables import parse_csv
 from skinlesion.versions import git_commit
 
 METRIC_FILES: tuple[str, ...] = (
@@ -105,9 +106,8 @@ def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
 def _read_groups(path: Path) -> pd.DataFrame:
     """The table of subgroups; its names as text."""
     try:
-        return pd.read_csv(path, dtype={"attribute": "str", "group": "str", "metric": "str"}, keep_default_na=False, na_values={
-            name: [""] for name in ("value", "low", "high")
-        })  # fmt: skip
+        text = dict.fromkeys(("attribute", "group", "metric"), "str")
+        return parse_csv(path, name=str(path), dtype=text, na_values={name: [""] for name in ("value", "low", "high")})
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `subgroups` first, or `dvc repro`") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
 import struct
@@ -18,6 +19,13 @@ MAX_MEMBERS = 100_000
 MAX_FILE_BYTES = 64 * 1024**2
 MAX_TOTAL_BYTES = 20 * 1024**3
 
+# What `zipfile` and its decoders raise for an archive that is none, is broken or lies. A ValueError comes of positions before the
+# beginning and of names that are no UTF-8; an OSError of bzip2, and of positions that no file has.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error, ValueError, OverflowError),
+    *(RuntimeError, IndexError),
+)
+
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
@@ -27,7 +35,9 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             if len(opened.infolist()) > MAX_MEMBERS:
                 raise PipelineError(f"{archive} has {len(opened.infolist()):,} members, more than {MAX_MEMBERS:,}: not HAM10000")
             yield opened
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error) as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's, not the archive's
         raise PipelineError(
             f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({error}): get it again"
         ) from None

@@ -81,6 +81,8 @@ def _decode(path: Path, kind: str) -> Image.Image:
         image.load()
     except UnidentifiedImageError:
         raise ValueError(f"not a {kind} file") from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data; all become the caller's one
         raise ValueError(str(error)) from None
     return image
