@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.errors import PipelineError, name_some, reason_of
 from skinlesion.files import file_digest, resolve_from_root
 
 RGB = tuple[float, float, float]
@@ -167,8 +167,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason})") from None
+        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason_of(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
     return state

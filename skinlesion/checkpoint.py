@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 from skinlesion.files import atomic_file, file_digest, scratch_folder
 from skinlesion.locks import locked
 
@@ -69,8 +69,7 @@ class Checkpoint:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch documents no closed list of what a damaged file raises
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise self._damaged(reason) from error
+            raise self._damaged(reason_of(error)) from error
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise self._damaged("it is no state of a training")
         logger.info("resuming from %s after epoch %d", self.path, state["epoch"])

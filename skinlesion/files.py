@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 
 
 def scratch_folder(name: str) -> Path:
@@ -96,7 +96,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
     except (ValueError, RecursionError) as error:  # broken, no UTF-8, a number of too many digits; too deep
-        raise PipelineError(f"{path} is not valid JSON ({error}): delete it and run the stage that writes it again") from None
+        raise PipelineError(
+            f"{path} is not valid JSON ({reason_of(error)}): delete it and run the stage that writes it again"
+        ) from None
     if not isinstance(content, dict):
         raise PipelineError(f"{path} must hold a JSON object: delete it and run the stage that writes it again")
     return content
@@ -127,8 +129,10 @@ def open_images(path: Path, *, stage: str) -> np.ndarray:
         images = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `{stage}` first, or `dvc repro`") from None
-    except (ValueError, TypeError, OverflowError, EOFError, RecursionError) as error:  # whatever a broken header makes of NumPy
-        raise PipelineError(f"{path} is damaged ({error}): run `{stage}` again") from None
+    except OSError:
+        raise
+    except Exception as error:  # of a broken header NumPy lets through what the parts say by which it reads it
+        raise PipelineError(f"{path} is damaged ({reason_of(error)}): run `{stage}` again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
         said = f"not {images.dtype} {images.shape}: run `{stage}` again"
         raise PipelineError(f"{path} must be uint8 of shape (N, size, size, 3), {said}")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from skinlesion.artifacts import RAW, image_path, mask_path
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 
 # What Pillow raises for a file that is no image of its kind, is broken, or claims more pixels than memory holds.
 UNREADABLE = (
@@ -34,7 +34,7 @@ def read_image(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np
                 raise PipelineError(f"{path} has changed its size since `prepare`: run `prepare` again")
             image = np.asarray(file.convert("RGB"))
     except UNREADABLE as error:
-        raise PipelineError(f"image {path} is not readable ({error}): run `download` again") from None
+        raise PipelineError(f"image {path} is not readable ({reason_of(error)}): run `download` again") from None
     return image
 
 
@@ -58,4 +58,6 @@ def read_mask(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np.
                 )
             return np.asarray(image.convert("L")) > 127
     except UNREADABLE as error:
-        raise PipelineError(f"mask {path} is not readable ({error}): run `download` again, or delete the mask") from None
+        raise PipelineError(
+            f"mask {path} is not readable ({reason_of(error)}): run `download` again, or delete the mask"
+        ) from None

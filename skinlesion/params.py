@@ -190,6 +190,8 @@ def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = 
     """Check the content of a `params.yaml`, which messages call `name`; otherwise as `load_params`."""
     try:
         return Params.model_validate(document, context={"check_backbone": check_backbone})
+    except UnicodeEncodeError as error:
+        raise PipelineError(f"{name} is refused: {brief(error.object)} holds half a character, which no text does") from None
     except ValidationError as error:
         lines = [_describe(problem) for problem in error.errors()[:MOST_PROBLEMS]]
         if error.error_count() > MOST_PROBLEMS:
@@ -199,7 +201,7 @@ def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = 
 
 def _describe(problem: Any, section: str | None = None) -> str:
     """One line for one pydantic problem: the key (below `section`, if that is where it was found), its value, what is allowed."""
-    location = [*([section] if section else []), *(str(part) for part in problem["loc"])]
+    location = [*([section] if section else []), *(str(part) or "''" for part in problem["loc"])]
     key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.errors import PipelineError, name_some, reason_of
 from skinlesion.files import atomic_file
 
 AGE_LIMIT = 120.0  # years
@@ -40,17 +40,13 @@ def parse_csv(source: Path | io.BytesIO, *, name: str, **options: Any) -> pd.Dat
         form = {key: options[key] for key in ("sep", "compression") if key in options}
         header = pd.read_csv(source, header=None, nrows=1, dtype="str", keep_default_na=False, **form).iloc[0]
     except (ValueError, OverflowError) as error:  # pandas' own errors and one in decoding are of the first kind
-        raise PipelineError(f"{name} is not a readable CSV file ({_first_line(error)})") from None
+        raise PipelineError(f"{name} is not a readable CSV file ({reason_of(error)})") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise PipelineError(f"{name}: the rows have more values than there are column names")
     twice = header[header.duplicated()]
     if len(twice):
         raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
     return frame
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -73,7 +69,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
-        raise PipelineError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        raise PipelineError(f"{path} lacks the column(s) {', '.join(missing)}; it has {name_some(frame.columns, 40)}")
     _check_rows(frame, path)
     for name in ("sex", "localization"):
         if name in frame.columns:

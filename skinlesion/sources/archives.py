@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 
 # The Kaggle mirror has 20,036 members and 5.6 GB with its doubled folders; an image of 600 x 450 pixels has some 300 kB.
 MAX_MEMBERS = 100_000
@@ -39,7 +39,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the disk's, not the archive's
         raise PipelineError(
-            f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({error}): get it again"
+            f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({reason_of(error)}): get it again"
         ) from None
 
 
