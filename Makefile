@@ -43,7 +43,7 @@ record: $(VENV)/.installed ## record the run in the workspace: make record NAME=
 	@python -m extras.readme_tables
 
 clean: ## remove what the stages wrote and the environment; the DVC cache stays
-	rm -rf $(VENV) dvc_plots report logs .resume .pytest_cache .ruff_cache
+	rm -rf $(VENV) dvc_plots report logs .resume .hypothesis .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
 
 $(VENV)/bin/python:
