@@ -65,7 +65,7 @@ STAGES = {
     "download of a folder": Stage("stages.download", archives, short=1),
     "prepare": Stage("stages.prepare", raw_images, short=2),
     "train": Stage("stages.train", trainable, tuple(ARGUMENTS), short=1, full=10),
-    "evaluate": Stage("stages.evaluate", networks.prepare, short=0, full=10),
+    "evaluate": Stage("stages.evaluate", networks.lay_out, short=0, full=10),
 }
 
 

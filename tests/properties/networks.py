@@ -35,7 +35,7 @@ IDS = [f"SYNTH_{number:07d}" for number in range(70)]
 INDEX = {"image_id": IDS, "width": 32, "height": 32, "fit": "squash", "color_constancy": "none"}
 
 
-def prepare(write_params: WriteParams) -> None:
+def lay_out(write_params: WriteParams) -> None:
     """A tiny data set and an untrained network of its size."""
     write_params(FEW_DRAWS)
     write_inputs(Path(), images=len(IDS))
@@ -43,6 +43,11 @@ def prepare(write_params: WriteParams) -> None:
     (SPLITS / "facts.json").write_text(json.dumps(FACTS | {"fingerprint": own}))
     config = make_config(BACKBONE, fingerprint=own)
     save_ensemble([(make_network(config), config)])
+
+
+def prepare(write_params: WriteParams) -> None:
+    """The same, and that the stage works with it."""
+    lay_out(write_params)
     assert message_of(evaluate.main) is None
 
 
