@@ -31,6 +31,26 @@ def is_number(value: object) -> bool:
         return False
 
 
+class Named(dict[str, Any]):
+    """The content of a JSON file, which says where a key is missing that somebody asks for by `[]`.
+
+    place : the file, and within it the keys that lead here.
+    """
+
+    def __init__(self, content: dict[str, Any], place: str) -> None:
+        super().__init__({key: _named(value, f"{place}, {key}") for key, value in content.items()})
+        self.place = place
+
+    def __missing__(self, key: str) -> Any:
+        raise PipelineError(f"{self.place} lacks '{key}': run the stage that writes it again, or `dvc repro`")
+
+
+def _named(value: Any, place: str) -> Any:
+    if isinstance(value, dict):
+        return Named(value, place)
+    return [_named(each, place) for each in value] if isinstance(value, list) else value
+
+
 def check_provenance(content: dict[str, Any], path: Path) -> None:
     """Insist on what is shown of the provenance."""
     for key, kind, said in (
