@@ -140,6 +140,10 @@ def test_missing_key_and_missing_section(write_params: WriteParams) -> None:
     assert "gradcam: missing" in message
 
 
+# Merged out, it has 2^39 keys.
+DOUBLED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+
+
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
@@ -153,6 +157,7 @@ def test_missing_key_and_missing_section(write_params: WriteParams) -> None:
         ("a: !!bool x", "is not valid YAML: 'x'"),
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
         ("a: &a 1\nb: [" + "*a, " * 21 + "1]", "has 21 aliases (*name), more than 20: write the values out"),
+        (DOUBLED, "has 78 aliases (*name), more than 20"),
         ("".join(f"a{number}: 1\n" for number in range(60)), "a21: unknown key"),
         ("".join(f"a{number}: 1\n" for number in range(60)), "\n  and 38 more"),
         ('"": 1', "'': unknown key; known here: download"),
