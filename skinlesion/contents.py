@@ -135,7 +135,7 @@ def check_member_names(content: dict[str, Any], path: Path) -> list[str]:
     """The names of an ensemble's members; each is a folder's, and must not lead elsewhere."""
     members = content.get("members")
     names = [member.get("name") if isinstance(member, dict) else None for member in members] if isinstance(members, list) else []
-    if not names:
+    if not names or None in names:
         raise PipelineError(f"{path} names no members: run `assemble` again")
     odd = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*-[0-9]+", name)]
     if odd or len(set(names)) != len(names):

@@ -157,7 +157,7 @@ def test_weights_that_are_no_numbers(workspace: Path, change: Callable[[torch.Te
         start_from("start.safetensors")
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "base", "base-0/../x", "", None, 5, "Base-0"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "base", "base-0/../x", "", 5, "Base-0"])
 def test_a_member_is_not_looked_for_elsewhere(workspace: Path, name: object) -> None:
     Path("ensemble.json").write_text(json.dumps({"members": [{"name": name}]}))
     with pytest.raises(PipelineError, match=r"ensemble\.json: .* is no member's name: run `assemble` again"):
