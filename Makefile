@@ -50,7 +50,7 @@ audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirem
 	@python -m ci.audit
 
 clean: ## remove what the stages wrote and the environment; the DVC cache stays
-	rm -rf $(VENV) dvc_plots report logs .resume .pytest_cache .ruff_cache
+	rm -rf $(VENV) dvc_plots report logs .resume .hypothesis .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
 
 $(VENV)/bin/python:

@@ -13,9 +13,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
+from skinlesion.contents import check_calibration, check_index, check_operating_points, check_provenance, check_split_facts
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
-from skinlesion.files import atomic_folder, read_json, write_json
+from skinlesion.files import atomic_folder, open_images, read_json, write_json
 from skinlesion.tables import read_table, write_table
 
 RAW = Path("data/raw")
@@ -66,9 +67,11 @@ def list_images(raw: Path = RAW) -> list[str]:
     if not folder.is_dir():
         raise PipelineError(f"{folder} not found: run `download` first, or `dvc repro`")
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    strays = [name for name in files if not name.endswith(".jpg")]
+    # A name that is no UTF-8 comes with lone surrogates, which no table can hold.
+    strays = [name for name in files if not name.endswith(".jpg") or not name.isprintable()]
     if strays:
-        raise PipelineError(f"{folder} holds what is no .jpg image: {name_some(strays)}: remove it, or run `download` again")
+        said = name_some(name if name.isprintable() else ascii(name) for name in strays)
+        raise PipelineError(f"{folder} holds what is no .jpg image: {said}: remove it, or run `download` again")
     if not files:
         raise PipelineError(f"{folder} holds no image: run `download` again")
     return sorted(name.removesuffix(".jpg") for name in files)
@@ -76,19 +79,13 @@ def list_images(raw: Path = RAW) -> list[str]:
 
 def read_metadata(raw: Path = RAW) -> pd.DataFrame:
     """The metadata of every image that `download` brought, in the file's order; columns as `METADATA_COLUMNS`, maybe more."""
-    frame = read_table(raw / "metadata.csv", METADATA_COLUMNS)
-    if (frame["lesion_id"] == "").any():
-        offenders = name_some(frame.loc[frame["lesion_id"] == "", "image_id"])
-        raise PipelineError(f"{raw / 'metadata.csv'}: no lesion_id for {offenders}")
-    return frame
+    return read_table(raw / "metadata.csv", METADATA_COLUMNS)
 
 
 def read_provenance(raw: Path = RAW) -> dict[str, Any]:
     """Where the images came from: `source`, `synthetic` (bool), `files`, `licence`, `counts`."""
     provenance = read_json(raw / "provenance.json")
-    for key in ("source", "synthetic", "licence", "counts"):
-        if key not in provenance:
-            raise PipelineError(f"{raw / 'provenance.json'} lacks '{key}': run `download` again")
+    check_provenance(provenance, raw / "provenance.json")
     return provenance
 
 
@@ -123,10 +120,8 @@ def read_split_facts(folder: Path = SPLITS) -> SplitFacts:
         Missing or incomplete.
     """
     content = read_json(folder / "facts.json")
-    try:
-        return SplitFacts(**content)
-    except TypeError:
-        raise PipelineError(f"{folder / 'facts.json'} is incomplete: run `split` again") from None
+    check_split_facts(content, folder / "facts.json")
+    return SplitFacts(**content)
 
 
 def read_split(name: str, folder: Path = SPLITS) -> pd.DataFrame:
@@ -182,21 +177,10 @@ class PreparedImages:
 def read_prepared(folder: Path = PREPARED) -> PreparedImages:
     """Open the prepared images without reading them into memory."""
     index = read_table(folder / "index.csv", INDEX_COLUMNS)
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-    except FileNotFoundError:
-        raise PipelineError(f"{folder / 'images.npy'} not found: run `prepare` first, or `dvc repro`") from None
-    except (ValueError, EOFError) as error:
-        raise PipelineError(f"{folder / 'images.npy'} is damaged ({error}): run `prepare` again") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise PipelineError(
-            f"{folder / 'images.npy'} must be uint8 of shape (N, size, size, 3), not {images.dtype} {images.shape}"
-        )
+    images = open_images(folder / "images.npy", stage="prepare")
     if len(images) != len(index) or not len(index):
         raise PipelineError(f"{folder}: {len(images)} images and {len(index)} rows in the index: run `prepare` again")
-    for name in ("fit", "color_constancy"):
-        if index[name].nunique() != 1:
-            raise PipelineError(f"{folder / 'index.csv'} mixes several values of {name}: run `prepare` again")
+    check_index(index, folder / "index.csv")
     return PreparedImages(images, index)
 
 
@@ -213,13 +197,14 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
     Raises
     ------
     PipelineError
-        Missing or damaged, a logit that is not finite, or probabilities that do not sum to 1.
+        Missing or damaged, a logit that is not finite, or probabilities that are none (0 to 1) or do not sum to 1.
     """
     path = folder / f"{name}.csv"
     frame = read_table(path, (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS))
     numbers = frame[[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]].apply(pd.to_numeric, errors="coerce").astype("float64")
     broken = ~np.isfinite(numbers.to_numpy()).all(axis=1)
-    broken |= np.abs(numbers[list(PROBABILITY_COLUMNS)].sum(axis=1).to_numpy() - 1) > 1e-4
+    probabilities = numbers[list(PROBABILITY_COLUMNS)].to_numpy()
+    broken |= (np.abs(probabilities.sum(axis=1) - 1) > 1e-4) | (probabilities < 0).any(axis=1)
     if frame.empty or broken.any():
         offenders = name_some(frame.loc[broken, "image_id"]) or "no row at all"
         raise PipelineError(
@@ -231,7 +216,7 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
 
 def write_calibration(content: dict[str, Any], path: Path = CALIBRATION) -> None:
     """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`."""
-    _check_calibration(content, path)
+    check_calibration(content, path)
     write_json(path, content)
 
 
@@ -244,19 +229,8 @@ def read_calibration(path: Path = CALIBRATION) -> dict[str, Any]:
         Missing, damaged, or not a finite number a class.
     """
     content = read_json(path)
-    _check_calibration(content, path)
+    check_calibration(content, path)
     return content
-
-
-def _check_calibration(content: dict[str, Any], path: Path) -> None:
-    """Refuse a calibration that cannot be applied."""
-    if content.get("method") not in ("temperature", "vector"):
-        raise PipelineError(f"{path}: method must be temperature or vector, not {content.get('method')!r}: run `evaluate` again")
-    for name in ("scale", "bias"):
-        values = content.get(name)
-        numbers = [value for value in values if isinstance(value, int | float)] if isinstance(values, list) else []
-        if len(numbers) != len(CLASSES) or not np.isfinite(numbers).all():
-            raise PipelineError(f"{path}: {name} must be {len(CLASSES)} finite numbers, not {values!r}: run `evaluate` again")
 
 
 def write_operating_points(content: dict[str, Any], path: Path = OPERATING_POINTS) -> None:
@@ -264,7 +238,7 @@ def write_operating_points(content: dict[str, Any], path: Path = OPERATING_POINT
 
     A point has its `constraint` (None for Youden's), its `threshold` in [0, 1], and what it achieves on `val`.
     """
-    _check_operating_points(content, path)
+    check_operating_points(content, path)
     write_json(path, content)
 
 
@@ -277,24 +251,5 @@ def read_operating_points(path: Path = OPERATING_POINTS) -> dict[str, Any]:
         Missing, damaged, of an unknown diagnosis, or a threshold that is no number from 0 to 1.
     """
     content = read_json(path)
-    _check_operating_points(content, path)
+    check_operating_points(content, path)
     return content
-
-
-def _check_operating_points(content: dict[str, Any], path: Path) -> None:
-    """Refuse operating points that cannot be applied."""
-    missing = [key for key in ("target", "classes", "score", "rule", "chosen_on", "points") if not content.get(key)]
-    if missing:
-        raise PipelineError(f"{path} lacks {', '.join(missing)}: run `threshold-sweep` again")
-    unknown = [dx for dx in content["classes"] if dx not in CLASSES]
-    if unknown:
-        raise PipelineError(f"{path}: unknown diagnosis {name_some(unknown)}: run `threshold-sweep` again")
-    if not isinstance(content["points"], dict):
-        raise PipelineError(f"{path}: points must be an object, a name each: run `threshold-sweep` again")
-    for name, point in content["points"].items():
-        threshold = point.get("threshold") if isinstance(point, dict) else None
-        # Summed probabilities may end a rounding error above 1.
-        if not isinstance(threshold, int | float) or not 0 <= threshold <= 1 + 1e-9:
-            raise PipelineError(
-                f"{path}: threshold of '{name}' must be a number from 0 to 1, not {threshold!r}: run `threshold-sweep` again"
-            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import urllib.error
 from pathlib import Path
 from types import MethodType
@@ -11,11 +10,10 @@ from typing import Any
 import safetensors.torch
 import torch
 import torchvision
-from safetensors import SafetensorError
 from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.errors import PipelineError, name_some, reason_of
 from skinlesion.files import file_digest, resolve_from_root
 
 RGB = tuple[float, float, float]
@@ -164,12 +162,38 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
+            # Tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise PipelineError(f"train.weights: {path} is no readable state dict ({str(error).splitlines()[0]})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
+        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason_of(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
     return state
+
+
+def _is_plain(value: object) -> bool:
+    """Whether something from a file is a tensor with its values in memory."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str, torch.Tensor], way_out: str) -> None:
+    """Insist that the tensors of a state dict are numbers of the same kind as in `like`, which a load would convert silently.
+
+    Raises
+    ------
+    PipelineError
+        A tensor of floating point is of integers or the other way round, or holds NaN or infinity.
+    """
+    known = {name: tensor for name, tensor in state.items() if name in like}
+    kinds = [name for name, tensor in known.items() if tensor.is_floating_point() != like[name].is_floating_point()]
+    if kinds:
+        said = name_some((f"{name} {str(known[name].dtype).removeprefix('torch.')}" for name in kinds), 3)
+        raise PipelineError(f"{place} has tensors of another type: {said}: {way_out}")
+    broken = [name for name, tensor in known.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise PipelineError(f"{place} holds NaN or infinity in {name_some(broken, 3)}: {way_out}")
 
 
 def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
@@ -190,6 +214,7 @@ def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, back
         problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
         said = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
         raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {said}")
+    check_numbers(state, f"train.weights={weights}", like=own, way_out="get the file again, or take another")
     model.load_state_dict(state | own_head, strict=True)
 
 

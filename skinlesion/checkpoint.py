@@ -14,11 +14,16 @@ from typing import Any
 
 import torch
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 from skinlesion.files import atomic_file, file_digest, scratch_folder
 from skinlesion.locks import locked
 
 logger = logging.getLogger(__name__)
+
+# What `skinlesion.fitting` saves and needs to go on.
+STATE_KEYS = {
+    *("epoch", "network", "average", "optimizer", "schedule", "scaler", "generators", "history", "best_epoch", "best_state"),
+}
 
 
 def resume_key(facts: dict[str, Any], code: Iterable[ModuleType]) -> str:
@@ -64,9 +69,14 @@ class Checkpoint:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch documents no closed list of what a damaged file raises
-            raise PipelineError(f"checkpoint {self.path} is damaged ({error}): delete it to train from the start") from error
+            raise self._damaged(reason_of(error)) from error
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+            raise self._damaged("it is no state of a training")
         logger.info("resuming from %s after epoch %d", self.path, state["epoch"])
         return state
+
+    def _damaged(self, reason: str) -> PipelineError:
+        return PipelineError(f"checkpoint {self.path} is damaged ({reason}): delete it to train from the start")
 
     def delete(self) -> None:
         """Remove the file once the training's result is written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
+from skinlesion.backbones import check_numbers
+from skinlesion.contents import check_member_names
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, brief
 from skinlesion.files import atomic_folder, read_json, write_json
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
 
@@ -114,9 +117,12 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise PipelineError(f"{path}: {key} = {first['input']!r}: {first['msg'].lower()}: run `train` again") from None
+        raise PipelineError(f"{path}: {key} = {brief(first['input'])}: {first['msg'].lower()}: run `train` again") from None
+    if not all(map(math.isfinite, config.mean)) or not all(0 < value < math.inf for value in config.std):
+        raise PipelineError(f"{path}: mean must be finite and std above 0, not {config.mean} and {config.std}: run `train` again")
     if config.classes != CLASSES:
-        raise PipelineError(f"{path}: classes are {list(config.classes)}, this project's are {list(CLASSES)}: run `train` again")
+        said = brief(list(config.classes))
+        raise PipelineError(f"{path}: classes are {said}, this project's are {list(CLASSES)}: run `train` again")
     if (spec.backbone, spec.metadata) != (config.backbone, content.get("needs_metadata")):
         raise PipelineError(f"{path}: backbone or needs_metadata is not that of its network: run `train` again")
     return config
@@ -134,7 +140,9 @@ def load_classifier(folder: Path) -> Classifier:
     path = folder / WEIGHTS_FILE
     model = build_network(NetworkSpec(**config.network), num_classes=len(config.classes), size=config.size)
     try:
-        model.load_state_dict(safetensors.torch.load_file(path), strict=True)
+        state = safetensors.torch.load_file(path)
+        check_numbers(state, f"{path}", like=model.state_dict(), way_out="run `train` again")
+        model.load_state_dict(state, strict=True)
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `train` first, or `dvc repro`") from None
     except (SafetensorError, RuntimeError) as error:
@@ -151,14 +159,7 @@ def read_member_names(folder: Path = CLASSIFIER) -> list[str]:
     PipelineError
         `ensemble.json` is missing, damaged or names none.
     """
-    members = read_json(folder / ENSEMBLE_FILE).get("members")
-    try:
-        names = [str(member["name"]) for member in members or ()]
-    except (TypeError, KeyError):
-        names = []
-    if not names:
-        raise PipelineError(f"{folder / ENSEMBLE_FILE} names no members: run `assemble` again")
-    return names
+    return check_member_names(read_json(folder / ENSEMBLE_FILE), folder / ENSEMBLE_FILE)
 
 
 def load_ensemble(folder: Path = CLASSIFIER) -> dict[str, Classifier]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from skinlesion.artifacts import PLOTS
 from skinlesion.errors import PipelineError
+from skinlesion.tables import parse_csv
 
 CURVE_COLUMNS = ("member", "epoch", "curve", "value")
 
@@ -34,10 +35,17 @@ def collect_curves(members: list[str], folder: Path = PLOTS / "train") -> dict[s
 def _read_history(path: Path) -> pd.DataFrame:
     columns = ["epoch", *(column for curves in TABLES.values() for column in curves)]
     try:
-        return pd.read_csv(path, usecols=columns, dtype={"epoch": "int64"} | dict.fromkeys(columns[1:], "float64"))
+        # An undefined metric is an empty value.
+        return parse_csv(
+            path,
+            name=str(path),
+            usecols=columns,
+            dtype={"epoch": "int64"} | dict.fromkeys(columns[1:], "float64"),
+            keep_default_na=True,
+        )
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `train` first, or `dvc repro`") from None
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except PipelineError as error:
         raise PipelineError(f"{path} is damaged ({error}): run `train` again") from None
 
 

@@ -11,16 +11,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LONGEST_NAME = 200  # characters of a name in a message
+
 
 class PipelineError(Exception):
     """Something is wrong with the input, the parameters or the machine; the message names it, its cause and the way out."""
 
 
 def name_some(offenders: Iterable[object], most: int = 5) -> str:
-    """Join the first `most` offenders for a message and say how many more there are."""
-    names = [str(offender) for offender in offenders]
+    """Join the first `most` offenders for a message, each cut where it is long, and say how many more there are."""
+    names = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in map(str, offenders)]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def brief(value: object, most: int = LONGEST_NAME) -> str:
+    """A value for a message, cut where it is long: what is wrong with it shows at its beginning."""
+    said = repr(value)
+    return said if len(said) <= most else f"{said[:most]}..."
+
+
+def reason_of(error: Exception, most: int = LONGEST_NAME) -> str:
+    """What a library says of a file, for a message: its first line, cut where it is long, or the error's name if it is silent."""
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    return said if len(said) <= most else f"{said[:most]}..."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import PipelineError
+import numpy as np
+
+from skinlesion.errors import PipelineError, reason_of
 
 
 def scratch_folder(name: str) -> Path:
@@ -25,8 +27,19 @@ def scratch_folder(name: str) -> Path:
 
 
 def resolve_from_root(path: str) -> Path:
-    """A user's path: a relative one starts at the main project root, so that it means the same in DVC's temporary workspaces."""
-    expanded = Path(path).expanduser()
+    """A user's path: a relative one starts at the main project root, so that it means the same in DVC's temporary workspaces.
+
+    Raises
+    ------
+    PipelineError
+        No path at all: it holds a NUL character, or names the home of a user that this machine does not have.
+    """
+    if "\0" in path:
+        raise PipelineError(f"the path {path!r} of params.yaml holds a NUL character, which no file's name does: correct it")
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise PipelineError(f"the path {path!r} of params.yaml: {error} Write it without ~") from None
     return expanded if expanded.is_absolute() else Path(os.environ.get("DVC_ROOT", ".")) / expanded
 
 
@@ -76,17 +89,54 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     PipelineError
-        The file is missing or holds no JSON object.
+        The file is missing or holds no JSON object; NaN and Infinity, which Python would take, and a key twice are none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant, object_pairs_hook=_object)
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not valid JSON ({error}): delete it and run the stage that writes it again") from None
+    except (ValueError, RecursionError) as error:  # broken, no UTF-8, a number of too many digits; too deep
+        raise PipelineError(
+            f"{path} is not valid JSON ({reason_of(error)}): delete it and run the stage that writes it again"
+        ) from None
     if not isinstance(content, dict):
         raise PipelineError(f"{path} must hold a JSON object: delete it and run the stage that writes it again")
     return content
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is there twice")
+    return content
+
+
+def open_images(path: Path, *, stage: str) -> np.ndarray:
+    """Map an `images.npy` read-only: uint8 of shape (N, size, size, 3). `stage` is who writes it, for messages.
+
+    Raises
+    ------
+    PipelineError
+        Missing, damaged, or of another type or shape.
+    """
+    try:
+        # Not np.load, which would take an archive of arrays for one too.
+        images = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise PipelineError(f"{path} not found: run `{stage}` first, or `dvc repro`") from None
+    except OSError:
+        raise
+    except Exception as error:  # of a broken header NumPy lets through what the parts say by which it reads it
+        raise PipelineError(f"{path} is damaged ({reason_of(error)}): run `{stage}` again") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+        said = f"not {images.dtype} {images.shape}: run `{stage}` again"
+        raise PipelineError(f"{path} must be uint8 of shape (N, size, size, 3), {said}")
+    return images
 
 
 def _finite(value: Any) -> Any:

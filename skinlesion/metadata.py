@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from skinlesion.errors import PipelineError, name_some
+from skinlesion.tables import AGE_LIMIT
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ UNKNOWN = ("unknown", "")
 # HAM10000's ages are 52 +- 17 years: scaled like this they are of the order of 1.
 AGE_CENTER = 50.0
 AGE_SCALE = 20.0
-AGE_LIMIT = 120.0  # what lies above it, or below 0, is no age
 
 # Columns of the encoding: age scaled, age known; a column a sex, sex missing; a column a site, site missing.
 FIELD_WIDTHS = {"age": 2, "sex": len(SEXES) + 1, "localization": len(SITES) + 1}

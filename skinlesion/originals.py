@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from skinlesion.artifacts import RAW, image_path, mask_path
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
+
+# What Pillow raises for a file that is no image of its kind, is broken, or claims more pixels than memory holds.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, struct.error),
+    *(zlib.error, Image.DecompressionBombError),
+)
 
 
 def read_image(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np.ndarray:
@@ -21,12 +29,12 @@ def read_image(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np
     """
     path = image_path(image_id, raw)
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=["JPEG"]) as file:  # a file that lies about its type must not choose the decoder
+            if file.size != (width, height):
+                raise PipelineError(f"{path} has changed its size since `prepare`: run `prepare` again")
             image = np.asarray(file.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise PipelineError(f"image {path} is not readable ({error}): run `download` again") from None
-    if image.shape[:2] != (height, width):
-        raise PipelineError(f"{path} has changed its size since `prepare`: run `prepare` again")
+    except UNREADABLE as error:
+        raise PipelineError(f"image {path} is not readable ({reason_of(error)}): run `download` again") from None
     return image
 
 
@@ -42,13 +50,14 @@ def read_mask(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np.
     if not path.exists():
         return None
     try:
-        with Image.open(path) as image:
-            mask = np.asarray(image.convert("L")) > 127
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise PipelineError(f"mask {path} is not readable ({error}): run `download` again, or delete the mask") from None
-    if mask.shape != (height, width):
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.size != (width, height):
+                raise PipelineError(
+                    f"mask {path} is {image.width} x {image.height} pixels and its image {width} x {height}: "
+                    "masks must have their image's size; correct or delete it"
+                )
+            return np.asarray(image.convert("L")) > 127
+    except UNREADABLE as error:
         raise PipelineError(
-            f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels and its image {width} x {height}: "
-            "masks must have their image's size; correct or delete it"
-        )
-    return mask
+            f"mask {path} is not readable ({reason_of(error)}): run `download` again, or delete the mask"
+        ) from None

@@ -7,14 +7,15 @@ edit of this file alone never has to rerun a stage.
 from __future__ import annotations
 
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, brief
 from skinlesion.evidence_params import (
     BaselinesParams,
     EvaluateParams,
@@ -30,6 +31,8 @@ from skinlesion.schema import Section, Seed, check_path, suggest
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
+MOST_ALIASES = 20  # in a file; doubled as often as they allow, it unfolds to some thousand values at most
+MOST_PROBLEMS = 40  # that one message lists
 
 
 class SampleParams(Section):
@@ -157,28 +160,48 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
 def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     """Read `params.yaml` as it stands, its values not checked; PipelineError where it is missing or no YAML of sections."""
     try:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found in {Path.cwd()}: run from the project's root") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not valid YAML: {error}") from None
+    try:
+        aliases = _count_aliases(text)
+        document = YAML(typ="safe", pure=True).load(text) if aliases <= MOST_ALIASES else None
+    except RecursionError:
+        raise PipelineError(f"{path} is not valid YAML: its values are nested too deeply") from None
+    except Exception as error:  # besides its own, ruamel lets through what Python says of a value that is none of its tag
+        raise PipelineError(f"{path} is not valid YAML: {str(error).strip() or type(error).__name__}") from None
+    if aliases > MOST_ALIASES:
+        raise PipelineError(f"{path} has {aliases} aliases (*name), more than {MOST_ALIASES}: write the values out")
     if not isinstance(document, dict):
         raise PipelineError(f"{path} must hold one section a stage: {', '.join(Params.model_fields)}")
     return document
+
+
+def _count_aliases(text: str) -> int:
+    """Values that are written as `*name`: a few lines of them can unfold to billions of values."""
+    if "&" not in text:
+        return 0  # without an anchor there are none, and the file need not be read twice
+    return sum(isinstance(event, AliasEvent) for event in YAML(typ="safe", pure=True).parse(StringIO(text)))
 
 
 def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = False) -> Params:
     """Check the content of a `params.yaml`, which messages call `name`; otherwise as `load_params`."""
     try:
         return Params.model_validate(document, context={"check_backbone": check_backbone})
+    except UnicodeEncodeError as error:
+        raise PipelineError(f"{name} is refused: {brief(error.object)} holds half a character, which no text does") from None
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [_describe(problem) for problem in error.errors()[:MOST_PROBLEMS]]
+        if error.error_count() > MOST_PROBLEMS:
+            lines.append(f"and {error.error_count() - MOST_PROBLEMS} more")
         raise PipelineError("\n  ".join([f"{name} is refused:", *lines])) from None
 
 
 def _describe(problem: Any, section: str | None = None) -> str:
     """One line for one pydantic problem: the key (below `section`, if that is where it was found), its value, what is allowed."""
-    location = [*([section] if section else []), *(str(part) for part in problem["loc"])]
+    location = [*([section] if section else []), *(str(part) or "''" for part in problem["loc"])]
     key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -187,7 +210,7 @@ def _describe(problem: Any, section: str | None = None) -> str:
         return f"{key}: missing; every key must be in the file"
     message = re.sub(r"^Value error, ", "", problem["msg"])
     message = message[0].lower() + message[1:]
-    value = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+    value = "" if isinstance(problem["input"], dict) else f" = {brief(problem['input'])}"
     suggestion = ""
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
         suggestion = suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts import INDEX_COLUMNS, MAX_PIXELS, PREPARED, RAW, ColorConstancy, Fit, image_path
 from skinlesion.color_constancy import shades_of_gray
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.errors import PipelineError, name_some, reason_of
 from skinlesion.files import atomic_folder
 from skinlesion.geometry import fit_image
 from skinlesion.tables import write_table
@@ -70,13 +70,15 @@ def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorCons
         if error.errno is not None:
             raise
         return Broken(_first_line(error))
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
         return Broken(_first_line(error))
 
 
 def _first_line(error: Exception) -> str:
     """What Pillow says of a file, without the file's path, which the message names itself."""
-    return "not a JPEG file" if "cannot identify" in str(error) else str(error).partition("\n")[0]
+    return "not a JPEG file" if "cannot identify" in str(error) else reason_of(error)
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from skinlesion.artifacts import SPLIT_NAMES
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
+from skinlesion.tables import parse_csv
 
 LINK_COLUMNS: tuple[str, ...] = ("image_id_a", "image_id_b")
 
@@ -31,7 +32,7 @@ def fingerprint(splits: dict[str, pd.DataFrame]) -> str:
     digest = hashlib.sha256()
     for name in SPLIT_NAMES:
         rows = splits[name].sort_values("image_id")
-        lines = [f"{row.image_id},{row.lesion_id},{row.dx}\n" for row in rows.itertuples()]
+        lines = (rows["image_id"] + "," + rows["lesion_id"] + "," + rows["dx"] + "\n").tolist()
         digest.update("".join([f"{name}\n", *lines]).encode())
     return digest.hexdigest()
 
@@ -64,10 +65,11 @@ def check_diagnoses(metadata: pd.DataFrame) -> None:
     PipelineError
         A lesion has several.
     """
-    diagnoses = metadata.groupby("lesion_id")["dx"].unique()
-    broken = diagnoses[diagnoses.map(len) > 1]
+    pairs = metadata[["lesion_id", "dx"]].drop_duplicates()
+    broken = pairs[pairs["lesion_id"].duplicated(keep=False)]
     if len(broken):
-        offenders = name_some(f"{lesion} ({' and '.join(sorted(found))})" for lesion, found in broken.items())
+        found = broken.groupby("lesion_id")["dx"].unique()
+        offenders = name_some(f"{lesion} ({' and '.join(sorted(dx))})" for lesion, dx in found.items())
         raise PipelineError(f"lesion with two diagnoses: {offenders}: correct dx or lesion_id in the source's metadata")
 
 
@@ -80,14 +82,14 @@ def read_links(path: Path) -> pd.DataFrame:
         The file is missing or no CSV, or lacks a column.
     """
     try:
-        links = pd.read_csv(path, dtype="str", keep_default_na=False)
+        links = parse_csv(path, name=f"split.links: {path}", dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"split.links: {path} not found: correct the path, or set split.links to null") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PipelineError(f"split.links: {path} is not a readable CSV file ({error})") from None
     missing = [name for name in LINK_COLUMNS if name not in links.columns]
     if missing:
-        raise PipelineError(f"split.links: {path} lacks the column(s) {', '.join(missing)}; it has {', '.join(links.columns)}")
+        raise PipelineError(
+            f"split.links: {path} lacks the column(s) {', '.join(missing)}; it has {name_some(links.columns, 40)}"
+        )
     return links[list(LINK_COLUMNS)]
 
 
@@ -145,15 +147,15 @@ def deal(metadata: pd.DataFrame, *, folds: int, validation_folds: int, fold: int
 
 def _take_fold(frame: pd.DataFrame, folds: int, fold: int, *, seed: int, key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All other folds' rows, and those of number `fold`."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    from skinlesion.dealing import FasterStratifiedGroupKFold
 
     most = int(frame.groupby("dx")["lesion_id"].nunique().max())
     if most < folds:
         raise PipelineError(f"{key} is {folds}, and no diagnosis has more than {most} lesions to deal: lower it, or add images")
-    dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    dealer = FasterStratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of a class with fewer images than folds; check_classes insists on what matters
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        others, taken = list(dealer.split(frame, frame["dx"], frame["lesion_id"]))[fold]
+        others, taken = next(islice(dealer.split(frame, frame["dx"], frame["lesion_id"]), fold, None))
     return frame.iloc[others], frame.iloc[taken]
 
 

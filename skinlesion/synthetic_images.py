@@ -16,8 +16,8 @@ import pandas as pd
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
-from skinlesion.files import atomic_folder, read_json, write_json
-from skinlesion.tables import write_table
+from skinlesion.files import atomic_folder, open_images, read_json, write_json
+from skinlesion.tables import parse_csv, write_table
 
 SYNTHETIC = Path("data/synthetic")
 INDEX_COLUMNS: tuple[str, ...] = ("synthetic_id", "dx")
@@ -108,17 +108,7 @@ def read_synthetic(size: int, folder: Path = SYNTHETIC) -> SyntheticImages:
     fingerprint = read_json(folder / "facts.json").get("fingerprint")
     if not isinstance(fingerprint, str):
         raise PipelineError(f"{folder / 'facts.json'} lacks 'fingerprint': run `synthesize` again")
-    try:
-        images = np.load(folder / "images.npy", mmap_mode="r")
-    except FileNotFoundError:
-        raise PipelineError(f"{folder / 'images.npy'} not found: run `synthesize` first, or `dvc repro`") from None
-    except (ValueError, EOFError) as error:
-        raise PipelineError(f"{folder / 'images.npy'} is damaged ({error}): run `synthesize` again") from None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise PipelineError(
-            f"{folder / 'images.npy'} must be uint8 of shape (M, size, size, 3), not {images.dtype} {images.shape}: "
-            "run `synthesize` again"
-        )
+    images = open_images(folder / "images.npy", stage="synthesize")
     if images.shape[1] != size:
         raise PipelineError(
             f"{folder} holds images of {images.shape[1]} px, and the prepared ones have {size} px: run `synthesize` again"
@@ -131,11 +121,9 @@ def read_synthetic(size: int, folder: Path = SYNTHETIC) -> SyntheticImages:
 def _read_index(path: Path) -> pd.DataFrame:
     """`index.csv`, its columns and diagnoses checked."""
     try:
-        index = pd.read_csv(path, dtype="str", keep_default_na=False)
+        index = parse_csv(path, name=f"{path}", dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `synthesize` first, or `dvc repro`") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} is not a readable CSV file ({error}): run `synthesize` again") from None
     if tuple(index.columns) != INDEX_COLUMNS:
         raise PipelineError(f"{path} must have the columns {', '.join(INDEX_COLUMNS)}: run `synthesize` again")
     unknown = index.loc[~index["dx"].isin(CLASSES), "dx"].unique()

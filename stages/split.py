@@ -112,7 +112,7 @@ def overview(splits: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def age_bands(ages: pd.Series) -> pd.Series:
     """The first year of the band that each age (years, NaN where unknown) lies in, NaN kept as 'unknown'."""
     first = np.floor(ages / AGE_BAND) * AGE_BAND
-    return first.map(lambda year: "unknown" if np.isnan(year) else int(year)).astype(object)
+    return first.astype("Int64").astype(object).where(ages.notna(), "unknown")
 
 
 def count_by(splits: dict[str, pd.DataFrame], column: str, values: list[Any] | None = None) -> pd.DataFrame:

@@ -55,6 +55,13 @@ def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFr
         ("dx", "melanoma", "unknown diagnosis 'melanoma' (ISIC_0000000); known are akiec, bcc"),
         ("dx", "", "unknown diagnosis '' (ISIC_0000000)"),
         ("age", "old", "age must be a number of years or empty, not 'old' (ISIC_0000000)"),
+        ("age", "-5", "age must be a number of years or empty, not '-5' (ISIC_0000000); it can be 0 to 120"),
+        ("age", "121", "not '121' (ISIC_0000000)"),
+        ("age", "True", "not 'True' (ISIC_0000000)"),
+        ("image_id", "../../etc/passwd", "image_id '../../etc/passwd' cannot be one: no '/'"),
+        ("image_id", ".hidden", "image_id '.hidden' cannot be one"),
+        ("image_id", "a\nb", "image_id 'a\\nb' cannot be one"),
+        ("lesion_id", "a\0b", "lesion_id 'a\\x00b' cannot be one"),
         ("age", "inf", "age must be a number of years or empty, not 'inf' (ISIC_0000000)"),
         ("lesion_id", "", "no lesion_id for ISIC_0000000"),
     ],
@@ -77,6 +84,12 @@ def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, 
         path.write_bytes(content)
         with refused("is not a readable CSV file"):
             artifacts.read_metadata(raw_folder)
+    metadata.assign(more="x").rename(columns={"more": "age"}).to_csv(path, index=False)
+    with refused("metadata.csv has the column(s) 'age' twice: keep the right one"):
+        artifacts.read_metadata(raw_folder)
+    path.write_text(path.read_text().replace("age,sex,localization,age", "age,sex,localization"))
+    with refused("metadata.csv: the rows have more values than there are column names"):
+        artifacts.read_metadata(raw_folder)
     path.unlink()
     with refused("metadata.csv not found: run the stage that writes it first"):
         artifacts.read_metadata(raw_folder)
@@ -172,6 +185,80 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
         artifacts.read_prepared(folder)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("fit", "stretch", "fit can be squash, crop, pad, not 'stretch'"),
+        ("color_constancy", "gray_world", "color_constancy can be none, shades_of_gray, not 'gray_world'"),
+        ("width", 0, "width must be a whole number of pixels, not '0' (b), '0' (a), '0' (c)"),
+        ("height", "tall", "height must be a whole number of pixels, not 'tall' (b)"),
+        ("height", 20.5, "not '20.5' (b)"),
+    ],
+)
+def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, said: str) -> None:
+    folder = prepared(workspace / "prepared")
+    pd.read_csv(folder / "index.csv").assign(**{column: value}).to_csv(folder / "index.csv", index=False)
+    with refused(said):
+        artifacts.read_prepared(folder)
+
+
+def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
+    folder = prepared(workspace / "prepared")
+    with (folder / "images.npy").open("wb") as file:
+        np.savez(file, images=np.zeros((3, 4, 4, 3), np.uint8))
+    with refused("images.npy is damaged"):
+        artifacts.read_prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("provenance.json", {"synthetic": "no"}, "synthetic must be true or false, not 'no': run `download` again"),
+        ("provenance.json", {"counts": None}, "counts must be an object, not None: run `download` again"),
+        ("facts.json", {"fingerprint": 5}, "fingerprint must not be 5: run `split` again"),
+        ("facts.json", {"more": 1}, "is incomplete: run `split` again, for it must hold fingerprint, source, synthetic alone"),
+        ("calibration.json", {"scale": [True] * 7}, "scale must be 7 finite numbers, not [True"),
+        ("calibration.json", {"scale": [10**400] * 7}, "scale must be 7 finite numbers"),
+        ("calibration.json", {"scale": [-1.0] * 7}, "scale of a temperature must be above 0, not -1.0"),
+        ("points.json", {"classes": 5}, "classes must be a list of diagnoses, not 5"),
+        ("points.json", {"classes": {"mel": 1}}, "classes must be a list of diagnoses"),
+        ("points.json", {"classes": ["mel", "mel"]}, "classes names a diagnosis twice"),
+        ("points.json", {"target": ["mel"]}, "target must be a text, not ['mel']"),
+        ("points.json", {"points": {"a": {"threshold": True}}}, "threshold of 'a' must be a number from 0 to 1, not True"),
+    ],
+)
+def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
+    readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
+        "provenance.json": (
+            lambda file: artifacts.read_provenance(file.parent),
+            {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}},
+        ),
+        "facts.json": (
+            lambda file: artifacts.read_split_facts(file.parent),
+            {"fingerprint": "f00d", "source": "sample", "synthetic": True},
+        ),
+        "calibration.json": (artifacts.read_calibration, {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7}),
+        "points.json": (
+            artifacts.read_operating_points,
+            {
+                "target": "mel",
+                "classes": ["mel"],
+                "score": "s",
+                "rule": "r",
+                "chosen_on": "val",
+                "points": {"a": {"threshold": 0.5}},
+            },
+        ),
+    }
+    read, good = readers[path]
+    file = workspace / path
+    file.write_text(json.dumps(good))
+    read(file)
+    file.write_text(json.dumps(good | content))
+    with refused(said):
+        read(file)
+
+
 def test_predictions_come_back_as_written(workspace: Path) -> None:
     artifacts.write_predictions({"val": predictions(), "test": predictions(2)})
     frame = artifacts.read_predictions("val")
@@ -187,11 +274,14 @@ def test_predictions_come_back_as_written(workspace: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("logit_mel", float("inf")), ("logit_mel", "high"), ("logit_mel", float("nan")), ("probability_df", 0.1)],
+    [("logit_mel", float("inf")), ("logit_mel", "high"), ("logit_mel", float("nan")), ("probability_df", 0.1), ("both", 0.5)],
 )
 def test_predictions_that_no_softmax_gave(workspace: Path, column: str, value: object) -> None:
-    frame = predictions().astype({column: object})
-    frame.loc[1, column] = value
+    frame = predictions().astype(object)
+    if column == "both":  # they still sum to 1
+        frame.loc[1, ["probability_nv", "probability_df"]] = (1 + value, -value)
+    else:
+        frame.loc[1, column] = value
     artifacts.write_predictions({"val": frame})
     with refused("logits must be finite and probabilities sum to 1; offending: i1. Run `evaluate` again"):
         artifacts.read_predictions("val")
@@ -214,7 +304,7 @@ def test_calibration(workspace: Path) -> None:
         ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
         ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
     ):
-        artifacts.CALIBRATION.write_text(json.dumps(content | changed))
+        artifacts.CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
         with refused(said):
             artifacts.read_calibration()
         with refused(said):

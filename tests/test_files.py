@@ -74,6 +74,10 @@ def test_json_has_null_for_what_is_not_finite_and_python_s_numbers(workspace: Pa
         (b'{"a": ', "is not valid JSON"),
         (b"\xff\xfe", "is not valid JSON"),
         (b"[1]", "must hold a JSON object"),
+        (b'{"a": NaN}', r"is not valid JSON \(NaN is no JSON number\)"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', r"is not valid JSON \(the key 'c' is there twice\)"),
+        (b"[" * 100_000, r"is not valid JSON \(maximum recursion depth"),
+        (b'{"a": ' + b"9" * 5000 + b"}", r"is not valid JSON \(Exceeds the limit"),
     ],
 )
 def test_unreadable_json(workspace: Path, content: bytes | None, fragment: str) -> None:
@@ -98,3 +102,9 @@ def test_digest(workspace: Path) -> None:
     path.write_bytes(b"abc")
     assert file_digest(path, "sha256") == hashlib.sha256(b"abc").hexdigest()
     assert file_digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+
+
+@pytest.mark.parametrize(("path", "said"), [("a\0b", "holds a NUL character"), ("~nobody-of-that-name/x", "Write it without ~")])
+def test_paths_that_are_none(workspace: Path, path: str, said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        resolve_from_root(path)

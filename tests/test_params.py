@@ -11,6 +11,7 @@ import pytest
 
 from skinlesion.errors import PipelineError
 from skinlesion.params import load_params
+from tests.conftest import ROOT
 
 WriteParams = Callable[..., Path]
 
@@ -139,6 +140,10 @@ def test_missing_key_and_missing_section(write_params: WriteParams) -> None:
     assert "gradcam: missing" in message
 
 
+# Merged out, it has 2^39 keys.
+DOUBLED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+
+
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
@@ -146,12 +151,29 @@ def test_missing_key_and_missing_section(write_params: WriteParams) -> None:
         ("", "must hold one section a stage: download, split, prepare"),
         ("- a\n- b\n", "must hold one section a stage"),
         ("split: {}\nsplit: {}\n", "is not valid YAML"),
+        ("a: " + "{a: " * 3000, "is not valid YAML: its values are nested too deeply"),
+        ("a: " + "9" * 5000, "is not valid YAML: Exceeds the limit"),
+        ("a: 2001-99-99", "is not valid YAML: month must be in 1..12"),
+        ("a: !!bool x", "is not valid YAML: 'x'"),
+        ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
+        ("a: &a 1\nb: [" + "*a, " * 21 + "1]", "has 21 aliases (*name), more than 20: write the values out"),
+        (DOUBLED, "has 78 aliases (*name), more than 20"),
+        ("".join(f"a{number}: 1\n" for number in range(60)), "a21: unknown key"),
+        ("".join(f"a{number}: 1\n" for number in range(60)), "\n  and 38 more"),
+        ('"": 1', "'': unknown key; known here: download"),
     ],
 )
 def test_a_file_that_is_no_params_file(workspace: Path, content: str, fragment: str) -> None:
     path = workspace / "params.yaml"
     path.write_text(content, encoding="utf-8")
     assert fragment in refusal(path)
+
+
+def test_half_a_character_is_refused(workspace: Path) -> None:
+    own = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert "members: [base]" in own
+    (workspace / "params.yaml").write_text(own.replace("members: [base]", 'members: ["\\ud800"]'), encoding="utf-8")
+    assert re.search(r"params\.yaml is refused: .*members.*\\ud800.* holds half a character", refusal(workspace / "params.yaml"))
 
 
 def test_missing_file_says_where_to_run(workspace: Path) -> None:

@@ -608,3 +608,24 @@ def test_a_small_group_is_marked_cell_by_cell(quick: Path) -> None:
     assert [cell.endswith("\xa0*") for cell in row[4:9]] == [False, False, True, True, True]
     assert np.all([cell.startswith("0.512 [0.250,") for cell in row[4:9]])
     assert set(CLASSES) <= set(cells)
+
+
+@pytest.mark.parametrize(
+    ("path", "keys", "said"),
+    [
+        ("metrics/evaluate.json", ("bootstrap", "draws"), "metrics/evaluate.json, bootstrap lacks 'draws'"),
+        ("metrics/split.json", ("class_counts",), "metrics/split.json lacks 'class_counts'"),
+        ("metrics/train/base-0.json", ("epochs",), "metrics/train/base-0.json lacks 'epochs'"),
+        ("data/raw/provenance.json", ("licence",), "data/raw/provenance.json lacks 'licence'"),
+        ("models/classifier/ensemble.json", ("members",), "ensemble.json names no members: run `assemble` again"),
+    ],
+)
+def test_a_number_that_is_missing_is_named(run_folder: Path, path: str, keys: tuple[str, ...], said: str) -> None:
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    del place[keys[-1]]
+    write_json(Path(path), content)
+    with pytest.raises(PipelineError, match=said):
+        report.main()

@@ -13,7 +13,7 @@ from skinlesion.cam.deletion import shares
 from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
 from skinlesion.cam.summary import CONTROLS, Figures, common_positions
 from skinlesion.errors import PipelineError
-from skinlesion.tables import write_table
+from skinlesion.tables import parse_csv, write_table
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
 CURVE_COLUMNS = ("curve", "order", "share", "probability")
@@ -99,7 +99,7 @@ def read_images_table(path: Path) -> tuple[dict[str, Figures], pd.DataFrame]:
         The file is missing, or a column of it.
     """
     try:
-        rows = pd.read_csv(path, dtype={"image_id": "str", "lesion_id": "str"}, keep_default_na=False, na_values=[""])
+        rows = parse_csv(path, name=str(path), dtype={"image_id": "str", "lesion_id": "str"}, na_values=[""])
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `gradcam` first, or `dvc repro`") from None
     missing = [name for name in IMAGE_COLUMNS if name not in rows.columns]

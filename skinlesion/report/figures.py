@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import vl_convert
 from dvc_render import VegaRenderer
 from ruamel.yaml import YAML
 
 from skinlesion.errors import PipelineError
 from skinlesion.report.blocks import Figure
+from skinlesion.tables import parse_csv
 from skinlesion.vega import VEGA_LITE
 
 PIPELINE_FILE = Path("dvc.yaml")
@@ -71,7 +71,7 @@ def without_revision(filled: dict[str, Any]) -> dict[str, Any]:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a plot's CSV file as text, as DVC gives them to a template, of one revision."""
     try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False)
+        table = parse_csv(path, name=str(path), dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
     return table.assign(rev=REVISION).to_dict(orient="records")

@@ -13,15 +13,18 @@ from skinlesion.artifacts import (
     CLASSIFIER,
     METRICS,
     PLOTS,
+    RAW,
     read_operating_points,
     read_provenance,
     read_split_facts,
 )
+from skinlesion.contents import Named, check_member_names
 from skinlesion.errors import PipelineError
 from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.files import read_json
 from skinlesion.params import PARAMS_FILE, load_params, read_params
 from skinlesion.report.extras import EXTRAS
+from skinlesion.tables import parse_csv
 from skinlesion.versions import git_commit
 
 METRIC_FILES: tuple[str, ...] = (
@@ -78,20 +81,20 @@ def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
     """
     load_params()
     wanted = {name: METRICS / f"{name}.json" for name in METRIC_FILES}
-    metrics = {name: read_json(path) for name, path in wanted.items() if name not in may_lack or path.exists()}
-    facts, ensemble = read_split_facts(), read_json(CLASSIFIER / "ensemble.json")
+    metrics = {name: _read_named(path) for name, path in wanted.items() if name not in may_lack or path.exists()}
+    facts, ensemble = read_split_facts(), _read_named(CLASSIFIER / "ensemble.json")
     said = {"metrics/split.json": metrics["split"].get("fingerprint"), "the classifier": ensemble.get("fingerprint")}
     for place, fingerprint in said.items():
         if fingerprint != facts.fingerprint:
             raise PipelineError(f"{place} is not of the lists in data/splits: run `dvc repro`")
-    names = [member["name"] for member in ensemble["members"]]
+    names = check_member_names(ensemble, CLASSIFIER / "ensemble.json")
     return Inputs(
         metrics=metrics,
-        training={name: read_json(METRICS / "train" / f"{name}.json") for name in names},
+        training={name: _read_named(METRICS / "train" / f"{name}.json") for name in names},
         ensemble=ensemble,
-        configs={name: read_json(CLASSIFIER / name / "config.json") for name in names},
+        configs={name: _read_named(CLASSIFIER / name / "config.json") for name in names},
         points=read_operating_points(),
-        provenance=read_provenance(),
+        provenance=Named(read_provenance(), str(RAW / "provenance.json")),
         fingerprint=facts.fingerprint,
         synthetic=facts.synthetic,
         groups=_read_groups(GROUPS),
@@ -102,12 +105,15 @@ def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
     )
 
 
+def _read_named(path: Path) -> Named:
+    return Named(read_json(path), str(path))
+
+
 def _read_groups(path: Path) -> pd.DataFrame:
     """The table of subgroups; its names as text."""
     try:
-        return pd.read_csv(path, dtype={"attribute": "str", "group": "str", "metric": "str"}, keep_default_na=False, na_values={
-            name: [""] for name in ("value", "low", "high")
-        })  # fmt: skip
+        text = dict.fromkeys(("attribute", "group", "metric"), "str")
+        return parse_csv(path, name=str(path), dtype=text, na_values={name: [""] for name in ("value", "low", "high")})
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `subgroups` first, or `dvc repro`") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
 import struct
@@ -11,12 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skinlesion.errors import PipelineError
+from skinlesion.errors import PipelineError, reason_of
 
 # The Kaggle mirror has 20,036 members and 5.6 GB with its doubled folders; an image of 600 x 450 pixels has some 300 kB.
 MAX_MEMBERS = 100_000
 MAX_FILE_BYTES = 64 * 1024**2
 MAX_TOTAL_BYTES = 20 * 1024**3
+
+# What `zipfile` and its decoders raise for an archive that is none, is broken or lies. A ValueError comes of positions before the
+# beginning and of names that are no UTF-8; an OSError of bzip2, and of positions that no file has.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error, ValueError, OverflowError),
+    *(RuntimeError, IndexError),
+)
 
 
 @contextmanager
@@ -27,9 +35,11 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             if len(opened.infolist()) > MAX_MEMBERS:
                 raise PipelineError(f"{archive} has {len(opened.infolist()):,} members, more than {MAX_MEMBERS:,}: not HAM10000")
             yield opened
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error) as error:
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's, not the archive's
         raise PipelineError(
-            f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({error}): get it again"
+            f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({reason_of(error)}): get it again"
         ) from None
 
 

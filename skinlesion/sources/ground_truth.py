@@ -35,7 +35,7 @@ def to_ham10000_columns(rows: pd.DataFrame, *, name: str) -> tuple[pd.DataFrame,
         return rows, True
     if not {IMAGE, *ONE_HOT} <= set(rows.columns):
         raise PipelineError(
-            f"{name} has the columns {', '.join(map(str, rows.columns))}; known are HAM10000's ({', '.join(METADATA_COLUMNS)}) "
+            f"{name} has the columns {name_some(rows.columns, 40)}; known are HAM10000's ({', '.join(METADATA_COLUMNS)}) "
             f"and the ISIC challenge's ({', '.join((IMAGE, *ONE_HOT))})"
         )
     numbers = rows[list(ONE_HOT)].apply(pd.to_numeric, errors="coerce")

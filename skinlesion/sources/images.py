@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
 from skinlesion.cores import available_cores
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.errors import PipelineError, name_some, reason_of
 
 
 def check_files(raw: Path, image_ids: Iterable[str]) -> int:
@@ -81,6 +81,8 @@ def _decode(path: Path, kind: str) -> Image.Image:
         image.load()
     except UnidentifiedImageError:
         raise ValueError(f"not a {kind} file") from None
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data; all become the caller's one
-        raise ValueError(str(error)) from None
+        raise ValueError(reason_of(error)) from None
     return image

@@ -24,6 +24,7 @@ from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import file_digest
 from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
 from skinlesion.sources.provenance import folder_entry
+from skinlesion.tables import parse_csv
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +115,12 @@ def walk(folder: Path, *, aside: str | None = None) -> Iterator[Path]:
         left = [name for name in (*folders, *files) if aside is not None and name.startswith(aside)]
         if left:
             logger.warning("left aside, no part of HAM10000: %s", name_some(sorted(left)))
+        # A pipe would be waited for, a device never ends, and a link may lead nowhere.
+        strange = [name for name in files if name not in left and not (Path(current) / name).is_file()]
+        if strange:
+            logger.warning("left aside, no files or links to nowhere: %s", name_some(sorted(strange)))
         folders[:] = sorted(set(folders) - set(left))
-        yield from (Path(current) / name for name in sorted(set(files) - set(left)))
+        yield from (Path(current) / name for name in sorted(set(files) - {*left, *strange}))
 
 
 def _check_pictures(names: list[str], place: Path) -> None:
@@ -156,13 +161,7 @@ def read_rows(inputs: Inputs) -> pd.DataFrame:
     """The metadata as it stands in the source, every value a string; raises `PipelineError` if it is no table."""
     header = inputs.metadata.split(b"\n", 1)[0]
     separator = "\t" if b"\t" in header and b"," not in header else ","  # Dataverse's re-export is separated by tabs
-    try:
-        frame = pd.read_csv(io.BytesIO(inputs.metadata), sep=separator, dtype="str", keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{inputs.metadata_name} is not a readable table ({error})") from None
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise PipelineError(f"{inputs.metadata_name}: the rows have more values than there are column names")
-    return frame
+    return parse_csv(io.BytesIO(inputs.metadata), name=inputs.metadata_name, sep=separator, dtype="str")
 
 
 def write_rows(frame: pd.DataFrame, raw: Path, *, name: str) -> pd.DataFrame:

@@ -1,0 +1,92 @@
+"""Drill: tables of a million images. Time and peak memory of the stages that do nothing but read, deal and count them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion import artifacts
+from skinlesion.calibration import softmax
+from skinlesion.diagnoses import CLASSES
+from skinlesion.tables import write_table
+from tests.conftest import ROOT, WriteParams
+from tests.drills.ledger import Corrupt, Ledger
+
+SHORT, FULL = 100_000, 1_000_000
+SHARES = (0.033, 0.051, 0.11, 0.012, 0.111, 0.669, 0.014)  # of the diagnoses, about those of HAM10000
+# What a row may cost, several times what it does on a busy machine: quadratic code costs thousands of times as much.
+SECONDS_A_ROW, START_SECONDS = 0.0006, 60
+BYTES_A_ROW, START_BYTES = 6_000, 2**30
+
+
+def make_metadata(rows: int) -> pd.DataFrame:
+    """Lesions of one to several images, in HAM10000's proportions, in no order."""
+    generator = np.random.default_rng(0)
+    lesions = generator.integers(0, rows * 3 // 4, rows)
+    labels = generator.choice(len(CLASSES), rows * 3 // 4, p=SHARES)[lesions]
+    return pd.DataFrame(
+        {
+            "lesion_id": np.char.add("HAM_", lesions.astype(str)),
+            "image_id": np.char.add("ISIC_", np.char.zfill(np.arange(rows).astype(str), 8)),
+            "dx": np.array(CLASSES)[labels],
+            "dx_type": "histo",
+            "age": np.where(lesions % 20 == 3, np.nan, 5.0 * (lesions % 18)),
+            "sex": np.array(["female", "male", ""])[lesions % 3],
+            "localization": np.array(["back", "face"])[lesions % 2],
+        }
+    )
+
+
+def make_predictions(metadata: pd.DataFrame) -> pd.DataFrame:
+    logits = np.random.default_rng(1).normal(size=(len(metadata), len(CLASSES))).round(4)
+    numbers = np.hstack([logits, softmax(logits).round(8)])
+    columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
+    return metadata.join(pd.DataFrame(numbers, columns=columns, index=metadata.index))
+
+
+def measured(module: str, rows: int, said: dict[str, object]) -> None:
+    """Run a stage in a process of its own; its rows, seconds and peak memory are said, and must be in proportion."""
+    started = time.monotonic()
+    with subprocess.Popen([sys.executable, "-m", module], env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    peak = usage.ru_maxrss * 1024  # Linux counts it in KiB
+    said |= {"rows": rows, "seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    said["peak_mib"] = peak / 2**20
+    assert process.returncode == 0
+    assert usage.ru_utime + usage.ru_stime < START_SECONDS + SECONDS_A_ROW * rows, said
+    assert peak < START_BYTES + BYTES_A_ROW * rows, said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted otherwise")
+def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
+    rows = FULL if full else SHORT
+    write_params()
+    metadata = make_metadata(rows)
+    images = artifacts.RAW / "images"
+    images.mkdir(parents=True)
+    for image_id in metadata["image_id"]:
+        (images / f"{image_id}.jpg").touch()
+    write_table(metadata, artifacts.RAW / "metadata.csv", artifacts.METADATA_COLUMNS)
+    (artifacts.RAW / "provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
+    with ledger.round("million rows", f"split of {rows:,} rows") as said:
+        measured("stages.split", rows, said)
+        lists = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+        if sum(map(len, lists.values())) != rows or set().union(*(part["image_id"] for part in lists.values())) != set(
+            metadata["image_id"]
+        ):
+            raise Corrupt("the lists do not hold every image once")
+
+    point = {"rule": "youden", "constraint": None, "threshold": 0.5, "val": {}}
+    about = {"target": "mel", "classes": ["mel"], "score": "s", "rule": "r", "chosen_on": "val", "points": {"youden": point}}
+    artifacts.write_operating_points(about)
+    artifacts.write_predictions({"test": make_predictions(metadata)})
+    with ledger.round("million rows", f"failures of {rows:,} predictions") as said:
+        measured("stages.failures", rows, said)

@@ -1,0 +1,20 @@
+"""Drill: what a user can hand in, made up by the thousand; it works, or one message names what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import WriteParams
+from tests.drills.ledger import Ledger
+from tests.properties.registry import PROPERTIES
+
+SHORT, FULL = 60, 3000  # examples of the properties that cost least
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_holds_for_many_examples(name: str, workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
+    PROPERTIES[name].prepare(write_params)
+    with ledger.round("fuzz", name) as said:
+        said["examples"] = PROPERTIES[name].hold(examples=FULL if full else SHORT, derandomize=False)

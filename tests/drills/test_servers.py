@@ -1,0 +1,183 @@
+"""Drill: a server that cuts, stalls, lies and refuses, in any order. An honest one's data or a refusal; never a wrong file."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from skinlesion.errors import run_stage
+from skinlesion.sources import dataverse, transfer
+from stages import download
+from tests.conftest import WriteParams
+from tests.download_cases import kaggle_files, pack, table
+from tests.drills.ledger import Corrupt, Ledger
+from tests.scripted_server import Answer, Scripted, serve
+
+SHORT, FULL = 8, 200  # rounds of answers drawn at random
+ANSWERS = 16  # bad ones in a round, at most
+SCRATCH = Path(".resume/download/dataverse")
+# How a run may end that does not bring the data; each message says what came, and what to do.
+REFUSALS = ("tries in a row brought nothing", "has the MD5", "cannot be downloaded: HTTP", "sends more than the")
+
+Draw = Callable[[random.Random], Answer]
+BAD_ANSWERS: dict[str, Draw] = {
+    "cut": lambda chance: Answer(cut_after=chance.randrange(0, 6000)),
+    "cut without a length": lambda chance: Answer(cut_after=chance.randrange(0, 6000), chunked=True),
+    "stall": lambda chance: Answer(stall=0.6),
+    "503": lambda chance: Answer(status=chance.choice([500, 502, 503, 504]), headers=_wait(chance)),
+    "429": lambda chance: Answer(status=429, headers=_wait(chance)),
+    "wrong bytes": lambda chance: Answer(body=chance.randbytes(chance.randrange(0, 9000))),
+    "wrong bytes of another file": lambda chance: Answer(body=pack({"ISIC_0000000.jpg": chance.randbytes(300)})),
+    "a web page": lambda chance: Answer(body=b"<html>maintenance</html>", headers={"Content-Type": "text/html"}),
+    "a false length": lambda chance: Answer(announced=chance.randrange(0, 20_000)),
+    "Range ignored": lambda chance: Answer(ignore_range=True),
+    "all of it as a part": lambda chance: Answer(whole=True),
+    "a false part": lambda chance: Answer(content_range=f"bytes {chance.randrange(0, 500)}-999/1000"),
+    "a part without a place": lambda chance: Answer(content_range="nonsense"),
+    "said to be packed": lambda chance: Answer(headers={"Content-Encoding": "gzip"}),
+    "sent elsewhere": lambda chance: Answer(status=302, headers={"Location": "/nowhere"}),
+    "refused": lambda chance: Answer(status=chance.choice([204, 401, 403, 404, 410])),
+}
+
+
+def _wait(chance: random.Random) -> dict[str, str]:
+    """A Retry-After in any of the forms that there are, or none."""
+    value = chance.choice([None, "0", "1", "86400", "-1", "soon", "", formatdate(usegmt=True), "Mon, 99 Foo 2026", "9" * 400])
+    return {} if value is None else {"Retry-After": value}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit code and what it said."""
+
+    code: int | None
+    said: str
+
+
+def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str) -> None:
+    """`python -m stages.download` in a process of its own, with our server and its checksums in the place of Harvard's."""
+    os.chdir(place)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    dataverse.SERVER, dataverse.FILES = url, files
+    transfer.FIRST_WAIT, transfer.LONGEST_WAIT, transfer.LONGEST_RETRY_AFTER = 0.001, 0.01, 0.02
+    transfer.TIMEOUT, transfer.PIECE = (5.0, 0.3), 100
+    run_stage(download.main)
+
+
+def run(server: Scripted, files: tuple[dataverse.RemoteFile, ...]) -> Ended:
+    """One run of the stage in the working directory, begun from a process that has imported what it needs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["stages.download", "torchvision"])
+    log = Path("log.txt").absolute()
+    process = context.Process(target=play, args=(str(Path.cwd()), server.url, files, str(log)))
+    process.start()
+    process.join(120)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"still running after 120 s: {log.read_text(encoding='utf-8')}")
+    return Ended(process.exitcode, log.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def published(workspace: Path, write_params: WriteParams) -> dict[str, bytes]:
+    """The four files of the data set, small; `params.yaml` asks for them."""
+    files = kaggle_files()
+    write_params({"download.source": "dataverse", "download.expect": "any"})
+    return {
+        "HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(),
+        "HAM10000_segmentations_lesion_tschandl.zip": pack({path: c for path, c in files.items() if "segm" in path}),
+        "HAM10000_images_part_1.zip": pack({path: c for path, c in files.items() if "part_1" in path}),
+        "HAM10000_images_part_2.zip": pack({path: c for path, c in files.items() if "part_2" in path}),
+    }
+
+
+@pytest.fixture
+def server(published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serve() as scripted:
+        scripted.files = {f"/{file.number}{file.query}": published[file.name] for file in dataverse.FILES}
+        yield scripted
+
+
+@pytest.fixture
+def files(published: dict[str, bytes]) -> tuple[dataverse.RemoteFile, ...]:
+    """As `dataverse.FILES`, with the checksums of ours."""
+    return tuple(
+        dataverse.RemoteFile(
+            file.name,
+            file.number,
+            hashlib.md5(published[file.name], usedforsecurity=False).hexdigest(),
+            file.size and len(published[file.name]),
+            file.query,
+        )
+        for file in dataverse.FILES
+    )
+
+
+def snapshot() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path("data").rglob("*")) if path.is_file()}
+
+
+def check_scratch(published: dict[str, bytes]) -> None:
+    """A file that is there under its own name was verified; what is not whole is called `.part`."""
+    for path in SCRATCH.iterdir() if SCRATCH.is_dir() else ():
+        if path.suffix != ".part" and path.read_bytes() != published[path.name]:
+            raise Corrupt(f"{path.name} is not what is published")
+
+
+def check_end(ended: Ended, expected: dict[str, bytes], published: dict[str, bytes]) -> bool:
+    """Whether the data came; raises where something wrong came, or where it is not said why nothing did."""
+    assert "Traceback" not in ended.said, ended.said
+    check_scratch(published)
+    if ended.code == 0:
+        if snapshot() != expected:
+            raise Corrupt("the stage succeeded with other data than an honest server's")
+        return True
+    last = ended.said.strip().splitlines()[-1]
+    assert ended.code == 1, ended.said
+    assert last.startswith("error: "), ended.said
+    assert any(refusal in last for refusal in REFUSALS), last
+    if snapshot():
+        raise Corrupt(f"left behind after a refusal: {', '.join(snapshot())}")
+    return False
+
+
+def test_bad_answers(
+    server: Scripted,
+    files: tuple[dataverse.RemoteFile, ...],
+    published: dict[str, bytes],
+    full: bool,
+    ledger: Ledger,
+) -> None:
+    assert run(server, files).code == 0
+    expected = snapshot()
+    plans = [(name, [name] * count) for name in BAD_ANSWERS for count in ((1, 12) if full else ())]
+    for seed in range(FULL if full else SHORT):
+        chance = random.Random(seed)
+        plans.append((f"a mixture ({seed})", chance.choices(sorted(BAD_ANSWERS), k=chance.randint(1, ANSWERS))))
+    for number, (fault, kinds) in enumerate(plans):
+        shutil.rmtree("data")
+        shutil.rmtree(".resume", ignore_errors=True)
+        chance = random.Random(number)
+        with ledger.round("servers", fault) as said:
+            server.answers = [BAD_ANSWERS[kind](chance) for kind in kinds]
+            for place in sorted(chance.sample(range(len(kinds) + 1), k=min(2, len(kinds)))):
+                server.answers.insert(place, Answer())  # an honest answer now and then, so that later files have their turn
+            came = check_end(run(server, files), expected, published)
+            said["refused"] = not came
+            # What is wrong in a partial file shows at the end of it: it is deleted, and the next run begins anew.
+            for _ in range(3):
+                server.answers = []
+                if not came:
+                    came = check_end(run(server, files), expected, published)
+            assert came, "an honest server does not help any more"

@@ -1,0 +1,10 @@
+"""All properties, by name."""
+
+from __future__ import annotations
+
+from tests.properties import documents, images, networks, params, tables
+from tests.properties.outcome import Property
+
+PROPERTIES: dict[str, Property] = {
+    each.name: each for module in (params, tables, documents, images, networks) for each in module.PROPERTIES
+}

@@ -1,0 +1,223 @@
+"""Tables whose rows are images, as spreadsheets, scripts and disks leave them: metadata, predictions, lists of a split."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from hypothesis import strategies as st
+
+from skinlesion import artifacts, compare
+from skinlesion.tables import write_table
+from stages import baselines, download, failures, selective, split, subgroups, threshold_sweep
+from tests import test_baselines, test_subgroups
+from tests.conftest import WriteParams
+from tests.download_cases import kaggle_files, table, write_files
+from tests.properties.mutations import changed_bytes
+from tests.properties.outcome import Property, message_of, refused_by_name
+
+REQUIRED = {*artifacts.METADATA_COLUMNS, *artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS}
+NO_ID = ("", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "..", ".hidden", "a\nb", "a\rb", "a\0b", "\x7f", "\t")
+NO_AGE = ("old", "-5", "-0.1", "121", "1e9", "1e400", "inf", "-inf", "0x10", "1_0", "True", "4 5", "\u0665", "NA", "null")
+NO_NUMBER = ("", "nan", "NaN", "inf", "-inf", "high", "1,5", "1e999", "--1", "0x1p3")
+# What a column cannot hold, and what it may.
+IMPOSSIBLE: dict[str, tuple[str, ...]] = {
+    "image_id": NO_ID,
+    "lesion_id": ("", "a\nb", "a\0b"),
+    "dx": ("", "melanoma", "MEL", " mel", "mel ", "nv;", "\u200bnv"),
+    "age": NO_AGE,
+    **dict.fromkeys(artifacts.LOGIT_COLUMNS, NO_NUMBER),
+    **dict.fromkeys(artifacts.PROBABILITY_COLUMNS, (*NO_NUMBER, "-0.5", "1.5", "1e300")),
+}
+ODD = (
+    "",
+    " ",
+    "unknown",
+    "Ünïcödé \U0001f9ec",
+    "0",
+    "-1",
+    "1e308",
+    "=1+1",
+    "'",
+    '"',
+    "a,b",
+    "a;b",
+    "x" * 5000,
+    "\u202egpj",
+    "NULL",
+)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A damaged table: its bytes, what was done to it, and whether that must be refused."""
+
+    content: bytes
+    how: str
+    must: bool = field(default=False)
+
+
+def to_csv(frame: pd.DataFrame, **options: str) -> bytes:
+    return frame.to_csv(index=False, **{"lineterminator": "\n"} | options).encode()
+
+
+@st.composite
+def damaged_tables(draw: st.DrawFn, frame: pd.DataFrame) -> Damage:
+    """A table with one thing wrong in it, and now and then nothing but its dialect."""
+    changed, row = frame.astype(str).replace("nan", ""), draw(st.integers(0, len(frame) - 1))
+    kind = draw(st.sampled_from(["impossible", "impossible", "odd", "columns", "rows", "dialect", "bytes"]))
+    if kind in ("impossible", "odd"):
+        known = [name for name in changed.columns if kind == "odd" or name in IMPOSSIBLE]
+        column = draw(st.sampled_from(known))
+        value = draw(
+            st.sampled_from(IMPOSSIBLE[column] if kind == "impossible" else ODD) | st.text(max_size=0 if kind[0] == "i" else 9)
+        )
+        value = IMPOSSIBLE[column][1] if kind == "impossible" and value not in IMPOSSIBLE[column] else value
+        changed.loc[changed.index[row], column] = value
+        return Damage(changed.to_csv(index=False).encode("utf-8", "replace"), f"{column} {value!r}", kind == "impossible")
+    if kind == "columns":
+        column = draw(st.sampled_from(list(changed.columns)))
+        how = draw(st.sampled_from(["left out", "twice", "renamed", "shifted", "turned"]))
+        if how == "left out":
+            return Damage(to_csv(changed.drop(columns=column)), f"{column} left out", column in REQUIRED)
+        if how == "twice":
+            return Damage(to_csv(pd.concat([changed, changed[[column]]], axis=1)), f"{column} twice", True)
+        if how == "renamed":
+            return Damage(to_csv(changed.rename(columns={column: column.upper()})), f"{column} renamed", column in REQUIRED)
+        if how == "shifted":  # each row has a value more than the header
+            header, *lines = to_csv(changed).decode().splitlines()
+            return Damage("\n".join([header, *(f"x,{line}" for line in lines)]).encode(), "a value too many", True)
+        return Damage(to_csv(changed[list(reversed(changed.columns))]), "columns turned round")
+    if kind == "rows":
+        how = draw(st.sampled_from(["twice", "none", "one", "header twice"]))
+        kept = {"twice": pd.concat([changed, changed.iloc[[row]]]), "none": changed[:0], "one": changed.iloc[[row]]}
+        if how == "header twice":
+            return Damage(to_csv(changed) + to_csv(changed), how, True)
+        return Damage(to_csv(kept[how]), f"row {how}", how in ("twice", "none"))
+    if kind == "dialect":
+        whole = to_csv(changed)
+        contents = {
+            "CRLF": to_csv(changed, lineterminator="\r\n"),
+            "CR": to_csv(changed, lineterminator="\r"),
+            "BOM": b"\xef\xbb\xbf" + whole,
+            "UTF-16": whole.decode().encode("utf-16"),
+            "semicolons": to_csv(changed, sep=";"),
+            "tabs": to_csv(changed, sep="\t"),
+            "pipes": to_csv(changed, sep="|"),
+            "an open quote": whole.replace(b"\n", b'\n"', 1),
+            "a quote too many": whole.replace(b",", b',"', 9),
+            "no line feed": whole.rstrip(b"\n"),
+            "blank lines": whole.replace(b"\n", b"\n\n"),
+            "zeros": bytes(len(whole)),
+            "empty": b"",
+            "HTML": b"<!DOCTYPE html><html>not found</html>",
+        }
+        how = draw(st.sampled_from(sorted(contents)))
+        return Damage(contents[how], how, how in ("UTF-16", "pipes", "zeros", "empty", "HTML"))
+    return Damage(draw(changed_bytes(to_csv(changed))), "damaged bytes")
+
+
+def judge(path: Path, mains: tuple[Callable[[], None], ...], names: tuple[str, ...], damage: Damage) -> None:
+    """Each stage either works on the damaged table or names it; what must be refused is."""
+    path.write_bytes(damage.content)
+    for main in mains:
+        refused_by_name(message_of(main), *names, must=damage.must)
+
+
+def prepare_download(write_params: WriteParams) -> None:
+    write_files(Path("source"), kaggle_files(masks=False))
+    write_params({"download.source": "local", "download.path": "source", "download.expect": "any"})
+
+
+def judge_download(damage: Damage) -> None:
+    """Rows that no longer name the images are named by their ids; and after a refusal there is no data/raw."""
+    Path("source/HAM10000_metadata.csv").write_bytes(damage.content)
+    message = message_of(download.main)
+    refused_by_name(
+        message, "HAM10000_metadata.csv", "have a row in the metadata and no image", "without a row", must=damage.must
+    )
+    assert Path("data/raw").exists() == (message is None)
+    assert sorted(path.name for path in Path("data").iterdir()) == (["raw"] if message is None else [])
+    if message is None:
+        shutil.rmtree("data")
+
+
+def metadata_rows() -> pd.DataFrame:
+    """88 rows in which every diagnosis has lesions enough."""
+    frame = test_subgroups.make_predictions(88)[list(artifacts.METADATA_COLUMNS)]
+    return frame.assign(dx=[artifacts.CLASSES[row // 2 % 7] for row in range(len(frame))])
+
+
+def prepare_split(write_params: WriteParams) -> None:
+    frame = metadata_rows()
+    Path("data/raw/images").mkdir(parents=True)
+    for image_id in frame["image_id"]:
+        artifacts.image_path(image_id).touch()
+    Path("data/raw/provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
+    write_params({"split.max_deviation": 50.0, "split.folds": 2, "split.validation_folds": 2})
+
+
+FEW_DRAWS = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups", "baselines", "evaluate")}
+PREDICTED = test_subgroups.make_predictions(80)
+
+
+def prepare_predictions(write_params: WriteParams) -> None:
+    write_params(FEW_DRAWS)
+    test_subgroups.write_inputs(PREDICTED)
+    val = PREDICTED.assign(image_id="V" + PREDICTED["image_id"], lesion_id="V" + PREDICTED["lesion_id"])
+    artifacts.write_predictions({"val": val, "test": PREDICTED})
+    artifacts.write_predictions({"val": val, "test": PREDICTED}, Path("other"))
+    artifacts.write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"})
+    threshold_sweep.main()
+
+
+def compare_with_other() -> None:
+    compare.main(["other", ".", "--draws", "100"])
+
+
+def prepare_lists(write_params: WriteParams) -> None:
+    write_params(FEW_DRAWS)
+    frames = {name: test_baselines.make_frame(name, seed=seed, images=30) for seed, name in enumerate(artifacts.SPLIT_NAMES)}
+    test_baselines.write_inputs(frames)
+    write_table(frames["train"], Path("train.csv"), artifacts.METADATA_COLUMNS)
+
+
+LISTED = test_baselines.make_frame("train", seed=0, images=30)
+PREPARED_INDEX = LISTED[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
+TEST_TABLE, TRAIN_LIST = artifacts.PREDICTIONS / "test.csv", artifacts.SPLITS / "train.csv"
+
+PROPERTIES = (
+    Property("metadata in download", prepare_download, damaged_tables(table()), judge_download, cost=4),
+    Property(
+        "metadata in split",
+        prepare_split,
+        damaged_tables(metadata_rows()),
+        partial(judge, artifacts.RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split.")),
+        cost=10,
+    ),
+    Property(
+        "predictions in the stages after evaluate",
+        prepare_predictions,
+        damaged_tables(PREDICTED),
+        partial(judge, TEST_TABLE, (threshold_sweep.main, selective.main, subgroups.main, failures.main), ("test", "lesion")),
+        cost=30,
+    ),
+    Property(
+        "predictions in compare",
+        prepare_predictions,
+        damaged_tables(PREDICTED),
+        partial(judge, TEST_TABLE, (compare_with_other,), ("test.csv", "image", "lesion")),
+        cost=8,
+    ),
+    Property(
+        "lists in baselines",
+        prepare_lists,
+        damaged_tables(LISTED[list(artifacts.METADATA_COLUMNS)]),
+        partial(judge, TRAIN_LIST, (baselines.main,), ("train.csv", "not prepared")),
+        cost=60,
+    ),
+)
