@@ -147,12 +147,12 @@ def deal(metadata: pd.DataFrame, *, folds: int, validation_folds: int, fold: int
 
 def _take_fold(frame: pd.DataFrame, folds: int, fold: int, *, seed: int, key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All other folds' rows, and those of number `fold`."""
-    from skinlesion.dealing import FasterStratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold
 
     most = int(frame.groupby("dx")["lesion_id"].nunique().max())
     if most < folds:
         raise PipelineError(f"{key} is {folds}, and no diagnosis has more than {most} lesions to deal: lower it, or add images")
-    dealer = FasterStratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    dealer = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of a class with fewer images than folds; check_classes insists on what matters
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         others, taken = next(islice(dealer.split(frame, frame["dx"], frame["lesion_id"]), fold, None))

@@ -7,19 +7,16 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.model_selection import StratifiedGroupKFold
 
 import stages.split
 from skinlesion import splitting
 from skinlesion.artifacts import SPLIT_NAMES, SplitFacts, read_metadata, read_split, write_splits
-from skinlesion.dealing import FasterStratifiedGroupKFold
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 
@@ -69,19 +66,6 @@ def test_no_lesion_crosses_and_the_test_folds_are_a_partition(metadata: pd.DataF
         assert metrics["overlap"] == {"images": 0, "lesions": 0}
         tested += list(splits["test"]["image_id"])
     assert sorted(tested) == sorted(metadata["image_id"])
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_fast_deal_is_scikit_learns(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    lesions = generator.integers(0, 60 + 40 * seed, 400)
-    dx = np.array(CLASSES)[generator.choice(7, 1000, p=generator.dirichlet([0.6] * 7))[lesions]]
-    folds = 2 + seed
-    dealers = [kind(folds, shuffle=True, random_state=seed) for kind in (StratifiedGroupKFold, FasterStratifiedGroupKFold)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        slow, fast = ([taken.tolist() for _, taken in dealer.split(dx, dx, lesions)] for dealer in dealers)
-    assert slow == fast
 
 
 @pytest.mark.usefixtures("raw_folder")
