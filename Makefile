@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics test operations drills lint clean record
+.PHONY: help run repro plots metrics verify test operations drills lint clean record
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ plots: $(VENV)/.installed ## write dvc_plots/index.html, one page of all plots t
 
 metrics: $(VENV)/.installed ## print all metrics
 	@dvc metrics show
+
+verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, which DVC itself does not
+	@python -m extras.verify_cache
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
