@@ -78,7 +78,7 @@ def test_the_list_of_a_folder_is_held_against_its_name_too(project: Path) -> Non
 
 
 def test_a_damaged_lock_file_is_named(project: Path) -> None:
-    alter(project / "models/network/config")
+    alter(next((project / ".dvc/cache/files/md5").rglob("*.dir")))
     (project / "dvc.lock").write_text("stages: [", encoding="utf-8")
     with pytest.raises(PipelineError, match=r"(?s)dvc.lock is damaged .*`git checkout dvc.lock` restores it"):
         verify_cache.main([])
