@@ -13,11 +13,8 @@ import pytest
 from tests.drills.conftest import seed_of_moments, wants_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Process, Project, wait_for
+from tests.drills.stages import STAGES
 
-STAGES = (
-    *("download", "split", "prepare", "synthesize", "train@base-0", "assemble", "evaluate", "threshold-sweep", "baselines"),
-    *("selective", "subgroups", "failures", "gradcam", "neighbors", "report"),
-)
 TOLD = r"error: another process is running \S+ in this workspace \(\.resume/running/\S+ is locked\): wait until it ends"
 
 
