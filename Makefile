@@ -34,8 +34,8 @@ operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes and the shor
 
 drills: $(VENV)/.installed-dev ## all drills, for about an hour; their table is printed and recorded in results/drills.json
 	@rm -f .drills.jsonl
-	@DRILLS=full DRILLS_LEDGER=.drills.jsonl python -m pytest --numprocesses 2 --dist loadfile -m drills
-	@python -m tests.drills.table .drills.jsonl --record
+	@status=0; DRILLS=full DRILLS_LEDGER=.drills.jsonl python -m pytest --numprocesses 2 --dist loadfile -m drills || status=$$?; \
+		python -m tests.drills.table .drills.jsonl $$(test $$status -ne 0 || echo --record); exit $$status
 
 lint: $(VENV)/.installed-dev ## ruff: rules and format
 	@ruff check .

@@ -1,6 +1,6 @@
 """Hold every file of DVC's cache against its name, which is its MD5: `python -m extras.verify_cache [--remove]` (`make verify`).
 
-Reads   DVC's cache; dvc.lock and extras/dvc.lock, to say what an altered file is
+Reads   DVC's cache, the runs that it remembers too; dvc.lock and extras/dvc.lock, to say what an altered file is
 Writes  nothing; with --remove it takes altered files away, from the cache and from where the workspace links to them
 
 DVC makes the files of its cache read-only and from then on takes them for whole. An edit in place of a linked file in the
@@ -29,6 +29,7 @@ from skinlesion.files import file_digest
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")  # the MD5 without the two digits of its folder; anything else is DVC's scratch
+RUN = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,20 @@ def digest_in_name(path: Path) -> str:
 
 
 def find_altered(cache: Path) -> tuple[int, list[Path]]:
-    """How many files the cache holds, and those that are not what their names say."""
-    files = cached_files(cache)
+    """How many files the cache holds, and those that are not what their names say, or of the remembered runs no such thing."""
+    files, runs = cached_files(cache), sorted(path for path in (cache / "runs").glob("*/*/*") if RUN.fullmatch(path.name))
     progress = tqdm(files, desc="verify", unit=" files", disable=None)
-    return len(files), [path for path in progress if file_digest(path, "md5") != digest_in_name(path)]
+    altered = [path for path in progress if file_digest(path, "md5") != digest_in_name(path)]
+    return len(files) + len(runs), [*altered, *(path for path in runs if not is_run(path))]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a file of DVC's run cache says which outputs a command had; on one that does not DVC gives up, naming a key."""
+    try:
+        run = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return isinstance(run["cmd"], str) and all(out["path"] and out["md5"] for out in run["outs"])
+    except (YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return False
 
 
 def name_outputs(cache: Path) -> dict[str, str]:
@@ -98,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("%s: %d files, each as its name says", cache, count)
         return
     names = name_outputs(cache)
-    said = name_some(names.get(path.parent.name + path.name, f"a file of no current output ({path})") for path in altered)
+    said = name_some(names.get(path.parent.name + path.name) or f"{path}, of no current output" for path in altered)
     if not options.remove:
         raise PipelineError(
             f"{len(altered)} of {count} files in {cache} were altered: {said}. DVC would take them for whole: remove them by "

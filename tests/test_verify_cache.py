@@ -51,17 +51,17 @@ def alter(path: Path) -> None:
 def test_what_dvc_takes_for_whole_is_found_named_and_made_anew(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     verify_cache.main([])
-    assert caplog.messages[-1].endswith("3 files, each as its name says")  # two files, and the list of their folder
+    assert caplog.messages[-1].endswith("4 files, each as its name says")  # two files, the list of their folder, a run
     weights = project / "models/network/weights"
     assert weights.stat().st_nlink == 2
     alter(weights)
     assert stages_run(run(project, "dvc", "repro")) == []
     assert weights.read_text() == "X2345\n"  # DVC brought the altered file back, and is content
 
-    with pytest.raises(PipelineError, match=r"1 of 3 files in .* were altered: models/network/weights\. DVC would .*--remove"):
+    with pytest.raises(PipelineError, match=r"1 of 4 files in .* were altered: models/network/weights\. DVC would .*--remove"):
         verify_cache.main([])
     verify_cache.main(["--remove"])
-    assert "removed 1 of 3 files: models/network/weights; now run `dvc pull`" in caplog.messages[-1]
+    assert "removed 1 of 4 files: models/network/weights; now run `dvc pull`" in caplog.messages[-1]
     assert not weights.exists() and (project / "models/network/config").exists()
     assert stages_run(run(project, "dvc", "repro")) == ["train"]
     assert weights.read_text() == "12345\n"
@@ -70,11 +70,23 @@ def test_what_dvc_takes_for_whole_is_found_named_and_made_anew(project: Path, ca
 def test_the_list_of_a_folder_is_held_against_its_name_too(project: Path) -> None:
     [listed] = (project / ".dvc/cache/files/md5").rglob("*.dir")
     alter(listed)
-    with pytest.raises(PipelineError, match=r"1 of 3 files in .* were altered: models/network\."):
+    with pytest.raises(PipelineError, match=r"1 of 4 files in .* were altered: models/network\."):
         verify_cache.main([])
     verify_cache.main(["--remove"])
     assert stages_run(run(project, "dvc", "repro")) == ["train"]
     verify_cache.main([])  # whole again
+
+
+def test_a_remembered_run_that_says_nothing_is_taken_away(project: Path) -> None:
+    [remembered] = (path for path in (project / ".dvc/cache/runs").rglob("*") if path.is_file())
+    content = remembered.read_bytes()
+    for damaged in (content[:20], b"", b"\xff", b"- 1", content.replace(b"md5", b"md4")):
+        remembered.write_bytes(damaged)
+        with pytest.raises(PipelineError, match=rf"1 of 4 files in .* were altered: {remembered}, of no current output\."):
+            verify_cache.main([])
+    verify_cache.main(["--remove"])
+    assert not remembered.exists()
+    verify_cache.main([])
 
 
 def test_a_damaged_lock_file_is_named(project: Path) -> None:

@@ -39,7 +39,7 @@ def negative_numbers(said: str) -> list[str]:
 def test_in_the_middle_of_a_run(project: Project, ledger: Ledger, full: bool, stage: str, moment: str) -> None:
     if not full and stage != "train@base-0":
         pytest.skip("DRILLS=full runs it")
-    with ledger.round("clock", f"a day back in the middle of {stage}"):
+    with ledger.round("clock", f"a day back in {stage}"):
         offset = project.folder.parent / "clock"
         offset.write_text("+0", encoding="utf-8")
         project.forget(stage)
