@@ -22,7 +22,7 @@ from tests.test_download_servers import harvard
 
 __all__ = ["harvard"]  # the fixture: a server of our own with a small data set
 
-SLOW = Answer(stall=0.3)  # before the last byte of each file
+STALL = 0.5  # seconds before the last byte of each file
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -34,7 +34,7 @@ def digests(folder: Path) -> dict[str, str]:
 def slow(harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     """That server, slow enough to be hit at each file."""
     write_params({"download.source": "dataverse", "download.expect": "any"})
-    harvard.always = SLOW
+    harvard.always = Answer(stall=STALL)
     monkeypatch.setattr(transfer.time, "sleep", sleep)  # which the server's fixture takes away
     yield harvard
 
@@ -42,7 +42,7 @@ def slow(harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("files", (1, 2, 3, 4) if wants_full() else (3,))
 def test_only_what_is_missing_is_asked_for_again(slow: Scripted, workspace: Path, ledger: Ledger, files: int) -> None:
     seed = seed_of_moments()
-    moment = Random(f"{seed} file {files}").uniform(0.0, 0.4)
+    moment = Random(f"{seed} file {files}").uniform(0.0, STALL / 2)  # of the last file no more, or it would be whole
     with ledger.round("interrupted", "SIGKILL of a download from Dataverse") as said:
         download.main()
         raw = workspace / "data/raw"
