@@ -30,6 +30,9 @@ def wants_full() -> bool:
     return wanted == "full"
 
 
+only_full = pytest.mark.skipif(not wants_full(), reason="DRILLS=full runs it")
+
+
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether all rounds are wanted."""
@@ -40,11 +43,6 @@ def full() -> bool:
 def ledger() -> Ledger:
     """Where the rounds are written down."""
     return ledger_from_environment()
-
-
-def pytest_report_header() -> str:
-    """The seed of the moments, so that a run can be repeated."""
-    return f"drills: DRILLS_SEED={seed_of_moments()}"
 
 
 def seed_of_moments() -> int:

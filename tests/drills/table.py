@@ -101,6 +101,11 @@ def name_places(places: list[str]) -> str:
     return ", ".join(places) if len(places) <= MOST_NAMED else f"{len(places)} places"
 
 
+def name_seeds(rounds: Iterable[dict[str, Any]]) -> str:
+    """From which `DRILLS_SEED` moments were drawn; several only where the file is of several runs."""
+    return ", ".join(map(str, sorted({one["seed"] for one in rounds if "seed" in one}))) or "none"
+
+
 def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """What results/drills.json says: when, of which code, where and with what, from which seed; the rows and their totals."""
     rows = sum_up(rounds)
@@ -109,7 +114,7 @@ def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "git_commit": git_commit(),
         "processor": cpu_model(),
         "versions": {"dvc": version("dvc"), **library_versions()},
-        "seeds": sorted({one["seed"] for one in rounds if "seed" in one}),
+        "seed": name_seeds(rounds),
         "rows": rows,
         "total": total(rows),
     }
@@ -121,7 +126,7 @@ def readme_block(record: dict[str, Any]) -> str:
     said = (
         f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({record['date']}, commit "
         f"{str(record['git_commit'])[:7]}, {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
-        f"seed {', '.join(map(str, record['seeds'])) or 'none'}):"
+        f"seed {record['seed']}):"
     )
     return "\n".join(["", said, "", *markdown(record["rows"]), ""])
 
@@ -138,6 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rounds = read_rounds(options.file)
     print("\n".join(markdown(sum_up(rounds))))
+    print(f"\nmoments from seed {name_seeds(rounds)}")
     lost = [f"{one['drill']}: {one['fault']} ({one['outcome']})" for one in rounds if one["outcome"] != "survived"]
     if lost:
         raise PipelineError(f"{len(lost)} of {len(rounds)} rounds did not survive: {name_some(lost)}. Nothing is recorded")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.drills.conftest import only_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Project
 from tests.pipeline_clone import stages_run
@@ -35,10 +36,10 @@ def negative_numbers(said: str) -> list[str]:
 
 
 @needs_faketime
-@pytest.mark.parametrize(("stage", "moment"), [("train@base-0", r"epoch 3/"), ("prepare", r"Running stage 'prepare'")])
-def test_in_the_middle_of_a_run(project: Project, ledger: Ledger, full: bool, stage: str, moment: str) -> None:
-    if not full and stage != "train@base-0":
-        pytest.skip("DRILLS=full runs it")
+@pytest.mark.parametrize(
+    ("stage", "moment"), [("train@base-0", r"epoch 3/"), pytest.param("prepare", r"Running stage 'prepare'", marks=only_full)]
+)
+def test_in_the_middle_of_a_run(project: Project, ledger: Ledger, stage: str, moment: str) -> None:
     with ledger.round("clock", f"a day back in {stage}"):
         offset = project.folder.parent / "clock"
         offset.write_text("+0", encoding="utf-8")
@@ -52,6 +53,7 @@ def test_in_the_middle_of_a_run(project: Project, ledger: Ledger, full: bool, st
 
 
 @needs_faketime
+@only_full
 def test_between_two_runs(project: Project, ledger: Ledger) -> None:
     with ledger.round("clock", "a day back between two runs"):
         offset = project.folder.parent / "clock"
@@ -65,6 +67,7 @@ def test_between_two_runs(project: Project, ledger: Ledger) -> None:
         project.check()
 
 
+@only_full
 def test_files_of_tomorrow(project: Project, ledger: Ledger) -> None:
     with ledger.round("clock", "files dated tomorrow"):
         tomorrow = time.time() + DAY

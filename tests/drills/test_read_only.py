@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 from tests.drills.project import Project
 from tests.drills.stages import STAGES
@@ -77,10 +78,8 @@ def test_make_run_says_no_more_than_dvc(frozen: Project, ledger: Ledger) -> None
         hold_unchanged(before, frozen.folder)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_by_hand(frozen: Project, ledger: Ledger, full: bool, stage: str) -> None:
-    if not full and stage not in ("split", "train@base-0"):
-        pytest.skip("DRILLS=full runs it")
+@pytest.mark.parametrize("stage", STAGES if wants_full() else ["train@base-0"])
+def test_a_stage_by_hand(frozen: Project, ledger: Ledger, stage: str) -> None:
     with ledger.round("read-only", "a stage by hand"):
         module, _, member = stage.partition("@")
         options = ["--member", "base", "--seed", "0"] if member else []

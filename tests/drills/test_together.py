@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.drills.conftest import only_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Project, remove, wait_for
 
@@ -15,10 +16,8 @@ DVC_BUSY = r"ERROR: .*(is busy, it is being blocked by:\s+\(PID \d+\): \S*dvc re
 STAGE_BUSY = r"error: another process is running train@base-0 in this workspace .*: wait until it ends, or end it"
 
 
-@pytest.mark.parametrize("stage", ["train@base-0", "split"])
-def test_the_second_dvc_is_told(project: Project, ledger: Ledger, full: bool, stage: str) -> None:
-    if not full and stage == "split":
-        pytest.skip("DRILLS=full runs it")
+@pytest.mark.parametrize("stage", ["train@base-0", pytest.param("split", marks=only_full)])
+def test_the_second_dvc_is_told(project: Project, ledger: Ledger, stage: str) -> None:
     with ledger.round("together", "second dvc repro while a stage runs"):
         project.forget(stage)
         first = project.start("dvc", "repro")
@@ -30,6 +29,7 @@ def test_the_second_dvc_is_told(project: Project, ledger: Ledger, full: bool, st
         project.check()
 
 
+@only_full
 def test_both_begin_at_the_same_moment(project: Project, ledger: Ledger) -> None:
     with ledger.round("together", "two dvc repro started at once"):
         project.forget("split")
@@ -40,6 +40,7 @@ def test_both_begin_at_the_same_moment(project: Project, ledger: Ledger) -> None
         project.check()
 
 
+@only_full
 def test_two_trainings_by_hand(project: Project, ledger: Ledger) -> None:
     with ledger.round("together", "two python -m stages.train at once"):
         for path in ("models/members/base-0", "plots/train/base-0", "metrics/train/base-0.json"):
