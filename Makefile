@@ -15,6 +15,7 @@ run: repro ## set up, run the pipeline, say where the results are
 	@python -m extras.summary
 
 repro: $(VENV)/.installed ## set up, then dvc repro: runs what has changed
+	@python -m extras.mend
 	@dvc repro
 
 plots: $(VENV)/.installed ## write dvc_plots/index.html, one page of all plots that needs no network
