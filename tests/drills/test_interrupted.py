@@ -108,7 +108,7 @@ def test_the_next_run_ends_as_if_nothing_had_been(
 def test_a_training_goes_on_from_its_last_epoch(project: Project, ledger: Ledger, epoch: int) -> None:
     seed = seed_of_moments()
     drawn = Random(f"{seed} epoch {epoch}").uniform(0.0, 0.15)  # an epoch takes about as long
-    with ledger.round("interrupted", f"SIGKILL after epoch {epoch}") as said:
+    with ledger.round("interrupted", "SIGKILL between epochs") as said:
         project.forget("train@base-0")
         process, moment = interrupt(project, "train@base-0", KILLED, drawn, after=rf"epoch {epoch}/\d+: ")
         reached = max(map(int, re.findall(r"epoch (\d+)/", process.said)))
