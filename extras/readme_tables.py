@@ -226,7 +226,7 @@ def results_block(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def replace_block(text: str, block: str) -> str:
+def replace_block(text: str, block: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """README's text with `block` between the markers.
 
     Raises
@@ -234,10 +234,11 @@ def replace_block(text: str, block: str) -> str:
     PipelineError
         The markers are not there exactly once, in order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise PipelineError(f"{README} must have one line '{BEGIN}' and, below it, one line '{END}': the tables go between them")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
+    begin, end = markers
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise PipelineError(f"{README} must have one line '{begin}' and, below it, one line '{end}': the tables go between them")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
 
 
 def updated_readme(readme: Path = README, results: Path = RESULTS) -> tuple[str, str]:

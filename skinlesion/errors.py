@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 
 LONGEST_NAME = 200  # characters of a name in a message
 
@@ -68,6 +68,19 @@ def run_stage(main: Callable[[], None]) -> None:
         sys.exit(f"error: out of memory ({str(error).partition(chr(10))[0]}): lower batch_size of this stage, or prepare.size")
     except KeyboardInterrupt:
         sys.exit("interrupted")
+
+
+def say_interrupted_in_one_line() -> None:
+    """Say "interrupted" where Ctrl-C comes before `run_stage`: importing torch takes seconds, and would end in a traceback."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+        else:
+            before(kind, error, traceback)
+
+    sys.excepthook = hook
 
 
 @contextmanager

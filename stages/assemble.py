@@ -16,6 +16,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors
+from safetensors import SafetensorError
+
 from skinlesion import artifacts
 from skinlesion.augmentation_page import draw_augmentation_page
 from skinlesion.augmentation_params import AugmentationParams
@@ -80,7 +83,7 @@ def read_member(name: str) -> ClassifierConfig:
     Raises
     ------
     PipelineError
-        A file of it is missing, the config is damaged, or it is another member's.
+        A file of it is missing or damaged, or it is another member's.
     """
     folder = artifacts.MEMBERS / name
     member, _, seed = name.rpartition("-")
@@ -89,6 +92,11 @@ def read_member(name: str) -> ClassifierConfig:
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise PipelineError(f"member '{name}' is not trained, for {', '.join(missing)} not found: {way_out}")
+    try:
+        with safetensors.safe_open(folder / WEIGHTS_FILE, framework="pt"):
+            pass  # its header has the size that the file must have
+    except SafetensorError as error:
+        raise PipelineError(f"{folder / WEIGHTS_FILE} is damaged ({error}): {way_out}") from None
     config = read_classifier_config(folder)
     if config.name != name:
         raise PipelineError(f"{folder} holds member '{config.name}': {way_out}")

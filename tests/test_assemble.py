@@ -146,6 +146,15 @@ def test_a_member_that_is_not_trained_is_named(members: Path, missing: str) -> N
     assert not artifacts.CLASSIFIER.exists()
 
 
+@pytest.mark.parametrize("share", [0.5, 0])
+def test_a_member_with_cut_weights_is_refused(members: Path, share: float) -> None:
+    path = members / "models/members/b2-3/weights.safetensors"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(PipelineError, match=r"b2-3/weights.safetensors is damaged \(.*\): run `dvc repro`, or .*--seed 3`"):
+        assemble.main()
+    assert not artifacts.CLASSIFIER.exists()
+
+
 def test_a_member_without_its_history_is_named_before_anything_is_written(members: Path) -> None:
     (artifacts.PLOTS / "train" / "b2-3" / "history.csv").unlink()
     with pytest.raises(PipelineError, match=r"plots/train/b2-3/history.csv not found: run `train` first"):

@@ -97,3 +97,14 @@ def test_a_terminated_child_leaves_its_parents_files_alone(workspace: Path) -> N
         wait_for(lambda: "Z" in Path(f"/proc/{child}/stat").read_text() if Path("/proc").is_dir() else True)
         assert (workspace / "data/.prepared.partial/half").read_text() == "half"
         assert process.poll() is None
+
+
+def test_an_interruption_among_the_imports_is_one_line(workspace: Path) -> None:
+    (workspace / "pandas.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": f"{workspace}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "stages.split"]
+    with subprocess.Popen(command, cwd=workspace, env=environment, text=True, stderr=subprocess.PIPE) as process:
+        wait_for((workspace / "begun").exists)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+    assert said == "interrupted\n" and process.returncode != 0

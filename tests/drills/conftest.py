@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.drills.ledger import Ledger, ledger_from_environment
+from tests.drills.project import Project, copy_project, run_undisturbed
 
 HERE = Path(__file__).parent
 
@@ -19,8 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.drills)
 
 
-@pytest.fixture(scope="session")
-def full() -> bool:
+def wants_full() -> bool:
     """Whether all rounds are wanted (`DRILLS=full`, which `make drills` sets), or the few minutes' worth of them."""
     wanted = os.environ.get("DRILLS", "short")
     if wanted not in ("short", "full"):
@@ -28,7 +30,45 @@ def full() -> bool:
     return wanted == "full"
 
 
+only_full = pytest.mark.skipif(not wants_full(), reason="DRILLS=full runs it")
+
+
+@pytest.fixture(scope="session")
+def full() -> bool:
+    """Whether all rounds are wanted."""
+    return wants_full()
+
+
 @pytest.fixture(scope="session")
 def ledger() -> Ledger:
     """Where the rounds are written down."""
     return ledger_from_environment()
+
+
+def seed_of_moments() -> int:
+    """`DRILLS_SEED`, from which the moments of interruptions are drawn."""
+    seed = os.environ.get("DRILLS_SEED", "6")
+    if not seed.isdecimal():
+        raise pytest.UsageError(f"DRILLS_SEED is {seed!r}; it must be a whole number >= 0")
+    return int(seed)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project, run once without a disturbance, for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "reference.json").is_file():
+            run_undisturbed(shared / "project")
+    return shared / "project"
+
+
+@pytest.fixture
+def project(undisturbed: Path, tmp_path: Path) -> Iterator[Project]:
+    """A copy of it, to break."""
+    copied = copy_project(undisturbed, tmp_path / "project")
+    try:
+        yield copied
+    finally:
+        copied.close()

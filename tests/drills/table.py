@@ -1,0 +1,159 @@
+"""Sum up what the drills wrote down: `python -m tests.drills.table FILE [--record]` (`make drills` ends with it).
+
+Reads   FILE, a line a round, as tests/drills/ledger.py writes it
+Writes  a Markdown table to standard output; with --record, where every round survived, results/drills.json and README.md's
+        table between `<!-- drills:begin -->` and `<!-- drills:end -->`
+
+A fault is called as "SIGKILL in train": the table sums over what stands behind " in ". It ends with 1 where a round
+did not survive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+from extras.readme_tables import README, replace_block, table
+from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.files import atomic_file, read_json, write_json
+from skinlesion.precision import cpu_model
+from skinlesion.versions import git_commit, library_versions
+from tests.drills.ledger import Outcome
+
+RECORD = Path("results/drills.json")
+MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+MOST_NAMED = 4  # places; of more, their number is said
+
+logger = logging.getLogger(__name__)
+
+
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """The rounds, in the order in which they ended.
+
+    Raises
+    ------
+    PipelineError
+        The file is missing, empty, or a line is no round.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise PipelineError(f"{path} not found: `make drills` writes it") from None
+    rounds = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            one = json.loads(line)
+            outcome, seconds = one["outcome"], float(one["seconds"])
+            if outcome not in OUTCOMES or not one["drill"] or not one["fault"] or seconds < 0:
+                raise ValueError(f"outcome {outcome!r}, {seconds} s")
+        except (ValueError, KeyError, TypeError) as error:
+            raise PipelineError(f"{path}, line {number}, is no round ({error!r}): run the drills again") from None
+        rounds.append(one)
+    if not rounds:
+        raise PipelineError(f"{path} holds no round: run the drills again")
+    return rounds
+
+
+def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a drill and fault, by name: `places` where it struck, `rounds`, how many ended in which outcome, `seconds` in all."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in rounds:
+        fault, _, place = one["fault"].partition(" in ")
+        empty = {
+            "drill": one["drill"],
+            "fault": fault,
+            "places": set(),
+            "rounds": 0,
+            **dict.fromkeys(OUTCOMES, 0),
+            "seconds": 0.0,
+        }
+        row = rows.setdefault((one["drill"], fault), empty)
+        row["places"] |= {place} - {""}
+        row["rounds"] += 1
+        row[one["outcome"]] += 1
+        row["seconds"] += one["seconds"]
+    return [row | {"places": sorted(row["places"]), "seconds": round(row["seconds"])} for _, row in sorted(rows.items())]
+
+
+def total(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """The sums of all rows."""
+    kept = list(rows)
+    return {name: sum(row[name] for row in kept) for name in ("rounds", *OUTCOMES, "seconds")}
+
+
+def markdown(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows as a Markdown table, the totals last."""
+    figures = ("rounds", *OUTCOMES, "seconds")
+    cells = [[row["drill"], row["fault"], name_places(row["places"]), *(f"{row[name]:,}" for name in figures)] for row in rows]
+    totals = [f"**{value:,}**" for value in total(rows).values()]
+    return table(["drill", "fault", "in", *figures], [*cells, ["**all**", "", "", *totals]])
+
+
+def name_places(places: list[str]) -> str:
+    """Where a fault struck."""
+    return ", ".join(places) if len(places) <= MOST_NAMED else f"{len(places)} places"
+
+
+def name_seeds(rounds: Iterable[dict[str, Any]]) -> str:
+    """From which `DRILLS_SEED` moments were drawn; several only where the file is of several runs."""
+    return ", ".join(map(str, sorted({one["seed"] for one in rounds if "seed" in one}))) or "none"
+
+
+def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What results/drills.json says: when, of which code, where and with what, from which seed; the rows and their totals."""
+    rows = sum_up(rounds)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "git_commit": git_commit(),
+        "processor": cpu_model(),
+        "versions": {"dvc": version("dvc"), **library_versions()},
+        "seed": name_seeds(rounds),
+        "rows": rows,
+        "total": total(rows),
+    }
+
+
+def readme_block(record: dict[str, Any]) -> str:
+    """What stands in README between the markers."""
+    totals, versions = record["total"], record["versions"]
+    said = (
+        f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({record['date']}, commit "
+        f"{str(record['git_commit'])[:7]}, {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
+        f"seed {record['seed']}):"
+    )
+    return "\n".join(["", said, "", *markdown(record["rows"]), ""])
+
+
+def updated_readme(record: dict[str, Any], readme: Path = README) -> str:
+    """README's text with the table of a record."""
+    return replace_block(readme.read_text(encoding="utf-8"), readme_block(record), MARKERS)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.table", description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path, metavar="FILE", help="the rounds, as .drills.jsonl")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD} and the table in {README}")
+    options = parser.parse_args(arguments)
+    rounds = read_rounds(options.file)
+    print("\n".join(markdown(sum_up(rounds))))
+    print(f"\nmoments from seed {name_seeds(rounds)}")
+    lost = [f"{one['drill']}: {one['fault']} ({one['outcome']})" for one in rounds if one["outcome"] != "survived"]
+    if lost:
+        raise PipelineError(f"{len(lost)} of {len(rounds)} rounds did not survive: {name_some(lost)}. Nothing is recorded")
+    if options.record:
+        write_json(RECORD, describe(rounds))
+        text = updated_readme(read_json(RECORD))
+        with atomic_file(README) as partial:
+            partial.write_text(text, encoding="utf-8")
+        logger.info("%s and %s written", RECORD, README)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,181 @@
+"""Files of the cache and of the workspace removed or altered: it is noticed, and made good with the documented commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.drills.conftest import only_full, wants_full
+from tests.drills.ledger import Corrupt, Ledger
+from tests.drills.project import Project
+from tests.drills.stages import STAGES
+
+WEIGHTS = "models/members/base-0/weights.safetensors"
+IMAGES = "data/prepared/images.npy"
+TABLE = "data/predictions/test.csv"
+LIST = "data/predictions"  # of a folder the cache keeps a list of its files
+VERIFY = ("python", "-m", "extras.verify_cache")
+
+
+def flip(path: Path) -> None:
+    """Turn a byte in the middle round; the length stays."""
+    content = path.read_bytes()
+    place = len(content) // 2
+    overwrite(path, content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+
+
+def cut(path: Path) -> None:
+    """Lose the second half."""
+    content = path.read_bytes()
+    overwrite(path, content[: len(content) // 2])
+
+
+def empty(path: Path) -> None:
+    """Lose everything."""
+    overwrite(path, b"")
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write in place, so that what links to the file changes too; as root could, or a failing disk, the mode staying."""
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def cached(project: Project, name: str) -> Path:
+    """The cached file of an output's file, or of a folder its list."""
+    folder, digests = project.folder / ".dvc/cache/files/md5", project.reference.outputs | project.reference.files
+    return folder / digests[name][:2] / digests[name][2:]
+
+
+DAMAGE: list[tuple[str, Callable[[Path], None]]] = (
+    [(name, damage) for name in (WEIGHTS, IMAGES, TABLE, LIST) for damage in (flip, cut, empty)]
+    if wants_full()
+    else [(WEIGHTS, flip)]
+)
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_altered_behind_dvc(project: Project, ledger: Ledger, name: str, damage: Callable[[Path], None]) -> None:
+    """DVC takes a read-only file of its cache for whole: a command of ours has to find it, and to make way for a new one."""
+    with ledger.round("cache", "cached file altered, still read-only"):
+        damage(cached(project, name))
+        status, said = project.run(*VERIFY)
+        assert status == 1 and "Traceback" not in said, said
+        assert re.search(
+            rf"error: 1 of \d+ files in \S+ were altered: {re.escape(name)}\. DVC would take them for whole", said
+        ), said
+        status, said = project.run(*VERIFY, "--remove")
+        assert status == 0 and re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", said), said
+        project.repro()
+        project.check()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, IMAGES, TABLE, LIST] if wants_full() else [IMAGES])
+def test_removed_from_the_cache(project: Project, ledger: Ledger, name: str) -> None:
+    with ledger.round("cache", "cached file removed"):
+        cached(project, name).unlink()
+        status, said = project.run("dvc", "status", "dvc.yaml")
+        assert status == 0 and "not in cache" in said, said
+        project.repro()
+        project.check()
+
+
+@only_full
+def test_altered_and_writable(project: Project, ledger: Ledger) -> None:
+    """What a user without root's rights has to do before an editor can change a linked file: DVC then looks."""
+    with ledger.round("cache", "linked output made writable and altered"):
+        path = project.folder / WEIGHTS
+        assert path.stat().st_nlink > 1
+        path.chmod(0o644)
+        flip(path)
+        status, said = project.run("dvc", "status", "dvc.yaml")
+        assert status == 0 and "models/members/base-0" in said, said
+        project.repro()
+        project.check()
+
+
+@only_full
+def test_an_output_is_replaced(project: Project, ledger: Ledger) -> None:
+    """As most editors do it: a new file in the old one's place. The cache still has the right one."""
+    with ledger.round("cache", "output replaced by another file"):
+        path = project.folder / TABLE
+        other = path.with_name("other.csv")
+        shutil.copyfile(path, other)
+        cut(other)
+        os.replace(other, path)
+        status, said = project.run("dvc", "status", "dvc.yaml")
+        assert status == 0 and "modified" in said and "data/predictions" in said, said
+        assert "Running stage" not in project.repro()
+        project.check()
+
+
+@only_full
+def test_outputs_are_removed(project: Project, ledger: Ledger) -> None:
+    with ledger.round("cache", "outputs removed from the workspace"):
+        for name in ("data", "models", "plots", "report"):
+            shutil.rmtree(project.folder / name)
+        assert "Running stage" not in project.repro()
+        for name in ("data", "models", "plots"):
+            (project.folder / name / ".gitkeep").touch()
+        project.check()
+
+
+@only_full
+def test_a_run_that_is_remembered_is_damaged(project: Project, ledger: Ledger) -> None:
+    with ledger.round("cache", "run cache cut"):
+        runs = {path: path.read_bytes() for path in (project.folder / ".dvc/cache/runs").rglob("*") if path.is_file()}
+        assert len(runs) == len(STAGES)
+        project.forget("threshold-sweep")
+        for path, content in runs.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content[:20])
+        status, said = project.run("dvc", "repro")
+        assert status != 0 and "Traceback" not in said and "failed to reproduce 'threshold-sweep'" in said, said
+        status, said = project.run(*VERIFY, "--remove")
+        assert status == 0 and re.search(rf"removed {len(runs)} of \d+ files: ", said), said
+        assert "Running stage 'threshold-sweep'" in project.repro()
+        project.check()
+
+
+@only_full
+def test_the_whole_cache_is_removed(project: Project, ledger: Ledger) -> None:
+    with ledger.round("cache", "whole cache removed"):
+        shutil.rmtree(project.folder / ".dvc/cache")
+        project.repro()
+        project.check()
+
+
+BY_HAND = [
+    (WEIGHTS, "stages.assemble", "cut"),
+    ("models/classifier/base-0/weights.safetensors", "stages.evaluate", "cut"),
+    (IMAGES, "stages.evaluate", "cut"),
+    (IMAGES, "stages.baselines", "empty"),
+    (TABLE, "stages.threshold_sweep", "cut"),
+    (TABLE, "stages.subgroups", "empty"),
+    ("data/raw/metadata.csv", "stages.split", "cut"),
+    ("models/calibration.json", "stages.selective", "cut"),
+    ("models/operating_points.json", "stages.failures", "empty"),
+    ("metrics/evaluate.json", "stages.report", "cut"),
+]
+
+
+@pytest.mark.parametrize(("name", "stage", "damage"), BY_HAND if wants_full() else BY_HAND[4:5])
+def test_a_stage_by_hand_refuses_what_is_damaged(project: Project, ledger: Ledger, name: str, stage: str, damage: str) -> None:
+    with ledger.round("cache", "damaged input of a stage by hand"):
+        path = project.folder / name
+        content = path.read_bytes()
+        path.unlink()  # the link, not the cached file
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+        status, said = project.run("python", "-m", stage)
+        if status == 0:
+            raise Corrupt(f"{stage} took a damaged {name} for whole:\n{said}")
+        assert "Traceback" not in said and re.search(rf"(?m)^error: .*{re.escape(name)}", said), said
+        project.repro()
+        project.check()
