@@ -22,7 +22,7 @@ def rounds(workspace: Path) -> Path:
     ledger = Ledger(path)
     for fault in ("SIGKILL in train", "SIGKILL in split", "Ctrl-C in split"):
         with ledger.round("interrupted", fault) as said:
-            said["seed"] = 3
+            said |= {"seed": 3, "mended": fault == "SIGKILL in split"}
     with ledger.round("cache", "whole cache removed"):
         pass
     (workspace / "README.md").write_text(SOME_README, encoding="utf-8")
@@ -33,12 +33,12 @@ def rounds(workspace: Path) -> Path:
 def test_rounds_are_summed_up_by_fault(rounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table.main([str(rounds)])
     assert capsys.readouterr().out.splitlines() == [
-        "| drill | fault | in | rounds | survived | failed | corrupt | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| cache | whole cache removed |  | 1 | 1 | 0 | 0 | 0 |",
-        "| interrupted | Ctrl-C | split | 1 | 1 | 0 | 0 | 0 |",
-        "| interrupted | SIGKILL | split, train | 2 | 2 | 0 | 0 | 0 |",
-        "| **all** |  |  | **4** | **4** | **0** | **0** | **0** |",
+        "| drill | fault | in | rounds | survived | failed | corrupt | mended | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| cache | whole cache removed |  | 1 | 1 | 0 | 0 | 0 | 0 |",
+        "| interrupted | Ctrl-C | split | 1 | 1 | 0 | 0 | 0 | 0 |",
+        "| interrupted | SIGKILL | split, train | 2 | 2 | 0 | 0 | 1 | 0 |",
+        "| **all** |  |  | **4** | **4** | **0** | **0** | **1** | **0** |",
         "",
         "moments from seed 3",
     ]

@@ -29,6 +29,7 @@ from tests.drills.ledger import Outcome
 RECORD = Path("results/drills.json")
 MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+FIGURES = ("rounds", *OUTCOMES, "mended", "seconds")
 MOST_NAMED = 4  # places; of more, their number is said
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
 
 
 def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a drill and fault, by name: `places` where it struck, `rounds`, how many ended in which outcome, `seconds` in all."""
+    """A row a drill and fault, by name: `places` where it struck, `rounds`, how many ended in which outcome, `seconds` in all,
+    and in how many `extras.mend` was needed before `dvc repro` went on (`mended`).
+    """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for one in rounds:
         fault, _, place = one["fault"].partition(" in ")
@@ -72,12 +75,14 @@ def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             "places": set(),
             "rounds": 0,
             **dict.fromkeys(OUTCOMES, 0),
+            "mended": 0,
             "seconds": 0.0,
         }
         row = rows.setdefault((one["drill"], fault), empty)
         row["places"] |= {place} - {""}
         row["rounds"] += 1
         row[one["outcome"]] += 1
+        row["mended"] += bool(one.get("mended"))
         row["seconds"] += one["seconds"]
     return [row | {"places": sorted(row["places"]), "seconds": round(row["seconds"])} for _, row in sorted(rows.items())]
 
@@ -85,15 +90,14 @@ def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def total(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
     """The sums of all rows."""
     kept = list(rows)
-    return {name: sum(row[name] for row in kept) for name in ("rounds", *OUTCOMES, "seconds")}
+    return {name: sum(row[name] for row in kept) for name in FIGURES}
 
 
 def markdown(rows: list[dict[str, Any]]) -> list[str]:
     """The rows as a Markdown table, the totals last."""
-    figures = ("rounds", *OUTCOMES, "seconds")
-    cells = [[row["drill"], row["fault"], name_places(row["places"]), *(f"{row[name]:,}" for name in figures)] for row in rows]
+    cells = [[row["drill"], row["fault"], name_places(row["places"]), *(f"{row[name]:,}" for name in FIGURES)] for row in rows]
     totals = [f"**{value:,}**" for value in total(rows).values()]
-    return table(["drill", "fault", "in", *figures], [*cells, ["**all**", "", "", *totals]])
+    return table(["drill", "fault", "in", *FIGURES], [*cells, ["**all**", "", "", *totals]])
 
 
 def name_places(places: list[str]) -> str:

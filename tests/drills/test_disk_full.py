@@ -152,7 +152,7 @@ def test_a_full_disk(
     inputs = enter(small_disk, given, monkeypatch)
     for number in range(rounds):
         free = need * (2 * number + 1) // (2 * rounds)  # in the middle of equal shares
-        with ledger.round("disk full", f"{name}, {free:,} of {need:,} bytes") as said:
+        with ledger.round("disk full", f"no space left in {name}") as said:
             said["need"], said["free"] = need, free
             one_round(stage, small_disk, free, inputs, expected)
 
