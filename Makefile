@@ -49,6 +49,8 @@ record: $(VENV)/.installed ## record the run in the workspace: make record NAME=
 lock: $(VENV)/.installed-dev ## write requirements.lock anew from the direct pins; UPGRADE=--upgrade takes the newest of what they leave open
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
 		--custom-compile-command "make lock" --output-file requirements.lock requirements.txt requirements-remotes.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements.lock \
+		--custom-compile-command "make lock" --output-file requirements-tools.lock requirements-remotes.txt
 
 audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements.lock; ci/audit-allow.toml lists what is tolerated until when
 	@python -m ci.audit

@@ -19,7 +19,7 @@ PIXELS_PER_INCH = 108  # where 72 is the size of dvc_plots: sharp enough on a de
 COLOURS = 64  # a palette: plots have few colours, and every run's pictures stay in the repository
 
 
-def draw(folder: Path, *, base: str, names: dict[str, str]) -> list[str]:
+def draw(folder: Path, *, base: str, names: dict[str, str]) -> tuple[list[str], bool]:
     """Draw every Vega plot of `dvc plots diff BASE` into `folder`.
 
     Pictures are left out: they can show images of the data set, which its licence does not let everybody publish; the page of all
@@ -29,7 +29,7 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> list[str]:
 
     Returns
     -------
-    The names of the plots, in the order of dvc.yaml; each is in `folder` as NAME.png.
+    The names of the plots, in the order of dvc.yaml; each is in `folder` as NAME.png. Whether any of them shows the base.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     shown = run_dvc_json("plots", "diff", base)
     missing = plots_without_file([error for error in shown.get("errors", []) if error.get("rev") == WORKSPACE])
-    drawn = []
+    drawn, of_base = [], False
     for plot, entries in shown.get("data", {}).items():
         entry = next(iter(entries), {})
         if entry.get("type") != "vega" or plot in missing:
@@ -47,7 +47,8 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> list[str]:
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", plot)
         (folder / f"{name}.png").write_bytes(_png(entry["content"], names))
         drawn.append(name)
-    return drawn
+        of_base |= base in entry.get("revisions", [])
+    return drawn, of_base
 
 
 def _png(content: dict[str, Any], names: dict[str, str]) -> bytes:

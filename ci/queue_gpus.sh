@@ -18,7 +18,7 @@ flock --nonblock 9 || { echo "error: another $0 works through this queue: wait f
 workers=()
 trap '[ ${#workers[@]} -eq 0 ] || kill "${workers[@]}" 2>/dev/null || true' EXIT
 for gpu in "$@"; do
-    CUDA_VISIBLE_DEVICES=$gpu dvc exp queue-worker --quiet "dvc-exp-gpu-${gpu//[^0-9A-Za-z]/-}@localhost" 9>&- &
+    CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=$gpu dvc exp queue-worker --quiet "dvc-exp-gpu-${gpu//[^0-9A-Za-z]/-}@localhost" 9>&- &
     workers+=($!)
     echo "worker of GPU $gpu: process $!"
 done

@@ -1,7 +1,7 @@
 """Write what a run changed, for a pull request: `python -m ci.report --base COMMIT --out FOLDER`.
 
-Reads   the workspace after `dvc repro`; params, metrics and plots of COMMIT; FOLDER/repro.log; the variables GITHUB_SHA, RUN_URL,
-        RECIPES and OVERRIDES, which may be missing
+Reads   the workspace after `dvc repro`; params, metrics and plots of COMMIT; FOLDER/repro.log; the variables RUN_URL, RECIPES
+        and OVERRIDES, which may be missing
 Writes  FOLDER/report.md, FOLDER/plots/*.png, and FOLDER/metrics_diff.md with every metric that changed
 """
 
@@ -120,18 +120,26 @@ def difference(what: str, base: str) -> str:
     return "\n".join([rows[0].replace(base, "base").replace(WORKSPACE, "this run"), re.sub("-{4,}", "---", rows[1]), *rows[2:]])
 
 
+def way_to_take() -> str:
+    """The command that brings the results of this run to somebody's clone."""
+    changed = [name for name in ("RECIPES", "OVERRIDES") if os.environ.get(name)]
+    return "`dvc repro --pull` on this commit" + (", with the same recipes and overrides in params.yaml" if changed else "")
+
+
 def stage_of(plot: str) -> str:
     """The stage whose plot it is: the one with whose name the plot's begins."""
     stages = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return next((stage for stage in stages if f"{plot}_".startswith(f"{stage.replace('-', '_')}_")), "extras")
 
 
-def pictures(names: list[str]) -> list[str]:
-    """The pictures, those of a stage folded together."""
+def pictures(names: list[str], *, of_base: bool) -> list[str]:
+    """The pictures, those of a stage folded together; a sentence where none shows the base."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(stage_of(name), []).append(name)
     lines = ["### Plots", ""] if names else []
+    if names and not of_base:
+        lines += ["Of this run alone: the base's are neither here nor in the remote.", ""]
     for stage, plots in groups.items():
         shown = [f"![{plot.replace('_', ' ')}](plots/{plot}.png)" for plot in plots]
         lines += [f"<details{' open' if stage in OPEN else ''}><summary>{stage}</summary>", "", *shown, "", "</details>", ""]
@@ -143,6 +151,7 @@ def write_report(folder: Path, base: str) -> Path:
     base = resolve(base)
     params = difference("params", base)
     metrics = difference("metrics", base)
+    names, of_base = draw(folder / "plots", base=base, names={base: f"base {base[:7]}", WORKSPACE: "this run"})
     lines = [
         *heading(base, read_log(folder / "repro.log")),
         *["### Parameters that changed", "", params or "None.", ""],
@@ -150,8 +159,8 @@ def write_report(folder: Path, base: str) -> Path:
         *comparison(base),
         f"{max(len(metrics.splitlines()) - 2, 0):,} metrics changed: `metrics_diff.md` in the run's artifact lists them.",
         "",
-        *pictures(draw(folder / "plots", base=base, names={base: f"base {base[:7]}", WORKSPACE: "this run"})),
-        "To take these results without computing them: `dvc repro --pull` on this commit, then commit dvc.lock and metrics/.",
+        *pictures(names, of_base=of_base),
+        f"To take these results without computing them: {way_to_take()}, then commit dvc.lock and metrics/.",
     ]
     for name, text in {"metrics_diff.md": metrics or "No metric changed.", "report.md": "\n".join(lines)}.items():
         with atomic_file(folder / name) as partial:

@@ -7,9 +7,8 @@ kind="$2"
 environment="$(environment_of "$checkout" "$kind")"
 case "$kind" in
 project) packages=(--require-hashes -r "$checkout/requirements.lock") ;;
-# DVC and its remotes at the versions of the checkout; not torch, which no step with credentials needs. Not by their hashes: pip
-# takes those from a list of everything only.
-tools) packages=(-r "$checkout/requirements-remotes.txt" -c "$checkout/requirements.txt" dvc) ;;
+# DVC and its remotes; not torch, which no step with credentials needs.
+tools) packages=(--require-hashes -r "$checkout/requirements-tools.lock") ;;
 *)
     echo "error: kind is '$kind'; it can be project or tools" >&2
     exit 1

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,56 @@ def test_another_run_is_refused_with_all_that_is_off(sample: Path) -> None:
 def test_a_revision_that_is_not_there(sample: Path) -> None:
     done = compare("--to", "no-such")
     assert done.returncode == 1 and "error: dvc.lock at no-such cannot be read" in done.stderr
+
+
+@pytest.fixture
+def history(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A git repository of three commits on main and one on a branch that left main at the first; runs git there."""
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "t")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@t")
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet", "--initial-branch", "main")
+    for name in ("one", "two", "three"):
+        git("commit", "--quiet", "--allow-empty", "--message", name)
+        git("tag", name)
+    git("switch", "--quiet", "--create", "branch", "one")
+    git("commit", "--quiet", "--allow-empty", "--message", "own")
+    return git
+
+
+@pytest.mark.parametrize(
+    ("at", "base", "expected"),
+    [
+        ("branch", "three", "one"),  # a pull request, after whose start main went on
+        ("three", "two", "two"),
+        ("three", "three", "three"),  # by hand: what is committed
+        ("three", "0" * 40, "two"),  # the branch is new
+        ("one", "0" * 40, "one"),
+        ("three", "", "three"),
+    ],
+)
+def test_what_a_run_is_compared_with(history: Callable[..., str], at: str, base: str, expected: str) -> None:
+    history("switch", "--quiet", "--detach", at)
+    command = f"source {ROOT}/ci/environment.sh; base_commit"
+    done = subprocess.run(["bash", "-c", command], env=os.environ | {"BASE": base}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == history("rev-parse", expected)
+
+
+def test_a_failure_is_reported_with_the_end_of_its_log(history: Callable[..., str]) -> None:
+    environment = os.environ | {"RUN_URL": "https://x/runs/1"}
+    subprocess.run([ROOT / "ci/report_failure.sh"], env=environment, check=True)
+    report = Path("ci-report/report.md").read_text(encoding="utf-8")
+    assert report.startswith(f"{MARKER}\n## Pipeline report: failed") and "failed before the pipeline was run" in report
+    lines = "\n".join(["first", *["between"] * 60, "error: no space ```left"])
+    Path("ci-report/repro.log").write_text(lines, encoding="utf-8")
+    subprocess.run([ROOT / "ci/report_failure.sh"], env=environment, check=True)
+    report = Path("ci-report/report.md").read_text(encoding="utf-8")
+    assert "error: no space left\n````" in report and "first" not in report and "[The log](https://x/runs/1)" in report
+    assert history("rev-parse", "--short=10", "HEAD") in report and read_pictures(Path("ci-report/plots")) == {}
 
 
 def test_only_this_job_s_processes_are_ended(tmp_path: Path) -> None:

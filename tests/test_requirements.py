@@ -34,16 +34,16 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-def locked() -> dict[str, tuple[str, int]]:
+def locked(file: str = "requirements.lock") -> dict[str, tuple[str, int]]:
     """Version and number of hashes of each package in the lock."""
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    text = (ROOT / file).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     found: dict[str, tuple[str, int]] = {}
     for line in lines:
         pin, hashed = PIN.match(line), re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?", line)
-        assert (pin is None) != (hashed is None), f"requirements.lock: {line!r} is neither a pin nor a sha256"
+        assert (pin is None) != (hashed is None), f"{file}: {line!r} is neither a pin nor a sha256"
         name = normalized(pin[1]) if pin else list(found)[-1]
-        assert not (pin and name in found), f"requirements.lock: {name} is there twice"
+        assert not (pin and name in found), f"{file}: {name} is there twice"
         found[name] = (pin[2], 0) if pin else (found[name][0], found[name][1] + 1)
     return found
 
@@ -56,8 +56,15 @@ def test_the_lock_has_the_direct_pins_and_a_hash_for_everything() -> None:
     assert [name for name, (_, hashes) in lock.items() if hashes == 0] == []
 
 
-def test_the_lock_names_no_place_and_the_command_that_made_it() -> None:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+def test_the_lock_of_the_tools_is_a_part_of_it() -> None:
+    lock, tools = locked(), locked("requirements-tools.lock")
+    assert {"dvc", *pins("requirements-remotes.txt")} <= tools.keys() and "torch" not in tools
+    assert {name: lock.get(name) for name in tools} == tools, "run `make lock`"
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-tools.lock"])
+def test_a_lock_names_no_place_and_the_command_that_made_it(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
     assert "#    make lock\n" in text
     assert re.findall(r"https?:|file:|--index-url|--find-links|@ |/work|/home|/root", text) == []
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8")

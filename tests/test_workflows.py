@@ -107,6 +107,16 @@ def test_forks_never_reach_our_machines() -> None:
     assert triggers.keys() == {"workflow_dispatch", "pull_request", "push"} and triggers["pull_request"]["types"] == ["labeled"]
 
 
+def test_another_label_does_not_end_a_training_that_is_under_way() -> None:
+    """Every label starts a run of the workflow, and which run ends which is decided before a job's `if`."""
+    document = YAML(typ="safe", pure=True).load((ROOT / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))
+    group = document["concurrency"]["group"]
+    assert " ".join(group.split()) == (
+        "pipeline-${{ github.event_name == 'pull_request' && github.event.label.name != 'run-pipeline' && github.run_id "
+        "|| github.event.pull_request.number || github.ref }}"
+    )
+
+
 def test_main_reruns_the_pipeline_after_what_changes_it() -> None:
     """Whatever a stage depends on, or reads as a parameter, is among the paths that start the workflow."""
     triggers = YAML(typ="safe", pure=True).load((ROOT / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))["on"]

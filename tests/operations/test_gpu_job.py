@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.operations.workflow_steps import Job
-from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
+from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run, user_environment
 
 pytestmark = pytest.mark.operations
 
@@ -61,13 +61,15 @@ class Rehearsal:
     commit: str
 
     def machine(self, name: str) -> Path:
-        """A machine's folder for what outlives jobs; its environments are this one, which has everything already."""
+        """A machine's folder for what outlives jobs. Its environments are this one, which has everything already; machine `one`
+        installs that of the tools.
+        """
         state = self.folder / name
         if not state.exists():
             clone = self.folder / "for-environments"
             if not clone.exists():
                 run(self.folder, "git", "clone", "--quiet", str(self.origin), str(clone))
-            for kind in ("project", "tools"):
+            for kind in ("project", *(["tools"] if name != "one" else [])):
                 script = f"source ci/environment.sh; environment_of . {kind}"
                 told = subprocess.run(
                     ["bash", "-c", script],
@@ -105,11 +107,13 @@ class Rehearsal:
             "vars.PIPELINE_STATE": str(self.machine(machine)),
             "vars.DVC_REMOTE_URL": str(self.folder / "remote"),
             "vars.DVC_REMOTE_ENDPOINT": "",
-            "vars.DVC_REMOTE_NEEDS_SECRETS": "true" if private else "",
+            "vars.DVC_REMOTE_REGION": "",
+            "vars.DVC_REMOTE_READABLE": "" if private else "true",
             "inputs.recipes": "",
             "inputs.overrides": overrides,
             "secrets.AWS_ACCESS_KEY_ID": "",
             "secrets.AWS_SECRET_ACCESS_KEY": "",
+            "secrets.AWS_SESSION_TOKEN": "",
         }
         artifacts = self.folder / f"artifacts-{number}"
         said = {}
@@ -184,6 +188,19 @@ def test_a_second_machine_computes_nothing(rehearsal: Rehearsal, first: tuple[di
     assert "| trained | nothing |" in report and "| stages run | none |" in report
     [comment] = rehearsal.comments()
     assert f"/{number}/" in comment
+
+
+def test_a_branch_cannot_speak_for_the_job_s_remote(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    """DVC would merge what git has of the remote with the job's own settings."""
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(rehearsal.origin), str(clone))
+    run(clone, "dvc", "config", "--project", "remote.ci.endpointurl", "https://elsewhere.example")
+    state = rehearsal.machine("three")
+    environment = user_environment() | {"PIPELINE_STATE": str(state), "DVC_REMOTE_URL": str(rehearsal.folder / "remote")}
+    command = [clone / "ci/configure.sh", clone]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "error: .dvc/config has a remote of the name ci" in done.stderr
+    assert not (clone / ".dvc/config.local").exists()
 
 
 def test_an_override_reruns_what_depends_on_it(rehearsal: Rehearsal, first: tuple[dict[str, str], Path]) -> None:
