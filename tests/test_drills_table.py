@@ -45,14 +45,24 @@ def test_rounds_are_summed_up_by_fault(rounds: Path, capsys: pytest.CaptureFixtu
     assert Path("README.md").read_text(encoding="utf-8") == SOME_README
 
 
-def test_a_record_is_written_with_its_readme(rounds: Path) -> None:
+def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "DRILLS", frozenset({"cache", "interrupted", "million rows"}))
+    with Ledger(rounds).round("million rows", "split of 1,000 rows") as measured:
+        measured |= {"cpu_seconds": 4.04, "peak_mib": 1099.6}
     table.main([str(rounds), "--record"])
     record = read_json(table.RECORD)
-    assert record["seed"] == "3" and record["total"]["rounds"] == 4 and record["versions"].keys() >= {"dvc", "torch", "python"}
-    assert [row["places"] for row in record["rows"]] == [[], ["split"], ["split", "train"]]
+    assert record["seed"] == "3" and record["total"]["rounds"] == 5 and record["versions"].keys() >= {"dvc", "torch", "python"}
+    assert [row["places"] for row in record["rows"]] == [[], ["split"], ["split", "train"], []]
     text = Path("README.md").read_text(encoding="utf-8")
-    assert "4 rounds, 4 survived, 0 corrupt" in text and "stale" not in text and text.endswith("\n\nbelow\n")
+    assert "5 rounds, 5 survived, 0 corrupt" in text and "stale" not in text and text.endswith("\n\nbelow\n")
+    assert "Split of 1,000 rows: 4 s of CPU, 1,100 MiB of memory at most." in text
     assert table.updated_readme(record) == text
+
+
+def test_a_drill_that_was_skipped_is_missed(rounds: Path) -> None:
+    with pytest.raises(PipelineError, match=r"no round of clock, disk full, fuzz, .*together: why, `make drills` said"):
+        table.main([str(rounds), "--record"])
+    assert not table.RECORD.exists()
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(Corrupt, "corrupt"), (ValueError, "failed")])

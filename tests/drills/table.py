@@ -30,6 +30,10 @@ RECORD = Path("results/drills.json")
 MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 FIGURES = ("rounds", *OUTCOMES, "mended", "seconds")
+# What a record must have: a drill whose rounds this machine skipped (a mount, a clock that can be set) would be missed by nobody.
+DRILLS = frozenset(
+    ("cache", "clock", "disk full", "fuzz", "interrupted", "million rows", "read-only", "servers", "together"),
+)
 MOST_NAMED = 4  # places; of more, their number is said
 
 logger = logging.getLogger(__name__)
@@ -120,6 +124,11 @@ def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "versions": {"dvc": version("dvc"), **library_versions()},
         "seed": name_seeds(rounds),
         "rows": rows,
+        "measured": [
+            {"what": one["fault"], "cpu_seconds": round(one["cpu_seconds"], 1), "peak_mib": round(one["peak_mib"])}
+            for one in rounds
+            if "peak_mib" in one
+        ],
         "total": total(rows),
     }
 
@@ -132,7 +141,11 @@ def readme_block(record: dict[str, Any]) -> str:
         f"{str(record['git_commit'])[:7]}, {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
         f"seed {record['seed']}):"
     )
-    return "\n".join(["", said, "", *markdown(record["rows"]), ""])
+    measured = [
+        f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
+        for one in record["measured"]
+    ]
+    return "\n".join(["", said, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
 
 
 def updated_readme(record: dict[str, Any], readme: Path = README) -> str:
@@ -152,6 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
     if lost:
         raise PipelineError(f"{len(lost)} of {len(rounds)} rounds did not survive: {name_some(lost)}. Nothing is recorded")
     if options.record:
+        if skipped := DRILLS - {one["drill"] for one in rounds}:
+            raise PipelineError(f"no round of {', '.join(sorted(skipped))}: why, `make drills` said. Nothing is recorded")
         write_json(RECORD, describe(rounds))
         text = updated_readme(read_json(RECORD))
         with atomic_file(README) as partial:

@@ -21,6 +21,8 @@ from tests.drills.ledger import Corrupt, Ledger
 from tests.properties import networks
 from tests.training_cases import ARGUMENTS, TINY, write_inputs
 
+# To mount and unmount: as on a runner whose user may become root without a password.
+AS_ROOT = ["sudo", "-n"] if os.geteuid() and shutil.which("sudo") else []
 DISK = 192 * 1024**2  # bytes of the small disk; what a stage writes here is far less
 OUTPUTS = ("data", "models", "metrics", "plots")
 # What a run says of itself, and so differs: DVCLive's files hold the time of day.
@@ -74,15 +76,15 @@ def small_disk(workspace: Path) -> Iterator[Path]:
     """A disk of `DISK` bytes, mounted for the length of the test."""
     place = workspace / "disk"
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
+    options = f"size={DISK},uid={os.getuid()},gid={os.getgid()}"
+    command = [*AS_ROOT, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"needs to mount a small disk, as root: {mounted.stderr.strip()}")
     try:
         yield place
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        subprocess.run([*AS_ROOT, "umount", "--lazy", str(place)], check=True)
 
 
 @contextmanager
