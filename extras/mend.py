@@ -1,7 +1,8 @@
 """Mend what a kill made of DVC's own files: `python -m extras.mend` (`make run` and `make repro` begin with it).
 
 Reads   dvc.lock, extras/dvc.lock and .dvc/tmp/rwlock
-Writes  a lock file that is cut, as the last commit has it, or takes it away where none has; takes a cut rwlock away
+Writes  a lock file that is cut, as the last commit has it, or takes it away where none has; it is kept as dvc.lock.cut. Takes a
+        cut rwlock away
 
 DVC empties these files before it writes them, and for a dvc.lock of this length that takes a few tenths of a second: killed or
 interrupted in them, it refuses every further command. What had been run by then is in its run cache, so that the next `dvc repro`
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +23,12 @@ import zc.lockfile
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.errors import run_stage
+from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import atomic_file
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 DVC_FILES = Path(".dvc/tmp")
+CONFLICT = re.compile(r"^(<<<<<<<|=======|>>>>>>>)", re.MULTILINE)
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +66,33 @@ def committed(path: Path) -> str | None:
 
 
 def mend_lock_file(path: Path) -> None:
-    """Put the committed lock file in the place of one that is cut, or take it away."""
-    before = committed(path)
+    """Put the committed lock file in the place of one that is cut, or take it away; what was there is kept beside it.
+
+    Raises
+    ------
+    PipelineError
+        It is not cut, but in a merge conflict.
+    """
+    if CONFLICT.search(path.read_text(encoding="utf-8", errors="replace")):
+        raise PipelineError(
+            f"{path} is in a merge conflict: take one side (`git checkout --ours {path}`, or --theirs), then `dvc repro`, which "
+            "brings the rest from what is cached"
+        )
+    before, kept = committed(path), path.with_name(f"{path.name}.cut")
+    os.replace(path, kept)
     if before is None:
-        path.unlink()
-        logger.warning("%s was cut, as by a kill of DVC, and is taken away: `dvc repro` writes it anew from what is cached", path)
+        logger.warning(
+            "%s was cut, as by a kill of DVC, and is taken away (to %s): `dvc repro` writes it anew from what is cached",
+            path,
+            kept,
+        )
         return
     with atomic_file(path) as partial:
         partial.write_text(before, encoding="utf-8")
-    logger.warning("%s was cut, as by a kill of DVC, and is again as committed: `dvc repro` adds what has been run since", path)
+    logger.warning(
+        "%s was cut, as by a kill of DVC, and is again as committed (it is kept as %s): `dvc repro` adds what has been run since",
+        *(path, kept),
+    )
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ Paths are relative to the project's root, which is every stage's working directo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +56,10 @@ def mask_path(image_id: str, raw: Path = RAW) -> Path:
     return raw / "segmentations" / f"{image_id}{MASK_SUFFIX}.png"
 
 
+# What no table can hold: control characters, and the lone surrogates of a file name that is no UTF-8.
+_NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 def list_images(raw: Path = RAW) -> list[str]:
     """The ids of the images that `download` brought, sorted; hidden files are none.
 
@@ -67,11 +72,13 @@ def list_images(raw: Path = RAW) -> list[str]:
     if not folder.is_dir():
         raise PipelineError(f"{folder} not found: run `download` first, or `dvc repro`")
     files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    # A name that is no UTF-8 comes with lone surrogates, which no table can hold.
-    strays = [name for name in files if not name.endswith(".jpg") or not name.isprintable()]
-    if strays:
-        said = name_some(name if name.isprintable() else ascii(name) for name in strays)
-        raise PipelineError(f"{folder} holds what is no .jpg image: {said}: remove it, or run `download` again")
+    for odd, wrong in (
+        ([name for name in files if not name.endswith(".jpg")], "is no .jpg image: remove it, or run `download` again"),
+        ([name for name in files if _NO_TEXT.search(name)], "cannot be an image_id: rename it in the source"),
+    ):
+        if odd:
+            shown = name_some(name.encode("ascii", "backslashreplace").decode() for name in odd)
+            raise PipelineError(f"{folder} holds {shown}, which {wrong}")
     if not files:
         raise PipelineError(f"{folder} holds no image: run `download` again")
     return sorted(name.removesuffix(".jpg") for name in files)

@@ -181,13 +181,15 @@ def _is_plain(value: object) -> bool:
 def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str, torch.Tensor], way_out: str) -> None:
     """Insist that the tensors of a state dict are numbers of the same kind as in `like`, which a load would convert silently.
 
+    Counters (batch norm's `num_batches_tracked`) may be floating: a whole state dict in half precision has them so.
+
     Raises
     ------
     PipelineError
-        A tensor of floating point is of integers or the other way round, or holds NaN or infinity.
+        A tensor is of integers where it should be of floating point, or holds NaN or infinity.
     """
     known = {name: tensor for name, tensor in state.items() if name in like}
-    kinds = [name for name, tensor in known.items() if tensor.is_floating_point() != like[name].is_floating_point()]
+    kinds = [name for name, tensor in known.items() if like[name].is_floating_point() and not tensor.is_floating_point()]
     if kinds:
         said = name_some((f"{name} {str(known[name].dtype).removeprefix('torch.')}" for name in kinds), 3)
         raise PipelineError(f"{place} has tensors of another type: {said}: {way_out}")

@@ -91,6 +91,11 @@ def _unwinding_on_sigterm() -> Iterator[None]:
     def unwind(number: int, frame: FrameType | None) -> None:
         if os.getpid() != own:  # forked from this one, as loading processes are: the files are not its own
             os._exit(128 + number)
+        # Nothing may cut the unwinding short: not a second signal, and not torch, whose own handler raises when a loading process
+        # ends, as all of them do where the whole group was told to.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         sys.exit("terminated")
 
     before = signal.signal(signal.SIGTERM, unwind)

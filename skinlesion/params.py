@@ -31,7 +31,7 @@ from skinlesion.schema import Section, Seed, check_path, suggest
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
-MOST_ALIASES = 20  # in a file; doubled as often as they allow, it unfolds to some thousand values at most
+MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
 MOST_PROBLEMS = 40  # that one message lists
 
 

@@ -63,9 +63,6 @@ def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorCons
                 return Broken(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels")
             # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
             original = image.convert("RGB")
-            if color_constancy == "shades_of_gray":
-                original = Image.fromarray(shades_of_gray(np.asarray(original)))
-            return Prepared(np.asarray(fit_image(original, size=size, fit=fit)), width, height)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -74,6 +71,9 @@ def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorCons
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
         return Broken(_first_line(error))
+    if color_constancy == "shades_of_gray":
+        original = Image.fromarray(shades_of_gray(np.asarray(original)))
+    return Prepared(np.asarray(fit_image(original, size=size, fit=fit)), width, height)
 
 
 def _first_line(error: Exception) -> str:

@@ -43,7 +43,7 @@ def parse_csv(source: Path | io.BytesIO, *, name: str, **options: Any) -> pd.Dat
         raise PipelineError(f"{name} is not a readable CSV file ({reason_of(error)})") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise PipelineError(f"{name}: the rows have more values than there are column names")
-    twice = header[header.duplicated()]
+    twice = header[header.duplicated() & header.fillna("").str.strip().ne("")]  # a spreadsheet's empty columns are no matter
     if len(twice):
         raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
     return frame
@@ -96,20 +96,23 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
         broken = frame.loc[~ages.between(0, AGE_LIMIT) & frame["age"].notna(), ["image_id", "age"]]
         if len(broken):
             offenders = name_some(f"'{row.age}' ({row.image_id})" for row in broken.itertuples())
-            raise PipelineError(f"{path}: age must be a number of years or empty, not {offenders}; it can be 0 to {AGE_LIMIT:g}")
+            raise PipelineError(
+                f"{path}: age must be a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown, not {offenders}"
+            )
         frame["age"] = ages.astype("float64")
 
 
 def _check_ids(frame: pd.DataFrame, path: Path) -> None:
     """Refuse ids that lead out of a folder, hide in it, or break a line."""
-    for column, pattern in (("image_id", _NOT_IN_AN_ID), ("lesion_id", _NOT_IN_A_LESION)):
+    no_file = "no '/', no '\\', no control character and no full stop at the front"
+    for column, pattern, rule in (
+        ("image_id", _NOT_IN_AN_ID, no_file),
+        ("lesion_id", _NOT_IN_A_LESION, "no control character"),
+    ):
         if column in frame.columns:
             odd = frame.loc[frame[column].str.contains(pattern, regex=True), column]
             if len(odd):
-                raise PipelineError(
-                    f"{path}: {column} {name_some(map(repr, odd))} cannot be one: no '/', no '\\', no control character and no "
-                    "full stop at the front"
-                )
+                raise PipelineError(f"{path}: {column} {name_some(map(repr, odd))} cannot be one: {rule}")
     if "lesion_id" in frame.columns and (frame["lesion_id"] == "").any():
         raise PipelineError(f"{path}: no lesion_id for {name_some(frame.loc[frame['lesion_id'] == '', 'image_id'])}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,15 +55,15 @@ def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFr
         ("image_id", "ISIC_0000001", "duplicate image_id ISIC_0000001"),
         ("dx", "melanoma", "unknown diagnosis 'melanoma' (ISIC_0000000); known are akiec, bcc"),
         ("dx", "", "unknown diagnosis '' (ISIC_0000000)"),
-        ("age", "old", "age must be a number of years or empty, not 'old' (ISIC_0000000)"),
-        ("age", "-5", "age must be a number of years or empty, not '-5' (ISIC_0000000); it can be 0 to 120"),
+        ("age", "old", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'old' (ISIC_0000000)"),
+        ("age", "-5", "age must be a number of years from 0 to 120, or empty where it is unknown, not '-5' (ISIC_0000000)"),
         ("age", "121", "not '121' (ISIC_0000000)"),
         ("age", "True", "not 'True' (ISIC_0000000)"),
         ("image_id", "../../etc/passwd", "image_id '../../etc/passwd' cannot be one: no '/'"),
         ("image_id", ".hidden", "image_id '.hidden' cannot be one"),
         ("image_id", "a\nb", "image_id 'a\\nb' cannot be one"),
         ("lesion_id", "a\0b", "lesion_id 'a\\x00b' cannot be one"),
-        ("age", "inf", "age must be a number of years or empty, not 'inf' (ISIC_0000000)"),
+        ("age", "inf", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'inf' (ISIC_0000000)"),
         ("lesion_id", "", "no lesion_id for ISIC_0000000"),
     ],
 )
@@ -99,8 +100,23 @@ def test_list_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
     (raw_folder / "images" / ".DS_Store").touch()
     assert artifacts.list_images(raw_folder) == sorted(metadata["image_id"])
     (raw_folder / "images" / "notes.txt").touch()
-    with refused("holds what is no .jpg image: notes.txt"):
+    with refused("holds notes.txt, which is no .jpg image"):
         artifacts.list_images(raw_folder)
+
+
+def test_names_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    """A narrow no-break space, as macOS puts into names of screenshots, is a character like any other; no UTF-8 is none."""
+    (raw_folder / "images" / "at 9.41\u202fAM.jpg").touch()
+    assert "at 9.41\u202fAM" in artifacts.list_images(raw_folder)
+    (raw_folder / "images" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    with refused(r"holds caf\udce9.jpg, which cannot be an image_id: rename it in the source"):
+        artifacts.list_images(raw_folder)
+
+
+def test_empty_columns_of_a_spreadsheet_are_no_matter(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    lines = (raw_folder / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    (raw_folder / "metadata.csv").write_text("".join(f"{line},,\n" for line in lines), encoding="utf-8")
+    assert sorted(artifacts.read_metadata(raw_folder)["image_id"]) == sorted(metadata["image_id"])
 
 
 def test_no_images(workspace: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from skinlesion import artifacts, checkpoint, classifier
-from skinlesion.backbones import load_pretrained
+from skinlesion.backbones import check_numbers, load_pretrained
 from skinlesion.errors import PipelineError
 from skinlesion.originals import read_image, read_mask
 from skinlesion.sources.archives import read_members
@@ -155,6 +155,18 @@ def test_weights_that_are_no_numbers(workspace: Path, change: Callable[[torch.Te
     safetensors.torch.save_file(state | {"0.weight": change(state["0.weight"])}, "start.safetensors")
     with pytest.raises(PipelineError, match=rf"train\.weights=start\.safetensors {said}"):
         start_from("start.safetensors")
+
+
+def test_weights_in_half_precision_are_taken_counters_and_all(workspace: Path) -> None:
+    """`{name: tensor.half() ...}` of a whole state dict: batch norm's counters are floating then, and decide nothing."""
+    network = make_network(make_config(BACKBONE)).backbone
+    state = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    counters = {name: tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")}
+    assert counters
+    check_numbers(state, "here", like=network.state_dict(), way_out="")
+    broken = state | {next(iter(counters)): torch.tensor(float("nan"), dtype=torch.float16)}
+    with pytest.raises(PipelineError, match=r"here holds NaN or infinity in .*num_batches_tracked"):
+        check_numbers(broken, "here", like=network.state_dict(), way_out="")
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "base", "base-0/../x", "", 5, "Base-0"])

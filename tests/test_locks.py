@@ -99,6 +99,46 @@ def test_a_terminated_child_leaves_its_parents_files_alone(workspace: Path) -> N
         assert process.poll() is None
 
 
+# As a training: torch's handler raises where a loading process ends, and the files that are to go are many.
+TRAINING = """
+import os, signal, time
+from pathlib import Path
+from skinlesion.errors import run_stage
+from skinlesion.files import atomic_folder
+
+def fell(number, frame):
+    raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
+
+def main():
+    with atomic_folder(Path("data/prepared")) as folder:
+        for number in range(3000):
+            (folder / str(number)).touch()
+        signal.signal(signal.SIGCHLD, fell)
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(60)
+        Path("begun").touch()
+        time.sleep(60)
+
+run_stage(main)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_nothing_cuts_the_unwinding_short(workspace: Path) -> None:
+    """The whole group is told to end, and once more while the files are taken away."""
+    command = [sys.executable, "-c", TRAINING]
+    options = {"text": True, "stderr": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(command, cwd=workspace, env=os.environ | {"PYTHONPATH": str(ROOT)}, **options) as process:
+        wait_for((workspace / "begun").exists)
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+    assert (process.returncode, said) == (1, "terminated\n")
+    assert list((workspace / "data").iterdir()) == []
+
+
 def test_an_interruption_among_the_imports_is_one_line(workspace: Path) -> None:
     (workspace / "pandas.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": f"{workspace}{os.pathsep}{ROOT}"}

@@ -11,6 +11,7 @@ import pytest
 import zc.lockfile
 
 from extras import mend
+from skinlesion.errors import PipelineError
 from tests.pipeline_clone import run
 
 LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: 0123\n"
@@ -31,7 +32,7 @@ def test_a_cut_lock_file_is_taken_away(lock: Path, cut: str, caplog: pytest.LogC
     lock.write_text(cut, encoding="utf-8")
     mend.main()
     assert not lock.exists()
-    assert "dvc.lock was cut, as by a kill of DVC, and is taken away" in caplog.text
+    assert "dvc.lock was cut, as by a kill of DVC, and is taken away (to dvc.lock.cut)" in caplog.text
 
 
 def test_or_is_again_as_committed(lock: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -42,6 +43,21 @@ def test_or_is_again_as_committed(lock: Path, caplog: pytest.LogCaptureFixture) 
     mend.main()
     assert lock.read_text(encoding="utf-8") == LOCK
     assert "dvc.lock was cut, as by a kill of DVC, and is again as committed" in caplog.text
+
+
+def test_a_merge_conflict_is_no_cut(lock: Path) -> None:
+    text = f"<<<<<<< HEAD\n{LOCK}=======\n{LOCK.replace('0123', '4567')}>>>>>>> theirs\n"
+    lock.write_text(text, encoding="utf-8")
+    with pytest.raises(PipelineError, match=r"dvc.lock is in a merge conflict: take one side"):
+        mend.main()
+    assert lock.read_text(encoding="utf-8") == text
+
+
+def test_what_is_replaced_is_kept(lock: Path) -> None:
+    """It may be somebody's own edit that has a mistake."""
+    lock.write_text("schema: '2.0'\nstages: [", encoding="utf-8")
+    mend.main()
+    assert (lock.parent / "dvc.lock.cut").read_text(encoding="utf-8") == "schema: '2.0'\nstages: ["
 
 
 def test_a_cut_rwlock_is_taken_away(lock: Path, caplog: pytest.LogCaptureFixture) -> None:

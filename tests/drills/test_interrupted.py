@@ -43,7 +43,10 @@ FULL: list[Round] = [
     *((stage, fault, 0) for stage in STAGES for fault in FAULTS),
     *((stage, fault, 1) for stage in ("download", "prepare", "evaluate", "gradcam") for fault in (KILLED, ORPHANED)),
 ]
-EPOCHS = (1, 4, 7, 10) if wants_full() else (4,)  # after which a training is hit, somewhere in the next ones
+# After which epoch a training is hit, somewhere in the next ones, and how.
+EPOCHS = [(4, KILLED)]
+if wants_full():
+    EPOCHS += [(1, KILLED), (7, KILLED), (10, KILLED), (2, TERMINATED), (3, TERMINATED), (5, TERMINATED), (8, TERMINATED)]
 
 
 def name_of(value: object) -> str:
@@ -104,19 +107,20 @@ def test_the_next_run_ends_as_if_nothing_had_been(
         assert "Traceback" not in process.said, process.said
 
 
-@pytest.mark.parametrize("epoch", EPOCHS)
-def test_a_training_goes_on_from_its_last_epoch(project: Project, ledger: Ledger, epoch: int) -> None:
+@pytest.mark.parametrize(("epoch", "fault"), EPOCHS, ids=name_of)
+def test_a_training_goes_on_from_its_last_epoch(project: Project, ledger: Ledger, epoch: int, fault: Fault) -> None:
     seed = seed_of_moments()
     drawn = Random(f"{seed} epoch {epoch}").uniform(0.0, 0.15)  # an epoch takes about as long
-    with ledger.round("interrupted", "SIGKILL between epochs") as said:
+    with ledger.round("interrupted", f"{fault.name} among the epochs") as said:
         project.forget("train@base-0")
-        process, moment = interrupt(project, "train@base-0", KILLED, drawn, after=rf"epoch {epoch}/\d+: ")
+        process, moment = interrupt(project, "train@base-0", fault, drawn, after=rf"epoch {epoch}/\d+: ")
         reached = max(map(int, re.findall(r"epoch (\d+)/", process.said)))
         said |= {"seed": seed, "moment": round(moment, 3), "reached": reached}
         resumed = re.search(r"resuming from \S+ after epoch (\d+)", recover(project, said))
         assert resumed or reached == 12, "it began anew"
         assert resumed is None or int(resumed[1]) >= epoch - 1
         project.check()
+        assert "Traceback" not in process.said, process.said
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7] if wants_full() else [0.0])
