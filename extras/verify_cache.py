@@ -109,7 +109,10 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("%s: %d files, each as its name says", cache, count)
         return
     names = name_outputs(cache)
-    said = name_some(names.get(path.parent.name + path.name) or f"{path}, of no current output" for path in altered)
+    known = (names.get(path.parent.name + path.name) for path in altered)
+    said = name_some(
+        name or f"{path.relative_to(cache)}, of no current output" for name, path in zip(known, altered, strict=True)
+    )
     if not options.remove:
         raise PipelineError(
             f"{len(altered)} of {count} files in {cache} were altered: {said}. DVC would take them for whole: remove them by "

@@ -139,11 +139,17 @@ def test_nothing_cuts_the_unwinding_short(workspace: Path) -> None:
     assert list((workspace / "data").iterdir()) == []
 
 
+def heed_interrupts() -> None:
+    """A shell without job control has what it starts in the background ignore them, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interruption_among_the_imports_is_one_line(workspace: Path) -> None:
     (workspace / "pandas.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": f"{workspace}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "stages.split"]
-    with subprocess.Popen(command, cwd=workspace, env=environment, text=True, stderr=subprocess.PIPE) as process:
+    options = {"text": True, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts}
+    with subprocess.Popen(command, cwd=workspace, env=environment, **options) as process:
         wait_for((workspace / "begun").exists)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)[1]

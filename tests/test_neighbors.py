@@ -369,7 +369,9 @@ def test_features_that_are_not_finite_or_all_zero(ready: Path, caplog: pytest.Lo
     assert "20 training and 6 test images have no feature at all" in caplog.text
     assert read_json(artifacts.METRICS / "neighbors.json")["images_without_feature"] == {"train": 20, "test": 6}
     assert read_table()["similarity"].eq(0).all()
-    torch.nn.init.constant_(convolutions[-1].bias, float("nan"))
+    for layer in convolutions:
+        torch.nn.init.ones_(layer.bias)
+    torch.nn.init.constant_(convolutions[-1].weight, 3e38)  # finite, and no sum of them is
     save_ensemble([(model, config)])
     with pytest.raises(PipelineError, match=r"classifier 'm0-0' gives features that are not finite"):
         stage.main()

@@ -262,7 +262,7 @@ def test_missing_and_damaged_tables_are_named(project: Path) -> None:
         ({"points": {"youden": {"threshold": 1.5}}}, "threshold of 'youden' must be a number from 0 to 1, not 1.5"),
         ({"points": {"youden": {"threshold": None}}}, "threshold of 'youden' must be a number from 0 to 1, not None"),
         ({"points": {}}, "lacks points"),
-        ({"classes": ["mel", "melanoma"]}, "unknown diagnosis melanoma"),
+        ({"classes": ["mel", "melanoma"]}, "unknown diagnosis 'melanoma'"),
     ],
 )
 def test_operating_points_that_cannot_be_applied_are_refused(project: Path, change: dict[str, Any], message: str) -> None:

@@ -80,9 +80,10 @@ def test_the_list_of_a_folder_is_held_against_its_name_too(project: Path) -> Non
 def test_a_remembered_run_that_says_nothing_is_taken_away(project: Path) -> None:
     [remembered] = (path for path in (project / ".dvc/cache/runs").rglob("*") if path.is_file())
     content = remembered.read_bytes()
+    name = remembered.relative_to(project / ".dvc/cache")
     for damaged in (content[:20], b"", b"\xff", b"- 1", content.replace(b"md5", b"md4")):
         remembered.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"1 of 4 files in .* were altered: {remembered}, of no current output\."):
+        with pytest.raises(PipelineError, match=rf"1 of 4 files in .* were altered: {name}, of no current output\."):
             verify_cache.main([])
     verify_cache.main(["--remove"])
     assert not remembered.exists()
