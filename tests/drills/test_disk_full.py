@@ -37,7 +37,7 @@ class Stage:
     prepare: Callable[[WriteParams], None]
     arguments: tuple[str, ...] = ()
     short: int = 2
-    full: int = 12
+    full: int = 8
 
 
 def sample(write_params: WriteParams) -> None:
@@ -66,8 +66,8 @@ STAGES = {
     "download of the sample": Stage("stages.download", sample, short=0),
     "download of a folder": Stage("stages.download", archives, short=1),
     "prepare": Stage("stages.prepare", raw_images, short=2),
-    "train": Stage("stages.train", trainable, tuple(ARGUMENTS), short=1, full=10),
-    "evaluate": Stage("stages.evaluate", networks.lay_out, short=0, full=10),
+    "train": Stage("stages.train", trainable, tuple(ARGUMENTS), short=1, full=6),
+    "evaluate": Stage("stages.evaluate", networks.lay_out, short=0, full=6),
 }
 
 

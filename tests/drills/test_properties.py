@@ -10,7 +10,7 @@ from tests.conftest import WriteParams
 from tests.drills.ledger import Ledger
 from tests.properties.registry import PROPERTIES
 
-SHORT, FULL = 40, 1000  # examples of the properties that cost least
+SHORT, FULL = 40, 400  # examples of the properties that cost least
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
