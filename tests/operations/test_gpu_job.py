@@ -194,7 +194,8 @@ def test_a_branch_cannot_speak_for_the_job_s_remote(rehearsal: Rehearsal, tmp_pa
     """DVC would merge what git has of the remote with the job's own settings."""
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "--quiet", str(rehearsal.origin), str(clone))
-    run(clone, "dvc", "config", "--project", "remote.ci.endpointurl", "https://elsewhere.example")
+    run(clone, "dvc", "remote", "add", "ci", "s3://bucket/elsewhere")
+    run(clone, "dvc", "remote", "modify", "ci", "endpointurl", "https://elsewhere.example")
     state = rehearsal.machine("three")
     environment = user_environment() | {"PIPELINE_STATE": str(state), "DVC_REMOTE_URL": str(rehearsal.folder / "remote")}
     command = [clone / "ci/configure.sh", clone]

@@ -71,8 +71,8 @@ class Job:
 
     def _wanted(self, step: dict[str, Any]) -> bool:
         condition = step.get("if")
-        if condition in (None, "always()"):
-            return True
+        if condition in (None, "always()", "failure()"):
+            return condition != "failure()"  # a step that fails ends the test
         name, expected = condition.split(" == ")
         return self.values[name] == expected.strip("'")
 
