@@ -121,6 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
     linked = links_to(altered, {Path(out["path"]) for out in locked_outputs()})
     for path in [*linked, *altered]:
         path.unlink()
+        if path.is_relative_to(cache / "runs") and not any(path.parent.iterdir()):
+            path.parent.rmdir()  # DVC takes a folder for a run, and fails on one that is empty
     logger.info("removed %d of %d files: %s; now run `dvc pull` if there is a remote, and `dvc repro`", len(altered), count, said)
 
 

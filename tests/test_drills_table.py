@@ -8,6 +8,7 @@ import pytest
 
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json
+from skinlesion.versions import git_commit
 from tests.conftest import ROOT
 from tests.drills import table
 from tests.drills.ledger import Corrupt, Ledger
@@ -51,12 +52,21 @@ def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.M
         measured |= {"cpu_seconds": 4.04, "peak_mib": 1099.6}
     table.main([str(rounds), "--record"])
     record = read_json(table.RECORD)
+    assert record["git_commits"] == {str(git_commit()): ["cache", "interrupted", "million rows"]}
     assert record["seed"] == "3" and record["total"]["rounds"] == 5 and record["versions"].keys() >= {"dvc", "torch", "python"}
     assert [row["places"] for row in record["rows"]] == [[], ["split"], ["split", "train"], []]
     text = Path("README.md").read_text(encoding="utf-8")
     assert "5 rounds, 5 survived, 0 corrupt" in text and "stale" not in text and text.endswith("\n\nbelow\n")
     assert "Split of 1,000 rows: 4 s of CPU, 1,100 MiB of memory at most." in text
     assert table.updated_readme(record) == text
+
+
+def test_rounds_of_several_commits_are_told_apart() -> None:
+    rounds = [
+        {"drill": drill, "commit": commit} for drill, commit in (("clock", "a" * 40), ("cache", "b" * 40), ("disk", "a" * 40))
+    ]
+    assert table.name_commits(table.commits_of(rounds)) == "commit aaaaaaa: clock, disk; commit bbbbbbb: cache"
+    assert table.name_commits(table.commits_of(rounds[:1])) == "commit aaaaaaa"
 
 
 def test_a_drill_that_was_skipped_is_missed(rounds: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_remembered_run_that_says_nothing_is_taken_away(project: Path) -> None
         with pytest.raises(PipelineError, match=rf"1 of 4 files in .* were altered: {name}, of no current output\."):
             verify_cache.main([])
     verify_cache.main(["--remove"])
-    assert not remembered.exists()
+    assert not remembered.parent.exists() and remembered.parent.parent.exists()
     verify_cache.main([])
 
 

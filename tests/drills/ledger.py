@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from skinlesion.versions import git_commit
+
+COMMIT = git_commit()  # of the code that is drilled; some rounds may be repeated with a later one
 Outcome = Literal["survived", "failed", "corrupt"]
 
 
@@ -43,7 +46,8 @@ class Ledger:
             outcome = "corrupt"
             raise
         finally:
-            self._append({"drill": drill, "fault": fault, "outcome": outcome, "seconds": time.monotonic() - start, **said})
+            line = {"drill": drill, "fault": fault, "outcome": outcome, "seconds": time.monotonic() - start, "commit": COMMIT}
+            self._append(line | said)
 
     def _append(self, line: dict[str, object]) -> None:
         if self._path is None:

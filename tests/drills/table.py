@@ -23,7 +23,7 @@ from extras.readme_tables import README, replace_block, table
 from skinlesion.errors import PipelineError, name_some, run_stage
 from skinlesion.files import atomic_file, read_json, write_json
 from skinlesion.precision import cpu_model
-from skinlesion.versions import git_commit, library_versions
+from skinlesion.versions import library_versions
 from tests.drills.ledger import Outcome
 
 RECORD = Path("results/drills.json")
@@ -109,6 +109,21 @@ def name_places(places: list[str]) -> str:
     return ", ".join(places) if len(places) <= MOST_NAMED else f"{len(places)} places"
 
 
+def commits_of(rounds: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """Which drills were done with which commit; several only where some were repeated after a change."""
+    found: dict[str, set[str]] = {}
+    for one in rounds:
+        found.setdefault(str(one.get("commit")), set()).add(one["drill"])
+    return {commit: sorted(drills) for commit, drills in found.items()}
+
+
+def name_commits(commits: dict[str, list[str]]) -> str:
+    """The commits, and where there are several, what was done with which."""
+    if len(commits) == 1:
+        return f"commit {next(iter(commits))[:7]}"
+    return "; ".join(f"commit {commit[:7]}: {', '.join(drills)}" for commit, drills in commits.items())
+
+
 def name_seeds(rounds: Iterable[dict[str, Any]]) -> str:
     """From which `DRILLS_SEED` moments were drawn; several only where the file is of several runs."""
     return ", ".join(map(str, sorted({one["seed"] for one in rounds if "seed" in one}))) or "none"
@@ -119,7 +134,7 @@ def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     rows = sum_up(rounds)
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "git_commit": git_commit(),
+        "git_commits": commits_of(rounds),
         "processor": cpu_model(),
         "versions": {"dvc": version("dvc"), **library_versions()},
         "seed": name_seeds(rounds),
@@ -137,8 +152,8 @@ def readme_block(record: dict[str, Any]) -> str:
     """What stands in README between the markers."""
     totals, versions = record["total"], record["versions"]
     said = (
-        f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({record['date']}, commit "
-        f"{str(record['git_commit'])[:7]}, {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
+        f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({record['date']}, "
+        f"{name_commits(record['git_commits'])}; {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
         f"seed {record['seed']}):"
     )
     measured = [
