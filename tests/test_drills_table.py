@@ -8,10 +8,9 @@ import pytest
 
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json
-from skinlesion.versions import git_commit
 from tests.conftest import ROOT
 from tests.drills import table
-from tests.drills.ledger import Corrupt, Ledger
+from tests.drills.ledger import COMMIT, Corrupt, Ledger
 
 SOME_README = f"# Title\n\n{table.MARKERS[0]}\nstale\n{table.MARKERS[1]}\n\nbelow\n"
 
@@ -52,7 +51,7 @@ def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.M
         measured |= {"cpu_seconds": 4.04, "peak_mib": 1099.6}
     table.main([str(rounds), "--record"])
     record = read_json(table.RECORD)
-    assert record["git_commits"] == {str(git_commit()): ["cache", "interrupted", "million rows"]}
+    assert record["git_commits"] == {str(COMMIT): ["cache", "interrupted", "million rows"]}
     assert record["seed"] == "3" and record["total"]["rounds"] == 5 and record["versions"].keys() >= {"dvc", "torch", "python"}
     assert [row["places"] for row in record["rows"]] == [[], ["split"], ["split", "train"], []]
     text = Path("README.md").read_text(encoding="utf-8")

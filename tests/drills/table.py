@@ -151,11 +151,9 @@ def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 def readme_block(record: dict[str, Any]) -> str:
     """What stands in README between the markers."""
     totals, versions = record["total"], record["versions"]
-    said = (
-        f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({record['date']}, "
-        f"{name_commits(record['git_commits'])}; {record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}, moments from "
-        f"seed {record['seed']}):"
-    )
+    drilled = f"{record['date']}, {name_commits(record['git_commits'])}; moments from seed {record['seed']}"
+    machine = f"{record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}"
+    said = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
     measured = [
         f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
         for one in record["measured"]
