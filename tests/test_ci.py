@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,30 @@ def test_a_failure_is_reported_with_the_end_of_its_log(history: Callable[..., st
     report = Path("ci-report/report.md").read_text(encoding="utf-8")
     assert "error: no space left\n````" in report and "first" not in report and "[The log](https://x/runs/1)" in report
     assert history("rev-parse", "--short=10", "HEAD") in report and read_pictures(Path("ci-report/plots")) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "expected", "code"),
+    [
+        ("Stage 'split' didn't change, skipping\nData and pipelines are up to date.", 0, "up to date", 0),
+        ("Running stage 'split':\n> python -m stages.split\nRunning stage 'train@base-0':\n>", 0, "data: split train@base-0.", 1),
+        ("ERROR: failed to reproduce 'evaluate': [Errno 2] No such file or directory: 'data'", 255, "data: evaluate.", 1),
+        ("ERROR: Unable to read RWLock-file", 255, "Unable to read RWLock-file", 255),
+    ],
+)
+def test_a_lock_file_that_is_behind(workspace: Path, said: str, status: int, expected: str, code: int) -> None:
+    """With what DVC 3.67 says: in a clone without data it fails on a stage that would run."""
+    for folder in ("ci", ".venv/bin"):
+        Path(folder).mkdir(parents=True)
+    shutil.copy(ROOT / "ci/in_step.sh", "ci")
+    Path("Makefile").write_text(".venv/.installed:\n\t@touch $@\n", encoding="utf-8")
+    Path("said").write_text(said, encoding="utf-8")
+    dvc = Path(".venv/bin/dvc")
+    dvc.write_text(f'#!/bin/sh\n[ "$*" = "repro --dry --allow-missing" ] || exit 9\ncat said\nexit {status}\n', encoding="utf-8")
+    dvc.chmod(0o755)
+    done = subprocess.run(["ci/in_step.sh"], capture_output=True, text=True)
+    assert done.returncode == code and expected in done.stdout + done.stderr
+    assert done.stderr.startswith("error: dvc.lock is behind") == (code == 1)
 
 
 def test_only_this_job_s_processes_are_ended(tmp_path: Path) -> None:
