@@ -13,6 +13,7 @@ from tests.drills.ledger import Ledger, ledger_from_environment
 from tests.drills.project import Project, copy_project, run_undisturbed
 
 HERE = Path(__file__).parent
+LEDGER = ledger_from_environment()  # now: a test may have another working directory by the time that it asks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +43,7 @@ def full() -> bool:
 @pytest.fixture(scope="session")
 def ledger() -> Ledger:
     """Where the rounds are written down."""
-    return ledger_from_environment()
+    return LEDGER
 
 
 def seed_of_moments() -> int:

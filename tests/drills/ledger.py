@@ -60,4 +60,4 @@ class Ledger:
 def ledger_from_environment() -> Ledger:
     """The ledger that `DRILLS_LEDGER` names, or one that keeps nothing."""
     path = os.environ.get("DRILLS_LEDGER")
-    return Ledger(Path(path) if path else None)
+    return Ledger(Path(path).absolute() if path else None)
