@@ -48,7 +48,7 @@ def test_rounds_are_summed_up_by_fault(rounds: Path, capsys: pytest.CaptureFixtu
 def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "DRILLS", frozenset({"cache", "interrupted", "million rows"}))
     with Ledger(rounds).round("million rows", "split of 1,000 rows") as measured:
-        measured |= {"cpu_seconds": 4.04, "peak_mib": 1099.6}
+        measured |= {"cpu_seconds": 4.04, "peak_mib": 1099.6, "examples": 1200}
     table.main([str(rounds), "--record"])
     record = read_json(table.RECORD)
     assert record["git_commits"] == {str(COMMIT): ["cache", "interrupted", "million rows"]}
@@ -56,7 +56,7 @@ def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.M
     assert [row["places"] for row in record["rows"]] == [[], ["split"], ["split", "train"], []]
     text = Path("README.md").read_text(encoding="utf-8")
     assert "5 rounds, 5 survived, 0 corrupt" in text and "stale" not in text and text.endswith("\n\nbelow\n")
-    assert "Split of 1,000 rows: 4 s of CPU, 1,100 MiB of memory at most." in text
+    assert "Split of 1,000 rows: 4 s of CPU, 1,100 MiB of memory at most." in text and "Fuzz tried 1,200 examples" in text
     assert table.updated_readme(record) == text
 
 

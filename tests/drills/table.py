@@ -139,6 +139,7 @@ def describe(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "versions": {"dvc": version("dvc"), **library_versions()},
         "seed": name_seeds(rounds),
         "rows": rows,
+        "examples": sum(one.get("examples", 0) for one in rounds),
         "measured": [
             {"what": one["fault"], "cpu_seconds": round(one["cpu_seconds"], 1), "peak_mib": round(one["peak_mib"])}
             for one in rounds
@@ -158,6 +159,8 @@ def readme_block(record: dict[str, Any]) -> str:
         f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
         for one in record["measured"]
     ]
+    if record["examples"]:
+        measured.append(f"Fuzz tried {record['examples']:,} examples, none of which ended in a traceback.")
     return "\n".join(["", said, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
 
 
