@@ -16,5 +16,5 @@ SHORT, FULL = 40, 400  # examples of the properties that cost least
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_holds_for_many_examples(name: str, workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
     PROPERTIES[name].prepare(write_params)
-    with ledger.round("fuzz", name) as said:
+    with ledger.round("fuzz", f"made-up input in {name}") as said:
         said["examples"] = PROPERTIES[name].hold(examples=FULL if full else SHORT, derandomize=False)
