@@ -92,10 +92,10 @@ def _unwinding_on_sigterm() -> Iterator[None]:
         if os.getpid() != own:  # forked from this one, as loading processes are: the files are not its own
             os._exit(128 + number)
         # Nothing may cut the unwinding short: not a second signal, and not torch, whose own handler raises when a loading process
-        # ends, as all of them do where the whole group was told to.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # ends, as all of them do where the whole group was told to. (By a handler that does nothing: of a signal that came before
+        # SIG_IGN was set, Python would complain in a traceback.)
+        for ended in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(ended, lambda number, frame: None)
         sys.exit("terminated")
 
     before = signal.signal(signal.SIGTERM, unwind)

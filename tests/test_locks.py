@@ -92,7 +92,9 @@ def test_a_terminated_process_takes_its_temporary_files_away(workspace: Path) ->
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_terminated_child_leaves_its_parents_files_alone(workspace: Path) -> None:
     with writer(workspace, fork=True) as process:
-        child = int((workspace / "forked").read_text())
+        forked = workspace / "forked"
+        wait_for(lambda: forked.exists() and forked.read_text() != "")
+        child = int(forked.read_text())
         os.kill(child, signal.SIGTERM)
         wait_for(lambda: "Z" in Path(f"/proc/{child}/stat").read_text() if Path("/proc").is_dir() else True)
         assert (workspace / "data/.prepared.partial/half").read_text() == "half"
