@@ -19,6 +19,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from ci.compare_sample import at_revision
 from ci.pictures import WORKSPACE, draw
 from ci.run_log import RunLog, read_log
 from extras.dvc_commands import run_dvc
@@ -35,8 +36,10 @@ OPEN = ("train", "evaluate")  # the stages whose pictures are unfolded
 
 def at_base(path: str, base: str) -> dict[str, Any] | None:
     """A metrics file as `base` has it; None where it has none (a new stage, another ensemble)."""
-    shown = subprocess.run(["git", "show", f"{base}:{path}"], capture_output=True, text=True, check=False)
-    return json.loads(shown.stdout) if shown.returncode == 0 else None
+    try:
+        return json.loads(at_revision(path, base))
+    except PipelineError:
+        return None
 
 
 def resolve(base: str) -> str:
