@@ -62,6 +62,7 @@ REMEASURED = (
     "metrics/",
     "plots/",
     "models/calibration.json",
+    "models/conformal.json",
     "models/operating_points.json",
     "data/failures",
     "data/extras",

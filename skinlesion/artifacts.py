@@ -14,7 +14,14 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
-from skinlesion.contents import check_calibration, check_index, check_operating_points, check_provenance, check_split_facts
+from skinlesion.contents import (
+    check_calibration,
+    check_conformal,
+    check_index,
+    check_operating_points,
+    check_provenance,
+    check_split_facts,
+)
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, name_some
 from skinlesion.files import atomic_folder, open_images, read_json, write_json
@@ -28,6 +35,7 @@ MEMBERS = Path("models/members")
 CLASSIFIER = Path("models/classifier")
 CALIBRATION = Path("models/calibration.json")
 OPERATING_POINTS = Path("models/operating_points.json")
+CONFORMAL = Path("models/conformal.json")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
@@ -222,7 +230,10 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
 
 
 def write_calibration(content: dict[str, Any], path: Path = CALIBRATION) -> None:
-    """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`."""
+    """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`, `test_time`.
+
+    `test_time` names the views over which the logits were averaged that it was fitted to (`skinlesion.test_time`).
+    """
     check_calibration(content, path)
     write_json(path, content)
 
@@ -233,10 +244,34 @@ def read_calibration(path: Path = CALIBRATION) -> dict[str, Any]:
     Raises
     ------
     PipelineError
-        Missing, damaged, or not a finite number a class.
+        Missing, damaged, not a finite number a class, or of unknown test-time views.
     """
     content = read_json(path)
     check_calibration(content, path)
+    return content
+
+
+def write_conformal(content: dict[str, Any], path: Path = CONFORMAL) -> None:
+    """Write how a set of diagnoses is formed: `method`, `penalty` and `free` of `skinlesion.conformal.class_scores`; `levels`.
+
+    `levels` maps each promised coverage to its quantile of the scores, None where validation has too few lesions to promise it.
+    `calibration` is what the quantiles hold for, as of `write_calibration`; not that of the prediction tables, because it was
+    fitted on the other half of validation.
+    """
+    check_conformal(content, path)
+    write_json(path, content)
+
+
+def read_conformal(path: Path = CONFORMAL) -> dict[str, Any]:
+    """How a set of diagnoses is formed, as `write_conformal` takes it.
+
+    Raises
+    ------
+    PipelineError
+        Missing, damaged, or of an unknown method.
+    """
+    content = read_json(path)
+    check_conformal(content, path)
     return content
 
 

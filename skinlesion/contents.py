@@ -18,6 +18,7 @@ from skinlesion.errors import PipelineError, brief, name_some
 
 FITS = ("squash", "crop", "pad")
 COLOR_CONSTANCIES = ("none", "shades_of_gray")
+TEST_TIMES = ("none", "flips", "square", "multi_crop")
 LONGEST_SIDE = 65_535  # pixels, what a JPEG can have
 
 
@@ -102,6 +103,29 @@ def check_calibration(content: dict[str, Any], path: Path) -> None:
             )
     if content["method"] == "temperature" and content["scale"][0] <= 0:
         raise PipelineError(f"{path}: scale of a temperature must be above 0, not {content['scale'][0]}: run `evaluate` again")
+    if content.get("test_time") not in TEST_TIMES:
+        said = brief(content.get("test_time"))
+        raise PipelineError(f"{path}: test_time must be one of {', '.join(TEST_TIMES)}, not {said}: run `evaluate` again")
+
+
+def check_conformal(content: dict[str, Any], path: Path) -> None:
+    """Refuse sets of diagnoses that cannot be formed."""
+    if content.get("method") not in ("aps", "raps"):
+        raise PipelineError(f"{path}: method must be aps or raps, not {brief(content.get('method'))}: run `selective` again")
+    for name in ("penalty", "free"):
+        if not is_number(content.get(name)) or content[name] < 0:
+            raise PipelineError(f"{path}: {name} must be 0 or more, not {brief(content.get(name))}: run `selective` again")
+    if not isinstance(content.get("calibration"), dict):
+        raise PipelineError(
+            f"{path}: calibration must be an object, not {brief(content.get('calibration'))}: run `selective` again"
+        )
+    check_calibration(content["calibration"], path)
+    levels = content.get("levels")
+    if not isinstance(levels, dict) or not levels:
+        raise PipelineError(f"{path}: levels must be an object, a level each, not {brief(levels)}: run `selective` again")
+    for level, quantile in levels.items():
+        if quantile is not None and not is_number(quantile):
+            raise PipelineError(f"{path}: levels.{level} must be a number or null, not {brief(quantile)}: run `selective` again")
 
 
 def check_operating_points(content: dict[str, Any], path: Path) -> None:

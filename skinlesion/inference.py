@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,12 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import Classifier, check_prepared, normalize
+from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.errors import PipelineError
 from skinlesion.metadata import encode_metadata
 from skinlesion.test_time import TestTime, views_of
+
+Network = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class Predicted(NamedTuple):
@@ -64,16 +66,38 @@ def predict(
     logits, log_probabilities = [], []
     for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
         batch = slice(start, start + batch_size)
-        images = normalize(torch.from_numpy(prepared.images[rows[batch]]).to(device), config)
+        images = torch.from_numpy(prepared.images[rows[batch]]).to(device)
         known = None if metadata is None else metadata[batch].to(device)
-        by_view = torch.stack([model(view, known).float().cpu() for view in views_of(images, test_time)]).numpy()
-        if not np.isfinite(by_view).all():
-            raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
-        logits.append(by_view[0])
-        log_probabilities.append(log_mean(log_softmax(by_view)))
+        predicted = predict_batch(model, config, images, known, test_time=test_time)
+        logits.append(predicted.logits)
+        log_probabilities.append(predicted.log_probabilities)
     if not logits:
         raise ValueError("no image is listed")
     return Predicted(np.concatenate(logits), np.concatenate(log_probabilities))
+
+
+@torch.inference_mode()
+def predict_batch(
+    network: Network, config: ClassifierConfig, images: torch.Tensor, metadata: torch.Tensor | None, *, test_time: TestTime
+) -> Predicted:
+    """Predict one batch of prepared images.
+
+    Parameters
+    ----------
+    network : anything that maps float32 (N, 3, size, size), normalised, and float32 (N, WIDTH) encoded metadata, or None where
+        `config` needs none, to logits of shape (N, 7).
+    images : uint8 (N, size, size, 3), RGB, on the network's device, as the metadata.
+
+    Raises
+    ------
+    PipelineError
+        A logit is not finite.
+    """
+    views = views_of(normalize(images, config), test_time)
+    by_view = torch.stack([network(view, metadata).float().cpu() for view in views]).numpy()
+    if not np.isfinite(by_view).all():
+        raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
+    return Predicted(by_view[0], log_mean(log_softmax(by_view)))
 
 
 def predict_ensemble(

@@ -71,9 +71,14 @@ def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorCons
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
         return Broken(_first_line(error))
+    return Prepared(square_of(original, size=size, fit=fit, color_constancy=color_constancy), width, height)
+
+
+def square_of(original: Image.Image, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> np.ndarray:
+    """What the network is shown of a decoded RGB image: uint8 (size, size, 3)."""
     if color_constancy == "shades_of_gray":
         original = Image.fromarray(shades_of_gray(np.asarray(original)))
-    return Prepared(np.asarray(fit_image(original, size=size, fit=fit)), width, height)
+    return np.asarray(fit_image(original, size=size, fit=fit))
 
 
 def _first_line(error: Exception) -> str:

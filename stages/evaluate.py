@@ -74,7 +74,7 @@ def measure_and_write(
     facts, prior = artifacts.read_split_facts(), class_shares(train)
     metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
     artifacts.write_predictions(tables)
-    artifacts.write_calibration(calibrator.content())
+    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time})
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
         for name, frame in plot_tables(tables["test"], metrics["test"], calibrator, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)

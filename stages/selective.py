@@ -1,7 +1,8 @@
 """Measure what is gained by answering only where the classifier is confident, or with a set of diagnoses.
 
 Reads   section `selective` of params.yaml; data/predictions/{val,test}.csv; models/calibration.json
-Writes  metrics/selective.json; plots/selective/ (risk over coverage of both splits; sizes of the sets on test)
+Writes  metrics/selective.json; models/conformal.json (what a user of the classifier forms sets by); plots/selective/ (risk over
+        coverage of both splits; sizes of the sets on test)
 
 Thresholds of confidence are chosen on validation and audited on test. For the sets, validation is dealt in two by lesion: on one
 part the calibration is fitted, on one image a lesion of the other the quantile, so that what they promise holds for a new lesion.
@@ -24,6 +25,7 @@ from skinlesion.artifacts import (
     PROBABILITY_COLUMNS,
     read_calibration,
     read_predictions,
+    write_conformal,
 )
 from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.calibration import Calibrator, check_calibrated, fit_calibrator
@@ -80,8 +82,10 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
     return points
 
 
-def calibrated_apart(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """The part of validation for the quantile, and probabilities of it and of test by a calibration fitted on the other part.
+def calibrated_apart(
+    tables: dict[str, pd.DataFrame], params: SelectiveParams
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, Any]]:
+    """The part of validation for the quantile, probabilities of it and of test by a calibration fitted on the other, and that.
 
     Raises
     ------
@@ -95,15 +99,18 @@ def calibrated_apart(tables: dict[str, pd.DataFrame], params: SelectiveParams) -
             f"validation has {val['lesion_id'].nunique()} lesion(s), too few to be dealt in two: use a larger sample, or another "
             "selective.conformal_share"
         )
-    fitted, method = val[~held], read_calibration()["method"]
-    calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), method)
+    fitted, whole = val[~held], read_calibration()
+    calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
     parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
-    return parts["held"], {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
+    probabilities = {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
+    return parts["held"], probabilities, calibrator.content() | {"test_time": whole["test_time"]}
 
 
-def describe_sets(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Coverage and size of the sets of each level on test, and a table of how many sets have which size."""
-    held, probabilities = calibrated_apart(tables, params)
+def describe_sets(
+    tables: dict[str, pd.DataFrame], params: SelectiveParams
+) -> tuple[dict[str, Any], pd.DataFrame, dict[str, Any]]:
+    """Coverage and size of the sets of each level on test, how many sets have which size, and how a set is formed."""
+    held, probabilities, calibration = calibrated_apart(tables, params)
     options = {"method": params.conformal_method, "penalty": params.raps_penalty, "free": params.raps_free}
     chances = np.random.default_rng(params.seed)
     scores = {name: class_scores(values, chances.random(len(values)), **options) for name, values in probabilities.items()}
@@ -126,7 +133,8 @@ def describe_sets(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> t
             {"level": level, "size": size, "images": int(images), "share": images / len(sets)}
             for size, images in enumerate(counts, start=1)
         ]
-    return levels, pd.DataFrame(sizes)
+    quantiles = {name: level["quantile"] for name, level in levels.items()}
+    return levels, pd.DataFrame(sizes), options | {"levels": quantiles, "calibration": calibration}
 
 
 @one_at_a_time("selective")
@@ -141,7 +149,8 @@ def main() -> None:
         for split, table in tables.items()
     }
     abstention = describe_abstention(tables, params)
-    levels, sizes = describe_sets(tables, params)
+    levels, sizes, conformal = describe_sets(tables, params)
+    write_conformal(conformal)
     with atomic_folder(PLOTS / "selective") as folder:
         curves = [risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
         write_table(pd.concat(curves), folder / "risk_coverage.csv", CURVE_COLUMNS)

@@ -253,7 +253,10 @@ def test_values_of_another_type(workspace: Path, path: str, content: dict[str, o
             lambda file: artifacts.read_split_facts(file.parent),
             {"fingerprint": "f00d", "source": "sample", "synthetic": True},
         ),
-        "calibration.json": (artifacts.read_calibration, {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7}),
+        "calibration.json": (
+            artifacts.read_calibration,
+            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"},
+        ),
         "points.json": (
             artifacts.read_operating_points,
             {
@@ -311,6 +314,7 @@ def test_predictions_without_a_row(workspace: Path) -> None:
 
 def test_calibration(workspace: Path) -> None:
     content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
+    content["test_time"] = "flips"
     artifacts.write_calibration(content)
     assert artifacts.read_calibration() == content
     for changed, said in (
@@ -319,9 +323,28 @@ def test_calibration(workspace: Path) -> None:
         ({"scale": [1.0] * 6}, "scale must be 7 finite numbers"),
         ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
         ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
+        ({"test_time": "mirror"}, "test_time must be one of none, flips, square, multi_crop, not 'mirror'"),
     ):
         artifacts.CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
         with refused(said):
             artifacts.read_calibration()
         with refused(said):
             artifacts.write_calibration(content | changed)
+
+
+def test_conformal(workspace: Path) -> None:
+    calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
+    content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
+    artifacts.write_conformal(content)
+    assert artifacts.read_conformal() == content
+    for changed, said in (
+        ({"method": "split"}, "method must be aps or raps, not 'split'"),
+        ({"penalty": -1.0}, "penalty must be 0 or more, not -1.0"),
+        ({"free": "two"}, "free must be 0 or more, not 'two'"),
+        ({"calibration": 5}, "calibration must be an object, not 5"),
+        ({"calibration": calibration | {"scale": [1.0]}}, "scale must be 7 finite numbers"),
+        ({"levels": {}}, "levels must be an object, a level each"),
+        ({"levels": {"0.9": "high"}}, "levels.0.9 must be a number or null, not 'high'"),
+    ):
+        with refused(said):
+            artifacts.write_conformal(content | changed)

@@ -46,7 +46,9 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
         draws = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups")}
         write_params(draws | (overrides or {}))
         write_inputs(make_predictions(300))
-        artifacts.write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"})
+        artifacts.write_calibration(
+            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
+        )
         artifacts.write_predictions({"val": val, "test": test})
 
     return write

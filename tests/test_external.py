@@ -41,7 +41,14 @@ from tests.classifier_cases import last_linear, make_config, make_network, save_
 
 CPU = torch.device("cpu")
 SIZE, DRAWS = 32, 100
-CALIBRATION = {"method": "temperature", "scale": [0.4] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 2.5}
+CALIBRATION = {
+    "method": "temperature",
+    "scale": [0.4] * 7,
+    "bias": [0.0] * 7,
+    "fitted_on": "val",
+    "temperature": 2.5,
+    "test_time": "flips",
+}
 POINTS = {
     "target": "malignant",
     "classes": ["mel", "bcc", "akiec"],

@@ -97,7 +97,7 @@ def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> N
     table = listed.join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *COLUMNS]))
     artifacts.write_predictions({"val": table.head(10), "test": table})
     calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
-    artifacts.write_calibration(calibration)
+    artifacts.write_calibration(calibration | {"test_time": test_time})
     described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
     artifacts.write_operating_points(described)
 

@@ -171,7 +171,9 @@ def prepare_predictions(write_params: WriteParams) -> None:
     val = PREDICTED.assign(image_id="V" + PREDICTED["image_id"], lesion_id="V" + PREDICTED["lesion_id"])
     artifacts.write_predictions({"val": val, "test": PREDICTED})
     artifacts.write_predictions({"val": val, "test": PREDICTED}, Path("other"))
-    artifacts.write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"})
+    artifacts.write_calibration(
+        {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
+    )
     threshold_sweep.main()
 
 
