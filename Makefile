@@ -51,6 +51,8 @@ lock: $(VENV)/.installed-dev ## write requirements.lock anew from the direct pin
 		--custom-compile-command "make lock" --output-file requirements.lock requirements.txt requirements-remotes.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements.lock \
 		--custom-compile-command "make lock" --output-file requirements-tools.lock requirements-remotes.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements.lock \
+		--custom-compile-command "make lock" --output-file requirements-app.lock requirements-app.txt
 
 audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements.lock; ci/audit-allow.toml lists what is tolerated until when
 	@python -m ci.audit
@@ -71,6 +73,11 @@ $(VENV)/.installed: requirements.lock | $(VENV)/bin/python
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+# Versions of what both locks have are the same, so that this adds packages and changes none.
+$(VENV)/.installed-app: requirements-app.lock $(VENV)/.installed
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-app.lock
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed $(VENV)/.installed-app
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 DIRECT = ("requirements.txt", "requirements-remotes.txt")
-OTHERS = ("requirements-dev.txt", "requirements-loggers.txt")
+OTHERS = ("requirements-app.txt", "requirements-dev.txt", "requirements-loggers.txt")
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,]+\])?==([A-Za-z0-9.+!]+)")
 
 
@@ -62,7 +62,15 @@ def test_the_lock_of_the_tools_is_a_part_of_it() -> None:
     assert {name: lock.get(name) for name in tools} == tools, "run `make lock`"
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-tools.lock"])
+def test_the_lock_of_app_and_api_adds_packages_and_changes_none() -> None:
+    lock, app = locked(), locked("requirements-app.lock")
+    direct = pins("requirements-app.txt")
+    assert {name: app.get(name, ("not there",))[0] for name in direct} == direct, "run `make lock`"
+    assert [name for name, (_, hashes) in app.items() if hashes == 0] == []
+    assert {name: lock[name] for name in app if name in lock} == {name: app[name] for name in app if name in lock}
+
+
+@pytest.mark.parametrize("file", ["requirements.lock", "requirements-tools.lock", "requirements-app.lock"])
 def test_a_lock_names_no_place_and_the_command_that_made_it(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
     assert "#    make lock\n" in text
