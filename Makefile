@@ -78,6 +78,8 @@ $(VENV)/.installed-app: requirements-app.lock $(VENV)/.installed
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-app.lock
 	@touch $@
 
+# What tests need must not replace a locked package, as a newer boto3 would its botocore.
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed $(VENV)/.installed-app
-	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	grep --no-filename --only-matching '^[^ #]*==[^ ]*' requirements.lock requirements-app.lock > $(VENV)/locked.txt
+	python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/locked.txt -r requirements-dev.txt
 	@touch $@

@@ -1,0 +1,155 @@
+"""Images that somebody hands in, decoded without trusting them: what is taken, what is refused, and the sentence that says why.
+
+`prepare` decodes what the pipeline downloaded; this decodes what anybody may send. An RGB JPEG gives the same pixels in both.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image, ImageOps
+
+from skinlesion.artifacts import MAX_PIXELS
+from skinlesion.errors import PipelineError
+from skinlesion.originals import UNREADABLE
+
+MAX_BYTES = 10_000_000  # of one file
+MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left
+FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
+
+Reason = Literal[
+    "empty", "too-large", "unsupported-type", "broken", "too-many-pixels", "too-small", "animated", "cmyk", "bit-depth"
+]
+
+# Beginnings of files that people try, by which the refusal can name them.
+_KNOWN_TYPES = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"<svg": "an SVG",
+    b"<?xml": "an XML file",
+}
+
+
+class UploadError(PipelineError):
+    """A file that is refused. `reason` is a word for programs; the message is a sentence for people, without the file's name."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A decoded image.
+
+    image : RGB, 8 bits a channel, upright.
+    notes : sentences on what was done to it that its sender might not expect.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def decode_upload(data: bytes) -> Upload:
+    """Decode one file.
+
+    Turned as its EXIF orientation says, which cameras write and viewers follow. A transparent image is laid on white. Of a file
+    with several pictures, as phones write them for depth, the first counts; an animation is refused.
+
+    Raises
+    ------
+    UploadError
+        The file is empty, larger than `MAX_BYTES`, no JPEG, PNG or (where pydicom is installed) DICOM, damaged, has more than
+        `MAX_PIXELS` pixels or a side below `MIN_SIDE`, is an animation, CMYK, or has 16 bits a channel.
+    """
+    check_size(len(data))
+    if data[128:132] == b"DICM":
+        from skinlesion.dicom import decode_dicom  # only for such files: it needs a package that need not be there
+
+        return _checked(decode_dicom(data))
+    try:
+        # The decoder is chosen by the bytes and among two: every further format is a further decoder that strangers feed.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            return _checked(_decode(file, data))
+    except UploadError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UploadError("unsupported-type", f"This is {_type_of(data)}: send a JPEG or a PNG.") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
+        if not isinstance(error, UNREADABLE):
+            error.add_note("while decoding an upload")
+        raise UploadError("broken", "The file is damaged or incomplete: export or copy it again.") from error
+
+
+def check_size(size: int) -> None:
+    """Refuse a file by its size in bytes, which can be done before it is read.
+
+    Raises
+    ------
+    UploadError
+        It is empty or larger than `MAX_BYTES`.
+    """
+    if size == 0:
+        raise UploadError("empty", "The file is empty: export or copy it again.")
+    if size > MAX_BYTES:
+        raise UploadError("too-large", f"The file has {size / 1e6:.1f} MB, more than {MAX_BYTES // 1_000_000}: save it smaller.")
+
+
+def _decode(file: Image.Image, data: bytes) -> Upload:
+    """What Pillow opened, as an upright RGB image of 8 bits a channel. Its size is looked at before its pixels are."""
+    _check_shape(*file.size)
+    # A MPO is a JPEG with further pictures behind it.
+    if file.format == "PNG" and getattr(file, "is_animated", False):
+        raise UploadError("animated", "This is an animation: send a still image.")
+    if file.mode in ("CMYK", "YCCK"):
+        raise UploadError("cmyk", "This image has printing colours (CMYK), whose look depends on a printer: save it as RGB.")
+    if file.format == "PNG" and data[24] > 8:  # the bit depth in the header; Pillow would cut the lower bits off in silence
+        raise UploadError("bit-depth", f"This image has {data[24]} bits a channel: save it with 8.")
+    notes = []
+    image: Image.Image = file
+    if file.getexif().get(0x0112, 1) not in (0, 1):
+        image = ImageOps.exif_transpose(file)
+        notes.append("The image was turned upright, as its EXIF data say.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            notes.append("Transparent parts of the image were filled with white.")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in ("L", "LA", "1", "I", "F"):
+        notes.append("The image has no colours, and colour is evidence that the classifier needs.")
+    return Upload(image.convert("RGB"), tuple(notes))
+
+
+def _checked(upload: Upload) -> Upload:
+    _check_shape(*upload.image.size)
+    return upload
+
+
+def _check_shape(width: int, height: int) -> None:
+    """Refuse an image by its sides in pixels."""
+    if width * height > MAX_PIXELS:
+        most = MAX_PIXELS // 1_000_000
+        raise UploadError("too-many-pixels", f"The image has {width} x {height} pixels, more than {most} megapixels: save it smaller.")
+    if min(width, height) < MIN_SIDE:
+        raise UploadError(
+            "too-small", f"The image has {width} x {height} pixels; each side must have {MIN_SIDE}: send the original."
+        )
+
+
+def _type_of(data: bytes) -> str:
+    """What a file is that is no image of ours, as far as its first bytes tell."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP"
+    if data[4:8] == b"ftyp":
+        return "a HEIC or AVIF image, or a video"
+    start = data.lstrip()[:5]
+    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "no image that is known here")
