@@ -1,4 +1,4 @@
-"""An operating point as somebody meets it who applies the classifier: the rule, and what it achieved, in numbers and a sentence."""
+"""An operating point as who applies the classifier meets it: the rule, and what it achieved, in numbers and in a sentence."""
 
 from __future__ import annotations
 

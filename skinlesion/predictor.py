@@ -1,0 +1,394 @@
+"""One predictor for the app, the API and the command line: an image in, what the pipeline knows of it out.
+
+It reads what a run leaves behind: `models/classifier`, `models/calibration.json`, `models/operating_points.json` and, where they
+are there, `models/conformal.json`, `models/export` and `metrics/`. Images are prepared, predicted, averaged and calibrated by the
+code of the stages, so that an image of the test list gets the probabilities that stand in its prediction table.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from PIL import Image
+
+from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, METRICS, read_calibration, read_conformal
+from skinlesion.calibration import Calibrator, softmax
+from skinlesion.cam.members import explain, find_layers, place_mean
+from skinlesion.cam.methods import METHODS, Method, check_method
+from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
+from skinlesion.conformal import class_scores, prediction_sets
+from skinlesion.contents import Named
+from skinlesion.devices import choose_device
+from skinlesion.diagnoses import CLASSES
+from skinlesion.ensemble import SPREAD
+from skinlesion.errors import PipelineError
+from skinlesion.evaluation import vote
+from skinlesion.files import read_json
+from skinlesion.image_quality import quality_warnings
+from skinlesion.inference import Network, Predicted, predict_batch
+from skinlesion.metadata import encode_metadata
+from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
+from skinlesion.patients import Patient, as_table
+from skinlesion.preparing import square_of
+from skinlesion.schema import suggest
+from skinlesion.test_time import TestTime
+
+Engine = Literal["torch", "onnx", "onnx-int8"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+ENSEMBLE = "ensemble"
+BATCH = 32  # images a pass of the network; more would take memory and gain nothing on a CPU
+SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM, as in the stage `gradcam`
+
+
+class Member(NamedTuple):
+    """A network of one of the engines, and its config."""
+
+    model: Network
+    config: ClassifierConfig
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is said of one image.
+
+    probabilities : of every diagnosis, in the order of `CLASSES`; calibrated unless the predictor is of one member of several.
+    point : the operating point that was applied; None where there is none to apply.
+    score, flagged : the target's probability, and whether it reaches the point's threshold; None without a point.
+    sets : by promised coverage (`0.9`), the diagnoses of the conformal set, the most probable first; None where validation had
+        too few lesions to promise it. Empty without `models/conformal.json`, and for one member of several.
+    warnings : sentences on when not to trust the answer.
+    """
+
+    probabilities: dict[str, float]
+    point: OperatingPoint | None
+    score: float | None
+    flagged: bool | None
+    sets: dict[str, tuple[str, ...] | None]
+    warnings: tuple[str, ...]
+
+    def top(self, count: int = 3) -> list[tuple[str, float]]:
+        """The most probable diagnoses and their probabilities, the first of equals first."""
+        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
+
+
+@dataclass
+class Predictor:
+    """Made by `load_predictor`. Safe to call from several threads; the network runs for one of them at a time.
+
+    root : the workspace. member : name of the member that is used, or `ensemble`. engine : what runs the networks.
+    members : the networks that vote, by name. names : of all members of the ensemble.
+    calibrator : None for one member of several, whose logits it was not fitted to.
+    points : operating points by name; empty without a calibrator.
+    conformal : as `skinlesion.artifacts.read_conformal`; None where there is none.
+    """
+
+    root: Path
+    member: str
+    engine: Engine
+    device: torch.device
+    members: Mapping[str, Member]
+    names: tuple[str, ...]
+    test_time: TestTime
+    calibrator: Calibrator | None
+    points: dict[str, OperatingPoint]
+    conformal: dict[str, Any] | None
+    _network_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _explainer_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _explainers: dict[str, Classifier] = field(default_factory=dict, repr=False)
+
+    @property
+    def config(self) -> ClassifierConfig:
+        """Of the first member, for what all members share: classes, size, fit, data, fingerprint."""
+        return next(iter(self.members.values())).config
+
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether a member predicts from age, sex and site besides the image."""
+        return any(member.config.needs_metadata for member in self.members.values())
+
+    @property
+    def default_point(self) -> str | None:
+        """Name of the operating point that is applied where none is asked for."""
+        return choose_default(self.points) if self.points else None
+
+    def square(self, image: Image.Image) -> np.ndarray:
+        """What the networks are shown of an RGB image: uint8 (size, size, 3). Needs no lock, and most of an image's time."""
+        config = self.config
+        return square_of(image, size=config.size, fit=config.fit, color_constancy=config.color_constancy)
+
+    def logits(self, squares: np.ndarray, patients: Sequence[Patient] | None = None) -> np.ndarray:
+        """The vote's logits, float64 (N, 7), before calibration.
+
+        squares : uint8 (N, size, size, 3). patients : one an image; nothing is known of any where None.
+
+        Raises
+        ------
+        PipelineError
+            A logit is not finite.
+        ValueError
+            Another number of patients than of squares.
+        """
+        known = as_table(patients if patients is not None else [Patient()] * len(squares))
+        if len(known) != len(squares):
+            raise ValueError(f"{len(known)} patients for {len(squares)} images")
+        metadata = torch.from_numpy(encode_metadata(known)) if self.needs_metadata else None
+        starts = range(0, len(squares), BATCH)
+        with self._network_lock, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            batches = [self._vote(squares[s : s + BATCH], None if metadata is None else metadata[s : s + BATCH]) for s in starts]
+        return np.concatenate(batches) if batches else np.zeros((0, len(CLASSES)))
+
+    def _vote(self, squares: np.ndarray, metadata: torch.Tensor | None) -> np.ndarray:
+        images = torch.from_numpy(squares).to(self.device)
+        predicted: dict[str, Predicted] = {}
+        for name, (network, config) in self.members.items():
+            known = metadata.to(self.device) if metadata is not None and config.needs_metadata else None
+            predicted[name] = predict_batch(network, config, images, known, test_time=self.test_time)
+        return vote(predicted, self.test_time)
+
+    def predict(
+        self, images: Sequence[Image.Image], patients: Sequence[Patient] | None = None, *, point: str | None = None
+    ) -> list[Prediction]:
+        """Predict RGB images, one at least.
+
+        point : name of an operating point; None is `default_point`.
+
+        Raises
+        ------
+        PipelineError
+            No such operating point, or a logit is not finite.
+        """
+        chosen = self.find_point(point)
+        squares = np.stack([self.square(image) for image in images])
+        return [
+            self.describe(logits, square, image, chosen)
+            for logits, square, image in zip(self.logits(squares, patients), squares, images, strict=True)
+        ]
+
+    def find_point(self, name: str | None) -> OperatingPoint | None:
+        """The operating point of that name; the default one for None, and None where there is none to apply.
+
+        Raises
+        ------
+        PipelineError
+            No such point; or this is one member of several, for which none was chosen.
+        """
+        if name is None:
+            return self.points[self.default_point] if self.default_point else None
+        if not self.points:
+            raise PipelineError(
+                f"operating point '{name}' was chosen for the ensemble and says nothing of member '{self.member}' alone: "
+                f"use the model '{ENSEMBLE}'"
+            )
+        return find_point(self.points, name)
+
+    def describe(self, logits: np.ndarray, square: np.ndarray, image: Image.Image, point: OperatingPoint | None) -> Prediction:
+        """What is said of one image, from its logits, float (7,).
+
+        square : of `square`. image : the original. point : to apply, of `find_point`.
+        """
+        row = logits[None]
+        probabilities = (softmax(row) if self.calibrator is None else self.calibrator.probabilities(row))[0]
+        named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
+        score = None if point is None else sum(named[dx] for dx in point.classes)
+        return Prediction(
+            probabilities=named,
+            point=point,
+            score=score,
+            flagged=None if point is None or score is None else score >= point.threshold,
+            sets=self._sets(row, square),
+            warnings=(*quality_warnings(image, size=self.config.size), *self._model_warnings()),
+        )
+
+    def _model_warnings(self) -> list[str]:
+        if self.calibrator is not None:
+            return []
+        return ["The probabilities of one member alone are not calibrated, and no operating point was chosen for it."]
+
+    def _sets(self, logits: np.ndarray, square: np.ndarray) -> dict[str, tuple[str, ...] | None]:
+        """The conformal set of each level, for logits (1, 7)."""
+        if self.conformal is None:
+            return {}
+        calibrator = Calibrator.of(self.conformal["calibration"])
+        probabilities = calibrator.probabilities(logits)
+        options = {name: self.conformal[name] for name in ("method", "penalty", "free")}
+        scores = class_scores(probabilities, np.array([chance_of(square)]), **options)
+        ranked = [CLASSES[index] for index in np.argsort(-probabilities[0], kind="stable")]
+        sets: dict[str, tuple[str, ...] | None] = {}
+        for level, quantile in self.conformal["levels"].items():
+            within = None if quantile is None else dict(zip(CLASSES, prediction_sets(scores, quantile)[0], strict=True))
+            sets[level] = None if within is None else tuple(dx for dx in ranked if within[dx])
+        return sets
+
+    def explain(
+        self, image: Image.Image, patient: Patient | None = None, *, diagnosis: str, method: str = "GradCAM", layer: str = "auto"
+    ) -> np.ndarray:
+        """Where the members found what speaks for a diagnosis, on the pixels of the image.
+
+        The mean of the members' maps, as on the pages of the stage `gradcam`; by torch, whatever the engine, on copies of the
+        networks, so that predictions of other threads go on meanwhile. One explanation runs at a time.
+
+        method : one of `skinlesion.cam.methods.METHODS`. layer : as `gradcam.layer` of params.yaml.
+
+        Returns
+        -------
+        float64 (height, width) from 0 to 1; 0 everywhere where nothing speaks for the diagnosis.
+
+        Raises
+        ------
+        PipelineError
+            No such diagnosis or method, or the method cannot be used on these networks.
+        """
+        check_diagnosis(diagnosis)
+        check_method(method)
+        table = as_table([patient or Patient()]).assign(row=0, predicted=diagnosis)
+        square, config = self.square(image)[None], self.config
+        with self._explainer_lock:
+            maps = explain(
+                self._load_explainers(),
+                square,
+                table,
+                method=method,
+                layer=layer,
+                device=self.device,
+                batch_size=BATCH,
+                seed=SEED,
+            )
+        return place_mean(list(maps.values()), 0, image.width, image.height, size=config.size, fit=config.fit)
+
+    def usable_methods(self) -> tuple[Method, ...]:
+        """The methods that can be used on all these networks, in the order of `METHODS`."""
+        with self._explainer_lock:
+            return tuple(method for method in METHODS if _is_usable(self._load_explainers(), method))
+
+    def _load_explainers(self) -> dict[str, Classifier]:
+        """Networks of their own for maps, loaded for the first one: a map's hooks must not see the images of other threads."""
+        if not self._explainers:
+            whole = load_ensemble(self.root / CLASSIFIER)
+            self._explainers.update({name: whole[name] for name in self.members})
+        return self._explainers
+
+    def card(self) -> dict[str, Any]:
+        """What the model is, as JSON: members, classes, data and its fingerprint, operating points, and test metrics if there."""
+        config = self.config
+        return {
+            "model": self.member,
+            "engine": self.engine,
+            "members": [
+                {key: getattr(member.config, key) for key in ("name", "backbone", "epoch", "weights_sha256", "git_commit")}
+                for member in self.members.values()
+            ],
+            "classes": list(config.classes),
+            "size": config.size,
+            "fit": config.fit,
+            "color_constancy": config.color_constancy,
+            "needs_metadata": self.needs_metadata,
+            "test_time": self.test_time,
+            "calibration": None if self.calibrator is None else self.calibrator.method,
+            "data": copy.deepcopy(config.data),
+            "fingerprint": config.fingerprint,
+            "images_sha256": config.images_sha256,
+            "versions": dict(config.versions),
+            "test": None if self.calibrator is None else _measured_on_test(self.root / METRICS / "evaluate.json"),
+        }
+
+
+def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = "torch", device: str = "auto") -> Predictor:
+    """Load what a run left in a workspace.
+
+    Parameters
+    ----------
+    model : `ensemble`, or the name of a member (`base-0`). A member of several is not calibrated alone.
+    engine : `torch`; `onnx` or `onnx-int8`, which run on the CPU what the optional stage `export` wrote.
+    device : as `evaluate.device`; the ONNX engines take `auto` and `cpu`.
+
+    Raises
+    ------
+    PipelineError
+        There is no trained classifier, no such member or engine, or a file is missing or damaged; with the command that helps.
+    """
+    if engine not in ENGINES:
+        raise PipelineError(f"no engine '{engine}'{suggest(engine, ENGINES)}; known: {', '.join(ENGINES)}")
+    if not (root / CLASSIFIER).is_dir():
+        raise PipelineError(
+            f"{root / CLASSIFIER} not found, so there is no trained classifier: `make run` trains one, on synthetic images "
+            "unless params.yaml says otherwise"
+        )
+    every = load_ensemble(root / CLASSIFIER)
+    names = tuple(every)
+    if model not in (ENSEMBLE, *names):
+        known = (ENSEMBLE, *names)
+        raise PipelineError(f"no model '{model}'{suggest(model, known)}; known: {', '.join(known)}")
+    chosen = names if model == ENSEMBLE else (model,)
+    whole = len(chosen) == len(names)
+    calibration = read_calibration(root / CALIBRATION)
+    place = choose_device(device) if engine == "torch" else _cpu(device, engine)
+    return Predictor(
+        root=root,
+        member=model,
+        engine=engine,
+        device=place,
+        members=_load_members(root, every, chosen, engine, place),
+        names=names,
+        test_time=calibration["test_time"],
+        calibrator=Calibrator.of(calibration) if whole else None,
+        points=read_points(root) if whole else {},
+        conformal=read_conformal(root / CONFORMAL) if whole and (root / CONFORMAL).is_file() else None,
+    )
+
+
+def _cpu(device: str, engine: str) -> torch.device:
+    if device not in ("auto", "cpu"):
+        raise PipelineError(f"engine '{engine}' runs on the CPU alone, not on '{device}': use the engine torch, or device cpu")
+    return torch.device("cpu")
+
+
+def _load_members(
+    root: Path, every: Mapping[str, Classifier], chosen: Sequence[str], engine: Engine, device: torch.device
+) -> dict[str, Member]:
+    """The networks of an engine, by name."""
+    if engine == "torch":
+        for name in chosen:
+            every[name].model.to(device, memory_format=torch.channels_last).eval()
+        return {name: Member(*every[name]) for name in chosen}
+    from skinlesion.onnx_network import load_onnx_ensemble  # only for who asks for it: onnxruntime takes a moment to import
+
+    exported = load_onnx_ensemble(root, precision="int8" if engine == "onnx-int8" else "float32")
+    return {name: Member(*exported[name]) for name in chosen}
+
+
+def _measured_on_test(path: Path) -> dict[str, Any] | None:
+    """Headline metrics with intervals from metrics/evaluate.json; None where it is not there."""
+    if not path.is_file():
+        return None
+    content = Named(read_json(path), str(path))
+    test = content["test"]
+    figures = {name: {"value": test[name], **test["intervals"][name]} for name in SPREAD}
+    return {"images": test["images"], "lesions": test["lesions"], "confidence": content["bootstrap"]["confidence"], **figures}
+
+
+def check_diagnosis(diagnosis: str) -> None:
+    """Raise PipelineError on what is no diagnosis of `CLASSES`, with the nearest one."""
+    if diagnosis not in CLASSES:
+        raise PipelineError(f"no diagnosis '{diagnosis}'{suggest(diagnosis, CLASSES)}; known: {', '.join(CLASSES)}")
+
+
+def chance_of(square: np.ndarray) -> float:
+    """The random number of an image's conformal set, 0 to 1: from its pixels, so that the same image always gets the same set."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(square).tobytes()).digest()[:8], "big") / 2**64
+
+
+def _is_usable(members: Mapping[str, Classifier], method: Method) -> bool:
+    try:
+        find_layers(members, [method], "auto")
+    except PipelineError:
+        return False
+    return True
