@@ -7,8 +7,6 @@ code of the stages, so that an image of the test list gets the probabilities tha
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,24 +17,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, METRICS, read_calibration, read_conformal
+from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, read_calibration, read_conformal
 from skinlesion.calibration import Calibrator, softmax
-from skinlesion.cam.members import explain, find_layers, place_mean
-from skinlesion.cam.methods import METHODS, Method, check_method
+from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
-from skinlesion.conformal import class_scores, prediction_sets
-from skinlesion.contents import Named
 from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
-from skinlesion.ensemble import SPREAD
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import vote
-from skinlesion.files import read_json
+from skinlesion.explainer import Explainer
 from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
 from skinlesion.metadata import encode_metadata
+from skinlesion.model_card import describe_model
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.patients import Patient, as_table
+from skinlesion.prediction import Prediction, conformal_sets
 from skinlesion.preparing import square_of
 from skinlesion.schema import suggest
 from skinlesion.test_time import TestTime
@@ -46,7 +42,6 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 ENSEMBLE = "ensemble"
 BATCH = 32  # images a pass of the network; more would take memory and gain nothing on a CPU
-SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM, as in the stage `gradcam`
 
 
 class Member(NamedTuple):
@@ -54,30 +49,6 @@ class Member(NamedTuple):
 
     model: Network
     config: ClassifierConfig
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is said of one image.
-
-    probabilities : of every diagnosis, in the order of `CLASSES`; calibrated unless the predictor is of one member of several.
-    point : the operating point that was applied; None where there is none to apply.
-    score, flagged : the target's probability, and whether it reaches the point's threshold; None without a point.
-    sets : by promised coverage (`0.9`), the diagnoses of the conformal set, the most probable first; None where validation had
-        too few lesions to promise it. Empty without `models/conformal.json`, and for one member of several.
-    warnings : sentences on when not to trust the answer.
-    """
-
-    probabilities: dict[str, float]
-    point: OperatingPoint | None
-    score: float | None
-    flagged: bool | None
-    sets: dict[str, tuple[str, ...] | None]
-    warnings: tuple[str, ...]
-
-    def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """The most probable diagnoses and their probabilities, the first of equals first."""
-        return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
 
 
 @dataclass
@@ -89,6 +60,7 @@ class Predictor:
     calibrator : None for one member of several, whose logits it was not fitted to.
     points : operating points by name; empty without a calibrator.
     conformal : as `skinlesion.artifacts.read_conformal`; None where there is none.
+    explainer : makes the maps; by torch, whatever the engine.
     """
 
     root: Path
@@ -101,9 +73,8 @@ class Predictor:
     calibrator: Calibrator | None
     points: dict[str, OperatingPoint]
     conformal: dict[str, Any] | None
+    explainer: Explainer
     _network_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _explainer_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _explainers: dict[str, Classifier] = field(default_factory=dict, repr=False)
 
     @property
     def config(self) -> ClassifierConfig:
@@ -147,7 +118,7 @@ class Predictor:
         return np.concatenate(batches) if batches else np.zeros((0, len(CLASSES)))
 
     def _vote(self, squares: np.ndarray, metadata: torch.Tensor | None) -> np.ndarray:
-        images = torch.from_numpy(squares).to(self.device)
+        images = torch.from_numpy(np.array(squares)).to(self.device)  # a copy: Pillow's pixels are read-only
         predicted: dict[str, Predicted] = {}
         for name, (network, config) in self.members.items():
             known = metadata.to(self.device) if metadata is not None and config.needs_metadata else None
@@ -204,7 +175,7 @@ class Predictor:
             point=point,
             score=score,
             flagged=None if point is None or score is None else score >= point.threshold,
-            sets=self._sets(row, square),
+            sets={} if self.conformal is None else conformal_sets(self.conformal, row, square),
             warnings=(*quality_warnings(image, size=self.config.size), *self._model_warnings()),
         )
 
@@ -213,91 +184,29 @@ class Predictor:
             return []
         return ["The probabilities of one member alone are not calibrated, and no operating point was chosen for it."]
 
-    def _sets(self, logits: np.ndarray, square: np.ndarray) -> dict[str, tuple[str, ...] | None]:
-        """The conformal set of each level, for logits (1, 7)."""
-        if self.conformal is None:
-            return {}
-        calibrator = Calibrator.of(self.conformal["calibration"])
-        probabilities = calibrator.probabilities(logits)
-        options = {name: self.conformal[name] for name in ("method", "penalty", "free")}
-        scores = class_scores(probabilities, np.array([chance_of(square)]), **options)
-        ranked = [CLASSES[index] for index in np.argsort(-probabilities[0], kind="stable")]
-        sets: dict[str, tuple[str, ...] | None] = {}
-        for level, quantile in self.conformal["levels"].items():
-            within = None if quantile is None else dict(zip(CLASSES, prediction_sets(scores, quantile)[0], strict=True))
-            sets[level] = None if within is None else tuple(dx for dx in ranked if within[dx])
-        return sets
-
     def explain(
         self, image: Image.Image, patient: Patient | None = None, *, diagnosis: str, method: str = "GradCAM", layer: str = "auto"
     ) -> np.ndarray:
-        """Where the members found what speaks for a diagnosis, on the pixels of the image.
+        """Where the members found what speaks for a diagnosis: float64 (height, width) from 0 to 1, on the image's pixels.
 
-        The mean of the members' maps, as on the pages of the stage `gradcam`; by torch, whatever the engine, on copies of the
-        networks, so that predictions of other threads go on meanwhile. One explanation runs at a time.
-
-        method : one of `skinlesion.cam.methods.METHODS`. layer : as `gradcam.layer` of params.yaml.
-
-        Returns
-        -------
-        float64 (height, width) from 0 to 1; 0 everywhere where nothing speaks for the diagnosis.
-
-        Raises
-        ------
-        PipelineError
-            No such diagnosis or method, or the method cannot be used on these networks.
+        As `skinlesion.explainer.Explainer.explain`, which says what is refused.
         """
-        check_diagnosis(diagnosis)
-        check_method(method)
-        table = as_table([patient or Patient()]).assign(row=0, predicted=diagnosis)
-        square, config = self.square(image)[None], self.config
-        with self._explainer_lock:
-            maps = explain(
-                self._load_explainers(),
-                square,
-                table,
-                method=method,
-                layer=layer,
-                device=self.device,
-                batch_size=BATCH,
-                seed=SEED,
-            )
-        return place_mean(list(maps.values()), 0, image.width, image.height, size=config.size, fit=config.fit)
+        return self.explainer.explain(
+            image, self.square(image), patient or Patient(), diagnosis=diagnosis, method=method, layer=layer
+        )
 
     def usable_methods(self) -> tuple[Method, ...]:
-        """The methods that can be used on all these networks, in the order of `METHODS`."""
-        with self._explainer_lock:
-            return tuple(method for method in METHODS if _is_usable(self._load_explainers(), method))
-
-    def _load_explainers(self) -> dict[str, Classifier]:
-        """Networks of their own for maps, loaded for the first one: a map's hooks must not see the images of other threads."""
-        if not self._explainers:
-            whole = load_ensemble(self.root / CLASSIFIER)
-            self._explainers.update({name: whole[name] for name in self.members})
-        return self._explainers
+        """The methods that can be used on all these networks, in the order of `skinlesion.cam.methods.METHODS`."""
+        return self.explainer.usable_methods()
 
     def card(self) -> dict[str, Any]:
-        """What the model is, as JSON: members, classes, data and its fingerprint, operating points, and test metrics if there."""
-        config = self.config
-        return {
+        """What the model is, as JSON: members, classes, data and its fingerprint; its figures on test where they are there."""
+        configs = [member.config for member in self.members.values()]
+        return describe_model(self.root, configs, whole=self.calibrator is not None) | {
             "model": self.member,
             "engine": self.engine,
-            "members": [
-                {key: getattr(member.config, key) for key in ("name", "backbone", "epoch", "weights_sha256", "git_commit")}
-                for member in self.members.values()
-            ],
-            "classes": list(config.classes),
-            "size": config.size,
-            "fit": config.fit,
-            "color_constancy": config.color_constancy,
-            "needs_metadata": self.needs_metadata,
             "test_time": self.test_time,
             "calibration": None if self.calibrator is None else self.calibrator.method,
-            "data": copy.deepcopy(config.data),
-            "fingerprint": config.fingerprint,
-            "images_sha256": config.images_sha256,
-            "versions": dict(config.versions),
-            "test": None if self.calibrator is None else _measured_on_test(self.root / METRICS / "evaluate.json"),
         }
 
 
@@ -342,6 +251,7 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
         calibrator=Calibrator.of(calibration) if whole else None,
         points=read_points(root) if whole else {},
         conformal=read_conformal(root / CONFORMAL) if whole and (root / CONFORMAL).is_file() else None,
+        explainer=Explainer(root / CLASSIFIER, chosen, place),
     )
 
 
@@ -363,32 +273,3 @@ def _load_members(
 
     exported = load_onnx_ensemble(root, precision="int8" if engine == "onnx-int8" else "float32")
     return {name: Member(*exported[name]) for name in chosen}
-
-
-def _measured_on_test(path: Path) -> dict[str, Any] | None:
-    """Headline metrics with intervals from metrics/evaluate.json; None where it is not there."""
-    if not path.is_file():
-        return None
-    content = Named(read_json(path), str(path))
-    test = content["test"]
-    figures = {name: {"value": test[name], **test["intervals"][name]} for name in SPREAD}
-    return {"images": test["images"], "lesions": test["lesions"], "confidence": content["bootstrap"]["confidence"], **figures}
-
-
-def check_diagnosis(diagnosis: str) -> None:
-    """Raise PipelineError on what is no diagnosis of `CLASSES`, with the nearest one."""
-    if diagnosis not in CLASSES:
-        raise PipelineError(f"no diagnosis '{diagnosis}'{suggest(diagnosis, CLASSES)}; known: {', '.join(CLASSES)}")
-
-
-def chance_of(square: np.ndarray) -> float:
-    """The random number of an image's conformal set, 0 to 1: from its pixels, so that the same image always gets the same set."""
-    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(square).tobytes()).digest()[:8], "big") / 2**64
-
-
-def _is_usable(members: Mapping[str, Classifier], method: Method) -> bool:
-    try:
-        find_layers(members, [method], "auto")
-    except PipelineError:
-        return False
-    return True
