@@ -96,7 +96,7 @@ def show_one(memory: Memory, choices: Choices, answered: Answer, place: int) -> 
     with st.container(border=True, key=f"case-{place}"):
         st.header(name, anchor=False)
         if seen is None or prediction is None:
-            st.error(f"{name}: {answered.error}")
+            st.error(answered.error)
             return None
         for note in seen.notes:
             st.info(note)

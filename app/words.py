@@ -118,10 +118,11 @@ def flag_sentence(prediction: Prediction) -> str | None:
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:
     """Both as percentages, with as many decimals as show which is larger."""
-    for decimals in range(1, 7):
-        said = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
+    said = percent(score), percent(threshold)
+    for decimals in range(2, 16):
         if score == threshold or said[0] != said[1]:
             break
+        said = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
     return said
 
 
