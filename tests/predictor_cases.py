@@ -36,6 +36,7 @@ POINTS: dict[str, Any] = {
         "nothing": {"threshold": 1.0, "val": {"sensitivity": 0.0, "specificity": 1.0}},
     },
 }
+SET_SCALE = 3.0  # of the sets' own calibration
 CONFORMAL: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.99": None}}
 
 
@@ -50,7 +51,8 @@ def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, tes
     calibration = CALIBRATION | {"test_time": test_time}
     artifacts.write_calibration(calibration, root / artifacts.CALIBRATION)
     artifacts.write_operating_points(POINTS, root / artifacts.OPERATING_POINTS)
-    artifacts.write_conformal(CONFORMAL | {"calibration": calibration}, root / artifacts.CONFORMAL)
+    apart = calibration | {"scale": [SET_SCALE] * 7, "temperature": 1 / SET_SCALE}
+    artifacts.write_conformal(CONFORMAL | {"calibration": apart}, root / artifacts.CONFORMAL)
     return root
 
 
