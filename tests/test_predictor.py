@@ -245,3 +245,17 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     )
     assert card["data"] == {"source": "sample", "synthetic": True} and card["classes"] == list(CLASSES) and card["test"] is None
     json.dumps(card)
+
+
+@pytest.mark.parametrize("file", [artifacts.CALIBRATION, artifacts.OPERATING_POINTS, artifacts.CONFORMAL])
+def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Path) -> None:
+    """As after a training whose `dvc repro` was interrupted."""
+    load_predictor(make_workspace(tmp_path))
+    before = (tmp_path / file).read_bytes()
+    make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
+    load_predictor(tmp_path)
+    (tmp_path / file).write_bytes(before)
+    with pytest.raises(
+        PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
+    ):
+        load_predictor(tmp_path)
