@@ -103,7 +103,11 @@ def calibrated_apart(
     calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
     parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
     probabilities = {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
-    return parts["held"], probabilities, calibrator.content() | {"test_time": whole["test_time"]}
+    return (
+        parts["held"],
+        probabilities,
+        calibrator.content() | {key: whole.get(key) for key in ("test_time", "classifier_sha256")},
+    )
 
 
 def describe_sets(
