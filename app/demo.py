@@ -67,7 +67,7 @@ def show_answers(choices: Choices) -> None:
     with st.expander("How good is this classifier?"):
         show_test(card)
     with st.expander("Which classifier is this?"):
-        st.json(card)
+        st.html(markup.facts_table(words.describe_card(card)))
 
 
 def ask_for_images() -> list[Handed]:

@@ -78,5 +78,10 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
 
 def test_table(test: Mapping[str, Any]) -> Markup:
     """What the classifier reaches on test images, as `test` of its card, one figure a row with its interval."""
-    rows = [{"name": said, "said": metric(name, test[name])} for name, said in METRICS.items()]
-    return render("test.html", rows=rows)
+    rows = [(said, metric(name, test[name])) for name, said in METRICS.items()]
+    return render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows)
+
+
+def facts_table(rows: Sequence[tuple[str, str]]) -> Markup:
+    """What the classifier is, a fact a row."""
+    return render("facts.html", caption="The classifier", heads=("What", "Here"), rows=rows)

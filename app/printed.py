@@ -34,13 +34,10 @@ def printed_page(
     answers : with the map that is shown of each, if any. opacity : of the maps' colours over the image, 0 to 1. now : its date.
     """
     card = predictor.card()
-    networks = ", ".join(f"{member['name']} ({member['backbone']}, epoch {member['epoch']})" for member in card["members"])
     facts = [
         ("Date", now.strftime("%Y-%m-%d %H:%M %Z").strip()),
-        ("Model", f"{card['model']}: {networks}; engine {card['engine']}"),
-        ("Fingerprint of its data", card["fingerprint"]),
-        ("Trained on", f"images of the source {card['data']['source']}"),
         ("Operating point", f"{point.name}. {words.point_sentence(point)}" if point else "none applied"),
+        *words.describe_card(card),
     ]
     if predictor.needs_metadata:
         facts.append(("Patient", describe_patient(patient)))
@@ -68,7 +65,7 @@ def _case(answered: Answer, shown: Shown | None, opacity: float, *, calibrated: 
     seen, prediction = answered.seen, answered.prediction
     if seen is None or prediction is None:
         return case
-    pictures = [{"uri": data_uri(seen.shown), "caption": "image"}]
+    pictures = [{"uri": data_uri(seen.shown), "caption": "drawn image" if answered.handed.drawn else "image"}]
     if shown is not None:
         dx, method, heat = shown
         empty = "" if heat.any() else "; it is empty: nothing was found that speaks for it"

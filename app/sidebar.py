@@ -99,7 +99,7 @@ def _ask_patient(opened: Opened) -> Patient:
         st.caption("This classifier sees the image alone: age, sex and site would change nothing, so they are not asked for.")
         return Patient()
     st.caption("This classifier uses them, for all images on the page. Leave out what is not known.")
-    age = st.number_input("Age in years", min_value=0, max_value=AGE_LIMIT, value=None, step=1, placeholder=NOT_GIVEN)
+    age = st.number_input("Age in years", min_value=0, max_value=int(AGE_LIMIT), value=None, step=1, placeholder=NOT_GIVEN)
     sex = st.selectbox("Sex", [NOT_GIVEN, *SEXES])
     site = st.selectbox("Site of the lesion", [NOT_GIVEN, *SITES])
     return Patient(age, None if sex == NOT_GIVEN else sex, None if site == NOT_GIVEN else site)

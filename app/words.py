@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.operating_point import OperatingPoint
@@ -140,6 +141,30 @@ def set_sentences(prediction: Prediction) -> list[str]:
                 "of validation."
             )
     return said
+
+
+def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a classifier is, of `Predictor.card`, as names and values."""
+    networks = [
+        f"{member['name']}: {member['backbone']}, epoch {member['epoch']}, code {member['git_commit'] or 'not in git'}"
+        for member in card["members"]
+    ]
+    drawn = "drawn images" if card["data"]["synthetic"] else "photographs"
+    return [
+        ("Model and engine", f"{card['model']}, {card['engine']}"),
+        ("Networks", "; ".join(networks)),
+        ("Trained on", f"{drawn} of the source {card['data']['source']}"),
+        ("Fingerprint of the split", card["fingerprint"]),
+        ("sha256 of the training pixels", card["images_sha256"]),
+        (
+            "What the network sees",
+            f"{card['size']} x {card['size']} pixels (fit {card['fit']}, colours {card['color_constancy']})",
+        ),
+        ("Takes age, sex and site", "yes" if card["needs_metadata"] else "no"),
+        ("Views averaged", card["test_time"]),
+        ("Calibration", card["calibration"] or "none: this is one member alone"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items())),
+    ]
 
 
 def point_sentence(point: OperatingPoint) -> str:
