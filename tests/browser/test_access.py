@@ -15,8 +15,8 @@ pytestmark = pytest.mark.browser
 
 LAPTOP, PHONE = (1366, 768), (390, 844)
 FOCUSED = "document.activeElement.ariaLabel || document.activeElement.innerText || document.activeElement.tagName"
-# Texts that are wider than what they stand in, or that stand out of the window. What is there for screen readers alone is left out,
-# and so are icons, which are letters of a font.
+# Texts that are wider than what they stand in, or that stand out of the window. What is there for screen readers alone is left
+# out, and so are icons, which are letters of a font.
 CUT_OFF = """root => [...document.querySelectorAll(`[data-testid=${root}] *`)].filter(one => {
     const box = one.getBoundingClientRect(), style = getComputedStyle(one)
     const speaks = [...one.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())
@@ -51,8 +51,8 @@ def test_the_page_is_accessible_and_nothing_is_cut_off(
 ) -> None:
     served.train({"metadata": True}, {"metadata": True, "seed": 1})
     page = open_demo(width=size[0], height=size[1], dark=dark)
-    hand_in(page, ("a-very-long-name-without-a-space-as-cameras-and-programs-make-them-0123456789.jpg", encoded(lesion_image())))
-    hand_in(page, ("text.jpg", b"no image"))
+    name = "a-very-long-name-without-a-space-as-cameras-and-programs-make-them-0123456789.jpg"
+    hand_in(page, (name, encoded(lesion_image())), ("text.jpg", b"no image"))
     case(page, "text.jpg")
     page.get_by_role("button", name="melanoma", exact=True).click()
     case(page, "Drawn example: melanoma")

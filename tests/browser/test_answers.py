@@ -132,7 +132,7 @@ def test_without_a_classifier_the_page_says_which_command_makes_one(served: Serv
     expect(empty.get_by_text(NOT_FOR_CLINICAL_USE)).to_be_visible()
     expect(empty.get_by_text("Traceback")).to_have_count(0)
     # A training puts another one there: an open page takes it up at the next touch.
-    served.train({"seed": 3})
+    served.train({"size": 48})
     page.get_by_role("button", name="vascular lesion", exact=True).click()
     case(page, "Drawn example: vascular lesion")
     expect(case(page, "mole.png").locator(".number")).not_to_have_text(before)
