@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from skinlesion.artifacts import CLASSIFIER
+from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
 from skinlesion.classifier import WEIGHTS_FILE, read_member_names
 from skinlesion.errors import PipelineError
 from skinlesion.files import file_digest
-
-KEY = "classifier_sha256"
 
 
 def classifier_digest(folder: Path = CLASSIFIER) -> str:
@@ -22,14 +20,14 @@ def classifier_digest(folder: Path = CLASSIFIER) -> str:
 def check_belongs(content: dict[str, object], path: Path, digest: str) -> None:
     """Refuse a file of another classifier, as an interrupted `dvc repro` leaves it.
 
-    content : of the file, with the digest as `KEY`. digest : of the classifier, of `classifier_digest`.
+    content : of the file, with the digest as `CLASSIFIER_SHA256`. digest : of the classifier, of `classifier_digest`.
 
     Raises
     ------
     PipelineError
         The digest is another one, or is not there.
     """
-    if content.get(KEY) != digest:
+    if content.get(CLASSIFIER_SHA256) != digest:
         raise PipelineError(
             f"{path} is of another classifier than the one in {CLASSIFIER}: run `dvc repro`, which renews what is old"
         )

@@ -29,7 +29,7 @@ from skinlesion.ensemble import describe_members
 from skinlesion.errors import run_stage
 from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
 from skinlesion.files import atomic_folder, write_json
-from skinlesion.identity import KEY, classifier_digest
+from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.locks import one_at_a_time
@@ -82,7 +82,7 @@ def measure_and_write(
     facts, prior = artifacts.read_split_facts(), class_shares(train)
     metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
     artifacts.write_predictions(tables)
-    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time, KEY: classifier})
+    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time, artifacts.CLASSIFIER_SHA256: classifier})
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
         for name, frame in plot_tables(tables["test"], metrics["test"], calibrator, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
 from skinlesion.artifacts import (
+    CLASSIFIER_SHA256,
     LOGIT_COLUMNS,
     METRICS,
     PLOTS,
@@ -106,7 +107,7 @@ def calibrated_apart(
     return (
         parts["held"],
         probabilities,
-        calibrator.content() | {key: whole.get(key) for key in ("test_time", "classifier_sha256")},
+        calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)},
     )
 
 

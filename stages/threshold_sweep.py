@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, read_calibration, read_predictions, write_operating_points
+from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, PLOTS, read_calibration, read_predictions, write_operating_points
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.decisions import at_prevalence, decision_curve
 from skinlesion.errors import run_stage
@@ -132,7 +132,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
-            "classifier_sha256": read_calibration().get("classifier_sha256"),
+            CLASSIFIER_SHA256: read_calibration().get(CLASSIFIER_SHA256),
             "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )
