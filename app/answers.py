@@ -18,7 +18,7 @@ from app.opening import Opened
 from app.overlays import shrink_map
 from skinlesion.operating_point import OperatingPoint
 from skinlesion.patients import Patient
-from skinlesion.predictor import Prediction
+from skinlesion.prediction import Prediction
 from skinlesion.uploads import UploadError, decode_upload
 
 SHOWN = 800  # pixels of the longer side, of what the page shows and keeps of an image

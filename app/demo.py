@@ -98,10 +98,8 @@ def show_one(memory: Memory, choices: Choices, answered: Answer, place: int) -> 
         if seen is None or prediction is None:
             st.error(answered.error)
             return None
-        for note in seen.notes:
-            st.info(note)
-        for warning in prediction.warnings:
-            st.warning(warning)
+        for said, is_warning in words.remarks(answered):
+            (st.warning if is_warning else st.info)(said)
         flag = words.flag_sentence(prediction)
         st.markdown("  \n".join([*([f"**{flag}**"] if flag else []), words.most_probable(prediction)]))
         shown = show_pictures(memory, choices, answered, place)

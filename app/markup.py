@@ -14,7 +14,7 @@ from app.overlays import LEGEND
 from app.words import METRICS, NOT_FOR_CLINICAL_USE, metric, percent
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.operating_point import OperatingPoint
-from skinlesion.predictor import Prediction
+from skinlesion.prediction import Prediction
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (TEMPLATES / "page.css", TEMPLATES / "bars.css")

@@ -74,7 +74,7 @@ def _case(answered: Answer, shown: Shown | None, opacity: float, *, calibrated: 
             {"uri": data_uri(overlay(seen.shown, heat, opacity=opacity)), "caption": "heat map over the image"},
         ]
     return case | {
-        "remarks": [*seen.notes, *prediction.warnings],
+        "remarks": [said for said, _ in words.remarks(answered)],
         "flag": words.flag_sentence(prediction),
         "most_probable": words.most_probable(prediction),
         "pictures": pictures,

@@ -17,7 +17,7 @@ from skinlesion.patients import Patient
 from skinlesion.predictor import ENSEMBLE
 from skinlesion.tables import AGE_LIMIT
 
-ENGINE_NAMES = {"torch": "torch: as it was trained", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, 8-bit: faster, rounded"}
+ENGINE_NAMES = {"torch": "torch: as it was trained", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, 8 bits"}
 FIRST_METHOD = "GradCAM"
 NOT_GIVEN = "not given"
 
@@ -60,7 +60,7 @@ def _choose_predictor(root: Path) -> Opened:
         st.caption("The ensemble has one member, so there is nothing to choose.")
     engine = st.selectbox("Engine", engines, format_func=ENGINE_NAMES.__getitem__)
     if len(engines) == 1:
-        st.caption("`dvc repro extras/dvc.yaml:export` adds faster engines.")
+        st.caption("`dvc repro extras/dvc.yaml:export` adds ONNX Runtime.")
     return open_once(root, model, engine, stamped)
 
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.operating_point import OperatingPoint
-from skinlesion.predictor import Prediction
+from skinlesion.prediction import Prediction
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
@@ -16,13 +17,14 @@ SYNTHETIC = (
     "This classifier was trained on drawn images, not on photographs. Its answers say nothing about skin: they only show how the "
     "page works."
 )
+DRAWN = "This image was drawn by a program. What the classifier says of it shows how the page works, and nothing about skin."
 NOT_HARMLESS = "Not flagged does not mean harmless."
 NOT_A_DIAGNOSIS = "It is the largest of seven probabilities, not a diagnosis."
 
 ABOUT = f"""
-- You give it a close-up of **one** skin lesion, taken with a dermatoscope. A neural network compares it with the images that it
-  learnt from and spreads 100 % over seven diagnoses: {", ".join(DIAGNOSES.values())}. It knows no others: healthy skin, a rash
-  or a coffee cup also get seven percentages that sum to 100 %.
+- You give it a close-up of **one** skin lesion, taken with a dermatoscope. A neural network, which learnt from such images with
+  known diagnoses, spreads 100 % over seven of them: {", ".join(DIAGNOSES.values())}. It knows no others: healthy skin, a rash or
+  a coffee cup also get seven percentages that sum to 100 %.
 - The percentages are **calibrated** where the page does not say otherwise: among images like those that it was tested on, about
   70 in a hundred images that get 70 % for a diagnosis have it. Images unlike those, of another camera, of skin or lesions that
   it has not seen, can get percentages that are wrong without any warning.
@@ -171,6 +173,14 @@ def point_sentence(point: OperatingPoint) -> str:
     """What the point means, with the confidence of its intervals."""
     level = "" if point.confidence is None else f" In brackets: intervals of {100 * point.confidence:g} % confidence."
     return f"{point.sentence}{level}".replace(" %", PERCENT)
+
+
+def remarks(answered: Answer) -> list[tuple[str, bool]]:
+    """What to know before the answer is read, and whether it is a warning."""
+    if answered.seen is None or answered.prediction is None:
+        return []
+    notes = [*([DRAWN] if answered.handed.drawn else []), *answered.seen.notes]
+    return [(note, False) for note in notes] + [(warning, True) for warning in answered.prediction.warnings]
 
 
 def escape_markdown(text: str) -> str:
