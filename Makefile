@@ -6,7 +6,7 @@ SHELL := /bin/bash
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics verify test operations drills lint clean record lock audit
+.PHONY: help run repro plots metrics verify api test operations drills lint clean record lock audit
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ metrics: $(VENV)/.installed ## print all metrics
 
 verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, which DVC itself does not
 	@python -m extras.verify_cache
+
+api: $(VENV)/.installed-app ## serve the trained classifier at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
+	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py

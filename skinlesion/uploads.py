@@ -106,7 +106,7 @@ def check_size(size: int) -> None:
 
 def _decode(file: Image.Image, data: bytes) -> Upload:
     """What Pillow opened, as an upright RGB image of 8 bits a channel. Its size is looked at before its pixels are."""
-    _check_shape(*file.size)
+    check_shape(*file.size)
     # A MPO is a JPEG with further pictures behind it.
     if file.format == "PNG" and getattr(file, "is_animated", False):
         raise UploadError("animated", "This is an animation: send a still image.")
@@ -130,11 +130,11 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
 
 
 def _checked(upload: Upload) -> Upload:
-    _check_shape(*upload.image.size)
+    check_shape(*upload.image.size)
     return upload
 
 
-def _check_shape(width: int, height: int) -> None:
+def check_shape(width: int, height: int) -> None:
     """Refuse an image by its sides in pixels."""
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS // 1_000_000
