@@ -1,5 +1,6 @@
-"""DICOM files that somebody hands in: one frame of 8 bits, read by pydicom where it is installed. Of the header, only what says how
-the pixels lie is looked at: nothing of a patient is read, logged or answered.
+"""DICOM files that somebody hands in: one frame of 8 bits, read by pydicom where it is installed.
+
+Of the header, only what says how the pixels lie is looked at: nothing of a patient is read, logged or answered.
 """
 
 from __future__ import annotations
@@ -7,8 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,8 +45,8 @@ class _InPieces(io.BytesIO):
 def decode_dicom(data: bytes) -> Upload:
     """Decode a DICOM file of at most `skinlesion.uploads.MAX_BYTES` bytes.
 
-    Taken are images of one frame and 8 bits a channel, RGB, YBR or MONOCHROME2, uncompressed or baseline JPEG. Sizes are checked by
-    the header, and by that of the compressed frame, before a pixel is decoded.
+    Taken are images of one frame and 8 bits a channel, RGB, YBR or MONOCHROME2, uncompressed or baseline JPEG. Sizes are checked
+    by the header, and by that of the compressed frame, before a pixel is decoded.
 
     Raises
     ------
@@ -59,36 +59,28 @@ def decode_dicom(data: bytes) -> Upload:
     except ImportError:
         said = "This is a DICOM file, which is read where pydicom is installed (pip install pydicom): send a JPEG or a PNG."
         raise UploadError("unsupported-type", said) from None
-    # pydicom warns of values of the header, and repeats them.
-    with _quiet():
-        try:
-            dataset = pydicom.dcmread(_InPieces(data), specific_tags=list(TAGS))
-            _check_header(dataset)
-            if dataset.file_meta.TransferSyntaxUID == JPEG:
-                _check_frame(dataset)
-                pixels = pixel_array(dataset, decoding_plugin="pillow")
-            else:
-                pixels = pixel_array(dataset)
-            image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
-        except (UploadError, MemoryError):
-            raise
-        except Exception as error:  # what pydicom raises for a broken file is listed nowhere
-            raise UploadError("broken", "The DICOM file is damaged or incomplete: export or copy it again.") from error
+    _keep_quiet()
+    try:
+        dataset = pydicom.dcmread(_InPieces(data), specific_tags=list(TAGS))
+        _check_header(dataset)
+        if dataset.file_meta.TransferSyntaxUID == JPEG:
+            _check_frame(dataset)
+            pixels = pixel_array(dataset, decoding_plugin="pillow")
+        else:
+            pixels = pixel_array(dataset)
+        image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
+    except (UploadError, MemoryError):
+        raise
+    except Exception as error:  # what pydicom raises for a broken file is listed nowhere
+        raise UploadError("broken", "The DICOM file is damaged or incomplete: export or copy it again.") from error
     return Upload(image.convert("RGB"), (GREY,) if image.mode == "L" else ())
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep pydicom's words out of the log while it reads: they may be a patient's."""
-    logger = logging.getLogger("pydicom")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+@cache
+def _keep_quiet() -> None:
+    """Keep pydicom's words out of the log: they repeat what stands in a header. For good, as threads share what is silenced."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.dicom")
 
 
 def _check_header(dataset: FileDataset) -> None:
