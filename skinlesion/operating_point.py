@@ -62,9 +62,10 @@ class OperatingPoint:
         said = f"An image is flagged when the probability of {self.target_in_words} is at least {100 * self.threshold:.1f} %."
         if self.sensitivity is None or self.specificity is None:
             return f"{said} What that achieves was not measured."
-        where = "the test images" if self.measured_on == "test" else "the validation images, for which it was chosen"
+        where = "the test images" if self.measured_on == "test" else "the validation images, on which it was chosen"
+        target = self.target_in_words if len(self.classes) == 1 else "one of these"
         return (
-            f"{said} Of {where}, it flagged {self.sensitivity} of those that show it and left {self.specificity} of the others "
+            f"{said} On {where}, it flagged {self.sensitivity} of those with {target} and left {self.specificity} of the others "
             "unflagged."
         )
 

@@ -28,7 +28,7 @@ class Patient:
     def __post_init__(self) -> None:
         """Raise PipelineError on what is no age, sex or site: a wrong word must not count as a missing one."""
         if self.age is not None and not (math.isfinite(self.age) and 0 <= self.age <= AGE_LIMIT):
-            raise PipelineError(f"age must be from 0 to {AGE_LIMIT} years, not {self.age}; leave it out where it is not known")
+            raise PipelineError(f"age must be from 0 to {AGE_LIMIT:g} years, not {self.age}; leave it out where it is not known")
         for name, value, known in (("sex", self.sex, SEXES), ("localization", self.localization, SITES)):
             if value is not None and value not in known:
                 raise PipelineError(

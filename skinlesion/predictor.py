@@ -118,7 +118,7 @@ class Predictor:
         return np.concatenate(batches) if batches else np.zeros((0, len(CLASSES)))
 
     def _vote(self, squares: np.ndarray, metadata: torch.Tensor | None) -> np.ndarray:
-        images = torch.from_numpy(squares).to(self.device)
+        images = torch.from_numpy(np.array(squares)).to(self.device)  # a copy: Pillow's pixels are read-only
         predicted: dict[str, Predicted] = {}
         for name, (network, config) in self.members.items():
             known = metadata.to(self.device) if metadata is not None and config.needs_metadata else None

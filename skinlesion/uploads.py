@@ -13,7 +13,6 @@ from PIL import Image, ImageOps
 
 from skinlesion.artifacts import MAX_PIXELS
 from skinlesion.errors import PipelineError
-from skinlesion.originals import UNREADABLE
 
 MAX_BYTES = 10_000_000  # of one file
 MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left
@@ -84,9 +83,10 @@ def decode_upload(data: bytes) -> Upload:
         raise UploadError("unsupported-type", f"This is {_type_of(data)}: send a JPEG or a PNG.") from None
     except MemoryError:
         raise
+    except Image.DecompressionBombError:  # of so many pixels Pillow does not even tell the size
+        most = MAX_PIXELS // 1_000_000
+        raise UploadError("too-many-pixels", f"The image has more than {most} megapixels: save it smaller.") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
-        if not isinstance(error, UNREADABLE):
-            error.add_note("while decoding an upload")
         raise UploadError("broken", "The file is damaged or incomplete: export or copy it again.") from error
 
 

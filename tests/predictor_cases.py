@@ -1,0 +1,72 @@
+"""What the tests of predictor, command line, demo and API share: a workspace as a run leaves it, around small random networks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from skinlesion import artifacts
+from skinlesion.classifier import save_classifier
+from skinlesion.files import write_json
+from skinlesion.inference import TestTime
+from tests.classifier_cases import make_config, make_network
+
+TEMPERATURE = 1.6
+CALIBRATION: dict[str, Any] = {
+    "method": "temperature",
+    "scale": [1 / TEMPERATURE] * 7,
+    "bias": [0.0] * 7,
+    "fitted_on": "val",
+    "temperature": TEMPERATURE,
+}
+POINTS: dict[str, Any] = {
+    "target": "mel",
+    "classes": ["mel"],
+    "score": "sum of calibrated probabilities",
+    "rule": "flag when score >= threshold",
+    "chosen_on": "val",
+    "points": {
+        "everything": {"threshold": 0.0, "val": {"sensitivity": 1.0, "specificity": 0.0}},
+        "recall_0.90": {"threshold": 0.1, "val": {"sensitivity": 0.92, "specificity": 0.61}},
+        "nothing": {"threshold": 1.0, "val": {"sensitivity": 0.0, "specificity": 1.0}},
+    },
+}
+CONFORMAL: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.99": None}}
+
+
+def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, test_time: TestTime = "none") -> Path:
+    """Lay `models/` of an ensemble out below `root`; each member is overrides of `tests.classifier_cases.make_config`."""
+    names = []
+    for seed, overrides in enumerate(members):
+        config = make_config(**{"seed": seed} | overrides)
+        save_classifier(make_network(config, seed=seed).state_dict(), config, root / artifacts.CLASSIFIER / config.name)
+        names.append({"name": config.name})
+    write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": names})
+    calibration = CALIBRATION | {"test_time": test_time}
+    artifacts.write_calibration(calibration, root / artifacts.CALIBRATION)
+    artifacts.write_operating_points(POINTS, root / artifacts.OPERATING_POINTS)
+    artifacts.write_conformal(CONFORMAL | {"calibration": calibration}, root / artifacts.CONFORMAL)
+    return root
+
+
+def lesion_image(seed: int = 0, *, width: int = 90, height: int = 70) -> Image.Image:
+    """A brown spot on pale skin under fine noise, which no warning is about; RGB."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    center_x, center_y = generator.uniform(0.4, 0.6, 2)
+    distance = np.hypot(x / width - center_x, y / height - center_y)[..., None]
+    skin, spot = np.array([225, 180, 160]), generator.uniform(0.4, 0.8) * np.array([190, 130, 100])
+    pixels = np.where(distance < generator.uniform(0.15, 0.3), spot, skin) + generator.normal(0, 12, (height, width, 1))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
