@@ -101,7 +101,7 @@ class ImageOut(Answer):
 class ProblemOut(FileProblem):
     """A problem (RFC 9457) of a request."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
 
     request_id: str = Field(description="of the request, as in the log")
     images: list[ImageOut] | None = Field(None, description="of each file, where the request was read and all were refused")

@@ -1,4 +1,4 @@
-"""Hostile files and requests against the API as a process: an answer or a problem each, in little memory, and the API lives on."""
+"""Hostile files and requests to the API as a process: an answer or a problem each, in little memory, and the API lives on."""
 
 from __future__ import annotations
 
