@@ -1,4 +1,4 @@
-"""DICOM files, made by pydicom itself: the picture is read, a refusal says why, and no bomb is unpacked before its size is known."""
+"""DICOM files, made by pydicom itself: pictures are read, refusals say why, and no bomb is unpacked before its size is known."""
 
 from __future__ import annotations
 
