@@ -40,6 +40,7 @@ from skinlesion.cores import available_cores
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import write_json
+from skinlesion.identity import classifier_digest
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.params import load_params
 from skinlesion.precision import cpu_model
@@ -137,10 +138,18 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
     network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=size)
     save_classifier(network.state_dict(), config, root / artifacts.CLASSIFIER / config.name)
     write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": [{"name": config.name}]})
-    calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 1.0}
+    whose = {"classifier_sha256": classifier_digest(root / artifacts.CLASSIFIER)}
+    calibration = whose | {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 1.0}
     artifacts.write_calibration(calibration | {"test_time": "none"}, root / artifacts.CALIBRATION)
     point = {"threshold": 0.5, "val": {"sensitivity": None, "specificity": None}}
-    points = {"target": "mel", "classes": ["mel"], "score": "", "rule": "", "chosen_on": "val", "points": {"half": point}}
+    points = whose | {
+        "target": "mel",
+        "classes": ["mel"],
+        "score": "sum",
+        "rule": "at least",
+        "chosen_on": "val",
+        "points": {"half": point},
+    }
     artifacts.write_operating_points(points, root / artifacts.OPERATING_POINTS)
 
 
