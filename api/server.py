@@ -23,6 +23,7 @@ from api.logs import log_as_json
 from api.problems import MEDIA_TYPE, Problem
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
+from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.errors import PipelineError
 from skinlesion.predictor import load_predictor
 
@@ -127,6 +128,7 @@ def main() -> None:
     """Load the model and serve it until SIGTERM or Ctrl-C."""
     settings = read_settings(os.environ)
     log_as_json()
+    keep_freed_memory()  # every pass takes and frees the same blocks; given back and taken anew, they cost a third of it
     bound = listen(settings)
     predictor = load_predictor(settings.root, model=settings.model, engine=settings.engine, device=settings.device)
     app, service = create_app(settings, predictor)

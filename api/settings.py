@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from skinlesion.errors import PipelineError, brief, reason_of
-from skinlesion.predictor import ENSEMBLE, Engine
+from skinlesion.predictor import BATCH, ENSEMBLE, Engine
 from skinlesion.schema import Device, suggest
 from skinlesion.uploads import MAX_BYTES
 
@@ -29,14 +29,14 @@ class Settings(BaseModel):
     model: str = Field(ENSEMBLE, description="`ensemble`, or a member as `base-0`")
     engine: Engine = Field("torch", description="what runs the network; the ONNX engines need the optional stage `export`")
     device: Device = Field("auto", description="of torch")
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; `0.0.0.0` is every network of the machine")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; `0.0.0.0`: all of the machine's")
     port: int = Field(8000, ge=0, le=65535, description="to listen on; 0 takes a free one, which the log names")
 
-    api_key: SecretStr | None = Field(None, description="key that requests must have, 16 characters at least; none: no key")
-    api_key_file: Path | None = Field(None, description="file that holds the key, in place of the variable")
+    api_key: SecretStr | None = Field(None, description="that requests must bring, 16 characters at least")
+    api_key_file: Path | None = Field(None, description="file that holds it, in place of the variable")
     rate_limit: int = Field(300, ge=0, le=1_000_000, description="requests a minute from one client; 0: no limit")
-    cors_origins: str = Field("", description="origins whose pages may call the API, with commas; empty: none")
-    trusted_proxies: str = Field("", description="addresses whose X-Forwarded-For is believed, with commas; empty: none")
+    cors_origins: str = Field("", description="origins whose pages may call the API, with commas between")
+    trusted_proxies: str = Field("", description="addresses whose `X-Forwarded-For` is believed, with commas between")
 
     max_files: int = Field(16, ge=1, le=1000, description="files a request")
     max_file_bytes: int = Field(MAX_BYTES, ge=1, le=MAX_BYTES, description="bytes a file")
@@ -49,11 +49,11 @@ class Settings(BaseModel):
     body_seconds: Seconds = Field(20, description="for the body to arrive; then 408")
     request_seconds: Seconds = Field(30, description="for a request altogether; then 504")
 
-    batch_wait_ms: float = Field(4, ge=0, le=1000, description="an image waits so long for others to share its pass")
-    max_batch: int = Field(32, ge=1, le=1024, description="images a pass")
+    batch_wait_ms: float = Field(4, ge=0, le=1000, description="so long an image waits for others to share its pass")
+    max_batch: int = Field(32, ge=1, le=BATCH, description="images a pass")
 
-    drain_seconds: float = Field(1, ge=0, le=600, description="after SIGTERM: so long not ready, while requests are still taken")
-    stop_seconds: int = Field(8, ge=1, le=600, description="then: so long for requests in work; what is left is cut off")
+    drain_seconds: float = Field(1, ge=0, le=600, description="after SIGTERM: so long it is not ready, and still answers")
+    stop_seconds: int = Field(8, ge=1, le=600, description="then: so long for requests in work; the rest is cut off")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -16,10 +16,11 @@ import pytest
 from api.application import create_app
 from api.limits import MAX_CLIENTS, RateLimit, client_of
 from api.service import Service
-from api.settings import Settings, read_settings
+from api.settings import PREFIX, Settings, read_settings
 from skinlesion.errors import PipelineError
 from skinlesion.predictor import Predictor, load_predictor
 from tests.api_cases import BODY_START, MULTIPART, image_file, kind_of, problem_of, serve
+from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace
 
 JPEG = image_file()
@@ -310,3 +311,12 @@ def test_a_setting_that_cannot_be_stops_the_start(environment: dict[str, str], s
     with pytest.raises(PipelineError, match=said) as raised:
         read_settings({f"SKINLESION_{name}": value for name, value in environment.items()})
     assert "short" not in str(raised.value) and KEY not in str(raised.value)
+
+
+def test_the_documentation_has_every_setting_as_it_is() -> None:
+    table = [
+        f"| `{PREFIX}{name.upper()}` | {'' if field.default in (None, '') else f'`{field.default}`'} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in text if line.startswith(f"| `{PREFIX}")] == table
