@@ -16,7 +16,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; p
 h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem } code, pre { font: 14px/1.4 ui-monospace, monospace }
 pre { background: #f4f4f4; padding: .75rem; overflow-x: auto } .notice { border: 2px solid #8a1f11; padding: .5rem 1rem }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 } td, th { border: 1px solid #ccc; padding: .3rem .5rem;
-text-align: left; vertical-align: top } td:first-child { white-space: nowrap } h2 code, h3 code { font-size: 1em } .method { color: #0b5394 }
+text-align: left; vertical-align: top } td:first-child { white-space: nowrap } h2 code, h3 code { font-size: 1em }
+.method { color: #0b5394 }
 .scroll { overflow-x: auto }
 """
 EXAMPLES = {
