@@ -12,8 +12,10 @@ and the network is the work. JPEGs are synthetic, 600 x 450 pixels like HAM10000
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,22 +31,24 @@ from statistics import median
 from threading import Timer
 from typing import Any
 
+import pandas as pd
 import torch
 
 from benchmarks.explanations import make_config
 from benchmarks.http_load import Load, load_server, make_request
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion import artifacts
-from skinlesion.classifier import save_classifier
+from skinlesion.classifier import load_ensemble, save_classifier
 from skinlesion.cores import available_cores
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import write_json
+from skinlesion.files import atomic_folder, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.params import load_params
 from skinlesion.precision import cpu_model
 from skinlesion.predictor import ENGINES
+from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
 
 LESIONS = 24  # about 32 images
@@ -153,11 +157,36 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
     artifacts.write_operating_points(points, root / artifacts.OPERATING_POINTS)
 
 
+def export_workspace(root: Path, images: list[Path], size: int) -> None:
+    """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
+    # Only for who asks for these engines: both take seconds to import.
+    from extras.export import export_member
+    from skinlesion.onnx_network import EXPORT, EXPORT_FILE
+
+    params = load_params().export
+    raw = root / artifacts.RAW / "images"
+    raw.mkdir(parents=True)
+    for path in images:
+        shutil.copy(path, raw)
+    listed = pd.DataFrame({"image_id": [path.stem for path in images]})
+    options: dict[str, Any] = {"size": size, "fit": "squash", "color_constancy": "none", "workers": available_cores()}
+    with contextlib.chdir(root):
+        write_prepared(list(listed["image_id"]), **options)
+        with atomic_folder(EXPORT) as folder:
+            members = {name: export_member(each, folder, listed, params) for name, each in load_ensemble().items()}
+            write_json(folder / EXPORT_FILE, {"members": members})
+
+
 def draw_requests(folder: Path) -> list[bytes]:
     """Requests with a JPEG each."""
     folder.mkdir()
     draw_sample(folder, seed=0, lesions=LESIONS, width=600, height=450)
-    return [make_request(artifacts.image_path(name, folder).read_bytes()) for name in artifacts.list_images(folder)]
+    return [make_request(path.read_bytes()) for path in list_jpegs(folder)]
+
+
+def list_jpegs(folder: Path) -> list[Path]:
+    """The drawn JPEGs."""
+    return [artifacts.image_path(name, folder) for name in artifacts.list_images(folder)]
 
 
 def describe(engine: str, found: dict[str, Any]) -> str:
@@ -217,6 +246,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.backbone:
             root = folder / "workspace"
             build_workspace(root, options.backbone, options.size)
+            if set(options.engines) != {"torch"}:
+                export_workspace(root, list_jpegs(folder / "raw"), options.size)
         servers = {engine: stack.enter_context(serve(root, engine, folder / f"{engine}.log")) for engine in options.engines}
         for server in servers.values():
             load_server(server.port, requests, clients=options.clients, seconds=WARM_UP_SECONDS)
