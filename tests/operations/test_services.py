@@ -36,17 +36,16 @@ cd "$SERVED"
 if touch "$SERVED/written" 2>/dev/null; then echo "not read-only" >&2; exit 9; fi
 exec setpriv $RIGHTS --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 """
+ROOT_WITHOUT = "--securebits=+noroot"
 UNSHARE = ["unshare", "--mount", "sh", "-c", LOCK, "sh"]
 
 
 def rights() -> str:
     """Options of setpriv for the container's user; root without capabilities where others cannot reach this Python."""
-    reachable = subprocess.run(
-        ["setpriv", "--reuid=10001", "--regid=10001", "--clear-groups", sys.executable, "-c", ""],
-        capture_output=True,
-        check=False,
-    )
-    return "--reuid=10001 --regid=10001 --clear-groups" if reachable.returncode == 0 else "--securebits=+noroot"
+    user = "--reuid=10001 --regid=10001 --clear-groups"
+    environment = os.environ | {"SERVED": "/var/tmp", "RIGHTS": user}
+    probe = [*UNSHARE, "sh", "-c", 'test -x "$0" && "$0" -c "import h11"', sys.executable]
+    return user if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0 else ROOT_WITHOUT
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +129,7 @@ def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, 
     try:
         wait_for(f"http://127.0.0.1:{port}{ready}", process)
         status = status_of(process)
+        assert Path(f"/proc/{process.pid}/exe").resolve() == Path(sys.executable).resolve()
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
         if name == "api":
             image = encoded(lesion_image())
