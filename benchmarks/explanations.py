@@ -6,7 +6,7 @@ loop   an image at a time: JPEG opened, resized and normalised by torchvision, a
        class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
 
 Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
-first, to 1e-4. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
+first, to 1e-4; on a GPU with both in float32, after which the loop has torch's default there, convolutions in TF32. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
 not. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and
 placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a run does once
 for all stages, and a warm-up of both.
@@ -41,7 +41,7 @@ from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.classifier import ClassifierConfig
 from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
+from skinlesion.devices import choose_device, full_float32
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import write_json
@@ -141,7 +141,8 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     PipelineError
         It is above `TOLERANCE`: then times would not compare.
     """
-    plain = np.stack([explain_one(task, image) for image in inputs])
+    with full_float32():
+        plain = np.stack([explain_one(task, image) for image in inputs])
     strongest = plain.max(axis=(1, 2), keepdims=True)
     plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
     difference = float(np.abs(plain - ours(task)).max())

@@ -15,6 +15,7 @@ from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
 from skinlesion.cam.modes import evaluating
 from skinlesion.cam.targets import find_target
 from skinlesion.classifier import ClassifierConfig, normalize
+from skinlesion.devices import full_float32
 from skinlesion.errors import PipelineError
 from skinlesion.network import SkinNetwork
 
@@ -101,6 +102,7 @@ def compute_maps(
     stride = 1 if method in PERTURBATION_METHODS else batch_size
     title, started = f"{method} {config.name}", time.perf_counter()
     with (
+        full_float32(),
         evaluating(model, frozen=True),
         open_explainer(method, model, target, batch_size=batch_size, samples=samples) as explain,
         tqdm(total=len(rows), desc=title, unit="image", disable=None if progress else True) as bar,
