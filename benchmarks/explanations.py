@@ -287,9 +287,9 @@ def main(arguments: list[str] | None = None) -> None:
                 results.setdefault(backbone, {})[method] = found
                 sys.stdout.write(describe(backbone, method, found) + "\n")
                 sys.stdout.flush()
+                if options.json is not None:  # after each, or one that fails would take the others with it
+                    write_json(options.json, facts | {"images": len(images.listed), "backbones": results})
     sys.stdout.write("medians of the rounds, in brackets the quartiles; wanted: at least 5\n")
-    if options.json is not None:
-        write_json(options.json, facts | {"images": len(images.listed), "backbones": results})
 
 
 if __name__ == "__main__":
