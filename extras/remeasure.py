@@ -153,7 +153,8 @@ def measure_predictions(record: Path, params: Params) -> None:
         check_calibrated(table, calibrator, name=str(record / "predictions" / f"{split}.csv"))
     recorded = read_json(record / "metrics" / "evaluate.json")
     alone = {name: recorded[name] for name in ("members", "spread")}
-    measured = evaluate.measure_and_write(tables, calibrator, artifacts.read_split("train"), params.evaluate, alone)
+    train = artifacts.read_split("train")
+    measured = evaluate.measure_and_write(tables, calibrator, train, params.evaluate, alone, classifier=None)
     check_predictions(measured, record / "predictions")
 
 

@@ -36,6 +36,7 @@ CLASSIFIER = Path("models/classifier")
 CALIBRATION = Path("models/calibration.json")
 OPERATING_POINTS = Path("models/operating_points.json")
 CONFORMAL = Path("models/conformal.json")
+CLASSIFIER_SHA256 = "classifier_sha256"  # the key in these files that says to which classifier they belong
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
@@ -232,7 +233,8 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
 def write_calibration(content: dict[str, Any], path: Path = CALIBRATION) -> None:
     """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`, `test_time`.
 
-    `test_time` names the views over which the logits were averaged that it was fitted to (`skinlesion.test_time`).
+    `test_time` names the views over which the logits were averaged that it was fitted to (`skinlesion.test_time`),
+    `classifier_sha256` the classifier that gave them (`skinlesion.identity`); so it does in the next two.
     """
     check_calibration(content, path)
     write_json(path, content)

@@ -11,6 +11,7 @@ from skinlesion.contents import is_number
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.errors import PipelineError
 from skinlesion.files import read_json
+from skinlesion.identity import check_belongs
 from skinlesion.schema import suggest
 
 DEFAULT = "recall_0.90"
@@ -70,15 +71,18 @@ class OperatingPoint:
         )
 
 
-def read_points(root: Path = Path()) -> dict[str, OperatingPoint]:
+def read_points(root: Path, digest: str) -> dict[str, OperatingPoint]:
     """The operating points of a workspace, by name.
+
+    digest : of its classifier (`skinlesion.identity.classifier_digest`).
 
     Raises
     ------
     PipelineError
-        `models/operating_points.json` is missing or damaged.
+        `models/operating_points.json` is missing or damaged, or of another classifier.
     """
     content = read_operating_points(root / OPERATING_POINTS)
+    check_belongs(content, OPERATING_POINTS, digest)
     audited = _audited(root / METRICS / "threshold_sweep.json", content)
     return {name: _point(name, point, content, audited) for name, point in content["points"].items()}
 

@@ -26,6 +26,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import vote
 from skinlesion.explainer import Explainer
+from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
 from skinlesion.metadata import encode_metadata
@@ -166,6 +167,16 @@ class Predictor:
 
         square : of `square`. image : the original. point : to apply, of `find_point`.
         """
+        return self.conclude(logits, square, self.quality(image), point)
+
+    def quality(self, image: Image.Image) -> tuple[str, ...]:
+        """Sentences on what is wrong with a picture. Who has these and its `square` needs the picture no more."""
+        return tuple(quality_warnings(image, size=self.config.size))
+
+    def conclude(
+        self, logits: np.ndarray, square: np.ndarray, quality: tuple[str, ...], point: OperatingPoint | None
+    ) -> Prediction:
+        """As `describe`, for an image that is known by its `square` and `quality` alone."""
         row = logits[None]
         probabilities = (softmax(row) if self.calibrator is None else self.calibrator.probabilities(row))[0]
         named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
@@ -176,7 +187,7 @@ class Predictor:
             score=score,
             flagged=None if point is None or score is None else score >= point.threshold,
             sets={} if self.conformal is None else conformal_sets(self.conformal, row, square),
-            warnings=(*quality_warnings(image, size=self.config.size), *self._model_warnings()),
+            warnings=(*quality, *self._model_warnings()),
         )
 
     def _model_warnings(self) -> list[str]:
@@ -239,6 +250,8 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
     chosen = names if model == ENSEMBLE else (model,)
     whole = len(chosen) == len(names)
     calibration = read_calibration(root / CALIBRATION)
+    digest = classifier_digest(root / CLASSIFIER)
+    check_belongs(calibration, CALIBRATION, digest)
     place = choose_device(device) if engine == "torch" else _cpu(device, engine)
     return Predictor(
         root=root,
@@ -249,10 +262,19 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
         names=names,
         test_time=calibration["test_time"],
         calibrator=Calibrator.of(calibration) if whole else None,
-        points=read_points(root) if whole else {},
-        conformal=read_conformal(root / CONFORMAL) if whole and (root / CONFORMAL).is_file() else None,
+        points=read_points(root, digest) if whole else {},
+        conformal=_read_sets(root, digest) if whole else None,
         explainer=Explainer(root / CLASSIFIER, chosen, place),
     )
+
+
+def _read_sets(root: Path, digest: str) -> dict[str, Any] | None:
+    """How sets are formed, None where that was never written."""
+    if not (root / CONFORMAL).is_file():
+        return None
+    content = read_conformal(root / CONFORMAL)
+    check_belongs(content["calibration"], CONFORMAL, digest)
+    return content
 
 
 def _cpu(device: str, engine: str) -> torch.device:

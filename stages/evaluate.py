@@ -29,6 +29,7 @@ from skinlesion.ensemble import describe_members
 from skinlesion.errors import run_stage
 from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
 from skinlesion.files import atomic_folder, write_json
+from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.locks import one_at_a_time
@@ -58,23 +59,30 @@ def main() -> None:
         logger.warning(warning, calibrator.temperature)
     tables = {name: prediction_table(splits[name], values, calibrator) for name, values in logits.items()}
     alone = describe_members(predicted, {name: labels_of(splits[name]) for name in predicted})
-    measured = measure_and_write(tables, calibrator, splits["train"], params, alone)
+    measured = measure_and_write(tables, calibrator, splits["train"], params, alone, classifier=classifier_digest())
     for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
         low, high = measured["test"]["intervals"][name].values()
         logger.info("test %s %.3f (%.3f to %.3f)", name, measured["test"][name], low, high)
 
 
 def measure_and_write(
-    tables: dict[str, pd.DataFrame], calibrator: Calibrator, train: pd.DataFrame, params: EvaluateParams, alone: dict[str, Any]
+    tables: dict[str, pd.DataFrame],
+    calibrator: Calibrator,
+    train: pd.DataFrame,
+    params: EvaluateParams,
+    alone: dict[str, Any],
+    *,
+    classifier: str | None,
 ) -> dict[str, Any]:
     """Measure the prediction tables of `val` and `test`, and write everything that the stage writes; what evaluate.json holds.
 
     train : the training list. alone : what each member reaches alone, as `skinlesion.ensemble.describe_members` gives it.
+    classifier : digest of the one that predicted; None where its weights are not kept.
     """
     facts, prior = artifacts.read_split_facts(), class_shares(train)
     metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
     artifacts.write_predictions(tables)
-    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time})
+    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time, artifacts.CLASSIFIER_SHA256: classifier})
     with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
         for name, frame in plot_tables(tables["test"], metrics["test"], calibrator, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)

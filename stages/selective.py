@@ -18,6 +18,7 @@ import pandas as pd
 
 from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
 from skinlesion.artifacts import (
+    CLASSIFIER_SHA256,
     LOGIT_COLUMNS,
     METRICS,
     PLOTS,
@@ -103,7 +104,11 @@ def calibrated_apart(
     calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
     parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
     probabilities = {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
-    return parts["held"], probabilities, calibrator.content() | {"test_time": whole["test_time"]}
+    return (
+        parts["held"],
+        probabilities,
+        calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)},
+    )
 
 
 def describe_sets(

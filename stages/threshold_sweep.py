@@ -1,6 +1,6 @@
 """Choose operating points of the target on validation and audit them on test.
 
-Reads   section `threshold_sweep` of params.yaml; data/predictions/{val,test}.csv.
+Reads   section `threshold_sweep` of params.yaml; data/predictions/{val,test}.csv; of models/calibration.json whose it is.
 Writes  models/operating_points.json (what a user of the classifier applies); metrics/threshold_sweep.json (what each point
         achieves on both splits, with intervals on test, and its predictive values at other prevalences);
         plots/threshold_sweep/ (the curves, the points and the decision curve of test as CSV).
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, read_predictions, write_operating_points
+from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, PLOTS, read_calibration, read_predictions, write_operating_points
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.decisions import at_prevalence, decision_curve
 from skinlesion.errors import run_stage
@@ -132,6 +132,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
+            CLASSIFIER_SHA256: read_calibration().get(CLASSIFIER_SHA256),
             "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )

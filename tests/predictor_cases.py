@@ -13,6 +13,7 @@ from PIL import Image
 from skinlesion import artifacts
 from skinlesion.classifier import save_classifier
 from skinlesion.files import write_json
+from skinlesion.identity import classifier_digest
 from skinlesion.inference import TestTime
 from tests.classifier_cases import make_config, make_network
 
@@ -36,6 +37,7 @@ POINTS: dict[str, Any] = {
         "nothing": {"threshold": 1.0, "val": {"sensitivity": 0.0, "specificity": 1.0}},
     },
 }
+SET_SCALE = 3.0  # of the sets' own calibration
 CONFORMAL: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.99": None}}
 
 
@@ -47,10 +49,12 @@ def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, tes
         save_classifier(make_network(config, seed=seed).state_dict(), config, root / artifacts.CLASSIFIER / config.name)
         names.append({"name": config.name})
     write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": names})
-    calibration = CALIBRATION | {"test_time": test_time}
+    whose = {"classifier_sha256": classifier_digest(root / artifacts.CLASSIFIER)}
+    calibration = CALIBRATION | {"test_time": test_time} | whose
     artifacts.write_calibration(calibration, root / artifacts.CALIBRATION)
-    artifacts.write_operating_points(POINTS, root / artifacts.OPERATING_POINTS)
-    artifacts.write_conformal(CONFORMAL | {"calibration": calibration}, root / artifacts.CONFORMAL)
+    artifacts.write_operating_points(POINTS | whose, root / artifacts.OPERATING_POINTS)
+    apart = calibration | {"scale": [SET_SCALE] * 7, "temperature": 1 / SET_SCALE}
+    artifacts.write_conformal(CONFORMAL | {"calibration": apart}, root / artifacts.CONFORMAL)
     return root
 
 

@@ -39,6 +39,9 @@ def test_dark_corners_are_no_fault() -> None:
     y, x = np.mgrid[-1:1:225j, -1:1:300j]
     pixels[np.hypot(x, y) > 1.0] = 0
     assert quality_warnings(Image.fromarray(pixels), size=64) == []
+    blurred = np.asarray(GOOD.filter(ImageFilter.GaussianBlur(3))).copy()
+    blurred[np.hypot(x, y) > 1.0] = 0  # nor is their edge any sharpness
+    assert "blurred" in " ".join(quality_warnings(Image.fromarray(blurred), size=64))
 
 
 def test_hand_computed_measures() -> None:

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from skinlesion.artifacts import PROBABILITY_COLUMNS, image_path, read_predictions
+from skinlesion.predictor import load_predictor
 from skinlesion.schema import UNSEEN_BY_DVC
+from skinlesion.uploads import decode_upload
 from tests.conftest import ROOT
 from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, stages_run
 
@@ -87,6 +90,22 @@ def test_the_stages_agree_with_each_other(clone: Path) -> None:
     assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
     assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
     assert set(read_metrics(clone, "threshold_sweep")["points"]) >= {"recall_0.85", "youden"}
+
+
+def test_the_predictor_gives_what_stands_in_the_prediction_table(clone: Path) -> None:
+    table, predictor = read_predictions("test", clone / "data/predictions"), load_predictor(clone)
+    images = [decode_upload(image_path(image_id, clone / "data/raw").read_bytes()).image for image_id in table["image_id"]]
+    predictions = predictor.predict(images)
+    given = [list(prediction.probabilities.values()) for prediction in predictions]
+    np.testing.assert_allclose(given, table[list(PROBABILITY_COLUMNS)].to_numpy(), rtol=0, atol=1e-5)
+    stated = read_metrics(clone, "threshold_sweep")["points"]["recall_0.90"]
+    positive = (table["dx"] == "mel").to_numpy()
+    flagged = np.array([prediction.flagged for prediction in predictions])
+    assert flagged[positive].mean() == pytest.approx(stated["test"]["sensitivity"])
+    point = predictor.points["recall_0.90"]
+    assert point.sensitivity is not None and point.measured_on == "test"
+    assert point.sensitivity.value == stated["test"]["sensitivity"] and point.sensitivity.low is not None
+    assert predictor.conformal is not None and predictions[0].sets.keys() == {"0.9", "0.95"}
 
 
 def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:

@@ -81,6 +81,8 @@ def test_all_good_is_exit_code_0_and_more_files_than_a_batch(images: Path, monke
     assert run(monkeypatch, str(many), "--csv", "out.csv", "--operating-point", "everything") == 0
     assert [Path(row["file"]).stem for row in rows()] == [f"{seed:02d}" for seed in range(predict.BATCH + 3)]
     assert {row["flagged"] for row in rows()} == {"yes"}
+    assert run(monkeypatch, str(many), "--csv", "out.csv", "--operating-point", "nothing") == 0
+    assert {row["flagged"] for row in rows()} == {"no"}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from skinlesion.prediction import chance_of
 from skinlesion.predictor import load_predictor
 from skinlesion.preparing import write_prepared
 from skinlesion.uploads import decode_upload
-from tests.predictor_cases import CALIBRATION, encoded, lesion_image, make_workspace
+from tests.predictor_cases import CALIBRATION, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
 TWO = ({}, {"metadata": True, "member": "b"})
@@ -115,6 +116,8 @@ def test_the_operating_point_flags_and_says_what_it_is_worth(tmp_path: Path) -> 
     assert default.point is not None and default.point.name == predictor.default_point == "recall_0.90"
     assert (everything.flagged, nothing.flagged) == (True, False)
     assert default.score == default.probabilities["mel"] and default.flagged == (default.score >= 0.1)
+    predictor.points["exact"] = replace(default.point, threshold=default.score)
+    assert predictor.predict([image], point="exact")[0].flagged
     assert default.point.sentence == (
         "An image is flagged when the probability of melanoma is at least 10.0 %. On the validation images, on which it was "
         "chosen, it flagged 92 % of those with melanoma and left 61 % of the others unflagged."
@@ -142,8 +145,8 @@ def test_sets_are_those_of_the_conformal_calibration(tmp_path: Path) -> None:
     image = lesion_image(3)
     prediction, again = (predictor.predict([image])[0] for _ in range(2))
     assert prediction.sets == again.sets and prediction.sets["0.99"] is None
-    probabilities = np.array([list(prediction.probabilities.values())])
-    chance = chance_of(predictor.square(image))
+    square = predictor.square(image)
+    probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None])), chance_of(square)
     scores = class_scores(probabilities, np.array([chance]), method="raps", penalty=0.01, free=2)[0]
     assert set(prediction.sets["0.9"] or ()) == {dx for dx, score in zip(CLASSES, scores, strict=True) if score <= 0.8} | {
         prediction.top(1)[0][0]
@@ -242,3 +245,17 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     )
     assert card["data"] == {"source": "sample", "synthetic": True} and card["classes"] == list(CLASSES) and card["test"] is None
     json.dumps(card)
+
+
+@pytest.mark.parametrize("file", [artifacts.CALIBRATION, artifacts.OPERATING_POINTS, artifacts.CONFORMAL])
+def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Path) -> None:
+    """As after a training whose `dvc repro` was interrupted."""
+    load_predictor(make_workspace(tmp_path))
+    before = (tmp_path / file).read_bytes()
+    make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
+    load_predictor(tmp_path)
+    (tmp_path / file).write_bytes(before)
+    with pytest.raises(
+        PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
+    ):
+        load_predictor(tmp_path)

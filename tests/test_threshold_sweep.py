@@ -55,6 +55,14 @@ def project(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with params and prediction tables."""
     write_params({"threshold_sweep.bootstrap_draws": 200})
     artifacts.write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
+    calibration = {
+        "method": "temperature",
+        "scale": [1.0] * 7,
+        "bias": [0.0] * 7,
+        "test_time": "none",
+        "classifier_sha256": "cafe",
+    }
+    artifacts.write_calibration(calibration)
     return workspace
 
 
@@ -101,12 +109,13 @@ def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
 def test_operating_points_say_how_to_apply_them(project: Path) -> None:
     threshold_sweep.main()
     content = artifacts.read_operating_points()
-    assert {key: content[key] for key in ("target", "classes", "score", "rule", "chosen_on")} == {
+    assert {key: content[key] for key in ("target", "classes", "score", "rule", "chosen_on", "classifier_sha256")} == {
         "target": "mel",
         "classes": ["mel"],
         "score": "sum of calibrated probabilities",
         "rule": "flag when score >= threshold",
         "chosen_on": "val",
+        "classifier_sha256": "cafe",
     }
     stated = read_metrics()["points"]
     for name, point in content["points"].items():
@@ -145,7 +154,7 @@ def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
         paths = sorted(path for name in ("metrics", "models", "plots") for path in Path(name).rglob("*") if path.is_file())
         written.append({str(path): path.read_bytes() for path in paths})
     assert written[0] == written[1]
-    assert len(written[0]) == 5
+    assert len(written[0]) == 6  # the calibration, which it reads, among them
 
 
 def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
