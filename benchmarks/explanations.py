@@ -6,10 +6,11 @@ loop   an image at a time: JPEG opened, resized and normalised by torchvision, a
        class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
 
 Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
-first, to 1e-4; on a GPU with both in float32, after which the loop has torch's default there, convolutions in TF32. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
-not. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and
-placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a run does once
-for all stages, and a warm-up of both.
+first, to 1e-4; on a GPU with both in float32, after which the loop has torch's default there, convolutions in TF32. They share a
+process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do not. JPEGs are synthetic,
+600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and placing on both sides. Rounds
+alternate; ratios are taken within a round. Not in the times: preparation, which a run does once for all stages, and a warm-up of
+both.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ def choose_device(name: str) -> torch.device:
 def full_float32() -> Iterator[None]:
     """Convolutions on a GPU in float32, and by the same algorithm every time; also a decorator.
 
-    By its default torch rounds their inputs to TF32, of 10 bits, and what a GPU says would then differ from what a CPU says in the
-    third digit. Matrix products are in float32 by default. The switch is the process's, not the thread's: it is thrown back
-    when the last of those within has left.
+    By its default torch rounds their inputs to TF32, of 10 bits, and what a GPU says would then differ from what a CPU says in
+    the third digit. Matrix products are in float32 by default. The switch is the process's, not the thread's: it is thrown
+    back when the last of those within has left.
     """
     me = object()
     with _switching:

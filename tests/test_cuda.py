@@ -59,12 +59,11 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2 if method in ("SmoothGradCAMpp", "Occlusion") else 1e-3)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
 def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
-    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, compiled: bool
+    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_inputs(workspace)
-    write_params(TINY | {"train.device": "cuda", "train.loggers": [], "train.average": "ema", "train.compile": compiled})
+    write_params(TINY | {"train.device": "cuda", "train.loggers": [], "train.average": "ema"})
     train_base()
     first = (MEMBER / "weights.safetensors").read_bytes()
     train_base()
