@@ -6,10 +6,11 @@ loop   an image at a time: JPEG opened, resized and normalised by torchvision, a
        class, `GradCAM(model, layer)` of torchcam set up anew, its map resized to the image (Pillow, bicubic)
 
 Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
-first, to 1e-4. They share a process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do
-not. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and
-placing on both sides. Rounds alternate; ratios are taken within a round. Not in the times: preparation, which a run does once
-for all stages, and a warm-up of both.
+first, to 1e-4; on a GPU with both in float32, after which the loop has torch's default there, convolutions in TF32. They share a
+process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do not. JPEGs are synthetic,
+600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and placing on both sides. Rounds
+alternate; ratios are taken within a round. Not in the times: preparation, which a run does once for all stages, and a warm-up of
+both.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.classifier import ClassifierConfig
 from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
+from skinlesion.devices import choose_device, full_float32
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.files import write_json
@@ -141,7 +142,8 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     PipelineError
         It is above `TOLERANCE`: then times would not compare.
     """
-    plain = np.stack([explain_one(task, image) for image in inputs])
+    with full_float32():
+        plain = np.stack([explain_one(task, image) for image in inputs])
     strongest = plain.max(axis=(1, 2), keepdims=True)
     plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
     difference = float(np.abs(plain - ours(task)).max())
@@ -286,9 +288,9 @@ def main(arguments: list[str] | None = None) -> None:
                 results.setdefault(backbone, {})[method] = found
                 sys.stdout.write(describe(backbone, method, found) + "\n")
                 sys.stdout.flush()
+                if options.json is not None:  # after each, or one that fails would take the others with it
+                    write_json(options.json, facts | {"images": len(images.listed), "backbones": results})
     sys.stdout.write("medians of the rounds, in brackets the quartiles; wanted: at least 5\n")
-    if options.json is not None:
-        write_json(options.json, facts | {"images": len(images.listed), "backbones": results})
 
 
 if __name__ == "__main__":

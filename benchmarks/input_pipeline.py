@@ -5,7 +5,8 @@
 (c) the network's training step alone, on one fixed batch
 (d) training as the `train` stage does it: (a) feeding (c)
 
-The JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Rounds of the four alternate, and ratios are medians over rounds.
+The JPEGs are synthetic, 600 x 450 pixels like HAM10000's; the list repeats them until an epoch has enough batches for every
+worker. Rounds of the four alternate, and ratios are medians over rounds.
 Everything that no argument sets is as params.yaml has it.
 """
 
@@ -35,6 +36,8 @@ from skinlesion.errors import run_stage
 from skinlesion.geometry import fit_image
 from skinlesion.params import Params, load_params
 from skinlesion.train_params import TrainParams
+
+BATCHES_A_WORKER = 16  # at least: what workers have ready when the clock starts is then a small part of an epoch
 
 
 def read_epoch(batches: Iterator[Any]) -> tuple[float, Any]:
@@ -79,9 +82,11 @@ def resize_and_augment(image: Image.Image, *, size: int, augment: v2.Transform) 
 
 
 def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[StageLoop, DataLoader]:
-    """Draw JPEGs, prepare them, and set up our training and the usual loader over the same images."""
+    """Draw JPEGs, prepare them, and set up our training and the usual loader over the same list."""
     draw_images(folder, size=size, lesions=lesions)
     images = read_images(folder)
+    least = BATCHES_A_WORKER * loading.worker_count() * params.train.batch_size
+    images = images.repeated(max(len(images.listed), least))
     augment = transforms.train_transform(params.train.augmentation.resolve(), size=size)
     transform = partial(resize_and_augment, size=size, augment=augment)
     usual = decoding_loader(images.paths, images.labels(), transform, batch_size=params.train.batch_size)

@@ -224,10 +224,10 @@ def main(arguments: list[str] | None = None) -> None:
             results[backbone] = summarize(speeds)
             sys.stdout.write("\n".join(describe(backbone, results[backbone])) + "\n")
             sys.stdout.flush()
+            if options.json is not None:  # after each, or one that fails would take the others with it
+                write_json(options.json, facts | {"backbones": results})
     aims = "2.5 to plain (aim 3)" if device.type == "cpu" else "5 to plain, and 0.95 of the step alone"
     sys.stdout.write(f"medians of the rounds, in brackets the least and the greatest; wanted: at least {aims}\n")
-    if options.json is not None:
-        write_json(options.json, facts | {"backbones": results})
 
 
 if __name__ == "__main__":

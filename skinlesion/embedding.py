@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts import PreparedImages
 from skinlesion.classifier import Classifier, check_prepared, normalize
+from skinlesion.devices import full_float32
 from skinlesion.errors import PipelineError
 
 
@@ -48,7 +49,7 @@ def embed(
 
 
 @torch.inference_mode()
-@torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+@full_float32()
 def _embed(
     classifier: Classifier, prepared: PreparedImages, rows: np.ndarray, *, device: torch.device, batch_size: int
 ) -> np.ndarray:

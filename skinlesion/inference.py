@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts import PreparedImages
 from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, normalize
+from skinlesion.devices import full_float32
 from skinlesion.errors import PipelineError
 from skinlesion.metadata import encode_metadata
 from skinlesion.test_time import TestTime, views_of
@@ -32,7 +33,7 @@ class Predicted(NamedTuple):
 
 
 @torch.inference_mode()
-@torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+@full_float32()
 def predict(
     classifier: Classifier,
     prepared: PreparedImages,

@@ -21,7 +21,7 @@ from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, read_calibr
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
-from skinlesion.devices import choose_device
+from skinlesion.devices import choose_device, full_float32
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import vote
@@ -114,7 +114,7 @@ class Predictor:
             raise ValueError(f"{len(known)} patients for {len(squares)} images")
         metadata = torch.from_numpy(encode_metadata(known)) if self.needs_metadata else None
         starts = range(0, len(squares), BATCH)
-        with self._network_lock, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with self._network_lock, full_float32():
             batches = [self._vote(squares[s : s + BATCH], None if metadata is None else metadata[s : s + BATCH]) for s in starts]
         return np.concatenate(batches) if batches else np.zeros((0, len(CLASSES)))
 

@@ -290,6 +290,34 @@ def test_the_input_pipeline_measures_its_four(write_params: WriteParams, capsys:
     assert [line.split()[0] for line in printed[5:]] == ["a/b", "d/c"]
 
 
+def test_many_workers_have_ready_a_small_part_of_the_input_pipelines_epoch(
+    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(TINY | {"train.backbone": "mobilenet_v3_small"})
+    monkeypatch.setattr(input_pipeline.loading, "worker_count", lambda processes=1: 5)
+    (workspace / "drawn").mkdir()
+    loop, usual = input_pipeline.build(workspace / "drawn", input_pipeline.load_params(), size=32, lesions=21)
+    assert len(loop.training.batches.sizes) == len(usual) == 16 * 5
+
+
+def test_a_backbone_is_written_before_the_next_is_measured(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(TINY)
+    speeds = {
+        "plain": training.Speeds("32-true", end_to_end=[4.0]),
+        "auto": training.Speeds("bf16-mixed", end_to_end=[8.0], step=[10.0]),
+    }
+
+    def measured(folder: Path, params: Any, **options: Any) -> dict[str, training.Speeds]:
+        if params.backbone == "resnet18":
+            raise PipelineError("out of memory")
+        return speeds
+
+    monkeypatch.setattr(training, "benchmark", measured)
+    with pytest.raises(PipelineError):
+        training.main(["--backbones", "mobilenet_v2", "resnet18", "--size", "32", "--device", "cpu", "--json", "speeds.json"])
+    assert list(json.loads(Path("speeds.json").read_text(encoding="utf-8"))["backbones"]) == ["mobilenet_v2"]
+
+
 def test_the_usual_loader_of_the_input_pipeline_gives_the_prepared_pixels(images: stage_loop.Images) -> None:
     with Image.open(images.paths[3]) as image:
         square = input_pipeline.resize_and_augment(image, size=32, augment=nn.Identity())

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from skinlesion.classifier import Classifier
+from skinlesion.devices import full_float32
 from skinlesion.metadata import WIDTH
 from skinlesion.network import SkinNetwork
 
@@ -43,7 +44,7 @@ def fuse_batch_norms(model: SkinNetwork, *, size: int, keep: str = "") -> SkinNe
     device = next(fused.parameters()).device
     probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     inputs = (probe, torch.zeros(2, WIDTH, device=device) if model.needs_metadata else None)
-    with torch.no_grad():
+    with torch.no_grad(), full_float32():
         before = fused(*inputs)
         for convolution, norm in _pairs(fused, inputs):
             if convolution == f"backbone.{keep}":

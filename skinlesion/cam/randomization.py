@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from skinlesion.classifier import Classifier
+from skinlesion.devices import full_float32
 from skinlesion.network import SkinNetwork
 from skinlesion.parameter_groups import layer_groups
 
@@ -75,7 +76,7 @@ def renew_batch_norm(
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average over all batches
         norm.train()
-    with torch.no_grad():
+    with torch.no_grad(), full_float32():
         for images, metadata in batches:
             model(images.to(device), None if metadata is None else metadata.to(device))
     model.eval()

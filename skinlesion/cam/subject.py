@@ -15,6 +15,7 @@ from skinlesion.cam.deletion import Score
 from skinlesion.cam.members import MemberMaps, explain
 from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, normalize
+from skinlesion.devices import full_float32
 from skinlesion.metadata import encode_metadata
 
 
@@ -87,6 +88,7 @@ class Subject:
             each.model.to(self.device, memory_format=torch.channels_last).eval()
 
         @torch.inference_mode()
+        @full_float32()
         def probability(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
             total = np.zeros(len(positions))
             for name, (model, config) in self.members.items():
