@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from skinlesion import artifacts
-from skinlesion.bootstrap import describe_draws
+from skinlesion.bootstrap import describe_draws, percentile_intervals
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.cores import available_cores
@@ -38,7 +38,7 @@ from skinlesion.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
 from skinlesion.params import ExportParams, load_params
 from skinlesion.precision import cpu_model
-from skinlesion.robustness import METRICS, Measured, bounded, less, measure_table
+from skinlesion.robustness import SUMMARY, less, measure_table
 from skinlesion.test_time import TestTime
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
@@ -60,7 +60,7 @@ def export_member(classifier: Classifier, folder: Path, calibration: pd.DataFram
     logger.info("exporting %s (%s)", name, classifier.config.backbone)
     export_network(classifier, paths["float32"], weights_sha256=digest)
     batches = graph_inputs(classifier.config, artifacts.read_prepared(), calibration, params.batch_size)
-    how = {"name": name, "keep_ends": params.keep_ends, "weights_sha256": digest}
+    how = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
     quantize_network(paths["float32"], paths["int8"], batches, **how)
     files = {
         precision: {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")} for precision, path in paths.items()
@@ -87,15 +87,21 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
     )
 
 
-def describe_metrics(int8: Measured, reference: Measured, *, confidence: float) -> dict[str, Any]:
-    """Each metric, and each rate of an operating point, of int8 with its interval, and its paired difference from torch."""
-    apart = less(int8, reference)
-    return {
-        name: bounded(int8, name, confidence, prefix="value")
-        | {"torch": reference.values[name]}
-        | bounded(apart, name, confidence, prefix="difference")
-        for name in int8.values
-    }
+def compare_engines(
+    tables: dict[str, pd.DataFrame], points: dict[str, Any], *, bins: int, params: ExportParams
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics and the rates of the operating points (`sensitivity@youden`) of `torch` and `int8`, and the paired `difference`.
+
+    Each has a `value` and, from the bootstrap over lesions, `low` and `high`; the difference is int8 less torch.
+    """
+    draws = {"draws": params.bootstrap_draws, "seed": params.seed}
+    measured = {name: measure_table(table, points, bins=bins, **draws) for name, table in tables.items()}
+    measured["difference"] = less(measured["int8"], measured["torch"])
+    compared = {}
+    for name, each in measured.items():
+        intervals = percentile_intervals(each.drawn, params.confidence)
+        compared[name] = {metric: {"value": value, **intervals[metric]} for metric, value in each.values.items()}
+    return compared
 
 
 def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: TestTime, params: ExportParams) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def main() -> None:
         described = {
             "opset": OPSET,
             "versions": {name: version(name) for name in LIBRARIES},
-            "int8": {"calibrated_on": "val", "calibration_images": len(chosen), "keep_ends": params.keep_ends},
+            "int8": {"calibrated_on": "val", "calibration_images": len(chosen), "float32_layers": params.float32_layers},
             "members": {name: export_member(classifier, folder, chosen, params) for name, classifier in members.items()},
         }
         write_json(folder / EXPORT_FILE, described)
@@ -141,45 +147,43 @@ def main() -> None:
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)
         for classifier in members.values():
-            classifier.model.to(memory_format=torch.channels_last)
+            classifier.model.to(memory_format=torch.channels_last)  # as `evaluate` runs it
         speed = measure_speed({"torch": members, **exported}, test, test_time=test_time, params=params)
-        draws = {"draws": params.bootstrap_draws, "seed": params.seed}
-        measured = {
-            name: measure_table(table, points, bins=whole.evaluate.calibration_bins, **draws)
-            for name, table in {"torch": test, "int8": tables["int8"]}.items()
-        }
-        metrics = describe_metrics(measured["int8"], measured["torch"], confidence=params.confidence)
-        sizes = [
-            (each["weights_bytes"], *(each["files"][name]["bytes"] for name in PRECISIONS))
-            for each in described["members"].values()
-        ]
-        content = {
-            "split": "test",
-            "images": len(test),
-            "lesions": int(test["lesion_id"].nunique()),
-            "side": prepared.size,
-            "test_time": test_time,
-            **{name: described[name] for name in ("opset", "versions", "int8")},
-            "backbones": {name: classifier.config.backbone for name, classifier in members.items()},
-            "bytes": dict(zip(("torch", *PRECISIONS), map(sum, zip(*sizes, strict=True)), strict=True)),
-            "parity": parity,
-            "bootstrap": describe_draws(confidence=params.confidence, **draws),
-            "metrics_int8": metrics,
-            "speed": speed,
-        }
+        both = {"torch": test, "int8": tables["int8"]}
+        compared = compare_engines(both, points, bins=whole.evaluate.calibration_bins, params=params)
+    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
+    content = {
+        "split": "test",
+        "images": len(test),
+        "lesions": int(test["lesion_id"].nunique()),
+        "side": prepared.size,
+        "test_time": test_time,
+        **{name: described[name] for name in ("opset", "versions", "int8")},
+        "backbones": {name: classifier.config.backbone for name, classifier in members.items()},
+        "bytes": count_bytes(described["members"]),
+        "parity": parity,
+        "bootstrap": describe_draws(**draws),
+        "compared": compared,
+        "speed": speed,
+    }
     write_extra("export", content, of=["predictions"])
-    report(content)
+    log(content)
 
 
-def report(content: dict[str, Any]) -> None:
-    """Log what was found."""
+def count_bytes(members: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the files of all members: of torch's weights, and of the graphs by precision."""
+    graphs = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
+    return {"torch": sum(each["weights_bytes"] for each in members.values()), **graphs}
+
+
+def log(content: dict[str, Any]) -> None:
+    """Say what was found."""
     for name, each in content["parity"].items():
         found = (name, each["largest_difference"], 100 * each["same_diagnosis"], content["bytes"][name] / 1e6)
         logger.info("%s: probabilities differ by %.2g at most, same diagnosis for %.1f %% of the images, %.1f MB", *found)
-    for name in METRICS:
-        each = content["metrics_int8"][name]
-        found = (name, each["value"], each["difference"], each["difference_low"], each["difference_high"])
-        logger.info("int8 %s %.3f, less torch %+.3f (%+.3f to %+.3f)", *found)
+    for name in SUMMARY:
+        int8, apart = (content["compared"][which][name] for which in ("int8", "difference"))
+        logger.info("int8 %s %.3f, less torch %+.3f (%+.3f to %+.3f)", name, int8["value"], *apart.values())
     for batch, engines in content["speed"]["batches"].items():
         said = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
         logger.info("%s image(s) a call: %s", batch, said)

@@ -80,7 +80,7 @@ class ExportParams(Section):
 
     batch_size: BatchSize
     calibration_images: int = Field(ge=1, le=100_000)
-    keep_ends: bool
+    float32_layers: int = Field(ge=0, le=10_000)
     rounds: int = Field(ge=1, le=10_000)
     bootstrap_draws: Draws
     confidence: Confidence

@@ -112,7 +112,7 @@ def check_batch(graph: onnx.ModelProto) -> None:
 
 
 def quantize_network(
-    path: Path, target: Path, batches: Iterable[dict[str, np.ndarray]], *, name: str, keep_ends: bool, weights_sha256: str
+    path: Path, target: Path, batches: Iterable[dict[str, np.ndarray]], *, name: str, float32_layers: int, weights_sha256: str
 ) -> None:
     """Write `target`, the graph `path` of member `name` with weights and activations of its layers in eight bits.
 
@@ -123,12 +123,12 @@ def quantize_network(
     Parameters
     ----------
     batches : inputs of the graph by name, from whose smallest and largest activations the scales follow.
-    keep_ends : leave the first and the last layer with weights in float32: one sees the image, the other gives the logits.
+    float32_layers : first layers with weights that stay in float32, >= 0; so does the last one, which gives the logits.
 
     Raises
     ------
     PipelineError
-        ONNX Runtime cannot quantise this network.
+        ONNX Runtime cannot quantise this network, or nothing of it would be.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -138,9 +138,17 @@ def quantize_network(
             prepared = Path(folder) / "prepared.onnx"
             # Its symbolic inference of shapes knows older operators; torch's exporter has noted the shapes anyway.
             quant_pre_process(path, prepared, skip_symbolic_shape=True)
-            layers = [node.name for node in onnx.load(prepared).graph.node if node.op_type in WITH_WEIGHTS]
+            graph = onnx.load(prepared)
+            # In torch's order: the preparation may move a layer that is needed late, as that of the metadata, to the front.
+            places = {layer: place for place, layer in enumerate(layers_with_weights(onnx.load(path)))}
+            layers = sorted(layers_with_weights(graph), key=lambda layer: places.get(layer, len(places)))
+            if float32_layers >= len(layers) - 1:
+                raise PipelineError(
+                    f"export.float32_layers is {float32_layers}, and with the last one as many of the {len(layers)} layers of "
+                    f"classifier '{name}' would stay in float32 that none is left: lower it"
+                )
             quantization.quantize_static(
-                prepared,
+                graph,
                 target,
                 Batches(batches),
                 quant_format=quantization.QuantFormat.QDQ,
@@ -148,14 +156,14 @@ def quantize_network(
                 weight_type=quantization.QuantType.QInt8,
                 per_channel=True,
                 op_types_to_quantize=list(QUANTIZED),
-                nodes_to_exclude=[layers[0], layers[-1]] if keep_ends else [],
+                nodes_to_exclude=[*layers[:float32_layers], layers[-1]],
                 calibrate_method=quantization.CalibrationMethod.MinMax,
                 extra_options={"MatMulConstBOnly": True},  # products of two activations, as in attention, stay in float32
             )
         graph = without_traces(onnx.load(target))
         onnx.checker.check_model(graph)
         check_batch(graph)
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, PipelineError):
         raise
     except Exception as error:  # as of the exporter
         raise PipelineError(
@@ -164,6 +172,12 @@ def quantize_network(
         ) from None
     onnx.helper.set_model_props(graph, identity(name, "int8", weights_sha256))
     onnx.save(graph, target)
+
+
+def layers_with_weights(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that multiply by weights of the network, in the graph's order."""
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    return [node.name for node in graph.graph.node if node.op_type in WITH_WEIGHTS and weights & set(node.input)]
 
 
 class Batches:
