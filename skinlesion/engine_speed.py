@@ -30,10 +30,15 @@ def time_engines(engines: Mapping[str, Engine], images: torch.Tensor, *, batches
     -------
     By batch (`"1"`), then by engine, as `describe_seconds`.
     """
-    return {str(batch): _time_batch(engines, images[:batch], rounds=rounds) for batch in batches}
+    timed = {batch: seconds_of_calls(engines, images[:batch], rounds=rounds) for batch in batches}
+    return {
+        str(batch): {name: describe_seconds(values, images=batch) for name, values in seconds.items()}
+        for batch, seconds in timed.items()
+    }
 
 
-def _time_batch(engines: Mapping[str, Engine], images: torch.Tensor, *, rounds: int) -> dict[str, dict[str, float]]:
+def seconds_of_calls(engines: Mapping[str, Engine], images: torch.Tensor, *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a call of each engine with these images, a value a round, after a warm-up of all."""
     for engine in engines.values():
         for _ in range(WARM_UP_CALLS):
             engine(images)
@@ -43,7 +48,7 @@ def _time_batch(engines: Mapping[str, Engine], images: torch.Tensor, *, rounds: 
             begun = time.perf_counter()
             engines[name](images)
             seconds[name].append(time.perf_counter() - begun)
-    return {name: describe_seconds(values, images=len(images)) for name, values in seconds.items()}
+    return seconds
 
 
 def describe_seconds(seconds: Sequence[float], *, images: int) -> dict[str, float]:
