@@ -12,6 +12,8 @@ from skinlesion.errors import PipelineError
 from skinlesion.files import read_json
 from tests.conftest import WriteParams
 
+pytestmark = pytest.mark.operations  # two exports and a benchmark
+
 
 def test_it_prints_a_line_a_batch_and_writes_every_figure(
     write_params: WriteParams, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
