@@ -1,8 +1,8 @@
 """Record the run in the workspace: `python -m extras.record_results NAME` (`make record NAME=...`).
 
-Reads   params.yaml, dvc.lock, extras/dvc.lock; metrics/*.json, metrics/train/*.json of the members, metrics/extras/*.json and
-        data/extras/*/*.csv of the optional stages; data/predictions/{val,test}.csv; data/failures/failures.csv; report/;
-        plots/gradcam/images.csv;
+Reads   params.yaml, dvc.lock, extras/dvc.lock; metrics/*.json, metrics/train/*.json of the members, metrics/extras/*.json,
+        metrics/export.json and data/extras/*/*.csv of the optional stages; data/predictions/{val,test}.csv;
+        data/failures/failures.csv; report/; plots/gradcam/images.csv;
         data/raw/provenance.json; data/prepared/index.csv; models/classifier/{ensemble.json,NAME/config.json}; every plot of
         dvc.yaml
 Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
@@ -32,7 +32,7 @@ from extras.optional_plots import plots_of_extras
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PLOTS, PREDICTIONS, PREPARED, read_provenance
 from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.extra_metrics import EXTRAS, outdated, read_extra
+from skinlesion.extra_metrics import extra_path, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
 from skinlesion.files import atomic_folder, read_json, write_json
 from skinlesion.params import PARAMS_FILE
@@ -90,7 +90,7 @@ def read_metrics() -> dict[str, dict[str, Any]]:
 
 def split_extras() -> tuple[list[str], list[str]]:
     """Names of the optional stages that were run: those whose finding is of this workspace, and those that are outdated."""
-    found = {path.stem: read_extra(path.stem) for path in sorted(EXTRAS.glob("*.json"))}
+    found = {name: read_extra(name) for name in found_extras()}
     old = [name for name, content in found.items() if content and outdated(content)]
     if old:
         logger.warning("left out, since of another run: %s; `dvc repro extras/dvc.yaml` measures them anew", name_some(old))
@@ -229,8 +229,8 @@ def record(name: str, *, replace: bool = False) -> Path:
         shutil.copyfile(PARAMS_FILE, folder / "params.yaml")
         (folder / "metrics" / "train").mkdir(parents=True)
         (folder / "metrics" / "extras").mkdir()
-        for metric in (*metrics, *(f"extras/{name}" for name in extras)):
-            shutil.copyfile(METRICS / f"{metric}.json", folder / "metrics" / f"{metric}.json")
+        for path in (*(METRICS / f"{metric}.json" for metric in metrics), *map(extra_path, extras)):
+            shutil.copyfile(path, folder / "metrics" / path.relative_to(METRICS))
         (folder / "predictions").mkdir()
         for split in PREDICTED_SPLITS:
             shutil.copyfile(PREDICTIONS / f"{split}.csv", folder / "predictions" / f"{split}.csv")

@@ -2,7 +2,7 @@
 
 params.yaml               the parameters of the run
 metrics/*.json            what the stages measured; metrics/train/ holds a file a member of the ensemble, metrics/extras/ one an
-                          optional stage that was run
+                          optional stage that was run (export.json: of the export)
 predictions/{val,test}.csv  the tables from which every figure can be computed again
 failures.csv, extras/     the list of failures; the tables of the optional stages
 maps.csv                  the figures of each image's maps, from which the measures of their faithfulness follow

@@ -35,7 +35,7 @@ from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError, run_stage
 from skinlesion.evaluation import arrays_of
-from skinlesion.extra_metrics import EXTRAS, outdated, read_extra
+from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
 from skinlesion.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.network import NetworkSpec
@@ -121,6 +121,9 @@ def lay_out(record: Path, workspace: Path, params: dict[str, Any]) -> None:
     ):
         if source.is_dir():
             shutil.copytree(source, workspace / target, dirs_exist_ok=True)
+    for source in (EXPORT, record / "metrics" / EXPORT.name):
+        if source.is_file():
+            shutil.copyfile(source, workspace / EXPORT)
 
 
 def write_configs(provenance: dict[str, Any], params: Params) -> None:
@@ -160,8 +163,8 @@ def measure_predictions(record: Path, params: Params) -> None:
 
 def drop_outdated_extras() -> None:
     """Leave of the workspace's extras those that are of these images alone."""
-    for path in EXTRAS.glob("*.json"):
-        content = read_extra(path.stem)
+    for name, path in found_extras().items():
+        content = read_extra(name)
         if content is None or outdated(content):
             path.unlink()
 
@@ -205,7 +208,7 @@ def collect(record: Path, folder: Path, provenance: dict[str, Any]) -> None:
     if (record / "maps.csv").is_file():
         shutil.copyfile(record / "maps.csv", folder / "maps.csv")
     shutil.copytree("report", folder / "report")
-    extras = sorted(path.stem for path in EXTRAS.glob("*.json"))
+    extras = list(found_extras())
     copy_extra_tables(extras, folder)
     render_plots(folder / "plots", name=provenance["name"], pictures=False, extras=extras)
     for old in (record / "plots").iterdir():

@@ -1,4 +1,6 @@
-"""What the optional stages of extras/dvc.yaml found, `metrics/extras/NAME.json`, and whether it is still of this workspace.
+"""What the optional stages of extras/dvc.yaml found, and whether it is still of this workspace.
+
+It stands in `metrics/extras/NAME.json`, and of the export in `metrics/export.json`.
 
 The main pipeline does not depend on them, so what they measured can be of another classifier or of other images than those that
 the workspace has now. Hence each says of what it is, by sha256, and whoever reads it can tell.
@@ -18,7 +20,19 @@ from skinlesion.files import file_digest, read_json, write_json
 from skinlesion.params import load_params
 
 EXTRAS = METRICS / "extras"
+EXPORT = METRICS / "export.json"
 SUBJECTS = "of"  # the key of the digests in a file
+
+
+def extra_path(name: str) -> Path:
+    """Where an extra writes what it found."""
+    return EXPORT if name == EXPORT.stem else EXTRAS / f"{name}.json"
+
+
+def found_extras() -> dict[str, Path]:
+    """The files of the extras that were run, by name in alphabetical order."""
+    paths = [*EXTRAS.glob("*.json"), *([EXPORT] if EXPORT.is_file() else [])]
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def _recipe_digest() -> str:
@@ -36,12 +50,12 @@ _DIGESTS: dict[str, Callable[[], str]] = {
 }
 
 
-def write_extra(name: str, content: dict[str, Any], *, of: Iterable[str], folder: Path = EXTRAS) -> None:
+def write_extra(name: str, content: dict[str, Any], *, of: Iterable[str]) -> None:
     """Write what an extra found, with the digests of what it is of: any of `images`, `predictions`, `recipe`."""
-    write_json(folder / f"{name}.json", {SUBJECTS: {subject: _DIGESTS[subject]() for subject in of}, **content})
+    write_json(extra_path(name), {SUBJECTS: {subject: _DIGESTS[subject]() for subject in of}, **content})
 
 
-def read_extra(name: str, folder: Path = EXTRAS) -> dict[str, Any] | None:
+def read_extra(name: str) -> dict[str, Any] | None:
     """What an extra found; None if it was not run.
 
     Raises
@@ -49,7 +63,7 @@ def read_extra(name: str, folder: Path = EXTRAS) -> dict[str, Any] | None:
     PipelineError
         The file is damaged, or does not say of what it is.
     """
-    path = folder / f"{name}.json"
+    path = extra_path(name)
     if not path.is_file():
         return None
     content = read_json(path)

@@ -73,3 +73,15 @@ class ExternalParams(Section):
     def _path_belongs_to_local(self) -> ExternalParams:
         check_path(self.source, self.path, section="external")
         return self
+
+
+class ExportParams(Section):
+    """How the classifier is exported to ONNX, and measured."""
+
+    batch_size: BatchSize
+    calibration_images: int = Field(ge=1, le=100_000)
+    float32_layers: int = Field(ge=0, le=10_000)
+    rounds: int = Field(ge=1, le=10_000)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed

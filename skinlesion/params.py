@@ -26,7 +26,7 @@ from skinlesion.evidence_params import (
     SubgroupsParams,
     ThresholdSweepParams,
 )
-from skinlesion.extra_params import ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
+from skinlesion.extra_params import ExportParams, ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
 from skinlesion.schema import Section, Seed, check_path, suggest
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
@@ -104,6 +104,7 @@ class Params(Section):
     near_duplicates: NearDuplicatesParams
     robustness: RobustnessParams
     external: ExternalParams
+    export: ExportParams
 
     @model_validator(mode="after")
     def _members_are_valid(self, info: ValidationInfo) -> Params:

@@ -158,8 +158,8 @@ DOUBLED = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor for the tag"),
         ("a: &a 1\nb: [" + "*a, " * 21 + "1]", "has 21 aliases (*name), more than 20: write the values out"),
         (DOUBLED, "has 78 aliases (*name), more than 20"),
-        ("".join(f"a{number}: 1\n" for number in range(60)), "a21: unknown key"),
-        ("".join(f"a{number}: 1\n" for number in range(60)), "\n  and 38 more"),
+        ("".join(f"a{number}: 1\n" for number in range(60)), "a20: unknown key"),
+        ("".join(f"a{number}: 1\n" for number in range(60)), "\n  and 39 more"),
         ('"": 1', "'': unknown key; known here: download"),
     ],
 )

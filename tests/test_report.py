@@ -34,7 +34,7 @@ from tests.test_plots_templates import write_tables
 WriteParams = Callable[..., Path]
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
-EXTRAS = ("leak", "near_duplicates", "robustness", "external")
+EXTRAS = ("leak", "near_duplicates", "robustness", "external", "export")
 
 
 def edit(path: str, *keys: str, value: Any) -> None:
@@ -455,6 +455,21 @@ def near_duplicates() -> dict[str, Any]:
     }
 
 
+def export() -> dict[str, Any]:
+    value = {"value": 0.733, "low": 0.6, "high": 0.8}
+    parity = {"largest_difference": 2.5e-6, "same_diagnosis": 1.0, "same_flag": {"youden": 0.99}}
+    metrics = {"macro_auc": value, "sensitivity@youden": value}
+    speeds = {"p50_ms": 8.25, "p95_ms": 9.0, "images_per_second": 121.2, "times_torch": 3.3}
+    return {
+        "images": 50,
+        "bytes": {"torch": 45_000_000, "float32": 44_700_000, "int8": 11_300_000},
+        "parity": {"float32": parity, "int8": parity | {"largest_difference": 0.046}},
+        "bootstrap": {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 0},
+        "compared": {"torch": metrics, "int8": metrics, "difference": {name: dict.fromkeys(value, -0.01) for name in metrics}},
+        "speed": {"cpu": "a CPU", "threads": 2, "load_before": 0.1, "batches": {"1": {"torch": speeds, "int8": speeds}}},
+    }
+
+
 FOUND: dict[str, tuple[Callable[[], dict[str, Any]], list[str], str]] = {
     "leak": (leak, ["images", "recipe"], "44.3 % of the test images (60.0 % of the melanomas)"),
     "near_duplicates": (
@@ -464,6 +479,11 @@ FOUND: dict[str, tuple[Callable[[], dict[str, Any]], list[str], str]] = {
     ),
     "robustness": (robustness, ["predictions"], "mean macro AUC is 0.711 [0.600, 0.800], clean 0.800"),
     "external": (external, ["predictions"], "macro AUC 0.733 [0.600, 0.800]"),
+    "export": (
+        export,
+        ["predictions"],
+        "by more than 2.5e-06, none of the int8 graph by more than 0.046; macro AUC of int8 less torch: -0.010",
+    ),
 }
 
 

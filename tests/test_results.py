@@ -369,13 +369,14 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
 
 def add_extra(name: str, **of: str) -> None:
     """A workspace in which an optional stage was run, of images or predictions with these digests."""
-    write(f"metrics/extras/{name}.json", {"of": of})
+    metrics = "metrics/export.json" if name == "export" else f"metrics/extras/{name}.json"
+    write(metrics, {"of": of})
     write(f"data/extras/{name}/table.csv", "image_id\n")
     write(f"plots/extras/{name}/values.csv", "dx,f1,low,high,support\nmel,0.5,0.25,0.75,8\n")
     plot = {"title": "F1", "template": "per_class", "x": "f1", "y": {f"../plots/extras/{name}/values.csv": "dx"}}
     stages = Path("extras/dvc.yaml")
     document = json.loads(stages.read_text(encoding="utf-8")) if stages.is_file() else {"stages": {}, "plots": []}
-    outs = [f"metrics/extras/{name}.json", f"data/extras/{name}", f"plots/extras/{name}"]
+    outs = [metrics, f"data/extras/{name}", f"plots/extras/{name}"]
     document["stages"][name.replace("_", "-")] = {"wdir": "..", "cmd": "true", "outs": outs}
     document["plots"].append({f"{name}_values": plot})
     write("extras/dvc.yaml", document)
@@ -383,11 +384,17 @@ def add_extra(name: str, **of: str) -> None:
 
 def test_optional_stages_are_recorded_where_they_are_of_this_run(finished_run: Path, caplog: pytest.LogCaptureFixture) -> None:
     add_extra("robustness", predictions=file_digest(Path("data/predictions/test.csv"), "sha256"))
+    add_extra("export", predictions=file_digest(Path("data/predictions/test.csv"), "sha256"))
     add_extra("external", predictions="0" * 64)
     commit_to_dvc()
     folder = record("run-1")
     names = set(file_digests(folder))
-    assert {"metrics/extras/robustness.json", "extras/robustness/table.csv", "plots/robustness_values.svg"} <= names
+    assert {
+        "metrics/export.json",
+        "metrics/extras/robustness.json",
+        "extras/robustness/table.csv",
+        "plots/robustness_values.svg",
+    } <= names
     assert not [name for name in names if "external" in name]
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert provenance["extras_left_out"] == ["external"] and "left out, since of another run: external" in caplog.text

@@ -1,4 +1,4 @@
-"""What the report says of the extras: a module each, with one function `section` of what metrics/extras/NAME.json holds.
+"""What the report says of the extras: a module each, with one function `section` of what its file of metrics holds.
 
 It gives blocks, the first of them a paragraph that sums the finding up in a sentence.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from skinlesion.extra_metrics import extra_path
 from skinlesion.report.blocks import Block, Facts, Note, Paragraph
-from skinlesion.report.extras import external, leak, near_duplicates, robustness
+from skinlesion.report.extras import export, external, leak, near_duplicates, robustness
 
 # What each is called, and who writes its section.
 EXTRAS: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[Block]]]] = {
@@ -17,13 +18,14 @@ EXTRAS: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[Block]]]] = {
     "near_duplicates": ("Near-duplicates across lesions", near_duplicates.section),
     "robustness": ("Corrupted images", robustness.section),
     "external": ("Images of another source", external.section),
+    "export": ("Exported networks", export.section),
 }
 SUBJECTS = {"images": "images", "predictions": "classifier, calibration or test images", "recipe": "recipe"}
 
 
 def file_of(name: str) -> str:
     """Where an extra writes what it found."""
-    return f"metrics/extras/{name}.json"
+    return extra_path(name).as_posix()
 
 
 def command(name: str) -> str:

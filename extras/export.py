@@ -1,0 +1,193 @@
+"""Export the classifier to ONNX, in float32 and in int8, and measure what that costs in accuracy and gains in speed and size.
+
+Reads   params `export`, of `evaluate` calibration_bins; models/classifier, calibration.json and operating_points.json;
+        data/prepared; data/splits/val.csv; data/predictions/test.csv
+Writes  models/export/ (a folder a member with model.onnx and model-int8.onnx; export.json, for `skinlesion.onnx_network`);
+        metrics/export.json (parity of both with torch on the test list, metrics of int8 and their paired difference from torch's,
+        bytes, and time of a call on this machine)
+
+Torch's side of the comparison are the predictions of `evaluate`. Nothing is chosen here: int8 takes the ranges of activations
+from images of validation, calibration and thresholds are those of the main pipeline. An export whose float32 graph does not give
+torch's probabilities is refused and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from skinlesion import artifacts
+from skinlesion.bootstrap import describe_draws, percentile_intervals
+from skinlesion.calibration import Calibrator
+from skinlesion.classifier import WEIGHTS_FILE, Classifier, load_ensemble
+from skinlesion.cores import available_cores
+from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.engine_speed import time_engines
+from skinlesion.errors import PipelineError, run_stage
+from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
+from skinlesion.extra_metrics import write_extra
+from skinlesion.files import atomic_folder, file_digest, write_json
+from skinlesion.locks import one_at_a_time
+from skinlesion.onnx_export import OPSET, export_network, quantize_network
+from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
+from skinlesion.params import ExportParams, load_params
+from skinlesion.precision import cpu_model
+from skinlesion.robustness import SUMMARY, less, measure_table
+from skinlesion.test_time import TestTime
+
+TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+logger = logging.getLogger(__name__)
+
+
+def export_member(classifier: Classifier, folder: Path, calibration: pd.DataFrame, params: ExportParams) -> dict[str, Any]:
+    """Write the graphs of a member; what export.json says of it.
+
+    calibration : rows of the validation list.
+    """
+    name = classifier.config.name
+    weights = artifacts.CLASSIFIER / name / WEIGHTS_FILE
+    digest = file_digest(weights, "sha256")
+    paths = {precision: folder / name / MODEL_FILES[precision] for precision in PRECISIONS}
+    (folder / name).mkdir()
+    logger.info("exporting %s (%s)", name, classifier.config.backbone)
+    export_network(classifier, paths["float32"], weights_sha256=digest)
+    batches = graph_inputs(classifier.config, artifacts.read_prepared(), calibration, params.batch_size)
+    how = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
+    quantize_network(paths["float32"], paths["int8"], batches, **how)
+    files = {
+        precision: {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")} for precision, path in paths.items()
+    }
+    return {"weights_sha256": digest, "weights_bytes": weights.stat().st_size, "files": files}
+
+
+def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: pd.DataFrame, **options: Any) -> None:
+    """Refuse a float32 graph that does not give torch's probabilities; one image, asked of torch, says whose fault it is."""
+    if parity["largest_difference"] <= TOLERANCE:
+        return
+    worst = test[test["image_id"] == parity["image_id"]].reset_index(drop=True)
+    alone = predict_table(members, listed=worst, **options)
+    apart = describe_parity(alone, worst, {"classes": [], "points": {}})["largest_difference"]
+    said = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
+    if apart > TOLERANCE:
+        raise PipelineError(
+            f"classifier and predictions are not of one run: {artifacts.CLASSIFIER} gives image {said} "
+            f"{artifacts.PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
+        )
+    raise PipelineError(
+        f"the exported float32 network gives image {said} {artifacts.PREDICTIONS / 'test.csv'}, and torch does not: this network "
+        f"cannot be exported faithfully by torch {torch.__version__}; stay with the engine torch, or take another train.backbone"
+    )
+
+
+def compare_engines(
+    tables: dict[str, pd.DataFrame], points: dict[str, Any], *, bins: int, params: ExportParams
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics and the rates of the operating points (`sensitivity@youden`) of `torch` and `int8`, and the paired `difference`.
+
+    Each has a `value` and, from the bootstrap over lesions, `low` and `high`; the difference is int8 less torch.
+    """
+    draws = {"draws": params.bootstrap_draws, "seed": params.seed}
+    measured = {name: measure_table(table, points, bins=bins, **draws) for name, table in tables.items()}
+    measured["difference"] = less(measured["int8"], measured["torch"])
+    compared = {}
+    for name, each in measured.items():
+        intervals = percentile_intervals(each.drawn, params.confidence)
+        compared[name] = {metric: {"value": value, **intervals[metric]} for metric, value in each.values.items()}
+    return compared
+
+
+def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: TestTime, params: ExportParams) -> dict[str, Any]:
+    """Time of a call of each engine, on as many threads, for one image and for a batch of the test list."""
+    threads, before, load = available_cores(), torch.get_num_threads(), os.getloadavg()[0]
+    prepared = artifacts.read_prepared()
+    first = test.head(params.batch_size)
+    images = torch.from_numpy(prepared.images[prepared.rows_of(first["image_id"])])
+    engines = {name: engine_of(members, first, test_time=test_time) for name, members in ensembles.items()}
+    torch.set_num_threads(threads)
+    try:
+        batches = sorted({1, len(images)})
+        timed = time_engines(engines, images, batches=batches, rounds=params.rounds)
+    finally:
+        torch.set_num_threads(before)
+    for batch in timed.values():
+        for each in batch.values():
+            each["times_torch"] = each["images_per_second"] / batch["torch"]["images_per_second"]
+    return {"cpu": cpu_model(), "threads": threads, "load_before": round(load, 2), "rounds": params.rounds, "batches": timed}
+
+
+@one_at_a_time("export")
+def main() -> None:
+    whole = load_params()
+    params = whole.export
+    keep_freed_memory()
+    calibration, points = artifacts.read_calibration(), artifacts.read_operating_points()
+    test, val = artifacts.read_predictions("test"), artifacts.read_split("val")
+    members, prepared, test_time = load_ensemble(), artifacts.read_prepared(), calibration["test_time"]
+    chosen = val.sample(min(params.calibration_images, len(val)), random_state=params.seed)
+    with atomic_folder(EXPORT) as folder:
+        described = {
+            "opset": OPSET,
+            "versions": {name: version(name) for name in LIBRARIES},
+            "int8": {"calibrated_on": "val", "calibration_images": len(chosen), "float32_layers": params.float32_layers},
+            "members": {name: export_member(classifier, folder, chosen, params) for name, classifier in members.items()},
+        }
+        write_json(folder / EXPORT_FILE, described)
+        exported = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
+        options = {"prepared": prepared, "calibrator": Calibrator.of(calibration), "batch_size": params.batch_size}
+        options |= {"test_time": test_time}
+        tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
+        parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
+        check_parity(parity["float32"], members, test, **options)
+        for classifier in members.values():
+            classifier.model.to(memory_format=torch.channels_last)  # as `evaluate` runs it
+        speed = measure_speed({"torch": members, **exported}, test, test_time=test_time, params=params)
+        both = {"torch": test, "int8": tables["int8"]}
+        compared = compare_engines(both, points, bins=whole.evaluate.calibration_bins, params=params)
+    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
+    content = {
+        "split": "test",
+        "images": len(test),
+        "lesions": int(test["lesion_id"].nunique()),
+        "side": prepared.size,
+        "test_time": test_time,
+        **{name: described[name] for name in ("opset", "versions", "int8")},
+        "backbones": {name: classifier.config.backbone for name, classifier in members.items()},
+        "bytes": count_bytes(described["members"]),
+        "parity": parity,
+        "bootstrap": describe_draws(**draws),
+        "compared": compared,
+        "speed": speed,
+    }
+    write_extra("export", content, of=["predictions"])
+    log(content)
+
+
+def count_bytes(members: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the files of all members: of torch's weights, and of the graphs by precision."""
+    graphs = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
+    return {"torch": sum(each["weights_bytes"] for each in members.values()), **graphs}
+
+
+def log(content: dict[str, Any]) -> None:
+    """Say what was found."""
+    for name, each in content["parity"].items():
+        found = (name, each["largest_difference"], 100 * each["same_diagnosis"], content["bytes"][name] / 1e6)
+        logger.info("%s: probabilities differ by %.2g at most, same diagnosis for %.1f %% of the images, %.1f MB", *found)
+    for name in SUMMARY:
+        int8, apart = (content["compared"][which][name] for which in ("int8", "difference"))
+        logger.info("int8 %s %.3f, less torch %+.3f (%+.3f to %+.3f)", name, int8["value"], *apart.values())
+    for batch, engines in content["speed"]["batches"].items():
+        said = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
+        logger.info("%s image(s) a call: %s", batch, said)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,58 @@
+"""How fast engines answer: what a caller waits for one image and for a batch, measured in turns on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+WARM_UP_CALLS = 3  # the first ones take memory, and let the libraries choose their algorithms
+
+Engine = Callable[[torch.Tensor], Any]
+
+
+def time_engines(engines: Mapping[str, Engine], images: torch.Tensor, *, batches: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Time calls of engines with the same images, one call of each in every round, there and back.
+
+    What disturbs the machine for a while so disturbs all of them, and the figures of one run can be compared.
+
+    Parameters
+    ----------
+    engines : by name, each takes a batch of images.
+    images : of which the first ones make a batch, as many as the largest of `batches` at least.
+    batches : images a call.
+
+    Returns
+    -------
+    By batch (`"1"`), then by engine, as `describe_seconds`.
+    """
+    timed = {batch: seconds_of_calls(engines, images[:batch], rounds=rounds) for batch in batches}
+    return {
+        str(batch): {name: describe_seconds(values, images=batch) for name, values in seconds.items()}
+        for batch, seconds in timed.items()
+    }
+
+
+def seconds_of_calls(engines: Mapping[str, Engine], images: torch.Tensor, *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a call of each engine with these images, a value a round, after a warm-up of all."""
+    for engine in engines.values():
+        for _ in range(WARM_UP_CALLS):
+            engine(images)
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for number in range(rounds):
+        for name in list(engines) if number % 2 == 0 else reversed(engines):
+            begun = time.perf_counter()
+            engines[name](images)
+            seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def describe_seconds(seconds: Sequence[float], *, images: int) -> dict[str, float]:
+    """Median and 95th percentile of the calls in milliseconds, and images per second by the median call."""
+    median = statistics.median(seconds)
+    slow = float(np.quantile(seconds, 0.95))
+    return {"p50_ms": 1000 * median, "p95_ms": 1000 * slow, "images_per_second": images / median}

@@ -1,0 +1,72 @@
+"""The classifier exported to ONNX: whether it says the same as torch, and what int8 costs and gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skinlesion.report.blocks import Block, Paragraph, Table
+from skinlesion.report.formats import bounded, count, decimal, level, name_of, percent
+
+ENGINES = {"torch": "torch", "float32": "ONNX, float32", "int8": "ONNX, int8"}
+
+
+def section(content: Mapping[str, Any]) -> list[Block]:
+    """Parity and size of both graphs, the metrics of int8 beside torch's, and times."""
+    apart = bounded(content["compared"]["difference"]["macro_auc"], signed=True)
+    largest = {name: parity["largest_difference"] for name, parity in content["parity"].items()}
+    return [
+        Paragraph(
+            f"Over {count(content['images'])} test images no probability of the float32 graph differs from torch's by more than "
+            f"{largest['float32']:.1e}, none of the int8 graph by more than {decimal(largest['int8'])}; macro AUC of int8 less "
+            f"torch: {apart}."
+        ),
+        parity_table(content),
+        metrics_table(content),
+        speed_table(content["speed"]),
+    ]
+
+
+def parity_table(content: Mapping[str, Any]) -> Table:
+    """Agreement with torch, and bytes."""
+    points = list(content["parity"]["float32"]["same_flag"])
+    rows = [["torch", *[""] * (2 + len(points)), megabytes(content["bytes"]["torch"])]]
+    for name, parity in content["parity"].items():
+        shares = (parity["same_diagnosis"], *(parity["same_flag"][point] for point in points))
+        largest = f"{parity['largest_difference']:.2g}"
+        rows.append([ENGINES[name], largest, *map(percent, shares), megabytes(content["bytes"][name])])
+    header = ["engine", "largest difference", "same diagnosis", *(f"same flag, {point}" for point in points), "size"]
+    return Table("Exported networks beside torch on the test images", header, rows)
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def metrics_table(content: Mapping[str, Any]) -> Table:
+    """Metrics of int8 and of torch, and their paired difference."""
+    compared = content["compared"]
+
+    def cells(metric: str) -> list[str]:
+        return [bounded(each[metric], signed=which == "difference") for which, each in compared.items()]
+
+    rows = [[name_of(metric).replace("@", " at "), *cells(metric)] for metric in compared["int8"]]
+    header = ["metric", *("int8 less torch" if which == "difference" else which for which in compared)]
+    return Table(f"int8 beside torch; {level(content['bootstrap'])}", header, rows)
+
+
+def speed_table(speed: Mapping[str, Any]) -> Table:
+    """Time of a call by batch and engine."""
+    rows = [
+        [
+            count(int(batch)),
+            ENGINES[name],
+            *(decimal(each[key], digits=1) for key in ("p50_ms", "p95_ms", "images_per_second", "times_torch")),
+        ]
+        for batch, engines in speed["batches"].items()
+        for name, each in engines.items()
+    ]
+    header = ["images a call", "engine", "median, ms", "95th percentile, ms", "images/s", "times torch"]
+    caption = f"Time of a call on {speed['cpu']}, {count(speed['threads'])} threads, load before {speed['load_before']}"
+    return Table(caption, header, rows, labels=2)

@@ -1,0 +1,60 @@
+"""Every family of torchvision's networks as ONNX in float32 and int8: minutes, so not in the default suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from skinlesion.classifier import Classifier
+from skinlesion.metadata import WIDTH
+from skinlesion.onnx_export import export_network, quantize_network
+from skinlesion.onnx_network import OnnxNetwork
+from tests.classifier_cases import make_config, make_network
+
+pytestmark = pytest.mark.operations
+
+RICH: dict[str, Any] = {"head": "mlp", "metadata": True, "dropout": 0.3, "dropout_samples": 3}
+NETWORKS: list[tuple[str, int, dict[str, Any]]] = [
+    ("alexnet", 96, {}),
+    ("convnext_tiny", 64, {"attention": "se"}),
+    ("densenet121", 64, {}),
+    ("efficientnet_b0", 64, {"attention": "cbam", **RICH}),
+    ("efficientnet_v2_s", 64, {}),
+    ("googlenet", 64, {}),
+    ("inception_v3", 96, {}),
+    ("maxvit_t", 224, {}),
+    ("mnasnet0_5", 64, {}),
+    ("mobilenet_v2", 64, {}),
+    ("mobilenet_v3_small", 64, {"attention": "se"}),
+    ("regnet_y_400mf", 64, {}),
+    ("resnet18", 64, {"attention": "cbam", **RICH}),
+    ("shufflenet_v2_x0_5", 64, {}),
+    ("squeezenet1_1", 64, {}),
+    ("swin_t", 64, {"attention": "cbam"}),
+    ("swin_v2_t", 64, RICH),
+    ("vgg11", 64, {}),
+    ("vit_b_32", 64, {}),
+]
+
+
+@pytest.mark.parametrize(("backbone", "size", "options"), NETWORKS, ids=[name for name, *_ in NETWORKS])
+def test_a_family_says_in_onnx_what_it_says_in_torch(tmp_path: Path, backbone: str, size: int, options: dict[str, Any]) -> None:
+    config = make_config(backbone, size=size, **options)
+    model = make_network(config)
+    plain, small = tmp_path / "model.onnx", tmp_path / "model-int8.onnx"
+    export_network(Classifier(model, config), plain, weights_sha256="0")
+    generator = torch.Generator().manual_seed(0)
+    images, metadata = torch.randn(8, 3, size, size, generator=generator), torch.rand(8, WIDTH, generator=generator)
+    inputs = {"images": images.numpy()} | ({"metadata": metadata.numpy()} if config.needs_metadata else {})
+    quantize_network(plain, small, [inputs], name=config.name, float32_layers=2, weights_sha256="0")
+    exact, rough = OnnxNetwork(plain, threads=2), OnnxNetwork(small, threads=2)
+    for batch in (1, 3, 8):
+        with torch.inference_mode():
+            expected = model(images[:batch], metadata[:batch])
+        scale = float(expected.abs().max())
+        assert float((exact(images[:batch], metadata[:batch]) - expected).abs().max()) < 1e-4 * scale
+        assert rough(images[:batch], metadata[:batch]).isfinite().all()
+    assert small.stat().st_size < 0.4 * plain.stat().st_size
