@@ -9,7 +9,7 @@ PORT ?= 8501
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics verify app test operations browser drills lint clean record lock audit
+.PHONY: help run repro plots metrics verify app api test operations browser drills lint clean record lock audit
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, 
 
 app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; PORT=9000 takes another port
 	@python -m streamlit run app/demo.py --server.address $(ADDRESS) --server.port $(PORT)
+
+api: $(VENV)/.installed-app ## serve the trained classifier at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
+	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py

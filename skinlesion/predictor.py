@@ -167,6 +167,16 @@ class Predictor:
 
         square : of `square`. image : the original. point : to apply, of `find_point`.
         """
+        return self.conclude(logits, square, self.quality(image), point)
+
+    def quality(self, image: Image.Image) -> tuple[str, ...]:
+        """Sentences on what is wrong with a picture. Who has these and its `square` needs the picture no more."""
+        return tuple(quality_warnings(image, size=self.config.size))
+
+    def conclude(
+        self, logits: np.ndarray, square: np.ndarray, quality: tuple[str, ...], point: OperatingPoint | None
+    ) -> Prediction:
+        """As `describe`, for an image that is known by its `square` and `quality` alone."""
         row = logits[None]
         probabilities = (softmax(row) if self.calibrator is None else self.calibrator.probabilities(row))[0]
         named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
@@ -177,7 +187,7 @@ class Predictor:
             score=score,
             flagged=None if point is None or score is None else score >= point.threshold,
             sets={} if self.conformal is None else conformal_sets(self.conformal, row, square),
-            warnings=(*quality_warnings(image, size=self.config.size), *self._model_warnings()),
+            warnings=(*quality, *self._model_warnings()),
         )
 
     def _model_warnings(self) -> list[str]:

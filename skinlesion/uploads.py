@@ -106,7 +106,7 @@ def check_size(size: int) -> None:
 
 def _decode(file: Image.Image, data: bytes) -> Upload:
     """What Pillow opened, as an upright RGB image of 8 bits a channel. Its size is looked at before its pixels are."""
-    _check_shape(*file.size)
+    check_shape(*file.size)
     # A MPO is a JPEG with further pictures behind it.
     if file.format == "PNG" and getattr(file, "is_animated", False):
         raise UploadError("animated", "This is an animation: send a still image.")
@@ -120,21 +120,26 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
         image = ImageOps.exif_transpose(file)
         notes.append("The image was turned upright, as its EXIF data say.")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = image.getchannel("A")
+        if alpha.getextrema()[0] < 255:
             notes.append("Transparent parts of the image were filled with white.")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        # Pasted rather than composed, and below not converted where that only copies: a copy of 25 megapixels is 100 MB.
+        filled = Image.new("RGB", image.size, "white")
+        filled.paste(image, mask=alpha)
+        image = filled
     if image.mode in ("L", "LA", "1", "I", "F"):
         notes.append("The image has no colours, and colour is evidence that the classifier needs.")
-    return Upload(image.convert("RGB"), tuple(notes))
+    image.load()  # a file reads its pixels when they are first looked at, and is closed before
+    return Upload(image if image.mode == "RGB" else image.convert("RGB"), tuple(notes))
 
 
 def _checked(upload: Upload) -> Upload:
-    _check_shape(*upload.image.size)
+    check_shape(*upload.image.size)
     return upload
 
 
-def _check_shape(width: int, height: int) -> None:
+def check_shape(width: int, height: int) -> None:
     """Refuse an image by its sides in pixels."""
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS // 1_000_000

@@ -1,0 +1,40 @@
+"""Heat maps as PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from skinlesion.cam.panels import COLOR_MAP
+
+LONG_SIDE = 1024  # pixels of a picture; a map has some dozen cells a side, and nothing more to show
+
+
+def shrink(image: Image.Image) -> Image.Image:
+    """The image with a longer side of at most `LONG_SIDE` pixels."""
+    scale = LONG_SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def draw_map(image: Image.Image, heat: np.ndarray, *, kind: Literal["overlay", "map"], opacity: float, comment: str) -> bytes:
+    """A map in colours, alone or over the image's greys as on the pages of the stage `gradcam`; PNG.
+
+    heat : float (height, width) from 0 to 1, on the pixels of the image. opacity : of the colours, 0 to 1.
+    comment : is written into the file.
+    """
+    colors = COLOR_MAP(heat, bytes=True)[..., :3]
+    if kind == "overlay":
+        grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
+        colors = np.round(opacity * colors + (1 - opacity) * grey).astype(np.uint8)
+    text = PngInfo()
+    text.add_text("Comment", comment)
+    file = io.BytesIO()
+    Image.fromarray(colors).save(file, format="PNG", pnginfo=text, compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,168 @@
+"""The process: a socket, uvicorn, and a stop that answers what was taken on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.application import create_app
+from api.logs import log_as_json
+from api.problems import MEDIA_TYPE, Problem
+from api.service import Service
+from api.settings import PREFIX, Settings, read_settings
+from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.errors import PipelineError
+from skinlesion.predictor import load_predictor
+
+logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 16_384  # of a request's headers
+
+
+def protocol_class(settings: Settings) -> type[H11Protocol]:
+    """uvicorn's connection with what it lacks: a limit of connections, and of time for the headers of a request to arrive."""
+
+    class Connection(H11Protocol):
+        head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                transport.abort()
+            else:
+                self._await_head()
+
+        def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            super().data_received(data)
+            if self.cycle is not before:
+                self._stop_timer()
+            elif self.head_timer is None and (before is None or before.response_complete):
+                self._await_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def _await_head(self) -> None:
+            self.head_timer = self.loop.call_later(settings.head_seconds, self.transport.abort)
+
+        def _stop_timer(self) -> None:
+            if self.head_timer is not None:
+                self.head_timer.cancel()
+                self.head_timer = None
+
+        def send_400_response(self, msg: str) -> None:
+            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+                self.transport.close()  # an answer has begun, into which nothing can be put
+                return
+            body = json.dumps(Problem("malformed", "This is no HTTP request.").document()).encode()
+            headers = [("content-type", MEDIA_TYPE), ("connection", "close"), ("content-length", str(len(body)))]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
+            self.transport.close()
+
+    return Connection
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which after SIGTERM takes requests for `drain_seconds` more, and ends with exit code 0.
+
+    A second signal ends the draining, a third Ctrl-C everything.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service, self._stop_at = service, float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by the signals SIGTERM and SIGINT."""
+        if self._service.draining:
+            if self.should_exit and sig == signal.SIGINT:
+                self.force_exit = True
+            self.should_exit = True
+            return
+        self._service.draining = True
+        self._stop_at = time.monotonic() + self._service.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if time.monotonic() >= self._stop_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket at host and port.
+
+    Raises
+    ------
+    PipelineError
+        The port is taken or may not be had, or there is no such host.
+    """
+    place = f"port {settings.port} of {settings.host}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise PipelineError(f"{place} cannot be had ({error.strerror}): set {PREFIX}PORT or {PREFIX}HOST to another") from None
+    return bound
+
+
+def main() -> None:
+    """Load the model and serve it until SIGTERM or Ctrl-C."""
+    settings = read_settings(os.environ)
+    log_as_json()
+    keep_freed_memory()  # every pass takes and frees the same blocks; given back and taken anew, they cost a third of it
+    bound = listen(settings)
+    predictor = load_predictor(settings.root, model=settings.model, engine=settings.engine, device=settings.device)
+    app, service = create_app(settings, predictor)
+    options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none", "lifespan": "on"}
+    trusted = settings.trusted_proxies
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=protocol_class(settings),
+        proxy_headers=bool(trusted),
+        forwarded_allow_ips=trusted or None,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_graceful_shutdown=settings.stop_seconds,
+        **options,
+    )
+    host, port = bound.getsockname()[:2]
+    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        logger.warning(
+            f"anybody who reaches {host} can send images: set {PREFIX}API_KEY_FILE, or put a proxy with a login before it"
+        )
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    logger.info(f"serving {predictor.member} by {predictor.engine} at http://{where}, documented at /docs. Not for clinical use.")
+    Server(config, service).run(sockets=[bound])
+    logger.info("stopped")
+    _leave_stuck_threads()
+
+
+def _leave_stuck_threads() -> None:
+    """End the process where a pass or a map is still under way that nobody waits for: Python would wait for its thread."""
+    if any(thread.name.startswith(("network", "decode", "explain")) and thread.is_alive() for thread in threading.enumerate()):
+        time.sleep(0.2)  # idle threads end at once
+    stuck = [thread.name for thread in threading.enumerate() if thread.name.startswith(("network", "decode", "explain"))]
+    if stuck:
+        logger.warning(f"left in work: {', '.join(stuck)}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -1,0 +1,124 @@
+"""How the API is set up: by environment variables that begin with `SKINLESION_`; docs/serving.md has the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from skinlesion.errors import PipelineError, brief, reason_of
+from skinlesion.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.schema import Device, suggest
+from skinlesion.uploads import MAX_BYTES
+
+PREFIX = "SKINLESION_"
+SECRETS = ("api_key",)  # whose values no message repeats
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Settings(BaseModel):
+    """Every setting, the name of its variable in lower case without the prefix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    root: Path = Field(Path(), description="workspace, where `models/` is")
+    model: str = Field(ENSEMBLE, description="`ensemble`, or a member as `base-0`")
+    engine: Engine = Field("torch", description="what runs the network; the ONNX engines need the optional stage `export`")
+    device: Device = Field("auto", description="of torch")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; `0.0.0.0`: all of the machine's")
+    port: int = Field(8000, ge=0, le=65535, description="to listen on; 0 takes a free one, which the log names")
+
+    api_key: SecretStr | None = Field(None, description="that requests must bring, 16 characters at least")
+    api_key_file: Path | None = Field(None, description="file that holds it, in place of the variable")
+    rate_limit: int = Field(300, ge=0, le=1_000_000, description="requests a minute from one client; 0: no limit")
+    cors_origins: str = Field("", description="origins whose pages may call the API, with commas between")
+    trusted_proxies: str = Field("", description="addresses whose `X-Forwarded-For` is believed, with commas between")
+
+    max_files: int = Field(16, ge=1, le=1000, description="files a request")
+    max_file_bytes: int = Field(MAX_BYTES, ge=1, le=MAX_BYTES, description="bytes a file")
+    max_body_bytes: int = Field(32_000_000, ge=1, le=10**10, description="bytes a request")
+    max_connections: Count = Field(256, description="connections; more are closed at once")
+    max_requests: Count = Field(32, description="requests with images in work; more are answered 503")
+    max_queue: Count = Field(256, description="images that wait for the network; more are answered 503")
+    max_explanations: Count = Field(4, description="heat maps in work or waiting, drawn one at a time; more are answered 503")
+    head_seconds: Seconds = Field(10, description="for the headers of a request to arrive; then the connection is closed")
+    body_seconds: Seconds = Field(20, description="for the body to arrive; then 408")
+    request_seconds: Seconds = Field(30, description="for a request altogether; then 504")
+
+    batch_wait_ms: float = Field(4, ge=0, le=1000, description="so long an image waits for others to share its pass")
+    max_batch: int = Field(32, ge=1, le=BATCH, description="images a pass")
+
+    drain_seconds: float = Field(1, ge=0, le=600, description="after SIGTERM: so long it is not ready, and still answers")
+    stop_seconds: int = Field(8, ge=1, le=600, description="then: so long for requests in work; the rest is cut off")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.api_key is not None and self.api_key_file is not None:
+            raise ValueError(f"{PREFIX}API_KEY and {PREFIX}API_KEY_FILE are both set: keep one")
+        if self.max_queue < self.max_files:
+            raise ValueError(
+                f"{PREFIX}MAX_QUEUE is below {PREFIX}MAX_FILES, so that no full request could ever be taken: raise it"
+            )
+        return self
+
+    @property
+    def origins(self) -> list[str]:
+        """`cors_origins` as a list."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings that an environment makes; with `api_key_file`, its content is the key.
+
+    Raises
+    ------
+    PipelineError
+        A variable that begins with `SKINLESION_` is no setting, is empty or has a value that cannot be.
+    """
+    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name, value in given.items():
+        if name not in known:
+            raise PipelineError(
+                f"environment variable {name} is no setting of the API{suggest(name, known)}; docs/serving.md has all"
+            )
+        if not value.strip():
+            raise PipelineError(f"environment variable {name} is empty: give it a value, or unset it")
+    try:
+        settings = Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in given.items()})
+    except ValidationError as error:
+        raise PipelineError(_describe(error)) from None
+    if settings.api_key_file is not None:
+        key = SecretStr(_read_key(settings.api_key_file))
+        settings = settings.model_copy(update={"api_key": key, "api_key_file": None})
+    if settings.api_key is not None and not _is_key(settings.api_key.get_secret_value()):
+        raise PipelineError(
+            "the API key must have 16 characters at least, all of them printable ASCII: make one as `openssl rand -hex 32`"
+        )
+    return settings
+
+
+def _describe(error: ValidationError) -> str:
+    """What is wrong with the first setting that is wrong, without secrets."""
+    first = error.errors(include_url=False)[0]
+    said = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return said
+    name = str(first["loc"][0])
+    value = "" if name in SECRETS else f", not {brief(first['input'])}"
+    return f"environment variable {PREFIX}{name.upper()}: {said}{value}; docs/serving.md has all settings"
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{PREFIX}API_KEY_FILE: {path} cannot be read ({reason_of(error)}): name a text file") from None
+
+
+def _is_key(key: str) -> bool:
+    return len(key) >= 16 and key.isascii() and key.isprintable() and " " not in key
