@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.pages import Open, open_page
+from tests.browser.pages import PATIENCE, Open, open_page
 from tests.browser.server import Served, serve
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # as in ci/browser.sh
@@ -26,6 +26,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("BROWSER_REQUIRED"):
             pytest.fail(reason)
         pytest.skip(reason)
+    expect.set_options(timeout=PATIENCE)  # the machine can be busy with other tests
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser

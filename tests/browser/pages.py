@@ -29,8 +29,8 @@ def open_page(browser: Browser, url: str, *, width: int, height: int, dark: bool
     page.on("websocket", lambda socket: requests.append(socket.url))
     page.set_default_timeout(PATIENCE)
     page.goto(url)
-    expect(page.get_by_role("heading", name=TITLE)).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_text("What is this, and what do the numbers mean?")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name=TITLE)).to_be_visible()
+    expect(page.get_by_text("What is this, and what do the numbers mean?")).to_be_visible()
     return page, requests
 
 
@@ -45,7 +45,7 @@ def hand_in(page: Page, *files: tuple[str, bytes]) -> None:
 def case(page: Page, name: str) -> Locator:
     """The card of an image, once it is there."""
     found = page.locator("[class*='st-key-case-']").filter(has=page.get_by_role("heading", name=name, exact=True)).last
-    expect(found).to_be_visible(timeout=PATIENCE)
+    expect(found).to_be_visible()
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.pages import PATIENCE, Open, case, hand_in
+from tests.browser.pages import Open, case, hand_in
 from tests.browser.server import Served
 from tests.predictor_cases import encoded, lesion_image
 
@@ -50,7 +50,7 @@ def test_every_refusal_and_every_note(served: Served, open_demo: Open) -> None:
         expect(case(page, name).get_by_test_id("stAlert").first).to_have_text(sentence)
     for name in (*NOTED, "good.jpg"):
         expect(case(page, name).locator("table.bars tbody tr")).to_have_count(7)
-        expect(case(page, name).get_by_alt_text("Heat map over the image")).to_be_visible(timeout=PATIENCE)
+        expect(case(page, name).get_by_alt_text("Heat map over the image")).to_be_visible()
 
 
 def test_files_of_a_wrong_kind_or_size_do_not_leave_the_browser(served: Served, open_demo: Open) -> None:
