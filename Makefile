@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+# Where `make app` serves the demo.
+ADDRESS ?= 127.0.0.1
+PORT ?= 8501
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics verify api test operations drills lint clean record lock audit
+.PHONY: help run repro plots metrics verify app api test operations browser drills lint clean record lock audit
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -27,14 +30,22 @@ metrics: $(VENV)/.installed ## print all metrics
 verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, which DVC itself does not
 	@python -m extras.verify_cache
 
+app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; PORT=9000 takes another port
+	@python -m streamlit run app/demo.py --server.address $(ADDRESS) --server.port $(PORT)
+
 api: $(VENV)/.installed-app ## serve the trained classifier at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
 	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
 	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
-operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes and the short drills on a tiny sample
-	@DRILLS=short python -m pytest --numprocesses 2 --dist loadfile -m "operations or drills"
+operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes, the demo in a browser and the short drills
+	@ci/browser.sh
+	@DRILLS=short python -m pytest --numprocesses 2 --dist loadfile -m "operations or drills or browser"
+
+browser: $(VENV)/.installed-dev ## the demo in a headless Chromium: every refusal, heat maps, downloads, accessibility
+	@ci/browser.sh
+	@python -m pytest -m browser
 
 drills: $(VENV)/.installed-dev ## all drills, for about an hour; their table is printed and recorded in results/drills.json
 	@rm -f .drills.jsonl

@@ -1,0 +1,26 @@
+"""The answers as CSV: the columns of `python -m skinlesion.predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+
+from app.answers import Answer
+from skinlesion.prediction_rows import ROW_COLUMNS, row_of
+
+
+def csv_table(answers: Iterable[Answer]) -> str:
+    """A row an image, refused ones with the reason."""
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, ROW_COLUMNS)
+    writer.writeheader()
+    for each in answers:
+        notes = each.seen.notes if each.seen else ()
+        writer.writerow(row_of(_no_formula(each.handed.name), each.prediction, error=each.error or "", notes=notes))
+    return buffer.getvalue()
+
+
+def _no_formula(name: str) -> str:
+    """A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -1,0 +1,87 @@
+"""Parts of a page as HTML. Whatever stands in them is escaped: a file's name can be anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from app.answers import Answer
+from app.overlays import LEGEND
+from app.words import METRICS, NOT_FOR_CLINICAL_USE, metric, percent
+from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.operating_point import OperatingPoint
+from skinlesion.prediction import Prediction
+
+TEMPLATES = Path(__file__).parent / "templates"
+STYLES = (TEMPLATES / "page.css", TEMPLATES / "bars.css")
+
+
+def render(template: str, **content: object) -> Markup:
+    """A template of this package, filled in."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return Markup(environment.get_template(template).render(**content))
+
+
+def banner() -> str:
+    """The line that stays in view."""
+    return f'<div class="not-clinical" role="note">{escape(NOT_FOR_CLINICAL_USE)}</div>'
+
+
+def legend() -> str:
+    """What the map's colours mean."""
+    gradient = f'<span style="background: linear-gradient(to right, {LEGEND})"></span>'
+    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>'
+
+
+def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
+    """The seven probabilities, in the order of `DIAGNOSES`, as a table with a bar a row."""
+    first = prediction.top(1)[0][0]
+    point = prediction.point
+    target = point.classes if point else ()
+    from_threshold = f"from {percent(point.threshold)}" if point and len(target) == 1 else ""
+    rows = [
+        {
+            "name": DIAGNOSES[dx],
+            "said": percent(share),
+            "width": f"{100 * share:.2f}",
+            "first": dx == first,
+            "target": dx in target,
+        }
+        for dx, share in prediction.probabilities.items()
+    ]
+    return render(
+        "bars.html",
+        bars=rows,
+        calibrated=calibrated,
+        rule=f"flagged {from_threshold}" if from_threshold else "counts for the flag",
+        tick=f"{100 * point.threshold:.2f}" if point and from_threshold else "",
+    )
+
+
+def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
+    """One row an image."""
+    rows = []
+    for each in answers:
+        row: dict[str, object] = {"name": each.handed.name, "error": each.error}
+        if each.prediction is not None:
+            dx, share = each.prediction.top(1)[0]
+            row |= {"most_probable": f"{DIAGNOSES[dx]}, {percent(share)}", "flagged": "yes" if each.prediction.flagged else "no"}
+        rows.append(row)
+    return render("overview.html", rows=rows, point=point)
+
+
+def test_table(test: Mapping[str, Any]) -> Markup:
+    """What the classifier reaches on test images, as `test` of its card, one figure a row with its interval."""
+    rows = [(said, metric(name, test[name])) for name, said in METRICS.items()]
+    return render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows)
+
+
+def facts_table(rows: Sequence[tuple[str, str]]) -> Markup:
+    """What the classifier is, a fact a row."""
+    return render("facts.html", caption="The classifier", heads=("What", "Here"), rows=rows)

@@ -1,0 +1,198 @@
+"""What the page says, as sentences: for a reader who knows skin and not machine learning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.answers import Answer
+from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.operating_point import OperatingPoint
+from skinlesion.prediction import Prediction
+
+TITLE = "Skin lesion classifier: research demo"
+NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
+SYNTHETIC = (
+    "This classifier was trained on drawn images, not on photographs. Its answers say nothing about skin: they only show how the "
+    "page works."
+)
+DRAWN = "This image was drawn by a program. What the classifier says of it shows how the page works, and nothing about skin."
+NOT_HARMLESS = "Not flagged does not mean harmless."
+NOT_A_DIAGNOSIS = "It is the largest of seven probabilities, not a diagnosis."
+
+ABOUT = f"""
+- You give it a close-up of **one** skin lesion, taken with a dermatoscope. A neural network, which learnt from such images with
+  known diagnoses, spreads 100 % over seven of them: {", ".join(DIAGNOSES.values())}. It knows no others: healthy skin, a rash or
+  a coffee cup also get seven percentages that sum to 100 %.
+- The percentages are **calibrated** where the page does not say otherwise: among images like those that it was tested on, about
+  70 in a hundred images that get 70 % for a diagnosis have it. Images unlike those, of another camera, of skin or lesions that
+  it has not seen, can get percentages that are wrong without any warning.
+- **Flagged** means that one probability reaches a threshold, which was chosen beforehand. A low threshold misses fewer and
+  raises more false alarms, a high one the opposite; that choice is the *operating point*.
+- A **set of diagnoses** is a list that is made so that it holds the true diagnosis in a stated share of such lesions. A long
+  list means that the classifier is unsure.
+- The **heat map** shows where in the picture the network found what speaks for a diagnosis. It does not show where a lesion is,
+  and says nothing on whether the answer is right.
+- What you hand in stays in the memory of the computer that runs this page while the page is open. Nothing is written to disk.
+"""
+
+METRICS = {
+    "accuracy": "Share of test images whose most probable diagnosis is the true one",
+    "balanced_accuracy": "The same, every diagnosis counting alike, the rare ones too (balanced accuracy)",
+    "macro_f1": "Macro F1: precision and sensitivity in one figure, every diagnosis counting alike",
+    "macro_auc": "Macro AUC: how well each diagnosis is told from the others at all thresholds (0.5 is chance)",
+    "mel_sensitivity": "Melanomas whose most probable diagnosis is melanoma (sensitivity)",
+    "mel_specificity": "Other lesions whose most probable diagnosis is another one (specificity)",
+}
+AREAS = ("macro_f1", "macro_auc")  # no shares of images: said without a percent sign
+
+PERCENT = "\u00a0%"  # a number and its sign stay on one line
+
+# By the rule in an operating point's name: how it is called in a list, and what its threshold was chosen for. {0} is the number
+# in the name, {1} the same as a percentage.
+_RULES = {
+    "recall": ("sensitivity ≥ {1}", "the highest threshold that finds at least {1} of the target in validation"),
+    "specificity": ("specificity ≥ {1}", "the lowest threshold that leaves at least {1} of the others in validation unflagged"),
+    "guaranteed": (
+        "sensitivity {1}, guaranteed",
+        "the highest threshold that promises to find {1} of the target's lesions, if they are like those of validation",
+    ),
+    "cost": ("1 miss = {0} false alarms", "the cheapest threshold in validation, where a missed one costs {0} false alarms"),
+    "youden": ("balanced (Youden)", "the threshold with the largest sum of sensitivity and specificity in validation"),
+}
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 with one decimal: `12.3 %`; never 0 or 100 for what only rounds to it."""
+    if 0 < share < 0.0005:
+        return f"<\u00a00.1{PERCENT}"
+    if 0.9995 <= share < 1:
+        return f">\u00a099.9{PERCENT}"
+    return f"{100 * share:.1f}{PERCENT}"
+
+
+def metric(name: str, measured: Mapping[str, float | None]) -> str:
+    """A figure of `METRICS` with its interval, `value`, `low` and `high`; a share in percent."""
+    value, low, high = (measured[key] for key in ("value", "low", "high"))
+    if value is None:
+        return "undefined"
+    if name in AREAS:
+        ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+        return f"{value:.3f}{ends}"
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f}{PERCENT})"
+    return f"{100 * value:.1f}{PERCENT}{ends}"
+
+
+def name_point(name: str) -> str:
+    """An operating point in a list, in words where its name is made as `threshold-sweep` makes names: `sensitivity >= 90 %`."""
+    return _in_words(name, 0) or name
+
+
+def rule_of_point(name: str) -> str:
+    """What an operating point's threshold was chosen for, behind its name in Markdown."""
+    said = _in_words(name, 1)
+    return f"`{name}`: {said}." if said else f"`{name}`"
+
+
+def _in_words(name: str, which: int) -> str:
+    rule, _, number = name.partition("_")
+    if rule not in _RULES or not re.fullmatch(r"(\d+(\.\d+)?)?", number):
+        return ""
+    return _RULES[rule][which].format(number, f"{100 * float(number or 0):g}{PERCENT}")
+
+
+def most_probable(prediction: Prediction) -> str:
+    """The first of the seven, and what it is not."""
+    dx, share = prediction.top(1)[0]
+    return f"Most probable of seven: {DIAGNOSES[dx]}, {percent(share)}. {NOT_A_DIAGNOSIS}"
+
+
+def flag_sentence(prediction: Prediction) -> str | None:
+    """Flagged or not, and by which numbers; None where no operating point was applied."""
+    if prediction.point is None or prediction.score is None:
+        return None
+    score, threshold = _told_apart(prediction.score, prediction.point.threshold)
+    target = prediction.point.target_in_words
+    if prediction.flagged:
+        return f"Flagged for {target}: its probability, {score}, reaches the threshold of {threshold}."
+    return f"Not flagged for {target}: its probability, {score}, is below the threshold of {threshold}. {NOT_HARMLESS}"
+
+
+def _told_apart(score: float, threshold: float) -> tuple[str, str]:
+    """Both as percentages, with as many decimals as show which is larger."""
+    said = percent(score), percent(threshold)
+    for decimals in range(2, 16):
+        if score == threshold or said[0] != said[1]:
+            break
+        said = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
+    return said
+
+
+def set_sentences(prediction: Prediction) -> list[str]:
+    """The conformal sets; nothing where there are none."""
+    said = []
+    for level, within in prediction.sets.items():
+        share = f"{100 * float(level):g}{PERCENT}"
+        if within is None:
+            said.append(f"Set for {share}: none can be given, because validation had too few lesions to promise that.")
+        else:
+            names = ", ".join(DIAGNOSES[dx] for dx in within)
+            said.append(
+                f"Set for {share}: {names}. Sets made like this hold the true diagnosis of about {share} of lesions like those "
+                "of validation."
+            )
+    return said
+
+
+def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a classifier is, of `Predictor.card`, as names and values."""
+    networks = [
+        f"{member['name']}: {member['backbone']}, epoch {member['epoch']}, code {member['git_commit'] or 'not in git'}"
+        for member in card["members"]
+    ]
+    drawn = "drawn images" if card["data"]["synthetic"] else "photographs"
+    return [
+        ("Model and engine", f"{card['model']}, {card['engine']}"),
+        ("Networks", "; ".join(networks)),
+        ("Trained on", f"{drawn} of the source {card['data']['source']}"),
+        ("Fingerprint of the split", card["fingerprint"]),
+        ("sha256 of the training pixels", card["images_sha256"]),
+        (
+            "What the network sees",
+            f"{card['size']} x {card['size']} pixels (fit {card['fit']}, colours {card['color_constancy']})",
+        ),
+        ("Takes age, sex and site", "yes" if card["needs_metadata"] else "no"),
+        ("Views averaged", card["test_time"]),
+        ("Calibration", card["calibration"] or "none: this is one member alone"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in card["versions"].items())),
+    ]
+
+
+def point_sentence(point: OperatingPoint) -> str:
+    """What the point means, with the confidence of its intervals."""
+    level = "" if point.confidence is None else f" In brackets: intervals of {100 * point.confidence:g} % confidence."
+    return f"{point.sentence}{level}".replace(" %", PERCENT)
+
+
+def remarks(answered: Answer) -> list[tuple[str, bool]]:
+    """What to know before the answer is read, and whether it is a warning."""
+    if answered.seen is None or answered.prediction is None:
+        return []
+    notes = [*([DRAWN] if answered.handed.drawn else []), *answered.seen.notes]
+    return [(note, False) for note in notes] + [(warning, True) for warning in answered.prediction.warnings]
+
+
+def escape_markdown(text: str) -> str:
+    """A file's name within Markdown: no character of it is markup, a link, an image or HTML."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&@/])", r"\\\1", re.sub(r"\s+", " ", text))
+
+
+def too_many(count: int, most: int) -> str:
+    """More files than are answered at once."""
+    return f"{count} files were handed in, and {most} are answered at a time: the others are left out until you remove some."
+
+
+def option(dx: str, first: str) -> str:
+    """A diagnosis in the choice of a map."""
+    return f"{DIAGNOSES[dx]} (most probable)" if dx == first else DIAGNOSES[dx]

@@ -1,0 +1,92 @@
+"""`make app`, started for the tests in a workspace of its own, in which it can write no file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from skinlesion.files import write_json
+from tests.conftest import ROOT
+from tests.predictor_cases import make_workspace
+
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
+
+
+@dataclass
+class Served:
+    """A running demo. folder : its workspace. home : home and temporary folder of the process. log : what it said so far."""
+
+    url: str
+    folder: Path
+    home: Path
+    log: list[str] = field(default_factory=list)
+
+    def train(self, *members: dict[str, Any], synthetic: bool = True) -> None:
+        """Put another classifier into the workspace; each member is overrides of `make_config`."""
+        shutil.rmtree(self.folder / "models", ignore_errors=True)
+        data = {"source": "sample" if synthetic else "dataverse", "synthetic": synthetic}
+        make_workspace(self.folder, [{"backbone": "squeezenet1_1", "data": data} | member for member in members or ({},)])
+        test = {"images": 97, "lesions": 73, **dict.fromkeys(METRICS, 0.8)}
+        intervals = {name: {"low": 0.7, "high": 0.9} for name in METRICS}
+        content = {"test": test | {"intervals": intervals}, "bootstrap": {"confidence": 0.95}}
+        write_json(self.folder / "metrics/evaluate.json", content)
+
+
+@contextmanager
+def serve(folder: Path, home: Path) -> Iterator[Served]:
+    """Run `make app` in a folder that has what a clone has, until the block ends.
+
+    The process may not write a byte to a file (`ulimit -f 0`): what is uploaded cannot get to a disk, not even for a moment.
+    """
+    for name in ("app", "skinlesion", "Makefile", ".streamlit"):
+        (folder / name).symlink_to(ROOT / name)
+    home.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    installed = f"{sys.prefix}/.installed-app"
+    make = f"make --no-print-directory --old-file={installed} VENV={sys.prefix} PORT={port} app"
+    environment = os.environ | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    served = Served(f"http://127.0.0.1:{port}", folder, home)
+    with subprocess.Popen(
+        ["bash", "-c", f"ulimit -f 0; exec {make}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=served.log.extend, args=[process.stdout], daemon=True)
+        reader.start()
+        try:
+            _wait_for(served, process)
+            yield served
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            reader.join(10)
+
+
+def _wait_for(served: Served, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(f"{served.url}/_stcore/health").text == "ok":
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError("make app does not serve:\n" + "".join(served.log))

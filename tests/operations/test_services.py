@@ -1,0 +1,146 @@
+"""The services of compose.yaml without a container engine: run without rights where nothing but /tmp can be written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.predictor_cases import encoded, lesion_image, make_workspace
+
+pytestmark = pytest.mark.operations
+
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+# In a mount name space of its own: everything that is mounted becomes read-only, and /tmp a small memory.
+LOCK = """set -e
+mount --make-rprivate /
+while read -r _ place _; do
+  case "$place" in /proc*|/dev*|/sys*) ;; *) mount -o remount,ro,bind "$place" 2>/dev/null || true ;; esac
+done < /proc/self/mounts
+mount -t tmpfs -o size=256m,mode=1777,noexec,nosuid,nodev tmpfs /tmp
+cd "$SERVED"
+if touch "$SERVED/written" 2>/dev/null; then echo "not read-only" >&2; exit 9; fi
+exec setpriv $RIGHTS --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
+"""
+ROOT_WITHOUT = "--securebits=+noroot"
+UNSHARE = ["unshare", "--mount", "sh", "-c", LOCK, "sh"]
+
+
+def rights() -> str:
+    """Options of setpriv for the container's user; root without capabilities where others cannot reach this Python."""
+    user = "--reuid=10001 --regid=10001 --clear-groups"
+    environment = os.environ | {"SERVED": "/var/tmp", "RIGHTS": user}
+    probe = [*UNSHARE, "sh", "-c", 'test -x "$0" && "$0" -c "import h11"', sys.executable]
+    return user if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0 else ROOT_WITHOUT
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Path]:
+    """What the image holds, and a model. Not below /tmp, which the services have for themselves."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("setpriv") is None:
+        pytest.skip("needs root, unshare and setpriv, to take rights away")
+    folder = Path("/var/tmp") / f"served-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    try:
+        for name in (".streamlit", "skinlesion", "api", "app"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        make_workspace(folder)
+        (folder / "metrics").mkdir()
+        probe = subprocess.run(
+            [*UNSHARE, "true"],
+            env=os.environ | {"SERVED": str(folder), "RIGHTS": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "Operation not permitted" in probe.stderr or "ermission denied" in probe.stderr:
+            pytest.skip(f"this machine lets nobody mount: {probe.stderr}")
+        assert probe.returncode == 0, probe.stderr
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def image_environment() -> dict[str, str]:
+    """The ENV of Dockerfile.serving, but for PATH."""
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile.serving").read_text(encoding="utf-8"))
+    pairs = [pair for line in text.splitlines() if line.startswith("ENV ") for pair in line.removeprefix("ENV ").split()]
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name != "PATH"}
+
+
+def start(name: str, served: Path, port: int) -> subprocess.Popen[str]:
+    service = SERVICES[name]
+    environment = image_environment() | service["environment"]
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SERVED": str(served), "RIGHTS": rights()}
+    if name == "api":
+        environment["SKINLESION_PORT"] = str(port)
+    command = [str(port) if word == "8501" else word for word in service["command"]]
+    return subprocess.Popen([*UNSHARE, *command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def get(url: str, **options: Any) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=30) as answer:
+        return answer.read()
+
+
+def wait_for(url: str, process: subprocess.Popen[str]) -> None:
+    """Until it answers, a minute at most."""
+    for _ in range(120):
+        if process.poll() is not None:
+            pytest.fail(f"ended with {process.returncode}: {process.stdout.read() if process.stdout else ''}")
+        try:
+            get(url)
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    process.kill()
+    pytest.fail(f"{url} did not answer: {process.stdout.read() if process.stdout else ''}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def status_of(process: subprocess.Popen[str]) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line)
+
+
+@pytest.mark.parametrize(("name", "ready"), [("api", "/ready"), ("app", "/_stcore/health")])
+def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, name: str, ready: str) -> None:
+    port = free_port()
+    process = start(name, served, port)
+    try:
+        wait_for(f"http://127.0.0.1:{port}{ready}", process)
+        status = status_of(process)
+        assert Path(f"/proc/{process.pid}/exe").resolve() == Path(sys.executable).resolve()
+        assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
+        if name == "api":
+            image = encoded(lesion_image())
+            head = b'--X\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+            body = head + image + b"\r\n--X--\r\n"
+            headers = {"Content-Type": "multipart/form-data; boundary=X"}
+            answer = json.loads(get(f"http://127.0.0.1:{port}/predict", data=body, headers=headers))
+            assert "mel" in json.dumps(answer)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, -signal.SIGTERM, 143), process.stdout.read() if process.stdout else ""
+    finally:
+        process.kill()
+        process.wait()
+    assert not (served / "written").exists()
