@@ -131,6 +131,23 @@ def test_an_answer_that_takes_too_long_is_a_problem_and_the_next_one_comes(predi
     assert (next_one.status_code, in_work) == (200, 0)
 
 
+def test_a_client_that_reads_too_slowly_gets_no_second_answer(predictor: Predictor) -> None:
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(10)
+
+    app, _ = create_app(Settings(request_seconds=0.1), predictor)
+    scope = {"type": "http", "method": "GET", "path": "/docs", "query_string": b"", "headers": [], "http_version": "1.1"}
+    asyncio.run(app(scope | {"scheme": "http", "server": ("a", 80), "root_path": ""}, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 def test_heat_maps_that_nobody_waits_for_still_count(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr(predictor.explainer, "explain", lambda *args, **options: release.wait(10) and np.zeros((70, 90)))
