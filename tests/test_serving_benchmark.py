@@ -80,7 +80,10 @@ def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.operations
-def test_the_command_measures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_measures_and_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
     root = make_workspace(tmp_path / "workspace")
     serving.main(f"--workspace {root} --seconds 2 --rounds 2 --clients 4 --json {tmp_path / 'found.json'}".split())
     printed = capsys.readouterr().out.splitlines()
