@@ -112,7 +112,8 @@ def observe(app: ASGIApp, service: Service) -> ASGIApp:
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
         except Problem as problem:
-            await respond(problem, request_id)(scope, exchange.receive, exchange.send)
+            if not exchange.status:  # or the client reads too slowly: the server closes what is not whole
+                await respond(problem, request_id)(scope, exchange.receive, exchange.send)
         except Exception:
             logger.exception("failed", extra={"facts": {"id": request_id}})
             if not exchange.status:

@@ -52,7 +52,7 @@ from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
 
 LESIONS = 24  # about 32 images
-WARM_UP_SECONDS = 3.0
+WARM_UP_SECONDS = 15.0  # until batches of every size have had their memory
 START_SECONDS = 120
 TICKS = os.sysconf("SC_CLK_TCK")
 

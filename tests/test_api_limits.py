@@ -90,6 +90,18 @@ def test_requests_at_the_same_time_share_a_pass_and_get_their_own_answers(predic
     assert max(slow.passes[-12:]) == 1
 
 
+def test_an_image_waits_a_moment_for_others(predictor: Predictor) -> None:
+    predictor.logits = slow = Slow(predictor, 0)
+
+    async def ask(client: httpx.AsyncClient, service: Service) -> None:
+        first = asyncio.create_task(client.post("/predict", files=files(JPEG)))
+        await asyncio.sleep(0.2)
+        await asyncio.gather(first, client.post("/predict", files=files(JPEG)))
+
+    run_with(predictor, ask, batch_wait_ms=600)
+    assert slow.passes == [1, 2]
+
+
 def test_a_full_queue_and_too_many_requests_are_turned_away_at_once(predictor: Predictor) -> None:
     predictor.logits = Slow(predictor, 0.1)
 
@@ -108,14 +120,32 @@ def test_an_answer_that_takes_too_long_is_a_problem_and_the_next_one_comes(predi
 
     async def ask(client: httpx.AsyncClient, service: Service) -> tuple[httpx.Response, httpx.Response, int]:
         slow._seconds = 0.4
-        late = await client.post("/predict", files=files(JPEG))
+        late, _ = await asyncio.gather(*(client.post("/predict", files=files(JPEG)) for _ in range(2)))
         slow._seconds = 0
         await asyncio.sleep(0.3)
         return late, await client.post("/predict", files=files(JPEG)), service.in_work
 
-    late, next_one, in_work = run_with(predictor, ask, request_seconds=0.2)
+    late, next_one, in_work = run_with(predictor, ask, request_seconds=0.2, max_batch=1)
+    assert len(slow.passes) == 3  # to warm up, the late one, the next one: not the one that waited and gave up
     assert kind_of(late, 504) == "time-limit"
     assert (next_one.status_code, in_work) == (200, 0)
+
+
+def test_a_client_that_reads_too_slowly_gets_no_second_answer(predictor: Predictor) -> None:
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(10)
+
+    app, _ = create_app(Settings(request_seconds=0.1), predictor)
+    scope = {"type": "http", "method": "GET", "path": "/docs", "query_string": b"", "headers": [], "http_version": "1.1"}
+    asyncio.run(app(scope | {"scheme": "http", "server": ("a", 80), "root_path": ""}, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
 
 
 def test_heat_maps_that_nobody_waits_for_still_count(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
