@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,8 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, home: Path) -> Iterator[Served]:
-    """Run `make app` in a folder that has what a clone has, until the block ends.
+def serve(folder: Path, home: Path, command: Sequence[str] = ()) -> Iterator[Served]:
+    """Run `make app`, or the container's command, in a folder that has what a clone has, until the block ends.
 
     The process may not write a byte to a file (`ulimit -f 0`): what is uploaded cannot get to a disk, not even for a moment.
     """
@@ -58,11 +58,14 @@ def serve(folder: Path, home: Path) -> Iterator[Served]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     installed = f"{sys.prefix}/.installed-app"
-    make = f"make --no-print-directory --old-file={installed} VENV={sys.prefix} PORT={port} app"
+    make = ["make", "--no-print-directory", f"--old-file={installed}", f"VENV={sys.prefix}", f"PORT={port}", "app"]
+    words = [str(port) if word == "8501" else word for word in command or make]
     environment = os.environ | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    environment.pop("PYTHONPATH", None)
     served = Served(f"http://127.0.0.1:{port}", folder, home)
     with subprocess.Popen(
-        ["bash", "-c", f"ulimit -f 0; exec {make}"],
+        ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *words],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
