@@ -120,7 +120,7 @@ def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: T
     for batch in timed.values():
         for each in batch.values():
             each["times_torch"] = each["images_per_second"] / batch["torch"]["images_per_second"]
-    return {"cpu": cpu_model(), "threads": threads, "load_before": round(load, 2), "rounds": params.rounds, "batches": timed}
+    return {"cpu": cpu_model(), "threads": threads, "load_before": round(load, 2), "batches": timed}
 
 
 @one_at_a_time("export")

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+MOST_SECONDS = 20.0  # of the rounds with one batch; on a busy machine fewer rounds fit
+FEWEST_ROUNDS = 2
 WARM_UP_CALLS = 3  # the first ones take memory, and let the libraries choose their algorithms
 
 Engine = Callable[[torch.Tensor], Any]
@@ -25,6 +27,7 @@ def time_engines(engines: Mapping[str, Engine], images: torch.Tensor, *, batches
     engines : by name, each takes a batch of images.
     images : of which the first ones make a batch, as many as the largest of `batches` at least.
     batches : images a call.
+    rounds : at most; with one batch they end after `MOST_SECONDS`.
 
     Returns
     -------
@@ -38,12 +41,15 @@ def time_engines(engines: Mapping[str, Engine], images: torch.Tensor, *, batches
 
 
 def seconds_of_calls(engines: Mapping[str, Engine], images: torch.Tensor, *, rounds: int) -> dict[str, list[float]]:
-    """Seconds of a call of each engine with these images, a value a round, after a warm-up of all."""
+    """Seconds of a call of each engine with these images, one a round, after a warm-up of all; as `time_engines` otherwise."""
     for engine in engines.values():
         for _ in range(WARM_UP_CALLS):
             engine(images)
     seconds: dict[str, list[float]] = {name: [] for name in engines}
+    ends = time.monotonic() + MOST_SECONDS
     for number in range(rounds):
+        if number >= FEWEST_ROUNDS and time.monotonic() > ends:
+            break
         for name in list(engines) if number % 2 == 0 else reversed(engines):
             begun = time.perf_counter()
             engines[name](images)
@@ -52,7 +58,7 @@ def seconds_of_calls(engines: Mapping[str, Engine], images: torch.Tensor, *, rou
 
 
 def describe_seconds(seconds: Sequence[float], *, images: int) -> dict[str, float]:
-    """Median and 95th percentile of the calls in milliseconds, and images per second by the median call."""
+    """Median and 95th percentile of the calls in milliseconds, images per second by the median call, and how many calls."""
     median = statistics.median(seconds)
     slow = float(np.quantile(seconds, 0.95))
-    return {"p50_ms": 1000 * median, "p95_ms": 1000 * slow, "images_per_second": images / median}
+    return {"p50_ms": 1000 * median, "p95_ms": 1000 * slow, "images_per_second": images / median, "calls": len(seconds)}
