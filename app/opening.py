@@ -8,10 +8,9 @@ from pathlib import Path
 from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, METRICS, OPERATING_POINTS
 from skinlesion.cam.methods import Method
 from skinlesion.classifier import read_member_names
-from skinlesion.predictor import ENSEMBLE, Engine, Predictor, load_predictor
+from skinlesion.onnx_network import EXPORT, MODEL_FILES
+from skinlesion.predictor import ENSEMBLE, PRECISION_OF, Engine, Predictor, load_predictor
 
-EXPORT = Path("models/export")
-MODEL_FILES: dict[Engine, str] = {"onnx": "model.onnx", "onnx-int8": "model-int8.onnx"}
 READ = (CLASSIFIER, EXPORT, CALIBRATION, OPERATING_POINTS, CONFORMAL, METRICS / "evaluate.json", METRICS / "threshold_sweep.json")
 
 
@@ -53,6 +52,8 @@ def list_engines(root: Path = Path()) -> list[Engine]:
     """What can run the networks: torch, and what the optional stage `export` wrote for every member."""
     names = read_member_names(root / CLASSIFIER)
     exported: list[Engine] = [
-        engine for engine, file in MODEL_FILES.items() if all((root / EXPORT / name / file).is_file() for name in names)
+        engine
+        for engine, precision in PRECISION_OF.items()
+        if all((root / EXPORT / name / MODEL_FILES[precision]).is_file() for name in names)
     ]
     return ["torch", *exported]

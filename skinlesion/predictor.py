@@ -31,6 +31,7 @@ from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
 from skinlesion.metadata import encode_metadata
 from skinlesion.model_card import describe_model
+from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.patients import Patient, as_table
 from skinlesion.prediction import Prediction, conformal_sets
@@ -40,6 +41,8 @@ from skinlesion.test_time import TestTime
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+PRECISION_OF: dict[Engine, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
 
 ENSEMBLE = "ensemble"
 BATCH = 32  # images a pass of the network; more would take memory and gain nothing on a CPU
@@ -191,9 +194,14 @@ class Predictor:
         )
 
     def _model_warnings(self) -> list[str]:
-        if self.calibrator is not None:
-            return []
-        return ["The probabilities of one member alone are not calibrated, and no operating point was chosen for it."]
+        warnings = []
+        if self.calibrator is None:
+            warnings.append("The probabilities of one member alone are not calibrated, and no operating point was chosen for it.")
+        if self.engine == "onnx-int8":
+            warnings.append(
+                "The network ran in 8 bits. Calibration and figures are of 32 bits; metrics/export.json says how far they differ."
+            )
+        return warnings
 
     def explain(
         self, image: Image.Image, patient: Patient | None = None, *, diagnosis: str, method: str = "GradCAM", layer: str = "auto"
@@ -291,7 +299,5 @@ def _load_members(
         for name in chosen:
             every[name].model.to(device, memory_format=torch.channels_last).eval()
         return {name: Member(*every[name]) for name in chosen}
-    from skinlesion.onnx_network import load_onnx_ensemble  # only for who asks for it: onnxruntime takes a moment to import
-
-    exported = load_onnx_ensemble(root, precision="int8" if engine == "onnx-int8" else "float32")
+    exported = load_onnx_ensemble(root / EXPORT, PRECISION_OF[engine], classifier=root / CLASSIFIER)
     return {name: Member(*exported[name]) for name in chosen}

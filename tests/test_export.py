@@ -31,12 +31,16 @@ from skinlesion.errors import PipelineError
 from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
 from skinlesion.files import file_digest
+from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_batch
 from skinlesion.metadata import WIDTH, encode_metadata
 from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
 from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
+from skinlesion.patients import Patient
+from skinlesion.predictor import ENGINES, load_predictor
 from skinlesion.tables import write_table
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
+from tests.predictor_cases import lesion_image
 
 SIZE, IMAGES, DRAWS = 32, 42, 100
 SCALE = 0.8  # one over the temperature
@@ -452,3 +456,25 @@ def test_engines_take_turns_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> 
     assert described == pytest.approx({"p50_ms": 200, "p95_ms": 380, "images_per_second": 40, "calls": 3})
     monkeypatch.setattr(engine_speed, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
     assert found["1"]["a"]["calls"] == 2 == time_engines(engines, torch.zeros(1, 1), batches=[1], rounds=50)["1"]["c"]["calls"]
+
+
+def test_the_predictor_runs_on_any_engine(own: Path) -> None:
+    whose = {artifacts.CLASSIFIER_SHA256: classifier_digest()}
+    artifacts.write_calibration(artifacts.read_calibration() | whose)
+    artifacts.write_operating_points(artifacts.read_operating_points() | whose)
+    images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
+    given = {
+        engine: load_predictor(engine=engine).predict(images, patients, point="youden")
+        for engine in ("torch", "onnx", "onnx-int8")
+    }
+    values = {engine: np.array([list(each.probabilities.values()) for each in all_of]) for engine, all_of in given.items()}
+    assert np.abs(values["onnx"] - values["torch"]).max() < 1e-4 < np.abs(values["onnx-int8"] - values["torch"]).max() < 0.3
+    assert [each.flagged for each in given["onnx"]] == [each.flagged for each in given["torch"]]
+    assert given["onnx"][0].warnings == given["torch"][0].warnings
+    assert "The network ran in 8 bits" in given["onnx-int8"][0].warnings[-1]
+    save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
+                    artifacts.CLASSIFIER / "base-1")  # fmt: skip
+    whose = {artifacts.CLASSIFIER_SHA256: classifier_digest()}
+    artifacts.write_calibration(artifacts.read_calibration() | whose)
+    with pytest.raises(PipelineError, match=r"models/export is not of the classifier in .*extras/dvc.yaml:export"):
+        load_predictor(engine="onnx")
