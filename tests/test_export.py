@@ -463,10 +463,7 @@ def test_the_predictor_runs_on_any_engine(own: Path) -> None:
     artifacts.write_calibration(artifacts.read_calibration() | whose)
     artifacts.write_operating_points(artifacts.read_operating_points() | whose)
     images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
-    given = {
-        engine: load_predictor(engine=engine).predict(images, patients, point="youden")
-        for engine in ("torch", "onnx", "onnx-int8")
-    }
+    given = {name: load_predictor(engine=name).predict(images, patients, point="youden") for name in ENGINES}
     values = {engine: np.array([list(each.probabilities.values()) for each in all_of]) for engine, all_of in given.items()}
     assert np.abs(values["onnx"] - values["torch"]).max() < 1e-4 < np.abs(values["onnx-int8"] - values["torch"]).max() < 0.3
     assert [each.flagged for each in given["onnx"]] == [each.flagged for each in given["torch"]]
