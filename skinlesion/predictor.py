@@ -291,7 +291,8 @@ def _load_members(
         for name in chosen:
             every[name].model.to(device, memory_format=torch.channels_last).eval()
         return {name: Member(*every[name]) for name in chosen}
-    from skinlesion.onnx_network import load_onnx_ensemble  # only for who asks for it: onnxruntime takes a moment to import
+    from skinlesion.onnx_network import EXPORT, load_onnx_ensemble  # only for who asks for it: it takes a moment to import
 
-    exported = load_onnx_ensemble(root, precision="int8" if engine == "onnx-int8" else "float32")
+    precision = "int8" if engine == "onnx-int8" else "float32"
+    exported = load_onnx_ensemble(root / EXPORT, precision, classifier=root / CLASSIFIER)
     return {name: Member(*exported[name]) for name in chosen}
