@@ -86,7 +86,8 @@ def test_the_exported_engines_are_served_too(
     write_params()
     monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    serving.main("--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2".split())
+    options = "--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2"
+    serving.main(options.split())
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:4]] == ["torch", "onnx", "onnx-int8"]
     assert all("errors 0.00 %" in line for line in printed[1:4])
