@@ -15,6 +15,7 @@ import pytest
 
 from api.application import create_app
 from api.limits import MAX_CLIENTS, RateLimit, client_of
+from api.multipart import Limits, read_form
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
 from skinlesion.errors import PipelineError
@@ -198,6 +199,17 @@ def test_sizes_and_counts_are_held_before_anything_is_decoded(predictor: Predict
         assert "no field '0'" in problem_of(served.client.post("/predict", content=many, headers=MULTIPART), 422)["detail"]
         headers = b"--x\r\n" + b"A: b\r\n" * 100
         assert kind_of(served.client.post("/predict", content=headers, headers=MULTIPART), 400) == "malformed"
+
+
+def test_of_a_file_beyond_its_limit_nothing_is_kept() -> None:
+    messages = [BODY_START + bytes(100), bytes(100), b"\r\n--x--\r\n"]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": messages.pop(0), "more_body": bool(messages)}
+
+    headers = {name.encode(): value.encode() for name, value in MULTIPART.items()}
+    form = asyncio.run(read_form(receive, headers, Limits(1, 150, 10_000, 5), file_field="files", fields=()))
+    assert (form.files[0].size, len(form.files[0].data)) == (200, 0)
 
 
 def body_of(predictor: Predictor, chunks: Callable[[], AsyncIterator[bytes]], **settings: Any) -> tuple[httpx.Response, int]:

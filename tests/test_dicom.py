@@ -119,7 +119,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "larger inside": (
         make_dicom(encapsulate([BIG]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
         "broken",
-        "",
+        "another size than its header",
     ),
     "PNG inside": (make_dicom(encapsulate([encoded(IMAGE, "PNG")]), syntax=JPEGBaseline8Bit), "broken", ""),
     "noise": (bytes(128) + b"DICM" + np.random.default_rng(0).bytes(3000), "broken", "damaged"),

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import serving
 from benchmarks.http_load import load_server, make_request
 from skinlesion.predictor import load_predictor
-from tests.conftest import WriteParams
+from tests.conftest import ROOT, WriteParams
 from tests.predictor_cases import lesion_image, make_workspace
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -77,6 +77,20 @@ def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     with pytest.raises(serving.PipelineError, match=r"the API did not start: error: .*no trained classifier"):  # noqa: SIM117
         with serving.serve(tmp_path, "torch", tmp_path / "log"):
             pass
+
+
+@pytest.mark.operations
+def test_the_exported_engines_are_served_too(
+    write_params: WriteParams, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params()
+    monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    options = "--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2"
+    serving.main(options.split())
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:4]] == ["torch", "onnx", "onnx-int8"]
+    assert all("errors 0.00 %" in line for line in printed[1:4])
 
 
 @pytest.mark.operations
