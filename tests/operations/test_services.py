@@ -130,6 +130,7 @@ def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, 
         wait_for(f"http://127.0.0.1:{port}{ready}", process)
         status = status_of(process)
         assert Path(f"/proc/{process.pid}/exe").resolve() == Path(sys.executable).resolve()
+        assert status["Uid"].split()[0] == ("10001" if "10001" in rights() else "0")  # 0 without capabilities: see `rights`
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
         if name == "api":
             image = encoded(lesion_image())
