@@ -186,10 +186,10 @@ def rows_of(
     logits = iter(predictor.logits(np.stack(squares), [patient] * len(squares)) if squares else ())
     for each in batch:
         if each.square is None:
-            yield row_of(str(each.file), None, error=each.error)
+            yield row_of(str(each.file), None, source=predictor.source, error=each.error)
         else:
             prediction = predictor.conclude(next(logits), each.square, each.quality, point)
-            yield row_of(str(each.file), prediction, notes=each.notes)
+            yield row_of(str(each.file), prediction, source=predictor.source, notes=each.notes)
 
 
 if __name__ == "__main__":

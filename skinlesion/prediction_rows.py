@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from skinlesion.artifacts import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.prediction import Prediction
 
+SOURCE_COLUMNS = ("model", "engine", "classifier_sha256")  # what gave the answer
 ROW_COLUMNS: tuple[str, ...] = (
     *("file", "error", "most_probable", "probability", *PROBABILITY_COLUMNS),
     *("operating_point", "target", "score", "threshold", "flagged", "sets", "notes", "warnings"),
+    *SOURCE_COLUMNS,
 )
 
 
-def row_of(name: str, prediction: Prediction | None, *, error: str = "", notes: Sequence[str] = ()) -> dict[str, str | float]:
+def row_of(
+    name: str, prediction: Prediction | None, *, source: Mapping[str, str], error: str = "", notes: Sequence[str] = ()
+) -> dict[str, str | float]:
     """One file's row, with the keys `ROW_COLUMNS`, empty where there is nothing to say.
 
     name : of the file. prediction : None for a file that was refused. error : why it was. notes : of `Upload`.
+    source : `SOURCE_COLUMNS`, as `Predictor.source` has them.
 
     `flagged` is `yes` or `no`. `sets` is as `0.9: nv mel; 0.95: nv mel bkl`, without the levels that cannot be promised.
     """
-    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | {"file": _no_formula(name), "error": error}
+    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | dict(source) | {"file": _no_formula(name), "error": error}
     if prediction is None:
         return row
     (most_probable, probability), *_ = prediction.top(1)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, read_calibration, read_conformal
+from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
@@ -90,6 +90,11 @@ class Predictor:
     def needs_metadata(self) -> bool:
         """Whether a member predicts from age, sex and site besides the image."""
         return any(member.config.needs_metadata for member in self.members.values())
+
+    @property
+    def source(self) -> dict[str, str]:
+        """What gives the answers, as `skinlesion.prediction_rows.SOURCE_COLUMNS`."""
+        return {"model": self.member, "engine": self.engine, CLASSIFIER_SHA256: self.explainer.digest}
 
     @property
     def default_point(self) -> str | None:

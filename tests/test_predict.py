@@ -12,6 +12,7 @@ import pytest
 
 from skinlesion import predict
 from skinlesion.errors import PipelineError
+from skinlesion.identity import classifier_digest
 from skinlesion.prediction_rows import ROW_COLUMNS
 from skinlesion.predictor import load_predictor
 from skinlesion.uploads import decode_upload
@@ -54,6 +55,8 @@ def test_every_file_has_a_row(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
     table = rows()
     names = ["images/a.PNG", "images/b.jpg", "images/cut.jpg", "images/more/c.jpeg", "images/small.jpg", "images/notes.txt"]
     assert [row["file"] for row in table] == names and tuple(table[0]) == ROW_COLUMNS
+    whose = {"model": "ensemble", "engine": "torch", "classifier_sha256": classifier_digest()}
+    assert all({name: row[name] for name in whose} == whose for row in table)
     errors = {row["file"]: row["error"] for row in table if row["error"]}
     assert errors == {
         "images/cut.jpg": "The file is damaged or incomplete: export or copy it again.",
