@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app import words
 from app.answers import SHOWN, Answer, Handed, Memory, answer, make_map
@@ -17,9 +18,10 @@ from app.csv_table import csv_table
 from app.examples import draw_example
 from app.markup import bars, overview
 from app.opening import Opened, list_engines, list_models, open_predictor, stamp
-from app.overlays import colors, overlay, shrink_map
+from app.overlays import colors, overlay
 from app.printed import printed_page
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
+from skinlesion.explainer import Explainer
 from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.patients import Patient
 from skinlesion.prediction import Prediction
@@ -37,6 +39,11 @@ HOSTILE = "<script>alert(1)</script> [x](http://x) `_*.png"
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
     root = make_workspace(tmp_path_factory.mktemp("workspace"), [{"backbone": "squeezenet1_1", "metadata": True}])
     return open_predictor(root, "ensemble", "torch", stamp(root))
+
+
+def upload(name: str, data: bytes = b"") -> Handed:
+    """A file that was uploaded once."""
+    return Handed(name, data, f"upload of {name}")
 
 
 def test_percentages_never_claim_more_than_they_know() -> None:
@@ -97,7 +104,7 @@ def test_bars_have_the_seven_names_and_mark_the_target_by_words() -> None:
 
 
 def test_names_of_files_are_never_markup() -> None:
-    refused = Answer(Handed(HOSTILE, b""), error="The file is empty.")
+    refused = Answer(upload(HOSTILE), error="The file is empty.")
     table = overview([refused], POINT)
     assert "<script" not in table and "&lt;script&gt;" in table
     escaped = words.escape_markdown(f"{HOSTILE}\nnext")
@@ -105,7 +112,7 @@ def test_names_of_files_are_never_markup() -> None:
 
 
 def test_a_name_that_a_spreadsheet_would_compute_is_text() -> None:
-    table = csv_table([Answer(Handed("=1+1.png", b""), error="Why."), Answer(Handed("a.png", b""), prediction=PREDICTION)])
+    table = csv_table([Answer(upload("=1+1.png"), error="Why."), Answer(upload("a.png"), prediction=PREDICTION)])
     first, second = csv.DictReader(io.StringIO(table))
     assert first["file"] == "'=1+1.png" and first["error"] == "Why." and first["most_probable"] == ""
     assert second["most_probable"] == "nv" and second["flagged"] == "no" and second["sets"] == "0.9: nv mel"
@@ -119,22 +126,19 @@ def test_examples_are_always_the_same_and_one_a_diagnosis() -> None:
 
 
 def test_a_map_over_an_image_has_no_hue_but_its_own() -> None:
-    image, heat = lesion_image(), np.zeros((70, 90))
-    heat[20:40, 30:60] = 1
-    shown = shrink_map(heat, (45, 35))
-    assert shown.shape == (35, 45) and shown[15, 20] == 255 and shown[0, 0] == 0
-    whole = shrink_map(heat, image.size)
-    np.testing.assert_array_equal(overlay(image, whole, opacity=1), colors(whole))
-    plain = np.asarray(overlay(image, whole, opacity=0))
+    image, heat = lesion_image(), np.zeros((70, 90), np.uint8)
+    heat[20:40, 30:60] = 255
+    np.testing.assert_array_equal(overlay(image, heat, opacity=1), colors(heat))
+    plain = np.asarray(overlay(image, heat, opacity=0))
     assert (plain == plain[..., :1]).all()
-    assert colors(whole).getpixel((40, 30)) == (253, 231, 36)  # viridis at 1
+    assert colors(heat).getpixel((40, 30)) == (253, 231, 36)  # viridis at 1
 
 
 def test_the_network_runs_once_an_image_and_patient(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[Patient] = []
     logits = Predictor.logits
     monkeypatch.setattr(Predictor, "logits", lambda self, squares, known: runs.extend(known) or logits(self, squares, known))
-    memory, image = Memory(), Handed("mole.png", encoded(lesion_image(), "PNG"))
+    memory, image = Memory(), upload("mole.png", encoded(lesion_image(), "PNG"))
     points = [opened.predictor.find_point(name) for name in ("everything", "nothing", "everything")]
     answers = [answer(memory, opened, image, Patient(), point) for point in points]
     assert [each.prediction.flagged for each in answers if each.prediction] == [True, False, True]
@@ -148,24 +152,51 @@ def test_the_network_runs_once_an_image_and_patient(opened: Opened, monkeypatch:
     assert memory == Memory()
 
 
-def test_a_large_image_is_judged_and_explained_as_it_is_and_kept_small(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_image_is_judged_as_it_is_and_kept_small(opened: Opened) -> None:
+    # A dark strip: as it is, only too dark; as it is shown, too small as well.
+    original = lesion_image(width=2000, height=60).point(lambda value: value // 8)
+    answered = answer(Memory(), opened, upload("strip.png", encoded(original, "PNG")), Patient(), None)
+    assert answered.seen is not None and answered.seen.shown.size == (SHOWN, 24)
+    [expected] = opened.predictor.predict([original], point=None)
+    assert answered.prediction is not None and answered.prediction.probabilities == expected.probabilities
+    [warning] = opened.predictor.quality(original)
+    assert "under-exposed" in warning and len(opened.predictor.quality(answered.seen.shown)) == 2
+    assert answered.prediction.warnings == expected.warnings and warning in expected.warnings
+
+
+def test_a_map_is_of_the_original_and_drawn_at_the_size_that_is_shown(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     memory, original = Memory(), lesion_image(width=2000, height=1500)
-    image = Handed("large.png", encoded(original, "PNG"))
-    answered = answer(memory, opened, image, Patient(), None)
-    assert answered.seen is not None and answered.prediction is not None
-    assert answered.seen.shown.size == (SHOWN, 600)
-    assert answered.prediction.warnings == opened.predictor.predict([original])[0].warnings
-    expected = opened.predictor.explain(original, diagnosis="mel", method="LayerCAM")
-    made = make_map(memory, opened, answered, Patient(), method="LayerCAM", diagnosis="mel")
-    np.testing.assert_allclose(made / 255, shrink_map(expected, (SHOWN, 600)) / 255, atol=1 / 255)
-    monkeypatch.setattr(Predictor, "explain", None)
-    assert make_map(memory, opened, answered, Patient(), method="LayerCAM", diagnosis="mel") is made
+    answered = answer(memory, opened, upload("large.png", encoded(original, "PNG")), Patient(), None)
+    whole = opened.predictor.explain(original, diagnosis="mel", method="LayerCAM")
+    drawn: list[tuple[int, int]] = []
+    explain = Explainer.explain
+    monkeypatch.setattr(
+        Explainer, "explain", lambda self, image, *rest, **named: drawn.append(image.size) or explain(self, image, *rest, **named)
+    )
+    asked = {"method": "LayerCAM", "diagnosis": "mel"}
+    made = make_map(memory, opened, answered, Patient(), **asked)
+    expected = Image.fromarray(np.round(255 * whole).astype(np.uint8)).resize((SHOWN, 600), Image.Resampling.BOX)
+    np.testing.assert_allclose(made / 255, np.asarray(expected) / 255, atol=2 / 255)
+    assert make_map(memory, opened, answered, Patient(), **asked) is made and drawn == [(SHOWN, 600)]
     memory.forget_others(opened, [])
     assert memory == Memory()
 
 
+def test_what_is_known_of_an_image_is_found_without_reading_it(opened: Opened) -> None:
+    image, another = (encoded(lesion_image(seed), "PNG") for seed in (0, 1))
+    memory = Memory()
+    first = answer(memory, opened, Handed("mole.png", image, "1"), Patient(), None)
+    second = answer(memory, opened, Handed("mole.png", another, "2"), Patient(), None)
+    assert first.prediction != second.prediction
+    # Each touch makes the page anew, and its files with it, from bytes that nobody need look at again.
+    again = answer(memory, opened, Handed("mole.png", b"", "1"), Patient(), None)
+    assert again.prediction == first.prediction and again.seen is first.seen
+    memory.forget_others(opened, [Handed("mole.png", b"", "2")])
+    assert [key for _, key in memory.seen] == ["2"]
+
+
 def test_a_refused_file_has_its_reason_and_nothing_else(opened: Opened) -> None:
-    refused = answer(Memory(), opened, Handed("text.jpg", b"no image"), Patient(), None)
+    refused = answer(Memory(), opened, upload("text.jpg", b"no image"), Patient(), None)
     assert refused.error == "This is no image that is known here: send a JPEG or a PNG."
     assert refused.seen is None and refused.prediction is None
 
@@ -173,7 +204,7 @@ def test_a_refused_file_has_its_reason_and_nothing_else(opened: Opened) -> None:
 def test_the_printed_page_stands_alone(opened: Opened) -> None:
     point = opened.predictor.find_point("recall_0.90")
     memory, patient = Memory(), Patient(45, "female", "back")
-    handed = [Handed(HOSTILE, encoded(lesion_image())), Handed("text.jpg", b"no image")]
+    handed = [upload(HOSTILE, encoded(lesion_image())), upload("text.jpg", b"no image")]
     first, second = (answer(memory, opened, each, patient, point) for each in handed)
     heat = make_map(memory, opened, first, patient, method="GradCAM", diagnosis="mel")
     now = datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
