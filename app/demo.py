@@ -143,7 +143,7 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
             width="stretch",
             output_format="JPEG",
         )
-    st.html(markup.legend())
+    st.html(markup.legend(choices.opened.predictor.engine))
     if not heat.any():
         st.caption(f"The map is empty: the method found nothing that speaks for {DIAGNOSES[dx]}.")
     return dx, method, heat

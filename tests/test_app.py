@@ -16,7 +16,7 @@ from app import words
 from app.answers import SHOWN, Answer, Handed, Memory, answer, make_map
 from app.csv_table import csv_table
 from app.examples import draw_example
-from app.markup import bars, overview
+from app.markup import bars, legend, overview
 from app.opening import Opened, list_engines, list_models, open_predictor, stamp
 from app.overlays import colors, overlay
 from app.printed import printed_page
@@ -80,8 +80,9 @@ def test_what_is_said_of_a_prediction() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("recall_0.90", "sensitivity ≥ 90 %"),
-        ("specificity_0.975", "specificity ≥ 97.5 %"),
+        ("recall_0.90", "sensitivity ≥ 90 % on validation"),
+        ("specificity_0.975", "specificity ≥ 97.5 % on validation"),
+        ("guaranteed_0.85", "sensitivity ≥ 85 %, promised"),
         ("cost_10", "1 miss = 10 false alarms"),
         ("youden", "balanced (Youden)"),
         ("recall_high", "recall_high"),
@@ -90,7 +91,23 @@ def test_what_is_said_of_a_prediction() -> None:
 )
 def test_operating_points_have_names_in_words(name: str, said: str) -> None:
     assert words.name_point(name).replace("\u00a0", " ") == said
-    assert words.rule_of_point(name).startswith(f"`{name}`")
+    assert words.rule_of_point(replace(POINT, name=name)).startswith(f"`{name}`")
+
+
+def test_a_promise_has_its_probability_and_its_price() -> None:
+    promise = replace(POINT, name="guaranteed_0.85")
+    assert "the probability `threshold_sweep.guarantee` in params.yaml" in words.rule_of_point(promise)
+    why = "flags every image, because validation has too few lesions for the promise."
+    for name, said in (("guaranteed_0.85", why), ("recall_0.90", "flags every image.")):
+        every = replace(POINT, name=name, threshold=0.0)
+        assert words.rule_of_point(every) == f"`{name}`: {said}"
+        sentence = words.flag_sentence(replace(PREDICTION, point=every, flagged=True))
+        assert sentence is not None and "\u00a0" in sentence
+        assert sentence.replace("\u00a0", " ") == (
+            f"Flagged for melanoma: this operating point {said} The probability is 20.0 %."
+        )
+        table = bars(replace(PREDICTION, point=every), calibrated=True)
+        assert "from 0" not in table and "tick" not in table and "counts for the flag" in table
 
 
 def test_bars_have_the_seven_names_and_mark_the_target_by_words() -> None:
@@ -115,7 +132,14 @@ def test_a_name_that_a_spreadsheet_would_compute_is_text() -> None:
     table = csv_table([Answer(upload("=1+1.png"), error="Why."), Answer(upload("a.png"), prediction=PREDICTION)])
     first, second = csv.DictReader(io.StringIO(table))
     assert first["file"] == "'=1+1.png" and first["error"] == "Why." and first["most_probable"] == ""
+    assert first["notes"] == second["notes"] == ""
     assert second["most_probable"] == "nv" and second["flagged"] == "no" and second["sets"] == "0.9: nv mel"
+
+
+def test_a_drawn_image_is_called_so_in_the_table(opened: Opened) -> None:
+    handed = [Handed("drawn", draw_example("nv"), "nv", drawn=True), upload("mole.png", encoded(lesion_image(), "PNG"))]
+    table = csv_table(answer(Memory(), opened, each, Patient(), None) for each in handed)
+    assert [row["notes"] for row in csv.DictReader(io.StringIO(table))] == [words.DRAWN, ""]
 
 
 def test_examples_are_always_the_same_and_one_a_diagnosis() -> None:
@@ -213,6 +237,10 @@ def test_the_printed_page_stands_alone(opened: Opened) -> None:
     assert "2024-02-29 12:30 UTC" in page and "age 45 years, sex female, site back" in page
     assert page.count("data:image/jpeg;base64,") == 3 and page.count("Not for clinical use.") >= 3
     assert "<script" not in page and "http" not in page.replace("http-equiv", "").replace("http://x", "")
+    note = words.network_of_map("onnx-int8")
+    assert "32 bits" in note and note not in page and note in legend("onnx-int8") and legend("torch") == legend("onnx")
+    of_eight_bits = replace(opened.predictor, engine="onnx-int8")
+    assert printed_page(of_eight_bits, [(first, shown), (second, None)], patient, point, opacity=0.4, now=now).count(note) == 1
     assert words.SYNTHETIC in page and "f00d" in page and "Not answered. This is no image" in page
 
 
