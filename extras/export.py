@@ -33,6 +33,7 @@ from skinlesion.errors import PipelineError, run_stage
 from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
 from skinlesion.extra_metrics import write_extra
 from skinlesion.files import atomic_folder, file_digest, write_json
+from skinlesion.identity import classifier_digest
 from skinlesion.locks import one_at_a_time
 from skinlesion.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
@@ -153,6 +154,8 @@ def main() -> None:
         compared = compare_engines(both, points, bins=whole.evaluate.calibration_bins, params=params)
     draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
     content = {
+        artifacts.CLASSIFIER_SHA256: classifier_digest(),
+        "thresholds": {name: point["threshold"] for name, point in points["points"].items()},
         "split": "test",
         "images": len(test),
         "lesions": int(test["lesion_id"].nunique()),

@@ -156,8 +156,8 @@ def measure_predictions(record: Path, params: Params) -> None:
         check_calibrated(table, calibrator, name=str(record / "predictions" / f"{split}.csv"))
     recorded = read_json(record / "metrics" / "evaluate.json")
     alone = {name: recorded[name] for name in ("members", "spread")}
-    train = artifacts.read_split("train")
-    measured = evaluate.measure_and_write(tables, calibrator, train, params.evaluate, alone, classifier=None)
+    train, digest = artifacts.read_split("train"), recorded.get(artifacts.CLASSIFIER_SHA256)
+    measured = evaluate.measure_and_write(tables, calibrator, train, params.evaluate, alone, classifier=digest)
     check_predictions(measured, record / "predictions")
 
 

@@ -16,6 +16,7 @@ from skinlesion.cam.methods import METHODS, Method, check_method
 from skinlesion.classifier import Classifier, load_ensemble
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
+from skinlesion.identity import classifier_digest
 from skinlesion.patients import Patient, as_table
 from skinlesion.schema import suggest
 
@@ -27,7 +28,8 @@ SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM, as in the stage `gradcam`
 class Explainer:
     """Maps of some members of an ensemble. Safe to call from several threads; one map is made at a time.
 
-    folder : `models/classifier`. names : of the members that are explained.
+    folder : `models/classifier`. names : of the members that are explained. digest : of the classifier that predicts
+    (`skinlesion.identity.classifier_digest`): another one's maps would be no explanation.
 
     It has networks of its own, loaded for the first map: the hooks of a map must not see the images of other threads.
     """
@@ -35,6 +37,7 @@ class Explainer:
     folder: Path
     names: Sequence[str]
     device: torch.device
+    digest: str
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _members: dict[str, Classifier] = field(default_factory=dict, repr=False)
 
@@ -55,7 +58,7 @@ class Explainer:
         Raises
         ------
         PipelineError
-            No such diagnosis or method, or the method cannot be used on these networks.
+            No such diagnosis or method, the method cannot be used on these networks, or there is another classifier by now.
         """
         check_diagnosis(diagnosis)
         check_method(method)
@@ -75,6 +78,10 @@ class Explainer:
 
     def _load(self) -> Mapping[str, Classifier]:
         if not self._members:
+            if classifier_digest(self.folder) != self.digest:
+                raise PipelineError(
+                    f"{self.folder} was written anew since its classifier was loaded: start again to use the new one"
+                )
             whole = load_ensemble(self.folder)
             self._members.update({name: whole[name] for name in self.names})
         return self._members

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import METRICS
+from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS
 from skinlesion.classifier import ClassifierConfig
 from skinlesion.contents import Named
 from skinlesion.ensemble import SPREAD
@@ -16,11 +16,10 @@ OF_MEMBER = ("name", "backbone", "epoch", "weights_sha256", "git_commit")
 SHARED = ("size", "fit", "color_constancy", "fingerprint", "images_sha256")
 
 
-def describe_model(root: Path, configs: Sequence[ClassifierConfig], *, whole: bool) -> dict[str, Any]:
+def describe_model(configs: Sequence[ClassifierConfig], *, measured: dict[str, Any] | None) -> dict[str, Any]:
     """The model card, as JSON.
 
-    root : the workspace. configs : of the members that are used. whole : whether they are the whole ensemble, of which the
-    metrics are; of a member alone `test` is null, as it is where no metrics are there.
+    configs : of the members that are used. measured : what they reach on test, of one of the functions below.
     """
     first = configs[0]
     return {
@@ -30,15 +29,38 @@ def describe_model(root: Path, configs: Sequence[ClassifierConfig], *, whole: bo
         "needs_metadata": any(config.needs_metadata for config in configs),
         "data": dict(first.data),
         "versions": dict(first.versions),
-        "test": _measured_on_test(root / METRICS / "evaluate.json") if whole else None,
+        "test": measured,
     }
 
 
-def _measured_on_test(path: Path) -> dict[str, Any] | None:
-    """Headline metrics with intervals from metrics/evaluate.json; None where it is not there."""
-    if not path.is_file():
+def measured_on_test(root: Path, digest: str) -> dict[str, Any] | None:
+    """Headline metrics with intervals from a workspace's metrics/evaluate.json; None where it isn't there or of another run.
+
+    digest : of the classifier (`skinlesion.identity.classifier_digest`). The metrics are in git and the classifier is not,
+    so that a switch of branches parts them.
+    """
+    content = _read_of(root / METRICS / "evaluate.json", digest)
+    if content is None:
         return None
-    content = Named(read_json(path), str(path))
     test = content["test"]
     figures = {name: {"value": test[name], **test["intervals"][name]} for name in SPREAD}
-    return {"images": test["images"], "lesions": test["lesions"], "confidence": content["bootstrap"]["confidence"], **figures}
+    return _describe(test, content, figures)
+
+
+def measured_in_eight_bits(root: Path, digest: str) -> dict[str, Any] | None:
+    """The same of the int8 export, from metrics/export.json."""
+    content = _read_of(root / METRICS / "export.json", digest)
+    if content is None:
+        return None
+    return _describe(content, content, {name: dict(content["compared"]["int8"][name]) for name in SPREAD})
+
+
+def _read_of(path: Path, digest: str) -> Named | None:
+    """Metrics of a classifier; None where there are none of it."""
+    content = Named(read_json(path), str(path)) if path.is_file() else None
+    return content if content is not None and content.get(CLASSIFIER_SHA256) == digest else None
+
+
+def _describe(counted: dict[str, Any], content: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    confidence = content["bootstrap"]["confidence"]
+    return {"images": counted["images"], "lesions": counted["lesions"], "confidence": confidence, **figures}

@@ -1,7 +1,7 @@
 """Predict image files from the command line: `python -m skinlesion.predict IMAGE_OR_FOLDER... --csv OUT`.
 
 Every file gets a row, one that cannot be read with the reason; the columns are `skinlesion.prediction_rows.ROW_COLUMNS`. Exit
-code 0 where every file was predicted, 3 where some were not, 1 where nothing could be done at all.
+code 0 where every file was predicted, 3 where some were not, 1 where nothing could be begun.
 
 Not for clinical use.
 """
@@ -12,9 +12,11 @@ import argparse
 import csv
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -27,13 +29,24 @@ from skinlesion.patients import Patient
 from skinlesion.prediction_rows import ROW_COLUMNS, row_of
 from skinlesion.predictor import BATCH, ENGINES, ENSEMBLE, Predictor, load_predictor
 from skinlesion.preparing import map_in_order
-from skinlesion.uploads import EXTENSIONS, Upload, check_size, decode_upload
+from skinlesion.uploads import EXTENSIONS, check_size, decode_upload
 
 SOME_FAILED = 3
 
 logger = logging.getLogger(__name__)
 
-Decoded = tuple[Path, Upload | None, np.ndarray | None, str]  # file, image, its square, and why it has none
+
+class Decoded(NamedTuple):
+    """What is kept of a file until it is predicted: not its picture, of which a batch could fill the memory.
+
+    square, quality : of the predictor's methods of that name. notes : of `Upload`. error : why there is no square.
+    """
+
+    file: Path
+    square: np.ndarray | None = None
+    quality: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
 
 
 def main() -> None:
@@ -45,7 +58,8 @@ def main() -> None:
     if patient != Patient() and not predictor.needs_metadata:
         raise PipelineError("this classifier sees the image alone: leave out --age, --sex and --localization")
     files = list_files(arguments.images)
-    failed = write_rows(predictor, files, arguments.csv, point=point, patient=patient)
+    out = check_output(arguments.csv, files)
+    failed = write_rows(predictor, files, out, point=point, patient=patient)
     if point is not None:
         logger.info("%s", point.sentence)
     logger.info("%d of %d files predicted, in %s. Not for clinical use.", len(files) - failed, len(files), arguments.csv)
@@ -74,6 +88,27 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_output(out: Path, files: Sequence[Path]) -> Path:
+    """Where the table goes, links followed.
+
+    Raises
+    ------
+    PipelineError
+        It would take the place of something else than such a table: a shell makes `--csv *.jpg` out of a slip.
+    """
+    out = out.resolve()
+    header = ",".join(ROW_COLUMNS)
+    taken = out.exists() and (not out.is_file() or (out.stat().st_size > 0 and not _begins_with(out, header)))
+    if taken or out in {file.resolve() for file in files} or out.suffix.lower() in EXTENSIONS:
+        raise PipelineError(f"--csv {out} is no table of this command and is left as it is: name another file")
+    return out
+
+
+def _begins_with(path: Path, text: str) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(text)) == text.encode()
+
+
 def list_files(paths: Sequence[Path]) -> list[Path]:
     """The files that are meant, in the order given, those of a folder by name and with all folders in it, each once.
 
@@ -84,20 +119,30 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
     PipelineError
         A path does not exist, or a folder has no image.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}  # by where they are
     for path in paths:
         if not path.exists():
             raise PipelineError(f"{path} not found: name files or folders that exist")
-        found = sorted(file for file in path.rglob("*") if _is_image(file, path)) if path.is_dir() else [path]
+        found = _images_of(path) if path.is_dir() else [path]
         if not found:
             raise PipelineError(f"{path} holds no file that ends in {', '.join(EXTENSIONS)}: name another folder, or the files")
-        files |= dict.fromkeys(found)
-    return list(files)
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    return list(files.values())
 
 
-def _is_image(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in EXTENSIONS and file.is_file()
+def _images_of(folder: Path) -> list[Path]:
+    """The files of a folder that can be images, by name; what is left out is said."""
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
+    others = Counter(file.suffix.lower() or "no ending" for file in files if file.suffix.lower() not in EXTENSIONS)
+    if others:
+        counted = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        logger.warning("%s: %d other files are left out (%s)", folder, others.total(), counted)
+    return [file for file in files if file.suffix.lower() in EXTENSIONS]
 
 
 def write_rows(predictor: Predictor, files: Sequence[Path], out: Path, *, point: OperatingPoint | None, patient: Patient) -> int:
@@ -127,24 +172,24 @@ def decode(predictor: Predictor, file: Path) -> Decoded:
         check_size(file.stat().st_size)  # before it is read
         upload = decode_upload(file.read_bytes())
     except PipelineError as error:
-        return file, None, None, str(error)
+        return Decoded(file, error=str(error))
     except OSError as error:
-        return file, None, None, f"The file could not be read: {describe_os_error(error)}."
-    return file, upload, predictor.square(upload.image), ""
+        return Decoded(file, error=f"The file could not be read: {describe_os_error(error)}.")
+    return Decoded(file, predictor.square(upload.image), predictor.quality(upload.image), upload.notes)
 
 
 def rows_of(
     predictor: Predictor, batch: Sequence[Decoded], *, point: OperatingPoint | None, patient: Patient
 ) -> Iterator[dict[str, str | float]]:
     """The rows of a batch, in order."""
-    squares = [square for _, _, square, _ in batch if square is not None]
+    squares = [each.square for each in batch if each.square is not None]
     logits = iter(predictor.logits(np.stack(squares), [patient] * len(squares)) if squares else ())
-    for file, upload, square, reason in batch:
-        if upload is None or square is None:
-            yield row_of(str(file), None, error=reason)
+    for each in batch:
+        if each.square is None:
+            yield row_of(str(each.file), None, error=each.error)
         else:
-            prediction = predictor.describe(next(logits), square, upload.image, point)
-            yield row_of(str(file), prediction, notes=upload.notes)
+            prediction = predictor.conclude(next(logits), each.square, each.quality, point)
+            yield row_of(str(each.file), prediction, notes=each.notes)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def row_of(name: str, prediction: Prediction | None, *, error: str = "", notes: 
 
     `flagged` is `yes` or `no`. `sets` is as `0.9: nv mel; 0.95: nv mel bkl`, without the levels that cannot be promised.
     """
-    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | {"file": name, "error": error}
+    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | {"file": _no_formula(name), "error": error}
     if prediction is None:
         return row
     (most_probable, probability), *_ = prediction.top(1)
@@ -33,3 +33,8 @@ def row_of(name: str, prediction: Prediction | None, *, error: str = "", notes: 
         row["flagged"] = "yes" if prediction.flagged else "no"
     row["sets"] = "; ".join(f"{level}: {' '.join(of)}" for level, of in prediction.sets.items() if of is not None)
     return row | {"notes": " ".join(notes), "warnings": " ".join(prediction.warnings)}
+
+
+def _no_formula(name: str) -> str:
+    """A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -30,7 +30,7 @@ from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
 from skinlesion.metadata import encode_metadata
-from skinlesion.model_card import describe_model
+from skinlesion.model_card import describe_model, measured_in_eight_bits, measured_on_test
 from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.patients import Patient, as_table
@@ -45,6 +45,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 PRECISION_OF: dict[Engine, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
 
 ENSEMBLE = "ensemble"
+SYNTHETIC_WARNING = "The classifier was trained on drawn images: its answers say nothing about skin."
 BATCH = 32  # images a pass of the network; more would take memory and gain nothing on a CPU
 
 
@@ -194,12 +195,12 @@ class Predictor:
         )
 
     def _model_warnings(self) -> list[str]:
-        warnings = []
+        warnings = [SYNTHETIC_WARNING] if self.config.data.get("synthetic") else []
         if self.calibrator is None:
             warnings.append("The probabilities of one member alone are not calibrated, and no operating point was chosen for it.")
         if self.engine == "onnx-int8":
             warnings.append(
-                "The network ran in 8 bits. Calibration and figures are of 32 bits; metrics/export.json says how far they differ."
+                "The network ran in 8 bits and was calibrated in 32; metrics/export.json says how far its answers differ."
             )
         return warnings
 
@@ -218,10 +219,17 @@ class Predictor:
         """The methods that can be used on all these networks, in the order of `skinlesion.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 
+    def _measured(self) -> dict[str, Any] | None:
+        """The figures on test of what answers here; None for a member alone, and where they are not there."""
+        if self.calibrator is None:
+            return None
+        read = measured_in_eight_bits if self.engine == "onnx-int8" else measured_on_test
+        return read(self.root, self.explainer.digest)
+
     def card(self) -> dict[str, Any]:
         """What the model is, as JSON: members, classes, data and its fingerprint; its figures on test where they are there."""
         configs = [member.config for member in self.members.values()]
-        return describe_model(self.root, configs, whole=self.calibrator is not None) | {
+        return describe_model(configs, measured=self._measured()) | {
             "model": self.member,
             "engine": self.engine,
             "test_time": self.test_time,
@@ -270,9 +278,9 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
         names=names,
         test_time=calibration["test_time"],
         calibrator=Calibrator.of(calibration) if whole else None,
-        points=read_points(root, digest) if whole else {},
+        points=read_points(root, digest, eight_bits=engine == "onnx-int8") if whole else {},
         conformal=_read_sets(root, digest) if whole else None,
-        explainer=Explainer(root / CLASSIFIER, chosen, place),
+        explainer=Explainer(root / CLASSIFIER, chosen, place, digest),
     )
 
 

@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from skinlesion.artifacts import MAX_PIXELS
@@ -17,6 +18,7 @@ from skinlesion.errors import PipelineError
 MAX_BYTES = 10_000_000  # of one file
 MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left
 FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
+GREY = ("1", "L", "LA")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
 
 Reason = Literal[
@@ -110,13 +112,18 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     # A MPO is a JPEG with further pictures behind it.
     if file.format == "PNG" and getattr(file, "is_animated", False):
         raise UploadError("animated", "This is an animation: send a still image.")
-    if file.mode in ("CMYK", "YCCK"):
+    if file.mode == "CMYK":
         raise UploadError("cmyk", "This image has printing colours (CMYK), whose look depends on a printer: save it as RGB.")
     if file.format == "PNG" and data[24] > 8:  # the bit depth in the header; Pillow would cut the lower bits off in silence
         raise UploadError("bit-depth", f"This image has {data[24]} bits a channel: save it with 8.")
     notes = []
     image: Image.Image = file
-    if file.getexif().get(0x0112, 1) not in (0, 1):
+    if file.mode in GREY or (file.mode == "P" and _is_grey(file)):
+        notes.append("The image has no colours, and colour is evidence that the classifier needs.")
+    profile = file.info.get("icc_profile") or b"sRGB"
+    if b"sRGB" not in profile.replace(b"\0", b""):  # its name is in one or two bytes a letter, by the profile's version
+        notes.append("The image has a colour profile of its own, which is not applied: its colours may be taken for others.")
+    if file.getexif().get(0x0112) in range(2, 9):
         image = ImageOps.exif_transpose(file)
         notes.append("The image was turned upright, as its EXIF data say.")
     if image.has_transparency_data:
@@ -128,10 +135,14 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
         filled = Image.new("RGB", image.size, "white")
         filled.paste(image, mask=alpha)
         image = filled
-    if image.mode in ("L", "LA", "1", "I", "F"):
-        notes.append("The image has no colours, and colour is evidence that the classifier needs.")
     image.load()  # a file reads its pixels when they are first looked at, and is closed before
     return Upload(image if image.mode == "RGB" else image.convert("RGB"), tuple(notes))
+
+
+def _is_grey(file: Image.Image) -> bool:
+    """Whether a palette has greys alone."""
+    palette = np.array(file.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
 
 
 def _checked(upload: Upload) -> Upload:

@@ -88,6 +88,7 @@ def measure_and_write(
             write_table(frame, folder / f"{name}.csv", frame.columns)
     described = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
+        artifacts.CLASSIFIER_SHA256: classifier,
         "test_time": params.test_time,
         "calibration": params.calibration,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),

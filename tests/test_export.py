@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from skinlesion.engine_speed import describe_seconds, time_engines
 from skinlesion.errors import PipelineError
 from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
-from skinlesion.files import file_digest
+from skinlesion.files import file_digest, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_batch
 from skinlesion.metadata import WIDTH, encode_metadata
@@ -469,6 +470,13 @@ def test_the_predictor_runs_on_any_engine(own: Path) -> None:
     assert [each.flagged for each in given["onnx"]] == [each.flagged for each in given["torch"]]
     assert given["onnx"][0].warnings == given["torch"][0].warnings
     assert "The network ran in 8 bits" in given["onnx-int8"][0].warnings[-1]
+    eight_bits, stated = load_predictor(engine="onnx-int8"), read_metrics()["compared"]["int8"]
+    sensitivity = eight_bits.points["youden"].sensitivity
+    assert sensitivity is not None and asdict(sensitivity) == stated["sensitivity@youden"]
+    assert eight_bits.card()["test"]["accuracy"] == stated["accuracy"]
+    write_json(Path("metrics/export.json"), read_metrics() | {artifacts.CLASSIFIER_SHA256: "cafe"})
+    another = load_predictor(engine="onnx-int8")
+    assert another.points["youden"].sensitivity is None and another.card()["test"] is None
     save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
                     artifacts.CLASSIFIER / "base-1")  # fmt: skip
     whose = {artifacts.CLASSIFIER_SHA256: classifier_digest()}

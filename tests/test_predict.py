@@ -60,6 +60,7 @@ def test_every_file_has_a_row(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "images/small.jpg": "The image has 20 x 70 pixels; each side must have 50: send the original.",
         "images/notes.txt": "This is no image that is known here: send a JPEG or a PNG.",
     }
+    assert all("trained on drawn images" in row["warnings"] for row in table if not row["error"])
     assert all(row["most_probable"] == row["flagged"] == row["probability_mel"] == "" for row in table if row["error"])
     predictor = load_predictor()
     for row in table:
@@ -95,8 +96,44 @@ def test_a_file_without_permission_is_a_row(images: Path, monkeypatch: pytest.Mo
 def test_a_file_that_vanishes_is_a_row(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (images / "dangling.jpg").symlink_to("nowhere.jpg")
     predictor = load_predictor()
-    _file, upload, square, reason = predict.decode(predictor, images / "dangling.jpg")
-    assert upload is square is None and reason.startswith("The file could not be read: No such file")
+    decoded = predict.decode(predictor, images / "dangling.jpg")
+    assert decoded.square is None and decoded.error.startswith("The file could not be read: No such file")
+
+
+def test_no_photograph_is_overwritten(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a slip of the shell makes the table's name."""
+    before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
+    (images / "link.csv").symlink_to("b.jpg")
+    for out in ("images/b.jpg", "images/new.png", "images/notes.txt", "images/link.csv", "images"):
+        with pytest.raises(PipelineError, match="is no table of this command and is left as it is: name another file"):
+            run(monkeypatch, "images/a.PNG", "images/b.jpg", "--csv", out)
+    assert {path: path.read_bytes() for path in before} == before and not (images / "new.png").exists()
+    Path("empty.csv").touch()
+    Path("link.csv").symlink_to("empty.csv")
+    for _ in range(2):  # an own table is renewed, and through a link
+        assert run(monkeypatch, "images/b.jpg", "--csv", "link.csv") == 0
+    assert Path("link.csv").is_symlink() and Path("empty.csv").read_text().startswith("file,error")
+
+
+def test_what_is_left_out_of_a_folder_is_said(
+    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images / "more/photo.HEIC").touch()
+    (images / "photo.heic").touch()
+    with caplog.at_level("WARNING"):
+        run(monkeypatch, "images", "--csv", "out.csv")
+    assert "images: 3 other files are left out (2 .heic, 1 .txt)" in caplog.text
+
+
+def test_a_file_is_predicted_once_by_whatever_path(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(monkeypatch, "images/b.jpg", str(images / "b.jpg"), "images/more/../b.jpg", "--csv", "out.csv")
+    assert [row["file"] for row in rows()] == ["images/b.jpg"]
+
+
+def test_no_name_is_a_formula(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("=1+1.jpg").write_bytes((images / "b.jpg").read_bytes())
+    run(monkeypatch, "=1+1.jpg", "--csv", "out.csv")
+    assert rows()[0]["file"] == "'=1+1.jpg"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,18 @@ from skinlesion.cam.targets import find_target
 from skinlesion.classifier import load_ensemble
 from skinlesion.conformal import class_scores
 from skinlesion.diagnoses import CLASSES
+from skinlesion.ensemble import SPREAD
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import prediction_table, vote
+from skinlesion.files import write_json
 from skinlesion.geometry import map_to_original
+from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.metadata import SITES
+from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.patients import Patient
 from skinlesion.prediction import chance_of
-from skinlesion.predictor import load_predictor
+from skinlesion.predictor import Member, load_predictor
 from skinlesion.preparing import write_prepared
 from skinlesion.uploads import decode_upload
 from tests.predictor_cases import CALIBRATION, SET_SCALE, encoded, lesion_image, make_workspace
@@ -259,3 +264,71 @@ def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Pat
         PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
     ):
         load_predictor(tmp_path)
+
+
+def test_the_network_runs_for_one_at_a_time(tmp_path: Path) -> None:
+    predictor = load_predictor(make_workspace(tmp_path))
+    (name, (network, config)), inside, most = next(iter(predictor.members.items())), [0], [0]
+
+    def counted(images: torch.Tensor, metadata: torch.Tensor | None) -> torch.Tensor:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        inside[0] -= 1
+        return network(images, metadata)
+
+    predictor.members = {name: Member(counted, config)}
+    squares = np.stack([predictor.square(lesion_image())])
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: predictor.logits(squares), range(12)))
+    assert most[0] == 1
+
+
+def test_another_classifiers_maps_are_no_explanation(tmp_path: Path) -> None:
+    predictor = load_predictor(make_workspace(tmp_path))
+    make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
+    with pytest.raises(PipelineError, match="models/classifier was written anew since its classifier was loaded"):
+        predictor.explain(lesion_image(), diagnosis="mel")
+
+
+def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
+    """metrics/ is in git and models/ is not: a switch of branches parts them."""
+    make_workspace(tmp_path)
+    values = dict.fromkeys(SPREAD, 0.8)
+    ends = {name: {"low": 0.7, "high": 0.9} for name in SPREAD}
+    test = {"images": 20, "lesions": 15, **values, "intervals": ends}
+    own = classifier_digest(tmp_path / artifacts.CLASSIFIER)
+    for digest, found in ((own, True), ("cafe", False), (None, False)):
+        content = {artifacts.CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
+        write_json(tmp_path / "metrics/evaluate.json", content)
+        measured = load_predictor(tmp_path).card()["test"]
+        assert (measured is not None) == found
+        if measured is not None:
+            assert measured["accuracy"] == {"value": 0.8, "low": 0.7, "high": 0.9} and measured["images"] == 20
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
+        (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
+        (Rate(0.004, 0.0, 0.013), "< 1 % (0 to 1 %)"),
+        (Rate(0.85), "85 %"),
+    ],
+)
+def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
+    assert str(rate) == said
+
+
+def test_a_point_says_what_was_measured_of_it() -> None:
+    point = OperatingPoint("p", "mel", ("mel",), 0.0004, Rate(0.5), Rate(0.9), "test", None)
+    assert point.sentence.startswith(
+        "An image is flagged when the probability of melanoma is at least 0.04 %. On the test images"
+    )
+    assert replace(point, sensitivity=None).sentence.endswith("On the test images, it left 90 % of the others unflagged.")
+    assert replace(point, specificity=None).sentence.endswith("On the test images, it flagged 50 % of those with melanoma.")
+    assert replace(point, sensitivity=None, specificity=None).sentence.endswith("What that achieves was not measured.")
+    assert replace(point, threshold=0.0).sentence.startswith("Every image is flagged, since no threshold for melanoma keeps")
+    group = replace(point, target="malignant", classes=("mel", "bcc"))
+    assert "malignant (melanoma, basal cell carcinoma) is at least" in group.sentence
+    assert "those with one of these" in group.sentence

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from skinlesion import uploads
 from skinlesion.preparing import Prepared, prepare_image
@@ -55,8 +55,9 @@ def test_orientation_is_followed_and_said() -> None:
     upload = decode_upload(encoded(image, "PNG", exif=exif))
     np.testing.assert_array_equal(np.asarray(upload.image), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
     assert upload.notes == ("The image was turned upright, as its EXIF data say.",)
-    exif[0x0112] = 1
-    assert decode_upload(encoded(image, exif=exif)).notes == ()
+    for upright in (0, 1, 99):
+        exif[0x0112] = upright
+        assert decode_upload(encoded(image, exif=exif)).notes == ()
 
 
 def test_transparency_becomes_white_and_is_said() -> None:
@@ -70,9 +71,18 @@ def test_transparency_becomes_white_and_is_said() -> None:
     assert upload.notes == ("Transparent parts of the image were filled with white.",)
 
 
-def test_a_grey_image_is_taken_with_a_note() -> None:
-    upload = decode_upload(encoded(lesion_image().convert("L")))
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])
+def test_a_grey_image_is_taken_with_a_note(mode: str) -> None:
+    grey = lesion_image().convert("L")
+    upload = decode_upload(encoded(grey.convert("RGB").quantize(8) if mode == "P" else grey.convert(mode), "PNG"))
     assert upload.image.mode == "RGB" and "has no colours" in upload.notes[0]
+    assert decode_upload(encoded(lesion_image().quantize(8), "PNG")).notes == ()
+
+
+def test_a_colour_profile_is_mentioned() -> None:
+    assert "colour profile" in decode_upload(encoded(lesion_image(), icc_profile=b"Display P3")).notes[0]
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode_upload(encoded(lesion_image(), icc_profile=srgb)).notes == ()
 
 
 def test_of_a_phones_picture_with_depth_the_first_counts() -> None:
