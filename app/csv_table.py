@@ -18,10 +18,5 @@ def csv_table(answers: Iterable[Answer]) -> str:
     writer.writeheader()
     for each in answers:
         notes = notes_of(each)
-        writer.writerow(row_of(_no_formula(each.handed.name), each.prediction, error=each.error or "", notes=notes))
+        writer.writerow(row_of(each.handed.name, each.prediction, error=each.error or "", notes=notes))
     return buffer.getvalue()
-
-
-def _no_formula(name: str) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from app.answers import Answer
 from app.overlays import LEGEND
-from app.words import METRICS, NOT_FOR_CLINICAL_USE, metric, network_of_map, percent
+from app.words import METRICS, NOT_FOR_CLINICAL_USE, in_percent, metric, network_of_map
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.operating_point import OperatingPoint
 from skinlesion.prediction import Prediction
@@ -51,7 +51,7 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
     rows = [
         {
             "name": DIAGNOSES[dx],
-            "said": percent(share),
+            "said": in_percent(share),
             "width": f"{100 * share:.2f}",
             "first": dx == first,
             "target": dx in target,
@@ -62,7 +62,7 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
         "bars.html",
         bars=rows,
         calibrated=calibrated,
-        rule=f"flagged from {percent(threshold)}" if threshold else "counts for the flag",
+        rule=f"flagged from {in_percent(threshold)}" if threshold else "counts for the flag",
         tick=f"{100 * threshold:.2f}" if threshold else "",
     )
 
@@ -74,7 +74,10 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
         row: dict[str, object] = {"name": each.handed.name, "error": each.error}
         if each.prediction is not None:
             dx, share = each.prediction.top(1)[0]
-            row |= {"most_probable": f"{DIAGNOSES[dx]}, {percent(share)}", "flagged": "yes" if each.prediction.flagged else "no"}
+            row |= {
+                "most_probable": f"{DIAGNOSES[dx]}, {in_percent(share)}",
+                "flagged": "yes" if each.prediction.flagged else "no",
+            }
         rows.append(row)
     return render("overview.html", rows=rows, point=point)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.operating_point import OperatingPoint
+from skinlesion.operating_point import OperatingPoint, percent
 from skinlesion.prediction import Prediction
-from skinlesion.predictor import Engine
+from skinlesion.predictor import SYNTHETIC_WARNING, Engine
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
@@ -71,13 +71,14 @@ _RULES = {
 }
 
 
-def percent(share: float) -> str:
-    """A share from 0 to 1 with one decimal: `12.3 %`; never 0 or 100 for what only rounds to it."""
-    if 0 < share < 0.0005:
-        return f"<\u00a00.1{PERCENT}"
-    if 0.9995 <= share < 1:
-        return f">\u00a099.9{PERCENT}"
-    return f"{100 * share:.1f}{PERCENT}"
+def unbroken(text: str) -> str:
+    """With percentages that stay on one line."""
+    return re.sub(r"([<>]) (?=[\d.]+ %)", "\\1\u00a0", text).replace(" %", PERCENT)
+
+
+def in_percent(share: float) -> str:
+    """A share from 0 to 1, as `skinlesion.operating_point.percent` says it, on one line."""
+    return unbroken(percent(share))
 
 
 def metric(name: str, measured: Mapping[str, float | None]) -> str:
@@ -88,8 +89,8 @@ def metric(name: str, measured: Mapping[str, float | None]) -> str:
     if name in AREAS:
         ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
         return f"{value:.3f}{ends}"
-    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f}{PERCENT})"
-    return f"{100 * value:.1f}{PERCENT}{ends}"
+    ends = "" if low is None or high is None else f" ({in_percent(low).removesuffix(PERCENT)} to {in_percent(high)})"
+    return f"{in_percent(value)}{ends}"
 
 
 def name_point(name: str) -> str:
@@ -119,7 +120,7 @@ def _in_words(name: str, which: int) -> str:
 def most_probable(prediction: Prediction) -> str:
     """The first of the seven, and what it is not."""
     dx, share = prediction.top(1)[0]
-    return f"Most probable of seven: {DIAGNOSES[dx]}, {percent(share)}. {NOT_A_DIAGNOSIS}"
+    return f"Most probable of seven: {DIAGNOSES[dx]}, {in_percent(share)}. {NOT_A_DIAGNOSIS}"
 
 
 def flag_sentence(prediction: Prediction) -> str | None:
@@ -129,7 +130,7 @@ def flag_sentence(prediction: Prediction) -> str | None:
     target = prediction.point.target_in_words
     if prediction.point.threshold == 0:
         every = _flags_every_image(prediction.point)
-        return f"Flagged for {target}: this operating point {every}. The probability is {percent(prediction.score)}."
+        return f"Flagged for {target}: this operating point {every}. The probability is {in_percent(prediction.score)}."
     score, threshold = _told_apart(prediction.score, prediction.point.threshold)
     if prediction.flagged:
         return f"Flagged for {target}: its probability, {score}, reaches the threshold of {threshold}."
@@ -138,7 +139,7 @@ def flag_sentence(prediction: Prediction) -> str | None:
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:
     """Both as percentages, with as many decimals as show which is larger."""
-    said = percent(score), percent(threshold)
+    said = in_percent(score), in_percent(threshold)
     for decimals in range(2, 16):
         if score == threshold or said[0] != said[1]:
             break
@@ -189,7 +190,7 @@ def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 def point_sentence(point: OperatingPoint) -> str:
     """What the point means, with the confidence of its intervals."""
     level = "" if point.confidence is None else f" In brackets: intervals of {100 * point.confidence:g} % confidence."
-    return f"{point.sentence}{level}".replace(" %", PERCENT)
+    return unbroken(f"{point.sentence}{level}")
 
 
 def notes_of(answered: Answer) -> list[str]:
@@ -199,10 +200,11 @@ def notes_of(answered: Answer) -> list[str]:
 
 
 def remarks(answered: Answer) -> list[tuple[str, bool]]:
-    """What to know before the answer is read, and whether it is a warning."""
+    """What to know before the answer is read, and whether it is a warning; drawn training is said once, above."""
     if answered.seen is None or answered.prediction is None:
         return []
-    return [(note, False) for note in notes_of(answered)] + [(warning, True) for warning in answered.prediction.warnings]
+    warnings = [warning for warning in answered.prediction.warnings if warning != SYNTHETIC_WARNING]
+    return [(note, False) for note in notes_of(answered)] + [(warning, True) for warning in warnings]
 
 
 def escape_markdown(text: str) -> str:

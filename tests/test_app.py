@@ -25,7 +25,7 @@ from skinlesion.explainer import Explainer
 from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.patients import Patient
 from skinlesion.prediction import Prediction
-from skinlesion.predictor import Predictor
+from skinlesion.predictor import SYNTHETIC_WARNING, Predictor
 from skinlesion.uploads import decode_upload
 from tests.predictor_cases import encoded, lesion_image, make_workspace
 
@@ -46,9 +46,14 @@ def upload(name: str, data: bytes = b"") -> Handed:
     return Handed(name, data, f"upload of {name}")
 
 
-def test_percentages_never_claim_more_than_they_know() -> None:
-    said = [words.percent(share).replace("\u00a0", " ") for share in (0, 1e-6, 0.0005, 0.1234, 0.9994, 0.99999, 1)]
-    assert said == ["0.0 %", "< 0.1 %", "0.1 %", "12.3 %", "99.9 %", "> 99.9 %", "100.0 %"]
+def test_percentages_never_claim_more_than_they_know_and_stay_on_one_line() -> None:
+    assert [words.in_percent(share) for share in (0, 1e-6, 0.1234, 0.99999)] == [
+        *("0.0\u00a0%", "<\u00a00.1\u00a0%", "12.3\u00a0%", ">\u00a099.9\u00a0%")
+    ]
+    figure = {"value": 0.99999, "low": 0.5, "high": 1.0}
+    assert words.metric("accuracy", figure) == ">\u00a099.9\u00a0% (50.0 to 100.0\u00a0%)"
+    assert words.metric("macro_auc", figure) == "1.000 (0.500 to 1.000)"
+    assert "flagged <\u00a01\u00a0% of" in words.point_sentence(replace(POINT, sensitivity=Rate(0.001)))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +144,9 @@ def test_a_name_that_a_spreadsheet_would_compute_is_text() -> None:
 def test_a_drawn_image_is_called_so_in_the_table(opened: Opened) -> None:
     handed = [Handed("drawn", draw_example("nv"), "nv", drawn=True), upload("mole.png", encoded(lesion_image(), "PNG"))]
     table = csv_table(answer(Memory(), opened, each, Patient(), None) for each in handed)
-    assert [row["notes"] for row in csv.DictReader(io.StringIO(table))] == [words.DRAWN, ""]
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert [row["notes"] for row in rows] == [words.DRAWN, ""]
+    assert [row["warnings"] for row in rows] == [SYNTHETIC_WARNING] * 2
 
 
 def test_examples_are_always_the_same_and_one_a_diagnosis() -> None:
@@ -241,7 +248,9 @@ def test_the_printed_page_stands_alone(opened: Opened) -> None:
     assert "32 bits" in note and note not in page and note in legend("onnx-int8") and legend("torch") == legend("onnx")
     of_eight_bits = replace(opened.predictor, engine="onnx-int8")
     assert printed_page(of_eight_bits, [(first, shown), (second, None)], patient, point, opacity=0.4, now=now).count(note) == 1
-    assert words.SYNTHETIC in page and "f00d" in page and "Not answered. This is no image" in page
+    assert page.count(words.SYNTHETIC) == 1 and SYNTHETIC_WARNING not in page
+    assert [said for said, is_warning in words.remarks(first) if is_warning] == []
+    assert "f00d" in page and "Not answered. This is no image" in page
 
 
 def test_models_engines_and_another_training(tmp_path: Path) -> None:
