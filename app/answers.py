@@ -1,21 +1,19 @@
 """What is known of the images on a page, kept for one visit and in memory, so that nothing is computed twice.
 
 The network runs once an image and patient; another operating point only reads its logits again. A map is made when it is first
-shown. What is no longer on the page is forgotten.
+shown. What is no longer on the page is forgotten. The page runs anew at every touch, so nothing here reads all bytes of an image
+to find what is known of it.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
 from app.opening import Opened
-from app.overlays import shrink_map
 from skinlesion.operating_point import OperatingPoint
 from skinlesion.patients import Patient
 from skinlesion.prediction import Prediction
@@ -27,16 +25,15 @@ MOST = 20  # images at a time
 
 @dataclass(frozen=True)
 class Handed:
-    """An image as it was handed in: the file's name, its bytes, and whether it is a drawn example."""
+    """An image as it was handed in.
+
+    name : of the file. data : its bytes. id : of this upload or example, never that of others. drawn : whether it is an example.
+    """
 
     name: str
     data: bytes
+    id: str
     drawn: bool = False
-
-    @cached_property
-    def digest(self) -> str:
-        """sha256 of the bytes."""
-        return hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass
@@ -44,26 +41,26 @@ class Seen:
     """What is kept of an image that was decoded.
 
     shown : RGB, at most `SHOWN` pixels long. square : what the networks were shown. notes : what was done to it.
-    warnings : on the original. logits : by what was known of the patient.
+    quality : warnings on the original. logits : by what was known of the patient.
     """
 
     shown: Image.Image
     square: np.ndarray
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    quality: tuple[str, ...]
     logits: dict[Patient, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
 class Memory:
-    """Of one visit. Keys begin with `Opened.key`, so that nothing of another training is taken for this one's, and the digest."""
+    """Of one visit. Keys begin with `Handed.id` after `Opened.key`, so that nothing is of another training."""
 
     seen: dict[tuple[str, str], Seen | str] = field(default_factory=dict)  # or why it was refused
     maps: dict[tuple[str, str, Patient, str, str], np.ndarray] = field(default_factory=dict)
 
     def forget_others(self, opened: Opened, handed: Iterable[Handed]) -> None:
         """Keep what is of these images and this predictor."""
-        kept = {(opened.key, each.digest) for each in handed}
+        kept = {(opened.key, each.id) for each in handed}
         self.seen = {key: value for key, value in self.seen.items() if key in kept}
         self.maps = {key: value for key, value in self.maps.items() if key[:2] in kept}
 
@@ -86,40 +83,40 @@ def answer(memory: Memory, opened: Opened, handed: Handed, patient: Patient, poi
     PipelineError
         A logit is not finite.
     """
-    key = (opened.key, handed.digest)
+    key = (opened.key, handed.id)
     if key not in memory.seen:
-        memory.seen[key] = _look(opened, handed, patient)
+        memory.seen[key] = _look(opened, handed)
     seen = memory.seen[key]
     if isinstance(seen, str):
         return Answer(handed, error=seen)
     if patient not in seen.logits:
         seen.logits[patient] = opened.predictor.logits(seen.square[None], [patient])[0]
-    described = opened.predictor.describe(seen.logits[patient], seen.square, seen.shown, point)
-    return Answer(handed, seen=seen, prediction=replace(described, warnings=seen.warnings))
+    prediction = opened.predictor.conclude(seen.logits[patient], seen.square, seen.quality, point)
+    return Answer(handed, seen=seen, prediction=prediction)
 
 
-def _look(opened: Opened, handed: Handed, patient: Patient) -> Seen | str:
-    """Decode an image and run the network, or say why it is refused; the original, which can be large, is not kept."""
+def _look(opened: Opened, handed: Handed) -> Seen | str:
+    """Decode an image and look at it as it is, or say why it is refused; the original, which can be large, is not kept."""
     predictor = opened.predictor
     try:
         upload = decode_upload(handed.data)
     except UploadError as error:
         return str(error)
     square = predictor.square(upload.image)
-    logits = predictor.logits(square[None], [patient])[0]
-    warnings = predictor.describe(logits, square, upload.image, None).warnings
-    shown = upload.image.copy()
-    shown.thumbnail((SHOWN, SHOWN))
-    return Seen(shown, square, upload.notes, warnings, {patient: logits})
+    quality = predictor.quality(upload.image)
+    upload.image.thumbnail((SHOWN, SHOWN))
+    return Seen(upload.image, square, upload.notes, quality)
 
 
 def has_map(memory: Memory, opened: Opened, handed: Handed, patient: Patient, *, method: str, diagnosis: str) -> bool:
     """Whether a map was made before."""
-    return (opened.key, handed.digest, patient, method, diagnosis) in memory.maps
+    return (opened.key, handed.id, patient, method, diagnosis) in memory.maps
 
 
 def make_map(memory: Memory, opened: Opened, answered: Answer, patient: Patient, *, method: str, diagnosis: str) -> np.ndarray:
-    """A map on the shown image, uint8 (H, W) from 0 to 255, made from the original where it was not made before.
+    """A map on the shown image, uint8 (H, W) from 0 to 255, made where it was not made before.
+
+    Of what the networks saw of the original; only drawn at the size that is shown, as a map of 25 megapixels takes a gigabyte.
 
     Raises
     ------
@@ -129,9 +126,8 @@ def make_map(memory: Memory, opened: Opened, answered: Answer, patient: Patient,
     handed, seen = answered.handed, answered.seen
     if seen is None:
         raise ValueError("an image that was refused has no map")
-    key = (opened.key, handed.digest, patient, method, diagnosis)
+    key = (opened.key, handed.id, patient, method, diagnosis)
     if key not in memory.maps:
-        original = decode_upload(handed.data).image
-        heat = opened.predictor.explain(original, patient, diagnosis=diagnosis, method=method)
-        memory.maps[key] = shrink_map(heat, seen.shown.size)
+        heat = opened.predictor.explainer.explain(seen.shown, seen.square, patient, diagnosis=diagnosis, method=method)
+        memory.maps[key] = np.round(255 * heat).astype(np.uint8)
     return memory.maps[key]

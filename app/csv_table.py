@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 
 from app.answers import Answer
+from app.words import notes_of
 from skinlesion.prediction_rows import ROW_COLUMNS, row_of
 
 
@@ -16,11 +17,6 @@ def csv_table(answers: Iterable[Answer]) -> str:
     writer = csv.DictWriter(buffer, ROW_COLUMNS)
     writer.writeheader()
     for each in answers:
-        notes = each.seen.notes if each.seen else ()
-        writer.writerow(row_of(_no_formula(each.handed.name), each.prediction, error=each.error or "", notes=notes))
+        notes = notes_of(each)
+        writer.writerow(row_of(each.handed.name, each.prediction, error=each.error or "", notes=notes))
     return buffer.getvalue()
-
-
-def _no_formula(name: str) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

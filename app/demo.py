@@ -80,8 +80,8 @@ def ask_for_images() -> list[Handed]:
     drawn = st.pills(
         "Or try drawn examples, one for each diagnosis", CLASSES, selection_mode="multi", format_func=DIAGNOSES.__getitem__
     )
-    handed = [Handed(each.name, each.getvalue()) for each in uploaded]
-    handed += [Handed(name_example(dx), draw_example(dx), drawn=True) for dx in drawn]
+    handed = [Handed(each.name, each.getvalue(), each.file_id) for each in uploaded]
+    handed += [Handed(name_example(dx), draw_example(dx), dx, drawn=True) for dx in drawn]
     if len(handed) > MOST:
         st.warning(words.too_many(len(handed), MOST))
     return handed[:MOST]
@@ -123,7 +123,7 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
         "What the heat map shows: evidence for",
         names,
         format_func=partial(words.option, first=first),
-        key=f"map-{place}-{answered.handed.digest}",
+        key=f"map-{place}-{answered.handed.id}",
     )
     asked = {"method": method, "diagnosis": dx}
     if method in PERTURBATION_METHODS and not has_map(memory, choices.opened, answered.handed, choices.patient, **asked):
@@ -143,7 +143,7 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
             width="stretch",
             output_format="JPEG",
         )
-    st.html(markup.legend())
+    st.html(markup.legend(choices.opened.predictor.engine))
     if not heat.any():
         st.caption(f"The map is empty: the method found nothing that speaks for {DIAGNOSES[dx]}.")
     return dx, method, heat

@@ -11,10 +11,11 @@ from markupsafe import Markup, escape
 
 from app.answers import Answer
 from app.overlays import LEGEND
-from app.words import METRICS, NOT_FOR_CLINICAL_USE, metric, percent
+from app.words import METRICS, NOT_FOR_CLINICAL_USE, in_percent, metric, network_of_map
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.operating_point import OperatingPoint
 from skinlesion.prediction import Prediction
+from skinlesion.predictor import Engine
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (TEMPLATES / "page.css", TEMPLATES / "bars.css")
@@ -33,10 +34,12 @@ def banner() -> str:
     return f'<div class="not-clinical" role="note">{escape(NOT_FOR_CLINICAL_USE)}</div>'
 
 
-def legend() -> str:
-    """What the map's colours mean."""
+def legend(engine: Engine) -> str:
+    """What the map's colours mean, and of which network it is where the engine that predicts has another."""
     gradient = f'<span style="background: linear-gradient(to right, {LEGEND})"></span>'
-    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>'
+    note = network_of_map(engine)
+    said = f'<div class="legend">{note}</div>' if note else ""
+    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>{said}'
 
 
 def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
@@ -44,11 +47,11 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
     first = prediction.top(1)[0][0]
     point = prediction.point
     target = point.classes if point else ()
-    from_threshold = f"from {percent(point.threshold)}" if point and len(target) == 1 else ""
+    threshold = point.threshold if point and len(target) == 1 else 0.0  # of the target's own bar
     rows = [
         {
             "name": DIAGNOSES[dx],
-            "said": percent(share),
+            "said": in_percent(share),
             "width": f"{100 * share:.2f}",
             "first": dx == first,
             "target": dx in target,
@@ -59,8 +62,8 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
         "bars.html",
         bars=rows,
         calibrated=calibrated,
-        rule=f"flagged {from_threshold}" if from_threshold else "counts for the flag",
-        tick=f"{100 * point.threshold:.2f}" if point and from_threshold else "",
+        rule=f"flagged from {in_percent(threshold)}" if threshold else "counts for the flag",
+        tick=f"{100 * threshold:.2f}" if threshold else "",
     )
 
 
@@ -71,7 +74,10 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
         row: dict[str, object] = {"name": each.handed.name, "error": each.error}
         if each.prediction is not None:
             dx, share = each.prediction.top(1)[0]
-            row |= {"most_probable": f"{DIAGNOSES[dx]}, {percent(share)}", "flagged": "yes" if each.prediction.flagged else "no"}
+            row |= {
+                "most_probable": f"{DIAGNOSES[dx]}, {in_percent(share)}",
+                "flagged": "yes" if each.prediction.flagged else "no",
+            }
         rows.append(row)
     return render("overview.html", rows=rows, point=point)
 

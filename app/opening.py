@@ -43,7 +43,15 @@ def open_predictor(root: Path, model: str, engine: str, stamped: str) -> Opened:
 
 
 def list_models(root: Path = Path()) -> list[str]:
-    """What can be chosen: the ensemble and, where it has several, its members; the only member is the ensemble."""
+    """What can be chosen: the ensemble and, where it has several, its members; the only member is the ensemble.
+
+    Raises
+    ------
+    PipelineError
+        There is no trained classifier, as `load_predictor` says it, or the list of its members is damaged.
+    """
+    if not (root / CLASSIFIER).is_dir():
+        load_predictor(root)  # which knows what to say
     names = read_member_names(root / CLASSIFIER)
     return [ENSEMBLE, *(names if len(names) > 1 else [])]
 

@@ -28,12 +28,6 @@ def overlay(image: Image.Image, heat: np.ndarray, *, opacity: float) -> Image.Im
     return Image.blend(image.convert("L").convert("RGB"), colors(heat), opacity)
 
 
-def shrink_map(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map, float (H, W) from 0 to 1, at another size (width, height) in pixels, as uint8 from 0 to 255."""
-    whole = Image.fromarray(np.round(255 * heat).astype(np.uint8))
-    return np.asarray(whole.resize(size, Image.Resampling.BOX))
-
-
 def data_uri(image: Image.Image) -> str:
     """A picture as a JPEG within a page."""
     buffer = io.BytesIO()

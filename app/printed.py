@@ -48,7 +48,7 @@ def printed_page(
             not_for_clinical_use=words.NOT_FOR_CLINICAL_USE,
             synthetic=words.SYNTHETIC if card["data"]["synthetic"] else "",
             facts=facts,
-            cases=[_case(each, shown, opacity, calibrated=predictor.calibrator is not None) for each, shown in answers],
+            cases=[_case(predictor, each, shown, opacity) for each, shown in answers],
         )
     )
 
@@ -59,9 +59,9 @@ def describe_patient(patient: Patient) -> str:
     return f"age {age}, sex {patient.sex or 'not given'}, site {patient.localization or 'not given'}"
 
 
-def _case(answered: Answer, shown: Shown | None, opacity: float, *, calibrated: bool) -> dict[str, object]:
+def _case(predictor: Predictor, answered: Answer, shown: Shown | None, opacity: float) -> dict[str, object]:
     """What the template reads of one image."""
-    case: dict[str, object] = {"name": answered.handed.name, "error": answered.error}
+    case: dict[str, object] = {"name": answered.handed.name, "error": answered.error, "network_of_map": ""}
     seen, prediction = answered.seen, answered.prediction
     if seen is None or prediction is None:
         return case
@@ -73,11 +73,12 @@ def _case(answered: Answer, shown: Shown | None, opacity: float, *, calibrated: 
             {"uri": data_uri(overlay(seen.shown, heat, opacity=1)), "caption": f"heat map ({method}) for {DIAGNOSES[dx]}{empty}"},
             {"uri": data_uri(overlay(seen.shown, heat, opacity=opacity)), "caption": "heat map over the image"},
         ]
+        case["network_of_map"] = words.network_of_map(predictor.engine)
     return case | {
         "remarks": [said for said, _ in words.remarks(answered)],
         "flag": words.flag_sentence(prediction),
         "most_probable": words.most_probable(prediction),
         "pictures": pictures,
-        "bars": bars(prediction, calibrated=calibrated),
+        "bars": bars(prediction, calibrated=predictor.calibrator is not None),
         "sets": words.set_sentences(prediction),
     }

@@ -53,7 +53,6 @@ def choose(root: Path = Path()) -> Choices:
 
 def _choose_predictor(root: Path) -> Opened:
     stamped = stamp(root)
-    open_once(root, ENSEMBLE, "torch", stamped)  # where nothing was trained, this says so; the lists below need its files
     models, engines = list_models(root), list_engines(root)
     model = st.selectbox("Model", models, format_func=lambda name: "ensemble of all members" if name == ENSEMBLE else name)
     if len(models) == 1:
@@ -74,8 +73,8 @@ def _choose_point(opened: Opened) -> OperatingPoint | None:
     name = st.selectbox(
         "Operating point", names, index=names.index(opened.predictor.default_point or names[0]), format_func=name_point
     )
-    st.caption(rule_of_point(name))
-    return opened.predictor.find_point(name)
+    st.caption(rule_of_point(points[name]))
+    return points[name]
 
 
 def _choose_map(opened: Opened) -> tuple[str | None, float]:

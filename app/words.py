@@ -8,8 +8,9 @@ from typing import Any
 
 from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.operating_point import OperatingPoint
+from skinlesion.operating_point import OperatingPoint, percent
 from skinlesion.prediction import Prediction
+from skinlesion.predictor import SYNTHETIC_WARNING, Engine
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
@@ -25,9 +26,12 @@ ABOUT = f"""
 - You give it a close-up of **one** skin lesion, taken with a dermatoscope. A neural network, which learnt from such images with
   known diagnoses, spreads 100 % over seven of them: {", ".join(DIAGNOSES.values())}. It knows no others: healthy skin, a rash or
   a coffee cup also get seven percentages that sum to 100 %.
-- The percentages are **calibrated** where the page does not say otherwise: among images like those that it was tested on, about
-  70 in a hundred images that get 70 % for a diagnosis have it. Images unlike those, of another camera, of skin or lesions that
-  it has not seen, can get percentages that are wrong without any warning.
+- The percentages are **calibrated** where the page does not say otherwise: of all that are near 70 %, about 70 in a hundred come
+  true, among images like those that it was tested on and **counted over all diagnoses**. For a single diagnosis they can be 10 to
+  20 points off: in two runs on photographs, about half of the images with 60 to 80 % for basal cell carcinoma had it.
+- They also depend on how common each diagnosis was among the training images, and that is not how common it is in a
+  practice. Images unlike those, of another camera, of skin or lesions that it has not seen, can get percentages that are wrong
+  without any warning.
 - **Flagged** means that one probability reaches a threshold, which was chosen beforehand. A low threshold misses fewer and
   raises more false alarms, a high one the opposite; that choice is the *operating point*.
 - A **set of diagnoses** is a list that is made so that it holds the true diagnosis in a stated share of such lesions. A long
@@ -49,27 +53,32 @@ AREAS = ("macro_f1", "macro_auc")  # no shares of images: said without a percent
 
 PERCENT = "\u00a0%"  # a number and its sign stay on one line
 
-# By the rule in an operating point's name: how it is called in a list, and what its threshold was chosen for. {0} is the number
-# in the name, {1} the same as a percentage.
+# By the rule in an operating point's name: how it is called in a list, and what its threshold was chosen for; what it reaches
+# on other images differs. {0} is the number in the name, {1} the same as a percentage.
 _RULES = {
-    "recall": ("sensitivity ≥ {1}", "the highest threshold that finds at least {1} of the target in validation"),
-    "specificity": ("specificity ≥ {1}", "the lowest threshold that leaves at least {1} of the others in validation unflagged"),
+    "recall": ("sensitivity ≥ {1} on validation", "the highest threshold that finds at least {1} of the target in validation"),
+    "specificity": (
+        "specificity ≥ {1} on validation",
+        "the lowest threshold that leaves at least {1} of the others in validation unflagged",
+    ),
     "guaranteed": (
-        "sensitivity {1}, guaranteed",
-        "the highest threshold that promises to find {1} of the target's lesions, if they are like those of validation",
+        "sensitivity ≥ {1}, promised",
+        "the highest threshold with the promise that it flags at least {1} of new lesions of the target, if they are like those "
+        "of validation; the promise holds with the probability `threshold_sweep.guarantee` in params.yaml",
     ),
     "cost": ("1 miss = {0} false alarms", "the cheapest threshold in validation, where a missed one costs {0} false alarms"),
     "youden": ("balanced (Youden)", "the threshold with the largest sum of sensitivity and specificity in validation"),
 }
 
 
-def percent(share: float) -> str:
-    """A share from 0 to 1 with one decimal: `12.3 %`; never 0 or 100 for what only rounds to it."""
-    if 0 < share < 0.0005:
-        return f"<\u00a00.1{PERCENT}"
-    if 0.9995 <= share < 1:
-        return f">\u00a099.9{PERCENT}"
-    return f"{100 * share:.1f}{PERCENT}"
+def unbroken(text: str) -> str:
+    """With percentages that stay on one line."""
+    return re.sub(r"([<>]) (?=[\d.]+ %)", "\\1\u00a0", text).replace(" %", PERCENT)
+
+
+def in_percent(share: float) -> str:
+    """A share from 0 to 1, as `skinlesion.operating_point.percent` says it, on one line."""
+    return unbroken(percent(share))
 
 
 def metric(name: str, measured: Mapping[str, float | None]) -> str:
@@ -80,19 +89,25 @@ def metric(name: str, measured: Mapping[str, float | None]) -> str:
     if name in AREAS:
         ends = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
         return f"{value:.3f}{ends}"
-    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f}{PERCENT})"
-    return f"{100 * value:.1f}{PERCENT}{ends}"
+    ends = "" if low is None or high is None else f" ({in_percent(low).removesuffix(PERCENT)} to {in_percent(high)})"
+    return f"{in_percent(value)}{ends}"
 
 
 def name_point(name: str) -> str:
-    """An operating point in a list, in words where its name is made as `threshold-sweep` makes names: `sensitivity >= 90 %`."""
+    """An operating point in a list, in words where its name is made as `threshold-sweep` makes names."""
     return _in_words(name, 0) or name
 
 
-def rule_of_point(name: str) -> str:
-    """What an operating point's threshold was chosen for, behind its name in Markdown."""
-    said = _in_words(name, 1)
-    return f"`{name}`: {said}." if said else f"`{name}`"
+def rule_of_point(point: OperatingPoint) -> str:
+    """What an operating point's threshold was chosen for, or that it flags every image, behind its name in Markdown."""
+    said = _flags_every_image(point) if point.threshold == 0 else _in_words(point.name, 1)
+    return f"`{point.name}`: {said}." if said else f"`{point.name}`"
+
+
+def _flags_every_image(point: OperatingPoint) -> str:
+    """Of a point whose threshold is 0. Where too few lesions allow no promise, `threshold-sweep` keeps it by that."""
+    is_promise = point.name.startswith("guaranteed_") and _in_words(point.name, 0)
+    return f"flags every image{', because validation has too few lesions for the promise' if is_promise else ''}"
 
 
 def _in_words(name: str, which: int) -> str:
@@ -105,15 +120,18 @@ def _in_words(name: str, which: int) -> str:
 def most_probable(prediction: Prediction) -> str:
     """The first of the seven, and what it is not."""
     dx, share = prediction.top(1)[0]
-    return f"Most probable of seven: {DIAGNOSES[dx]}, {percent(share)}. {NOT_A_DIAGNOSIS}"
+    return f"Most probable of seven: {DIAGNOSES[dx]}, {in_percent(share)}. {NOT_A_DIAGNOSIS}"
 
 
 def flag_sentence(prediction: Prediction) -> str | None:
     """Flagged or not, and by which numbers; None where no operating point was applied."""
     if prediction.point is None or prediction.score is None:
         return None
-    score, threshold = _told_apart(prediction.score, prediction.point.threshold)
     target = prediction.point.target_in_words
+    if prediction.point.threshold == 0:
+        every = _flags_every_image(prediction.point)
+        return f"Flagged for {target}: this operating point {every}. The probability is {in_percent(prediction.score)}."
+    score, threshold = _told_apart(prediction.score, prediction.point.threshold)
     if prediction.flagged:
         return f"Flagged for {target}: its probability, {score}, reaches the threshold of {threshold}."
     return f"Not flagged for {target}: its probability, {score}, is below the threshold of {threshold}. {NOT_HARMLESS}"
@@ -121,7 +139,7 @@ def flag_sentence(prediction: Prediction) -> str | None:
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:
     """Both as percentages, with as many decimals as show which is larger."""
-    said = percent(score), percent(threshold)
+    said = in_percent(score), in_percent(threshold)
     for decimals in range(2, 16):
         if score == threshold or said[0] != said[1]:
             break
@@ -172,15 +190,21 @@ def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
 def point_sentence(point: OperatingPoint) -> str:
     """What the point means, with the confidence of its intervals."""
     level = "" if point.confidence is None else f" In brackets: intervals of {100 * point.confidence:g} % confidence."
-    return f"{point.sentence}{level}".replace(" %", PERCENT)
+    return unbroken(f"{point.sentence}{level}")
+
+
+def notes_of(answered: Answer) -> list[str]:
+    """What an image is and what was done to it; nothing of one that was refused."""
+    drawn = [DRAWN] if answered.handed.drawn else []
+    return [*drawn, *answered.seen.notes] if answered.seen else []
 
 
 def remarks(answered: Answer) -> list[tuple[str, bool]]:
-    """What to know before the answer is read, and whether it is a warning."""
+    """What to know before the answer is read, and whether it is a warning; drawn training is said once, above."""
     if answered.seen is None or answered.prediction is None:
         return []
-    notes = [*([DRAWN] if answered.handed.drawn else []), *answered.seen.notes]
-    return [(note, False) for note in notes] + [(warning, True) for warning in answered.prediction.warnings]
+    warnings = [warning for warning in answered.prediction.warnings if warning != SYNTHETIC_WARNING]
+    return [(note, False) for note in notes_of(answered)] + [(warning, True) for warning in warnings]
 
 
 def escape_markdown(text: str) -> str:
@@ -191,6 +215,11 @@ def escape_markdown(text: str) -> str:
 def too_many(count: int, most: int) -> str:
     """More files than are answered at once."""
     return f"{count} files were handed in, and {most} are answered at a time: the others are left out until you remove some."
+
+
+def network_of_map(engine: Engine) -> str:
+    """That a map is of another network than the probabilities, where it is; otherwise nothing."""
+    return "The map is of the network in 32 bits, the probabilities are of the one in 8 bits." if engine == "onnx-int8" else ""
 
 
 def option(dx: str, first: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from app.examples import draw_example
-from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC, percent
+from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC, in_percent
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.predictor import load_predictor
 from skinlesion.uploads import decode_upload
@@ -31,7 +31,7 @@ def test_an_image_is_answered_as_the_predictor_answers_it(served: Served, open_d
     expect(rows).to_have_count(7)
     for row, (dx, share) in zip(rows.all(), prediction.probabilities.items(), strict=True):
         expect(row).to_contain_text(DIAGNOSES[dx])
-        expect(row.locator(".number")).to_have_text(percent(share))
+        expect(row.locator(".number")).to_have_text(in_percent(share))
     expect(card).to_contain_text(f"Most probable of seven: {DIAGNOSES[prediction.top(1)[0][0]]}")
     expect(card).to_contain_text("not a diagnosis")
     expect(card.get_by_text("Set for 90")).to_be_visible()
