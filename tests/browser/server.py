@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 
+from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
 from skinlesion.files import write_json
+from skinlesion.identity import classifier_digest
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace
 
@@ -42,6 +44,7 @@ class Served:
         test = {"images": 97, "lesions": 73, **dict.fromkeys(METRICS, 0.8)}
         intervals = {name: {"low": 0.7, "high": 0.9} for name in METRICS}
         content = {"test": test | {"intervals": intervals}, "bootstrap": {"confidence": 0.95}}
+        content[CLASSIFIER_SHA256] = classifier_digest(self.folder / CLASSIFIER)
         write_json(self.folder / "metrics/evaluate.json", content)
 
 
