@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from skinlesion.uploads import Upload, UploadError, check_shape
+from skinlesion.uploads import Upload, UploadError, check_scans, check_shape
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -108,6 +108,7 @@ def _check_frame(dataset: FileDataset) -> None:
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    check_scans(frame)
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as picture:
         if picture.size != (int(dataset.Columns), int(dataset.Rows)):
             raise UploadError("broken", "The image in this DICOM file has another size than its header says: export it again.")

@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from skinlesion.uploads import MAX_BYTES, UploadError, decode_upload
-from tests.predictor_cases import encoded, lesion_image
+from tests.predictor_cases import encoded, lesion_image, with_scans
 
 IMAGE = lesion_image()
 PIXELS = np.asarray(IMAGE)
@@ -120,6 +120,11 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         make_dicom(encapsulate([BIG]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
         "broken",
         "another size than its header",
+    ),
+    "scans without end": (
+        make_dicom(encapsulate([with_scans(IMAGE, 60)]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
+        "broken",
+        "more than 50 scans",
     ),
     "PNG inside": (make_dicom(encapsulate([encoded(IMAGE, "PNG")]), syntax=JPEGBaseline8Bit), "broken", ""),
     "noise": (bytes(128) + b"DICM" + np.random.default_rng(0).bytes(3000), "broken", "damaged"),

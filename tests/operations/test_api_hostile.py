@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.api_cases import image_file
 from tests.operations.api_process import Running, api_process, send_raw
-from tests.predictor_cases import encoded, lesion_image, make_workspace
+from tests.predictor_cases import encoded, lesion_image, make_workspace, with_scans
 
 pytestmark = pytest.mark.operations
 
@@ -80,6 +80,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG cut in the last tenth": lambda: JPEG[: len(JPEG) * 9 // 10],
     "JPEG with noise inside": lambda: JPEG[:900] + np.random.default_rng(1).bytes(3000) + JPEG[3900:],
     "JPEG that says 65,535 x 65,535": lambda: JPEG.replace(struct.pack(">HH", 70, 90), b"\xff\xff\xff\xff"),
+    "JPEG of 25 megapixels and 10,000 scans": lambda: with_scans(Image.new("L", (5000, 5000), 150), 10_000),
+    "JPEG of 25 megapixels and 40 scans, which is taken": lambda: with_scans(Image.new("RGB", (5000, 5000), "tan"), 30),
     "PNG that says 2,000,000,000 x 1": lambda: png(header(2_000_000_000, 1), (b"IDAT", ROW), END),
     "PNG of 60,000 x 60,000 zeros": lambda: png(header(60_000, 60_000), (b"IDAT", zeros(100_000_000)), END),
     "PNG with more pixels than its size": lambda: png(header(100, 100), (b"IDAT", zeros(1_000_000_000)), END),
