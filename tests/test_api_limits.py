@@ -20,6 +20,7 @@ from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
 from skinlesion.errors import PipelineError
 from skinlesion.predictor import Predictor, load_predictor
+from skinlesion.uploads import decode_upload
 from tests.api_cases import BODY_START, MULTIPART, image_file, kind_of, problem_of, serve
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace
@@ -147,6 +148,29 @@ def test_a_client_that_reads_too_slowly_gets_no_second_answer(predictor: Predict
     scope = {"type": "http", "method": "GET", "path": "/docs", "query_string": b"", "headers": [], "http_version": "1.1"}
     asyncio.run(app(scope | {"scheme": "http", "server": ("a", 80), "root_path": ""}, receive, send))
     assert sent == ["http.response.start", "http.response.body"]
+
+
+def test_images_that_nobody_waits_for_still_count_and_a_server_that_is_stuck_on_them_is_not_ready(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr("api.service.available_cores", lambda: 2)
+    monkeypatch.setattr("api.service.decode_upload", lambda data: release.wait(10) and decode_upload(data))
+
+    async def ask(client: httpx.AsyncClient, service: Service) -> Any:
+        late = await client.post("/predict", files=files(JPEG))
+        assert (await client.get("/ready")).status_code == 200  # one of two decoders is free
+        late_too = await client.post("/explain", files={"file": JPEG})
+        await asyncio.sleep(0.25)
+        ready, refused, in_work = await client.get("/ready"), await client.post("/predict", files=files(JPEG)), service.in_work
+        release.set()
+        await asyncio.sleep(0.1)
+        return (late, late_too), ready, refused, in_work, await client.post("/predict", files=files(JPEG)), service.in_work
+
+    late, ready, refused, in_work, after, left = run_with(predictor, ask, max_requests=2, request_seconds=0.2)
+    assert [kind_of(each, 504) for each in late] == ["time-limit"] * 2
+    assert "stuck" in problem_of(ready, 503)["detail"] and kind_of(refused, 503) == "busy" and in_work == 2
+    assert (after.status_code, left) == (200, 0)
 
 
 def test_heat_maps_that_nobody_waits_for_still_count(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
