@@ -1,4 +1,5 @@
-"""The addresses of the API. What they share (limits, key, time, log) is in `api.middleware`; what they do, in the predictor."""
+"""The addresses of the API. What they share is in `api.guarding` (limits, key, time) and `api.middleware`; what they do, in the
+predictor."""
 
 from __future__ import annotations
 
@@ -65,8 +66,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemOut, "description": "Problem", "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
-ANY = problems(422, 429, 500, 503, 504)
-BODY = problems(400, 401, 408, 413, 415) | ANY
+ANY = problems(421, 422, 429, 500, 503, 504)
+BODY = problems(400, 401, 403, 408, 413, 415) | ANY
 
 
 @router.post(

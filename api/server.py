@@ -145,7 +145,7 @@ def main() -> None:
         **options,
     )
     host, port = bound.getsockname()[:2]
-    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if settings.api_key is None and not settings.local:
         logger.warning(
             f"anybody who reaches {host} can send images: set {PREFIX}API_KEY_FILE, or put a proxy with a login before it"
         )

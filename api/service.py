@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from api.batching import Batcher
-from api.limits import RateLimit
+from api.limits import RateLimit, Shares
 from api.metrics import Metrics
 from api.multipart import Limits, SentFile
 from api.problems import Problem
@@ -42,8 +42,8 @@ class Service:
     """The state of one application.
 
     methods : of explanation that can be used on this model; empty until warm.
-    card : of the model. in_work : requests with images whose body has come whole, and images that are still being decoded although
-    nobody waits for them any more.
+    card : of the model.
+    in_work : requests with images whose body has come whole, and images that are still decoded although nobody waits any more.
     draining : set when the server is told to stop; from then on it isn't ready, and connections are closed after their answer.
     """
 
@@ -58,6 +58,8 @@ class Service:
             on_pass=self._count_pass,
         )
         self.in_work = 0
+        body = settings.max_body_bytes
+        self.bodies = Shares(settings.max_requests * body, most=max(body, settings.max_requests * body // 2))
         self.metrics = Metrics(in_work=lambda: self.in_work, queued=lambda: self.batcher.queued, ready=lambda: self.ready)
         self.card = predictor.card()  # read once: it is of the files that were loaded
         self.methods: tuple[str, ...] = ()

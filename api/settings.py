@@ -16,6 +16,8 @@ from skinlesion.uploads import MAX_BYTES
 PREFIX = "SKINLESION_"
 SECRETS = ("api_key",)  # whose values no message repeats
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -36,6 +38,7 @@ class Settings(BaseModel):
     api_key_file: Path | None = Field(None, description="file that holds it, in place of the variable")
     rate_limit: int = Field(300, ge=0, le=1_000_000, description="requests a minute from one client; 0: no limit")
     cors_origins: str = Field("", description="origins whose pages may call the API, with commas between")
+    hosts: str = Field("", description="names that a request may call the server by, with commas between")
     trusted_proxies: str = Field("", description="addresses whose `X-Forwarded-For` is believed, with commas between")
 
     max_files: int = Field(16, ge=1, le=1000, description="files a request")
@@ -68,7 +71,21 @@ class Settings(BaseModel):
     @property
     def origins(self) -> list[str]:
         """`cors_origins` as a list."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return _split(self.cors_origins)
+
+    @property
+    def names(self) -> list[str]:
+        """`hosts` as a list. Where it is empty: the machine's own names if it listens to nobody else, or none, and any will do."""
+        return _split(self.hosts.lower()) or (["localhost", "127.0.0.1", "[::1]"] if self.local else [])
+
+    @property
+    def local(self) -> bool:
+        """Whether it listens to this machine alone."""
+        return self.host in LOOPBACK
+
+
+def _split(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

@@ -20,8 +20,8 @@ MAX_BYTES = 10_000_000  # of one file
 MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left
 FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
 GREY = ("1", "L", "LA")
-# Of a JPEG. A progressive one has about 10 scans, for each of which the decoder goes over all pixels; a file of 100 kB can ask for
-# that thousands of times. Segments are those of its colour profile (255), EXIF, tables and scans.
+# Of a JPEG. A progressive one has about 10 scans, for each of which the decoder goes over all pixels; 100 kB can ask for that
+# thousands of times. Segments are those of its colour profile (255), EXIF, tables and scans.
 MAX_SCANS, MAX_SEGMENTS = 50, 2000
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
 

@@ -139,7 +139,12 @@ def test_no_name_of_a_file_does_any_harm(running: Running, name: str) -> None:
 
 
 def request(headers: bytes, body: bytes = b"") -> bytes:
-    return b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n" + headers + b"\r\n" + body
+    return (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        + headers
+        + b"\r\n"
+        + body
+    )
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
