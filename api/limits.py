@@ -38,25 +38,25 @@ class RateLimit:
 class Shares:
     """So much of something for all clients together, and so much of it for one.
 
-    whole : for all. most : for one client, so that it leaves something for others.
+    taken : by all. whole : for all. most : for one client, so that it leaves something for others.
     """
 
     def __init__(self, whole: int, *, most: int) -> None:
-        self._whole, self._most, self._taken = whole, most, 0
+        self._whole, self._most, self.taken = whole, most, 0
         self._by_client: dict[str, int] = {}
 
     def take(self, client: str, amount: int) -> bool:
         """Take an amount for a client; False, and nothing taken, where it is not to be had."""
         has = self._by_client.get(client, 0)
-        if self._taken + amount > self._whole or has + amount > self._most:
+        if self.taken + amount > self._whole or has + amount > self._most:
             return False
-        self._taken += amount
+        self.taken += amount
         self._by_client[client] = has + amount
         return True
 
     def give_back(self, client: str, amount: int) -> None:
         """Give back what was taken."""
-        self._taken -= amount
+        self.taken -= amount
         left = self._by_client.get(client, 0) - amount
         if left:
             self._by_client[client] = left

@@ -28,6 +28,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.closed = Counter(
+            "skinlesion_connections_closed", "Connections that were not let go on", ["reason"], registry=registry
+        )
         self.refused = Counter("skinlesion_refused_files", "Files that were refused", ["reason"], registry=registry)
         self.batch_images = Histogram(
             "skinlesion_batch_images", "Images a pass of the network", buckets=IMAGES, registry=registry

@@ -21,6 +21,7 @@ from api.problems import Problem
 from api.schemas import METHODS_HERE
 from api.settings import Settings
 from skinlesion.cores import available_cores
+from skinlesion.errors import brief
 from skinlesion.patients import Patient
 from skinlesion.predictor import Predictor
 from skinlesion.uploads import UploadError, check_size, decode_upload
@@ -44,6 +45,7 @@ class Service:
     methods : of explanation that can be used on this model; empty until warm.
     card : of the model.
     in_work : requests with images whose body has come whole, and images that are still decoded although nobody waits any more.
+    failure : why the model cannot be used, where that turned out when it was tried; the server ends then.
     draining : set when the server is told to stop; from then on it isn't ready, and connections are closed after their answer.
     """
 
@@ -64,6 +66,7 @@ class Service:
         self.card = predictor.card()  # read once: it is of the files that were loaded
         self.methods: tuple[str, ...] = ()
         self.draining = False
+        self.failure: str | None = None
         self._warm = False
         self._worker: asyncio.Task[None] | None = None
         # Decoding lets go of the interpreter's lock, so that a thread a core is busy; each holds one decoded image.
@@ -112,8 +115,9 @@ class Service:
             size = self.predictor.config.size
             await self.batcher.logits([np.zeros((size, size, 3), np.uint8)], Patient())
             usable = await asyncio.get_running_loop().run_in_executor(self._drawers, self.predictor.usable_methods)
-        except Exception:
-            logger.exception("the model failed on a black image: /ready stays 503")
+        except Exception as error:  # the server ends, and says it
+            logger.exception("the model failed on a black image")
+            self.failure = brief(str(error) or type(error).__name__, 300)
             return
         self.methods = tuple(method for method in usable if method in METHODS_HERE)
         self._warm = True

@@ -56,7 +56,7 @@ def beside_slow_bodies(predictor: Predictor, start: bytes, **settings: Any) -> t
             answer = await other.post("/predict", files={"files": JPEG})
             release.set()
             statuses = [each.status_code for each in await asyncio.gather(*asked)]
-            return statuses, in_work, answer, service.in_work + service.bodies._taken
+            return statuses, in_work, answer, service.in_work + service.bodies.taken
 
     return asyncio.run(run())
 
