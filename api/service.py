@@ -21,7 +21,6 @@ from api.problems import Problem
 from api.schemas import METHODS_HERE
 from api.settings import Settings
 from skinlesion.cores import available_cores
-from skinlesion.errors import brief
 from skinlesion.patients import Patient
 from skinlesion.predictor import Predictor
 from skinlesion.uploads import UploadError, check_size, decode_upload
@@ -117,7 +116,7 @@ class Service:
             usable = await asyncio.get_running_loop().run_in_executor(self._drawers, self.predictor.usable_methods)
         except Exception as error:  # the server ends, and says it
             logger.exception("the model failed on a black image")
-            self.failure = brief(str(error) or type(error).__name__, 300)
+            self.failure = str(error) or type(error).__name__
             return
         self.methods = tuple(method for method in usable if method in METHODS_HERE)
         self._warm = True

@@ -18,6 +18,7 @@ from PIL import Image
 from tests.api_cases import image_file
 from tests.operations.api_process import Running, api_process, send_raw
 from tests.predictor_cases import encoded, lesion_image, make_workspace, with_scans
+from tests.test_dicom import compressed, with_items
 
 pytestmark = pytest.mark.operations
 
@@ -119,6 +120,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "PNG with a colour profile of noise": lambda: encoded(lesion_image(), "PNG", icc_profile=b"junk"),
     "DICOM of noise": dicom_junk,
     "DICOM of nothing": lambda: bytes(128) + b"DICM",
+    "DICOM of 400,000 items": lambda: with_items(400_000),
+    "DICOM with a JPEG of 25 megapixels": lambda: compressed(Image.new("RGB", (5000, 5000), "tan"), Rows=5000, Columns=5000),
     "noise": lambda: np.random.default_rng(4).bytes(50_000),
     "25 megapixels": lambda: encoded(Image.new("RGB", (6250, 4000)), "PNG"),
     "25 megapixels with alpha": lambda: encoded(Image.new("RGBA", (6250, 4000)), "PNG"),
