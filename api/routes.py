@@ -135,7 +135,7 @@ def _refused(index: int, file: SentFile, problem: Problem) -> ImageOut:
 @router.post(
     "/explain",
     response_class=Response,
-    responses={200: {"content": PNG, "description": "The map, with at most 1024 pixels a side"}} | BODY,
+    responses={200: {"content": PNG, "description": "The map, with at most 1024 pixels a side, and a line below it"}} | BODY,
     openapi_extra={"requestBody": form_schema(PatientFields, file_field="file", many=False)},
 )
 async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
