@@ -11,10 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from api.middleware import OPEN, ROUTES, guard, observe
+from api.guarding import Cors, guard
+from api.middleware import OPEN, ROUTES, observe
 from api.problems import FAILED, Problem, respond
 from api.routes import router
 from api.schemas import NOT_FOR_CLINICAL_USE
@@ -59,13 +59,7 @@ def create_app(settings: Settings, predictor: Predictor) -> tuple[ASGIApp, Servi
     app.openapi = lambda: _document(app, with_key=settings.api_key is not None)
     inner: ASGIApp = guard(app, service)
     if settings.origins:
-        inner = CORSMiddleware(
-            inner,
-            allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "X-Diagnosis", "Retry-After"],
-        )
+        inner = Cors(inner, settings.origins)
     return observe(inner, service), service
 
 

@@ -17,9 +17,9 @@ def check_key(authorization: str | None, key: str) -> None:
     # Digests, so that not even the key's length shows.
     same = hmac.compare_digest(sha256(given.strip().encode()).digest(), sha256(key.encode()).digest())
     if scheme.lower() != "bearer" or not same:
-        why = "no API key" if authorization is None else "another one"
+        why = "The request has no API key" if authorization is None else "The API key of the request is not the server's"
         raise Problem(
             "unauthorized",
-            f"The request has {why}: send the header `Authorization: Bearer KEY`.",
+            f"{why}: send the header `Authorization: Bearer KEY`.",
             headers={"WWW-Authenticate": 'Bearer realm="skinlesion"'},
         )

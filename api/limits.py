@@ -1,4 +1,4 @@
-"""How often a client may ask: a bucket of tokens each, which a request takes one from and time fills again."""
+"""How often a client may ask, and how much of something it may hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_CLIENTS = 10_000  # whose buckets are kept; of more, the one that asked long
 
 
 class RateLimit:
-    """A bucket a client that holds a minute's requests.
+    """A bucket a client that holds a minute's requests: a request takes one from it, and time fills it again.
 
     per_minute : requests; 0 is no limit. clock : seconds, never going backwards.
     """
@@ -33,6 +33,35 @@ class RateLimit:
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         return 0 if allowed else max(1, math.ceil((1 - tokens) / rate))
+
+
+class Shares:
+    """So much of something for all clients together, and so much of it for one.
+
+    taken : by all. whole : for all. most : for one client, so that it leaves something for others.
+    """
+
+    def __init__(self, whole: int, *, most: int) -> None:
+        self._whole, self._most, self.taken = whole, most, 0
+        self._by_client: dict[str, int] = {}
+
+    def take(self, client: str, amount: int) -> bool:
+        """Take an amount for a client; False, and nothing taken, where it is not to be had."""
+        has = self._by_client.get(client, 0)
+        if self.taken + amount > self._whole or has + amount > self._most:
+            return False
+        self.taken += amount
+        self._by_client[client] = has + amount
+        return True
+
+    def give_back(self, client: str, amount: int) -> None:
+        """Give back what was taken."""
+        self.taken -= amount
+        left = self._by_client.get(client, 0) - amount
+        if left:
+            self._by_client[client] = left
+        else:
+            self._by_client.pop(client, None)
 
 
 def client_of(host: str) -> str:

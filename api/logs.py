@@ -26,6 +26,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True, default=str)
 
 
+# What anybody can make uvicorn say, as often as they like; `skinlesion_connections_closed` counts it.
+OF_CLIENTS = ("Invalid HTTP request received.", "ASGI callable returned without completing response.")
+
+
 def log_as_json() -> None:
     """Send every logger's records and Python's warnings to standard output as JSON; nothing but these lines is written there."""
     handler = logging.StreamHandler(sys.stdout)
@@ -34,3 +38,4 @@ def log_as_json() -> None:
     logging.captureWarnings(True)
     # At INFO it tells that the server starts and stops, which is said here by our own lines.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.getMessage() not in OF_CLIENTS)

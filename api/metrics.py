@@ -28,6 +28,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.closed = Counter(
+            "skinlesion_connections_closed", "Connections that were not let go on", ["reason"], registry=registry
+        )
         self.refused = Counter("skinlesion_refused_files", "Files that were refused", ["reason"], registry=registry)
         self.batch_images = Histogram(
             "skinlesion_batch_images", "Images a pass of the network", buckets=IMAGES, registry=registry
@@ -36,6 +39,8 @@ class Metrics:
             "skinlesion_network_seconds", "Passes of the network", buckets=SECONDS, registry=registry
         )
         self.map_seconds = Histogram("skinlesion_explanation_seconds", "Heat maps", buckets=SECONDS, registry=registry)
-        Gauge("skinlesion_requests_in_work", "Requests with images in work", registry=registry).set_function(in_work)
+        Gauge(
+            "skinlesion_requests_in_work", "Requests with images in work, and images left in work", registry=registry
+        ).set_function(in_work)
         Gauge("skinlesion_queued_images", "Images that wait for the network", registry=registry).set_function(queued)
         Gauge("skinlesion_ready", "1 where requests are taken, as /ready says", registry=registry).set_function(ready)

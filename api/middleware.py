@@ -1,4 +1,4 @@
-"""What every request passes: an id, the log, counters and headers outside; limits, the key and the time inside."""
+"""What every request has: an id, a line in the log, counters and headers; `api.guarding` is inside of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.authentication import check_key
-from api.limits import client_of
 from api.problems import FAILED, Problem, respond
 from api.service import Service
 
@@ -111,9 +109,6 @@ def observe(app: ASGIApp, service: Service) -> ASGIApp:
             await app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = CLIENT_GONE
-        except Problem as problem:
-            if not exchange.status:  # or the client reads too slowly: the server closes what is not whole
-                await respond(problem, request_id)(scope, exchange.receive, exchange.send)
         except Exception:
             logger.exception("failed", extra={"facts": {"id": request_id}})
             if not exchange.status:
@@ -139,36 +134,3 @@ def _note(scope: Scope, exchange: Exchange, service: Service, seconds: float) ->
 def _method(method: str) -> str:
     """A method for the log; what is none may be anything."""
     return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT") else "other"
-
-
-def guard(app: ASGIApp, service: Service) -> ASGIApp:
-    """The application behind rate limit, key, the limit of requests in work, and the time limit."""
-    settings = service.settings
-    key = None if settings.api_key is None else settings.api_key.get_secret_value()
-
-    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await app(scope, receive, send)
-            return
-        # Before the key, so that nobody tries keys faster than that.
-        wait = service.rate_limit.take(client_of((scope.get("client") or ("",))[0]))
-        if wait:
-            said = f"At most {settings.rate_limit} requests a minute are taken from one client: try again in {wait} s."
-            raise Problem("too-many-requests", said, headers={"Retry-After": str(wait)})
-        if key is not None and scope["path"] not in OPEN:
-            authorization = dict(scope["headers"]).get(b"authorization")
-            check_key(None if authorization is None else authorization.decode("latin-1"), key)
-        with_images = scope["path"] in WITH_IMAGES and scope["method"] == "POST"
-        if with_images and service.in_work >= settings.max_requests:
-            raise Problem("busy", "Too many requests are in work: try again in a moment.", headers={"Retry-After": "1"})
-        service.in_work += with_images
-        try:
-            async with asyncio.timeout(settings.request_seconds):
-                await app(scope, receive, send)
-        except TimeoutError:
-            said = f"There was no answer after {settings.request_seconds:g} seconds: send fewer or smaller files."
-            raise Problem("time-limit", said) from None
-        finally:
-            service.in_work -= with_images
-
-    return guarded

@@ -1,8 +1,8 @@
-"""The addresses of the API. What they share (limits, key, time, log) is in `api.middleware`; what they do, in the predictor."""
+"""The addresses of the API. What they share is in `api.guarding` (limits, key, time) and `api.middleware`; what they do, in the
+predictor."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -66,8 +66,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemOut, "description": "Problem", "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
-ANY = problems(422, 429, 500, 503, 504)
-BODY = problems(400, 401, 408, 413, 415) | ANY
+ANY = problems(421, 422, 429, 500, 503, 504)
+BODY = problems(400, 401, 403, 408, 413, 415) | ANY
 
 
 @router.post(
@@ -135,7 +135,7 @@ def _refused(index: int, file: SentFile, problem: Problem) -> ImageOut:
 @router.post(
     "/explain",
     response_class=Response,
-    responses={200: {"content": PNG, "description": "The map, with at most 1024 pixels a side"}} | BODY,
+    responses={200: {"content": PNG, "description": "The map, with at most 1024 pixels a side, and a line below it"}} | BODY,
     openapi_extra={"requestBody": form_schema(PatientFields, file_field="file", many=False)},
 )
 async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
@@ -149,9 +149,14 @@ async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> 
         refuse_invalid(check_diagnosis, query.diagnosis)
     form = await _read(request, file_field="file", model=PatientFields, files=1)
     patient = known_patient(service, parse_fields(PatientFields, form))
-    loop = asyncio.get_running_loop()
+
+    def shrunken(file: SentFile) -> tuple[Any, Any]:
+        """The image, shrunken for its map, and its square, which is of the whole image."""
+        image, _ = service.decode(file)
+        return shrink(image), service.predictor.square(image)
+
     try:
-        image, square = await loop.run_in_executor(service.decoders, _shrunken, service, form.files[0])
+        image, square = await service.run_decoder(shrunken, form.files[0])
     except UploadError as error:
         service.metrics.refused.labels(error.reason).inc()
         raise of_upload(error) from None
@@ -166,12 +171,6 @@ async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> 
             return draw_map(image, heat, kind=query.kind, opacity=query.opacity, comment=NOT_FOR_CLINICAL_USE)
 
     return Response(await service.draw(draw), media_type="image/png", headers={"X-Diagnosis": diagnosis})
-
-
-def _shrunken(service: Service, file: SentFile) -> tuple[Any, Any]:
-    """A file's image, shrunken for its map, and its square, which is of the whole image."""
-    image, _ = service.decode(file)
-    return shrink(image), service.predictor.square(image)
 
 
 @router.get("/model", dependencies=PLAIN, response_model=ModelAnswer, responses=problems(401) | ANY)
@@ -205,10 +204,10 @@ async def health() -> HealthAnswer:
 
 @router.get("/ready", dependencies=PLAIN, response_model=HealthAnswer, responses=problems(422, 500, 503))
 async def ready(request: Request) -> HealthAnswer:
-    """Whether requests are taken: the model has made a first pass, and the server is not stopping."""
+    """Whether requests are taken: the model has made a first pass, images are decoded, and the server is not stopping."""
     service = service_of(request)
     if not service.ready:
-        why = "stopping" if service.draining else "starting"
+        why = "stopping" if service.draining else "stuck on images that take too long" if service.stuck else "starting"
         raise Problem("not-ready", f"The server is {why}.", headers={"Retry-After": "1"})
     return HealthAnswer(status="ready")
 

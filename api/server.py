@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import os
 import signal
@@ -14,13 +12,11 @@ import time
 from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.application import create_app
+from api.connections import protocol_class
 from api.logs import log_as_json
-from api.problems import MEDIA_TYPE, Problem
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
 from skinlesion.cpu_memory import keep_freed_memory
@@ -30,52 +26,6 @@ from skinlesion.predictor import load_predictor
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 16_384  # of a request's headers
-
-
-def protocol_class(settings: Settings) -> type[H11Protocol]:
-    """uvicorn's connection with what it lacks: a limit of connections, and of time for the headers of a request to arrive."""
-
-    class Connection(H11Protocol):
-        head_timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if len(self.connections) > settings.max_connections:
-                transport.abort()
-            else:
-                self._await_head()
-
-        def data_received(self, data: bytes) -> None:
-            before = self.cycle
-            super().data_received(data)
-            if self.cycle is not before:
-                self._stop_timer()
-            elif self.head_timer is None and (before is None or before.response_complete):
-                self._await_head()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
-
-        def _await_head(self) -> None:
-            self.head_timer = self.loop.call_later(settings.head_seconds, self.transport.abort)
-
-        def _stop_timer(self) -> None:
-            if self.head_timer is not None:
-                self.head_timer.cancel()
-                self.head_timer = None
-
-        def send_400_response(self, msg: str) -> None:
-            if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-                self.transport.close()  # an answer has begun, into which nothing can be put
-                return
-            body = json.dumps(Problem("malformed", "This is no HTTP request.").document()).encode()
-            headers = [("content-type", MEDIA_TYPE), ("connection", "close"), ("content-length", str(len(body)))]
-            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event))
-            self.transport.close()
-
-    return Connection
 
 
 class Server(uvicorn.Server):
@@ -100,7 +50,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
-        if time.monotonic() >= self._stop_at:
+        if time.monotonic() >= self._stop_at or self._service.failure is not None:
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -137,7 +87,7 @@ def main() -> None:
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=protocol_class(settings),
+        http=protocol_class(service),
         proxy_headers=bool(trusted),
         forwarded_allow_ips=trusted or None,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
@@ -145,7 +95,7 @@ def main() -> None:
         **options,
     )
     host, port = bound.getsockname()[:2]
-    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if settings.api_key is None and not settings.local:
         logger.warning(
             f"anybody who reaches {host} can send images: set {PREFIX}API_KEY_FILE, or put a proxy with a login before it"
         )
@@ -153,6 +103,8 @@ def main() -> None:
     logger.info(f"serving {predictor.member} by {predictor.engine} at http://{where}, documented at /docs. Not for clinical use.")
     Server(config, service).run(sockets=[bound])
     logger.info("stopped")
+    if service.failure is not None:
+        raise PipelineError(f"the model cannot be served, as it failed on a black image: {service.failure}")
     _leave_stuck_threads()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from api.batching import Batcher
-from api.limits import RateLimit
+from api.limits import RateLimit, Shares
 from api.metrics import Metrics
 from api.multipart import Limits, SentFile
 from api.problems import Problem
@@ -26,7 +27,7 @@ from skinlesion.uploads import UploadError, check_size, decode_upload
 
 logger = logging.getLogger(__name__)
 
-Drawn = TypeVar("Drawn")
+Done = TypeVar("Done")
 
 
 class Seen(NamedTuple):
@@ -41,7 +42,9 @@ class Service:
     """The state of one application.
 
     methods : of explanation that can be used on this model; empty until warm.
-    card : of the model. decoders : threads in which images are decoded.
+    card : of the model.
+    in_work : requests with images whose body has come whole, and images that are still decoded although nobody waits any more.
+    failure : why the model cannot be used, where that turned out when it was tried; the server ends then.
     draining : set when the server is told to stop; from then on it isn't ready, and connections are closed after their answer.
     """
 
@@ -56,21 +59,33 @@ class Service:
             on_pass=self._count_pass,
         )
         self.in_work = 0
+        body = settings.max_body_bytes
+        self.bodies = Shares(settings.max_requests * body, most=max(body, settings.max_requests * body // 2))
         self.metrics = Metrics(in_work=lambda: self.in_work, queued=lambda: self.batcher.queued, ready=lambda: self.ready)
         self.card = predictor.card()  # read once: it is of the files that were loaded
         self.methods: tuple[str, ...] = ()
         self.draining = False
+        self.failure: str | None = None
         self._warm = False
         self._worker: asyncio.Task[None] | None = None
         # Decoding lets go of the interpreter's lock, so that a thread a core is busy; each holds one decoded image.
-        self.decoders = ThreadPoolExecutor(available_cores(), "decode")
+        self._cores = available_cores()
+        self._decoders = ThreadPoolExecutor(self._cores, "decode")
+        self._decoding: dict[object, float] = {}  # when those that are being decoded began
         self._drawers = ThreadPoolExecutor(1, "explain")
         self._drawings = 0
 
     @property
     def ready(self) -> bool:
-        """Whether requests are answered: the model is warm, its worker runs, and the server is not stopping."""
-        return self._warm and not self.draining and self._worker is not None and not self._worker.done()
+        """Whether requests are answered: the model is warm, its worker and decoders run, and the server is not stopping."""
+        worker = self._worker
+        return self._warm and not self.draining and worker is not None and not worker.done() and not self.stuck
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every decoder has had its image for longer than a request may take."""
+        began = list(self._decoding.values())  # a copy, as threads change it
+        return len(began) == self._cores and time.monotonic() - max(began) > self.settings.request_seconds
 
     @property
     def limits(self) -> Limits:
@@ -90,7 +105,7 @@ class Service:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            for pool in (self.decoders, self._drawers):
+            for pool in (self._decoders, self._drawers):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     async def _warm_up(self) -> None:
@@ -99,8 +114,9 @@ class Service:
             size = self.predictor.config.size
             await self.batcher.logits([np.zeros((size, size, 3), np.uint8)], Patient())
             usable = await asyncio.get_running_loop().run_in_executor(self._drawers, self.predictor.usable_methods)
-        except Exception:
-            logger.exception("the model failed on a black image: /ready stays 503")
+        except Exception as error:  # the server ends, and says it
+            logger.exception("the model failed on a black image")
+            self.failure = str(error) or type(error).__name__
             return
         self.methods = tuple(method for method in usable if method in METHODS_HERE)
         self._warm = True
@@ -112,8 +128,30 @@ class Service:
 
     async def see(self, files: Sequence[SentFile]) -> list[Seen | UploadError]:
         """Decode files in the threads for that, and let go of their bytes."""
+        return await asyncio.gather(*(self.run_decoder(self._see, file) for file in files))
+
+    async def run_decoder(self, function: Callable[[SentFile], Done], file: SentFile) -> Done:
+        """Call a function that decodes a file, in a thread for that; one that is left in work counts until it is done."""
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(*(loop.run_in_executor(self.decoders, self._see, file) for file in files))
+        decoding = self._decoders.submit(self._time, function, file)
+        try:
+            return await asyncio.wrap_future(decoding)
+        except asyncio.CancelledError:
+            if not decoding.cancelled():  # those that had not begun never will
+                self.in_work += 1
+                decoding.add_done_callback(lambda _: _call_in(loop, self._decoded))
+            raise
+
+    def _time(self, function: Callable[[SentFile], Done], file: SentFile) -> Done:
+        mark = object()
+        self._decoding[mark] = time.monotonic()
+        try:
+            return function(file)
+        finally:
+            del self._decoding[mark]
+
+    def _decoded(self) -> None:
+        self.in_work -= 1
 
     def _see(self, file: SentFile) -> Seen | UploadError:
         try:
@@ -133,7 +171,7 @@ class Service:
         upload = decode_upload(data)
         return upload.image, upload.notes
 
-    async def draw(self, function: Callable[[], Drawn]) -> Drawn:
+    async def draw(self, function: Callable[[], Done]) -> Done:
         """Call a function that draws an explanation, in the thread for that.
 
         It counts until the thread is done with it, also where the request's time was over before.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from skinlesion.errors import PipelineError, brief, reason_of
 from skinlesion.predictor import BATCH, ENSEMBLE, Engine
@@ -16,6 +18,13 @@ from skinlesion.uploads import MAX_BYTES
 PREFIX = "SKINLESION_"
 SECRETS = ("api_key",)  # whose values no message repeats
 
+ORIGIN = re.compile(
+    r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+)  # as a browser sends it: in lower case, without a path
+HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -36,24 +45,54 @@ class Settings(BaseModel):
     api_key_file: Path | None = Field(None, description="file that holds it, in place of the variable")
     rate_limit: int = Field(300, ge=0, le=1_000_000, description="requests a minute from one client; 0: no limit")
     cors_origins: str = Field("", description="origins whose pages may call the API, with commas between")
-    trusted_proxies: str = Field("", description="addresses whose `X-Forwarded-For` is believed, with commas between")
+    hosts: str = Field("", description="names that a request may call the server by, with commas between")
+    trusted_proxies: str = Field(
+        "", description="addresses and networks whose `X-Forwarded-For` is believed, with commas between"
+    )
 
     max_files: int = Field(16, ge=1, le=1000, description="files a request")
     max_file_bytes: int = Field(MAX_BYTES, ge=1, le=MAX_BYTES, description="bytes a file")
     max_body_bytes: int = Field(32_000_000, ge=1, le=10**10, description="bytes a request")
     max_connections: Count = Field(256, description="connections; more are closed at once")
+    max_client_connections: Count = Field(64, description="connections of one client, unless it is a trusted proxy")
     max_requests: Count = Field(32, description="requests with images in work; more are answered 503")
     max_queue: Count = Field(256, description="images that wait for the network; more are answered 503")
     max_explanations: Count = Field(4, description="heat maps in work or waiting, drawn one at a time; more are answered 503")
     head_seconds: Seconds = Field(10, description="for the headers of a request to arrive; then the connection is closed")
     body_seconds: Seconds = Field(20, description="for the body to arrive; then 408")
-    request_seconds: Seconds = Field(30, description="for a request altogether; then 504")
+    request_seconds: Seconds = Field(
+        30, description="for a request altogether, then 504; and for a client to read on, then it is cut off"
+    )
 
     batch_wait_ms: float = Field(4, ge=0, le=1000, description="so long an image waits for others to share its pass")
     max_batch: int = Field(32, ge=1, le=BATCH, description="images a pass")
 
     drain_seconds: float = Field(1, ge=0, le=600, description="after SIGTERM: so long it is not ready, and still answers")
-    stop_seconds: int = Field(8, ge=1, le=600, description="then: so long for requests in work; the rest is cut off")
+    stop_seconds: int = Field(6, ge=1, le=600, description="then: so long for requests in work; the rest is cut off")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, given: str) -> str:
+        _networks(given)
+        return given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, given: str) -> str:
+        for origin in _split(given):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{brief(origin, 100)} is no origin: write scheme, name and port alone, as https://a.example:8443"
+                )
+        return given
+
+    @field_validator("hosts")
+    @classmethod
+    def _check_hosts(cls, given: str) -> str:
+        for name in _split(given):
+            if not HOST.fullmatch(name):
+                raise ValueError(f"{brief(name, 100)} is no name: write it without scheme, port and path, as a.example or [::1]")
+        return given
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -63,12 +102,50 @@ class Settings(BaseModel):
             raise ValueError(
                 f"{PREFIX}MAX_QUEUE is below {PREFIX}MAX_FILES, so that no full request could ever be taken: raise it"
             )
+        if self.max_body_bytes < self.max_file_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_BYTES is below {PREFIX}MAX_FILE_BYTES, so that no such file could ever be sent: raise it"
+            )
+        if self.body_seconds > self.request_seconds:
+            raise ValueError(
+                f"{PREFIX}BODY_SECONDS is above {PREFIX}REQUEST_SECONDS, which ends a request before: lower it, or raise that"
+            )
         return self
+
+    @property
+    def proxies(self) -> list[Network]:
+        """`trusted_proxies` as networks."""
+        return _networks(self.trusted_proxies)
 
     @property
     def origins(self) -> list[str]:
         """`cors_origins` as a list."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return _split(self.cors_origins)
+
+    @property
+    def names(self) -> list[str]:
+        """`hosts` as a list. Where it is empty: the machine's own if it listens to nobody else, or none, and any will do."""
+        return _split(self.hosts.lower()) or (["localhost", "127.0.0.1", "[::1]"] if self.local else [])
+
+    @property
+    def local(self) -> bool:
+        """Whether it listens to this machine alone."""
+        return self.host in LOOPBACK
+
+
+def _networks(text: str) -> list[Network]:
+    """Addresses and networks; ValueError where one is neither."""
+    found = []
+    for each in _split(text):
+        try:
+            found.append(ipaddress.ip_network(each))
+        except ValueError:
+            raise ValueError(f"{brief(each, 100)} is no address or network: write it as 10.0.0.1 or 10.0.0.0/8") from None
+    return found
+
+
+def _split(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:

@@ -34,7 +34,7 @@ def make_request(image: bytes, *, path: str = "/predict") -> bytes:
     head = b'--%s\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n' % BOUNDARY
     body = head + image + b"\r\n--%s--\r\n" % BOUNDARY
     return (
-        b"POST %s HTTP/1.1\r\nHost: benchmark\r\nContent-Type: multipart/form-data; boundary=%s\r\nContent-Length: %d\r\n\r\n"
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=%s\r\nContent-Length: %d\r\n\r\n"
         % (path.encode(), BOUNDARY, len(body))
     ) + body
 

@@ -2,7 +2,8 @@
 
 Starts the API for each engine, sends it single JPEGs from several clients, each the next when it has the answer to the last, and
 says images per second, how long answers took (median and 95th percentile), how many requests failed, and the server's memory at
-the beginning, in the middle and at the end. With several rounds the engines alternate, there and back.
+the beginning, in the middle and at the end. With several rounds the engines alternate, there and back. Ends with exit code 1
+where a request failed, or memory grew by more than 5 % in the second half of a round.
 
 What is served is the workspace's classifier, or with --backbone a network of random weights, where no answer is worth anything
 and the network is the work. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Server and clients share the machine's cores;
@@ -51,6 +52,7 @@ from skinlesion.predictor import ENGINES
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
 
+MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
 WARM_UP_SECONDS = 15.0  # until batches of every size have had their memory
 START_SECONDS = 120
@@ -206,9 +208,35 @@ def summarize(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, fl
     summary = {}
     for engine, found in rounds.items():
         values = {name: median(each[name] for each in found) for name in ("images_per_second", "p50_ms", "p95_ms")}
-        ratios = [a["images_per_second"] / b["images_per_second"] for a, b in zip(found, first, strict=True)]
+        ratios = [ratio(a["images_per_second"], b["images_per_second"]) for a, b in zip(found, first, strict=True)]
         summary[engine] = values | {"to_first": median(ratios)}
     return summary
+
+
+def ratio(value: float, first: float) -> float:
+    """One over the other; NaN where the first engine answered nothing."""
+    return value / first if first else float("nan")
+
+
+def check(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    """Look for what no benchmark should pass over.
+
+    Raises
+    ------
+    PipelineError
+        Requests failed, or an engine's memory grew by more than `MORE_MEMORY` from the middle of a round to its end.
+    """
+    for engine, found in rounds.items():
+        failed, asked = sum(each["errors"] for each in found), sum(each["errors"] + each["images"] for each in found)
+        if failed or not asked:
+            raise PipelineError(f"{engine}: {failed} of {asked} requests failed: send fewer at a time (--clients)")
+        for number, each in enumerate(found, 1):
+            middle, end = each["memory_mb"]["middle"], each["memory_mb"]["end"]
+            if end > MORE_MEMORY * middle:
+                raise PipelineError(
+                    f"{engine}: memory grew from {middle:.0f} to {end:.0f} MB in the second half of round {number}: "
+                    "measure longer (--seconds), and look for what is kept if it goes on"
+                )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -264,6 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(f"{engine}: {values['to_first']:.2f} times the images/s of {options.engines[0]}\n")
     if options.json is not None:
         write_json(options.json, facts | {"summary": summary, "engines": rounds})
+    check(rounds)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from skinlesion.uploads import Upload, UploadError, check_shape
+from skinlesion.uploads import Upload, UploadError, check_scans, check_shape
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -29,6 +29,8 @@ TAGS = (
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "ExtendedOffsetTable"),
     "ExtendedOffsetTableLengths",
 )
+# Each item of a sequence becomes an object, and 3 MB can have 400,000. Pixels have these four bytes by chance, but rarely.
+ITEM, MAX_ITEMS = b"\xfe\xff\x00\xe0", 1000
 COMPRESSED = "This DICOM file is compressed in a way that is not read here: export it uncompressed, or as a JPEG or a PNG."
 GREY = "The image has no colours, and colour is evidence that the classifier needs."
 
@@ -60,20 +62,22 @@ def decode_dicom(data: bytes) -> Upload:
         said = "This is a DICOM file, which is read where pydicom is installed (pip install pydicom): send a JPEG or a PNG."
         raise UploadError("unsupported-type", said) from None
     _keep_quiet()
+    if data.count(ITEM) > MAX_ITEMS:
+        raise UploadError(
+            "broken", f"This DICOM file has more than {MAX_ITEMS} items of sequences: export it again, or as a JPEG."
+        )
     try:
         dataset = pydicom.dcmread(_InPieces(data), specific_tags=list(TAGS))
         _check_header(dataset)
         if dataset.file_meta.TransferSyntaxUID == JPEG:
-            _check_frame(dataset)
-            pixels = pixel_array(dataset, decoding_plugin="pillow")
+            image = _decode_frame(dataset)
         else:
-            pixels = pixel_array(dataset)
-        image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
+            image = Image.fromarray(np.ascontiguousarray(pixel_array(dataset), dtype=np.uint8))
     except (UploadError, MemoryError):
         raise
     except Exception as error:  # what pydicom raises for a broken file is listed nowhere
         raise UploadError("broken", "The DICOM file is damaged or incomplete: export or copy it again.") from error
-    return Upload(image.convert("RGB"), (GREY,) if image.mode == "L" else ())
+    return Upload(image if image.mode == "RGB" else image.convert("RGB"), (GREY,) if image.mode == "L" else ())
 
 
 @cache
@@ -103,11 +107,23 @@ def _check_header(dataset: FileDataset) -> None:
         )
 
 
-def _check_frame(dataset: FileDataset) -> None:
-    """Refuse a compressed frame that is no JPEG of the size that the header says."""
+def _decode_frame(dataset: FileDataset) -> Image.Image:
+    """The compressed frame, L or RGB; refused where it is no JPEG of the size and colours that the header says.
+
+    By Pillow, in whose hands an image is once in memory; pydicom has copies of it while it changes the colours.
+    """
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    check_scans(frame)
     with Image.open(io.BytesIO(frame), formats=["JPEG"]) as picture:
         if picture.size != (int(dataset.Columns), int(dataset.Rows)):
             raise UploadError("broken", "The image in this DICOM file has another size than its header says: export it again.")
+        if picture.mode != ("L" if dataset.PhotometricInterpretation == GREYS else "RGB"):
+            raise UploadError("broken", "The image in this DICOM file has other colours than its header says: export it again.")
+        if dataset.PhotometricInterpretation == "RGB" and "adobe_transform" not in picture.info:
+            # Nothing in the JPEG says that its colours are RGB, and Pillow would take them for YCbCr: they are left as they are.
+            picture.draft("YCbCr", picture.size)
+            return Image.frombytes("RGB", picture.size, picture.tobytes())
+        picture.load()
+        return picture

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,11 +20,16 @@ MAX_BYTES = 10_000_000  # of one file
 MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left
 FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
 GREY = ("1", "L", "LA")
+# Of a JPEG. A progressive one has about 10 scans, for each of which the decoder goes over all pixels; 100 kB can ask for that
+# thousands of times. Segments are those of its colour profile (255), EXIF, tables and scans.
+MAX_SCANS, MAX_SEGMENTS = 50, 2000
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
 
 Reason = Literal[
     "empty", "too-large", "unsupported-type", "broken", "too-many-pixels", "too-small", "animated", "cmyk", "bit-depth"
 ]
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not the zeros and restarts that belong to the pixels
 
 # Beginnings of files that people try, by which the refusal can name them.
 _KNOWN_TYPES = {
@@ -68,13 +74,15 @@ def decode_upload(data: bytes) -> Upload:
     ------
     UploadError
         The file is empty, larger than `MAX_BYTES`, no JPEG, PNG or (where pydicom is installed) DICOM, damaged, has more than
-        `MAX_PIXELS` pixels or a side below `MIN_SIDE`, is an animation, CMYK, or has 16 bits a channel.
+        `MAX_PIXELS` pixels or a side below `MIN_SIDE`, is an animation, CMYK, or has 16 bits a channel; or a JPEG has more than
+        `MAX_SCANS` scans.
     """
     check_size(len(data))
     if data[128:132] == b"DICM":
         from skinlesion.dicom import decode_dicom  # only for such files: it needs a package that need not be there
 
         return _checked(decode_dicom(data))
+    check_scans(data)
     try:
         # The decoder is chosen by the bytes and among two: every further format is a further decoder that strangers feed.
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
@@ -161,6 +169,32 @@ def check_shape(width: int, height: int) -> None:
         raise UploadError(
             "too-small", f"The image has {width} x {height} pixels; each side must have {MIN_SIDE}: send the original."
         )
+
+
+def check_scans(data: bytes) -> None:
+    """Refuse a JPEG by its scans and segments, before they are decoded; what is no JPEG passes.
+
+    Segments are told apart as libjpeg does (jdmarker.c): by their lengths, and what is between them is skipped. Of markers below
+    0xC0, which it may skip as bytes of pixels, no length is believed, as a scan could hide behind one.
+
+    Raises
+    ------
+    UploadError
+        It has more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
+    """
+    if data[:2] != b"\xff\xd8":
+        return
+    position, scans, segments = 2, 0, 0
+    while found := _MARKER.search(data, position):
+        kind, position = data[found.start() + 1], found.end()
+        if kind in (0xD8, 0xD9):  # the end, or a second beginning, which is an error to libjpeg
+            return
+        segments += 1
+        scans += kind == 0xDA
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise UploadError("broken", f"This JPEG has more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments: save it anew.")
+        if kind >= 0xC0:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
 
 
 def _type_of(data: bytes) -> str:

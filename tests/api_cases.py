@@ -17,6 +17,7 @@ from api.settings import Settings
 from skinlesion.predictor import Predictor
 from tests.predictor_cases import encoded, lesion_image
 
+URL = "http://127.0.0.1"  # of whom an application is told that it is called
 BODY_START = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
 MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
 
@@ -41,7 +42,7 @@ class Served:
 def serve(predictor: Predictor, *, warm: bool = True, **settings: Any) -> Iterator[Served]:
     """Run an application of a predictor; `warm` waits until it is ready."""
     app, service = create_app(Settings(**settings), predictor)
-    with TestClient(app) as client:
+    with TestClient(app, base_url=URL) as client:
         while warm and client.get("/ready").status_code != 200:
             pass
         yield Served(app, service, client)

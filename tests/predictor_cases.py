@@ -74,3 +74,9 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def with_scans(image: Image.Image, copies: int) -> bytes:
+    """A progressive JPEG whose last scan, of a few bytes where the image is of one colour, is there so many times more."""
+    data = encoded(image, progressive=True)
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * copies + data[-2:]

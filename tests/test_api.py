@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.patients import Patient
@@ -152,20 +153,24 @@ def test_a_map_is_of_the_diagnosis_that_is_asked_for(served: Served, predictor: 
     alone = served.explain(JPEG, diagnosis="mel", method="LayerCAM", kind="map")
     assert alone.headers["content-type"] == "image/png" and alone.headers["x-diagnosis"] == "mel"
     picture = Image.open(io.BytesIO(alone.content))
-    assert picture.size == image.size and "Not for clinical use" in picture.text["Comment"]
+    assert "Not for clinical use" in picture.text["Comment"]
+    assert picture.width >= image.width and picture.height == image.height + LINE_HEIGHT
+    below = np.asarray(picture)[image.height :]
+    assert below[0].min() == 255 and (below < 100).any(axis=(0, 2)).sum() > 50  # a line of letters
+    picture = picture.crop((0, 0, *image.size))
     heat = predictor.explain(image, diagnosis="mel", method="LayerCAM")
     green = np.asarray(picture)[..., 1].astype(float)  # of viridis, it rises with the value
     assert np.corrcoef(green.ravel(), heat.ravel())[0, 1] > 0.99
 
     most_probable = predictor.predict([image])[0].top(1)[0][0]
     assert served.explain(JPEG).headers["x-diagnosis"] == most_probable
-    clear = np.asarray(Image.open(io.BytesIO(served.explain(JPEG, opacity=0).content)))
+    clear = np.asarray(Image.open(io.BytesIO(served.explain(JPEG, opacity=0).content)).crop((0, 0, *image.size)))
     assert np.array_equal(clear[..., 0], np.asarray(image.convert("L")))
 
 
 def test_a_large_image_has_a_map_that_is_not_larger_than_it_tells(served: Served) -> None:
     picture = Image.open(io.BytesIO(served.explain(encoded(Image.new("RGB", (2000, 1500), "tan"))).content))
-    assert picture.size == (1024, 768)
+    assert picture.size == (1024, 768 + LINE_HEIGHT)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +67,22 @@ def test_engines_are_compared_within_a_round() -> None:
     assert (summary["onnx"]["images_per_second"], summary["onnx"]["to_first"]) == (30, 3)
 
 
+def test_requests_that_fail_and_memory_that_grows_are_no_success() -> None:
+    def found(*, images: int = 9, errors: int = 0, end: float = 104) -> dict[str, Any]:
+        speeds = {"images_per_second": images / 3, "p50_ms": 1.0, "p95_ms": 1.0}
+        return speeds | {"images": images, "errors": errors, "memory_mb": {"start": 50, "middle": 100, "end": end}}
+
+    serving.check({"torch": [found()], "onnx": [found(), found()]})
+    with pytest.raises(serving.PipelineError, match="onnx: 1 of 19 requests failed"):
+        serving.check({"torch": [found()], "onnx": [found(errors=1), found()]})
+    with pytest.raises(serving.PipelineError, match="torch: memory grew from 100 to 106 MB in the second half of round 2"):
+        serving.check({"torch": [found(), found(end=106)]})
+    nothing = {"torch": [found(images=0, errors=3)], "onnx": [found()]}
+    assert math.isnan(serving.summarize(nothing)["onnx"]["to_first"])
+    with pytest.raises(serving.PipelineError, match="torch: 3 of 3"):
+        serving.check(nothing)
+
+
 def test_what_it_builds_can_be_served(write_params: WriteParams, tmp_path: Path) -> None:
     write_params()
     serving.build_workspace(tmp_path / "built", "mobilenet_v3_small", 32)
@@ -85,6 +103,7 @@ def test_the_exported_engines_are_served_too(
 ) -> None:
     write_params()
     monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
+    monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     options = "--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2"
     serving.main(options.split())
@@ -98,6 +117,7 @@ def test_the_command_measures_and_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
+    monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
     root = make_workspace(tmp_path / "workspace")
     serving.main(f"--workspace {root} --seconds 2 --rounds 2 --clients 4 --json {tmp_path / 'found.json'}".split())
     printed = capsys.readouterr().out.splitlines()

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from skinlesion import uploads
 from skinlesion.preparing import Prepared, prepare_image
 from skinlesion.uploads import UploadError, decode_upload
-from tests.predictor_cases import encoded, lesion_image
+from tests.predictor_cases import encoded, lesion_image, with_scans
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -130,6 +130,37 @@ def test_what_is_refused_says_why(data: bytes, reason: str, sentence: str) -> No
     with pytest.raises(UploadError) as refused:
         decode_upload(data)
     assert refused.value.reason == reason and sentence in str(refused.value)
+
+
+GREY = Image.new("L", (90, 70), 150)
+HIDDEN = b"\xff\xe1\x00\x08Exif\0\0"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_scans(GREY, 60),
+        with_scans(GREY, 60).replace(b"\xff\xda", b"\xff\xff\xda"),
+        with_scans(GREY, 60).replace(b"\xff\xda", HIDDEN + b"\xff\xda"),
+        with_scans(GREY, 60).replace(b"\xff\xda", b"\xff\x02\xff\xff\xff\xda"),
+        encoded(GREY)[:2] + HIDDEN * 3000 + encoded(GREY)[2:],
+    ],
+    ids=["plain", "filled", "between", "behind a marker that is none", "segments"],
+)
+def test_a_jpeg_of_scans_without_end_is_not_decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(UploadError, match="This JPEG has more than 50 scans") as refused:
+        decode_upload(data)
+    assert refused.value.reason == "broken"
+
+
+def test_scans_that_are_few_or_inside_a_segment_are_taken() -> None:
+    assert decode_upload(encoded(lesion_image(), progressive=True)).notes == ()
+    assert decode_upload(with_scans(GREY, 30)).image.size == GREY.size
+    comment = b"\xff\xfe" + struct.pack(">H", 1002) + b"\xff\xda\0\2" * 250
+    data = encoded(lesion_image())
+    assert decode_upload(data[:2] + comment + data[2:]).notes == ()
+    assert decode_upload(data + b"\xff\xda" * 100).notes == ()  # behind the end, as a phone's further pictures are
 
 
 def test_the_smallest_and_largest_are_taken() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import numpy as np
@@ -15,12 +17,21 @@ from PIL import Image
 
 from tests.api_cases import image_file
 from tests.operations.api_process import Running, api_process, send_raw
-from tests.predictor_cases import encoded, lesion_image, make_workspace
+from tests.predictor_cases import encoded, lesion_image, make_workspace, with_scans
+from tests.test_dicom import compressed, with_items
 
 pytestmark = pytest.mark.operations
 
 JPEG = image_file()
-SETTINGS = {"rate_limit": 0, "head_seconds": 1, "body_seconds": 2, "max_connections": 30, "max_body_bytes": 12_000_000}
+SETTINGS = {
+    "rate_limit": 0,
+    "head_seconds": 1,
+    "body_seconds": 2,
+    "max_connections": 40,
+    "max_client_connections": 20,
+    "max_body_bytes": 12_000_000,
+    "request_seconds": 8,
+}
 MOST_MEMORY = 300_000_000  # more than it had when ready: two images of 25 megapixels in work
 
 
@@ -80,6 +91,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG cut in the last tenth": lambda: JPEG[: len(JPEG) * 9 // 10],
     "JPEG with noise inside": lambda: JPEG[:900] + np.random.default_rng(1).bytes(3000) + JPEG[3900:],
     "JPEG that says 65,535 x 65,535": lambda: JPEG.replace(struct.pack(">HH", 70, 90), b"\xff\xff\xff\xff"),
+    "JPEG of 25 megapixels and 10,000 scans": lambda: with_scans(Image.new("L", (5000, 5000), 150), 10_000),
+    "JPEG of 25 megapixels and 40 scans, which is taken": lambda: with_scans(Image.new("RGB", (5000, 5000), "tan"), 30),
     "PNG that says 2,000,000,000 x 1": lambda: png(header(2_000_000_000, 1), (b"IDAT", ROW), END),
     "PNG of 60,000 x 60,000 zeros": lambda: png(header(60_000, 60_000), (b"IDAT", zeros(100_000_000)), END),
     "PNG with more pixels than its size": lambda: png(header(100, 100), (b"IDAT", zeros(1_000_000_000)), END),
@@ -107,6 +120,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "PNG with a colour profile of noise": lambda: encoded(lesion_image(), "PNG", icc_profile=b"junk"),
     "DICOM of noise": dicom_junk,
     "DICOM of nothing": lambda: bytes(128) + b"DICM",
+    "DICOM of 400,000 items": lambda: with_items(400_000),
+    "DICOM with a JPEG of 25 megapixels": lambda: compressed(Image.new("RGB", (5000, 5000), "tan"), Rows=5000, Columns=5000),
     "noise": lambda: np.random.default_rng(4).bytes(50_000),
     "25 megapixels": lambda: encoded(Image.new("RGB", (6250, 4000)), "PNG"),
     "25 megapixels with alpha": lambda: encoded(Image.new("RGBA", (6250, 4000)), "PNG"),
@@ -137,7 +152,12 @@ def test_no_name_of_a_file_does_any_harm(running: Running, name: str) -> None:
 
 
 def request(headers: bytes, body: bytes = b"") -> bytes:
-    return b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n" + headers + b"\r\n" + body
+    return (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        + headers
+        + b"\r\n"
+        + body
+    )
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
@@ -210,12 +230,62 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None
     assert "skinlesion_requests_in_work 0.0" in text and "skinlesion_queued_images 0.0" in text
 
 
+def closed(running: Running, reason: str) -> float:
+    """How many connections were closed for a reason so far."""
+    text = httpx.get(f"{running.url}/metrics").text
+    found = re.search(rf'^skinlesion_connections_closed_total{{reason="{reason}"}} (\S+)', text, re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+@contextmanager
+def many_connections(running: Running, count: int, *, first: int) -> Iterator[list[socket.socket]]:
+    """Connections from 127.0.0.x, `first` and on, of ten each."""
+    with ExitStack() as stack:
+        addresses = [f"127.0.0.{first + number // 10}" for number in range(count)]
+        yield [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), source_address=(address, 0)))
+            for address in addresses
+        ]
+
+
 def test_more_connections_than_the_limit_are_closed_and_the_others_served(running: Running) -> None:
-    idle = [socket.create_connection(("127.0.0.1", running.port)) for _ in range(60)]
-    time.sleep(1.5)  # those within the limit have said nothing for longer than headers may take
+    before = {reason: closed(running, reason) for reason in ("too-many", "too-many-of-client", "slow-head")}
+    with many_connections(running, 60, first=2):
+        time.sleep(1.5)  # those within the limit have said nothing for longer than headers may take
+        assert predict(running, JPEG).status_code == 200
+    with many_connections(running, 10, first=2), ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), source_address=("127.0.0.9", 0)))
+        assert predict(running, JPEG).status_code == 200
+    after = {reason: closed(running, reason) - count for reason, count in before.items()}
+    assert after["too-many"] >= 20 and after["too-many-of-client"] == 10 and after["slow-head"] >= 39
+
+
+def test_a_client_that_does_not_read_is_cut_off(running: Running) -> None:
+    before = closed(running, "unread")
+    with ExitStack() as stack:
+        for _ in range(10):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", running.port))
+            connection.settimeout(0.5)
+            with suppress(TimeoutError):
+                connection.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3000)
+        until = time.monotonic() + 4 * SETTINGS["request_seconds"]
+        while closed(running, "unread") < before + 10 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert closed(running, "unread") == before + 10
     assert predict(running, JPEG).status_code == 200
-    for connection in idle:
-        connection.close()
+
+
+def test_what_a_client_makes_uvicorn_say_is_not_in_the_log_and_has_an_id(running: Running) -> None:
+    before = closed(running, "malformed")
+    answer = send_raw(running.port, [b"GET / HTTP/1.1\r\nbad header\r\n\r\n"])
+    assert status_of(answer) == 400 and re.search(rb"x-request-id: [0-9a-f]{32}\r\n", answer)
+    assert closed(running, "malformed") == before + 1
+    upgrade = b"GET /health HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n"
+    assert status_of(send_raw(running.port, [upgrade])) == 200
+    assert not any(line["logger"].startswith("uvicorn") for line in running.log())
 
 
 def test_the_log_repeats_nothing_of_a_file(running: Running) -> None:

@@ -101,7 +101,7 @@ def test_while_it_drains_it_is_not_ready_and_answers(root: Path, tmp_path: Path)
 def test_a_request_in_work_is_cut_off_at_the_limit(root: Path, tmp_path: Path) -> None:
     with api_process(root, tmp_path, drain_seconds=0, stop_seconds=1) as running:
         connection = socket.create_connection(("127.0.0.1", running.port))
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n")
         connection.sendall(b"Content-Length: 9999\r\n\r\n--x")
         time.sleep(0.3)
         assert running.stop(STOP_SECONDS) == 0
