@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 
+from skinlesion.artifacts import CLASSIFIER
 from skinlesion.files import write_json
+from skinlesion.identity import classifier_digest
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace
 
@@ -41,7 +43,8 @@ class Served:
         make_workspace(self.folder, [{"backbone": "squeezenet1_1", "data": data} | member for member in members or ({},)])
         test = {"images": 97, "lesions": 73, **dict.fromkeys(METRICS, 0.8)}
         intervals = {name: {"low": 0.7, "high": 0.9} for name in METRICS}
-        content = {"test": test | {"intervals": intervals}, "bootstrap": {"confidence": 0.95}}
+        whose = {"classifier_sha256": classifier_digest(self.folder / CLASSIFIER)}
+        content = {"test": test | {"intervals": intervals}, "bootstrap": {"confidence": 0.95}} | whose
         write_json(self.folder / "metrics/evaluate.json", content)
 
 
