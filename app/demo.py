@@ -158,7 +158,7 @@ def offer_downloads(choices: Choices, shown: Sequence[tuple[Answer, Shown | None
     with st.container(horizontal=True):
         st.download_button(
             "Download as CSV",
-            partial(csv_table, [each for each, _ in shown]),
+            partial(csv_table, [each for each, _ in shown], choices.opened.predictor.source),
             file_name="predictions.csv",
             mime="text/csv",
             on_click="ignore",

@@ -31,6 +31,7 @@ from tests.predictor_cases import encoded, lesion_image, make_workspace
 
 POINT = OperatingPoint("recall_0.90", "mel", ("mel",), 0.448, Rate(0.8, 0.54, 1.0), Rate(0.93, 0.86, 0.99), "test", 0.95)
 SHARES = dict(zip(CLASSES, (0.1, 0.05, 0.15, 0.0001, 0.2, 0.4999, 0.0), strict=True))
+SOURCE = {"model": "ensemble", "engine": "torch", "classifier_sha256": "cafe"}
 PREDICTION = Prediction(SHARES, POINT, 0.2, False, {"0.9": ("nv", "mel"), "0.95": None}, ())
 HOSTILE = "<script>alert(1)</script> [x](http://x) `_*.png"
 
@@ -134,7 +135,7 @@ def test_names_of_files_are_never_markup() -> None:
 
 
 def test_a_name_that_a_spreadsheet_would_compute_is_text() -> None:
-    table = csv_table([Answer(upload("=1+1.png"), error="Why."), Answer(upload("a.png"), prediction=PREDICTION)])
+    table = csv_table([Answer(upload("=1+1.png"), error="Why."), Answer(upload("a.png"), prediction=PREDICTION)], SOURCE)
     first, second = csv.DictReader(io.StringIO(table))
     assert first["file"] == "'=1+1.png" and first["error"] == "Why." and first["most_probable"] == ""
     assert first["notes"] == second["notes"] == ""
@@ -143,7 +144,7 @@ def test_a_name_that_a_spreadsheet_would_compute_is_text() -> None:
 
 def test_a_drawn_image_is_called_so_in_the_table(opened: Opened) -> None:
     handed = [Handed("drawn", draw_example("nv"), "nv", drawn=True), upload("mole.png", encoded(lesion_image(), "PNG"))]
-    table = csv_table(answer(Memory(), opened, each, Patient(), None) for each in handed)
+    table = csv_table((answer(Memory(), opened, each, Patient(), None) for each in handed), SOURCE)
     rows = list(csv.DictReader(io.StringIO(table)))
     assert [row["notes"] for row in rows] == [words.DRAWN, ""]
     assert [row["warnings"] for row in rows] == [SYNTHETIC_WARNING] * 2
