@@ -234,6 +234,7 @@ def test_every_contestant_has_a_process_of_its_own_in_this_folder(workspace: Pat
             two.call(os._exit, 9)
 
 
+@pytest.mark.operations
 def test_the_training_benchmark_prints_a_line_a_setting_and_writes_every_value(
     write_params: WriteParams, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def test_other_maps_are_refused(write_params: WriteParams, tmp_path: Path) -> No
         explanations.check_same_maps(replace(task, layer="layer2"), inputs[::-1])
 
 
+@pytest.mark.operations
 def test_it_prints_a_line_a_method_and_writes_every_round(
     write_params: WriteParams, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

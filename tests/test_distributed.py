@@ -71,6 +71,7 @@ def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteP
         assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
 
 
+@pytest.mark.operations
 def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:
     """With batch norm and dropout two are not one, but they must end, and after a stop as if there had been none."""
     write_inputs(workspace)
