@@ -88,9 +88,10 @@ def test_what_tests_need_does_not_change_what_is_locked() -> None:
 
 
 @pytest.mark.skipif(shutil.which("hadolint", path=str(Path(sys.executable).parent)) is None, reason="needs hadolint")
-def test_the_dockerfile_passes_its_linter() -> None:
+@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.serving"])
+def test_a_dockerfile_passes_its_linter(file: str) -> None:
     linter = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([linter, "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([linter, file], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
