@@ -105,7 +105,8 @@ def test_a_clone_whose_lock_does_not_have_the_run_yet_runs_nothing_either(team: 
     assert stages_run(said) == [] and "Stage 'train@base-0' is cached" in said
     compared = (*LEARNT, "metrics")
     assert files_below(third, compared) == files_below(team.first, compared)
-    assert (third / "dvc.lock").read_bytes() == (team.first / "dvc.lock").read_bytes()
+    locks = [YAML(typ="safe").load((clone / "dvc.lock").read_text(encoding="utf-8")) for clone in (third, team.first)]
+    assert locks[0] == locks[1]  # stages that do not depend on each other may stand in another order
 
 
 def test_why_push_runs_is_there(team: Team) -> None:
