@@ -22,10 +22,10 @@ from tests.predictor_cases import make_workspace
 pytestmark = pytest.mark.operations
 
 JPEG = image_file()
-FUZZ_SECONDS = 60
+FUZZ_SECONDS = 40
 STOP_SECONDS = 15  # torch takes its time to be unloaded on a busy machine
-# A file that is no image, and a name that is no operating point, are refused although the documentation's types allow them. And in
-# a multipart body everything is text, so that what violates a type on paper (a number for a name) need not on the wire.
+# A file that is no image, and a name that is no operating point, are refused although the documentation's types allow them. In
+# a multipart body everything is text besides, so that what violates a type on paper (a number for a name) need not on the wire.
 NOT_CHECKED = "positive_data_acceptance,negative_data_rejection"
 
 

@@ -1,7 +1,8 @@
-"""Every family of torchvision's networks as ONNX in float32 and int8: minutes, so not in the default suite."""
+"""Every family of torchvision's networks as ONNX in float32 and int8; most of them by `make drills` alone."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ NETWORKS: list[tuple[str, int, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("backbone", "size", "options"), NETWORKS, ids=[name for name, *_ in NETWORKS])
+# One of each kind of network; the others take minutes, and `make drills` runs them.
+ALWAYS = ("convnext_tiny", "efficientnet_b0", "mobilenet_v2", "swin_t")
+LATER = (pytest.mark.drills, pytest.mark.skipif(os.environ.get("DRILLS") != "full", reason="only by make drills: minutes"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "options"),
+    [pytest.param(*each, id=each[0], marks=() if each[0] in ALWAYS else LATER) for each in NETWORKS],
+)
 def test_a_family_says_in_onnx_what_it_says_in_torch(tmp_path: Path, backbone: str, size: int, options: dict[str, Any]) -> None:
     config = make_config(backbone, size=size, **options)
     model = make_network(config)
