@@ -25,8 +25,8 @@ def quality_warnings(image: Image.Image, *, size: int) -> list[str]:
     image : RGB. size : side of the network's square, pixels.
 
     Sharpness is the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000).
-    Skin's hue is red before green and Cr above 131 (ITU-R BT.601), which holds for light and dark skin and for lesions; it tells
-    skin from cloth, walls and plants, not from wood.
+    Skin's hue is red before green and Cr above 131 (ITU-R BT.601): tried on HAM10000 alone, whose skin is mostly fair. It
+    is meant to tell skin from cloth, walls and plants, and does not tell it from wood.
     """
     warnings = []
     if min(image.size) < size:
