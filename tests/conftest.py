@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from skinlesion.diagnoses import CLASSES
@@ -20,21 +21,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The files of tests that take longest, the longest first. `make test` deals files to two processes as they become free: begun
-# last, by their few tests or by their names, these would leave one process idle for minutes. What is not named comes behind.
-LONGEST = (
-    *("test_pipeline", "test_training", "test_distributed", "test_training_options"),
-    *("test_training_memory", "test_benchmarks", "test_leak"),
-)
-
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]
+BuildOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files of `LONGEST` first, in that order; within a file and among the others the order stays."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """Fill a folder once for all processes of this run: the first one that asks for it builds it, the others wait for that."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def build(name: str, fill: Callable[[Path], None]) -> Path:
+        done = shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                fill(shared / name)
+                done.touch()
+        return shared / name
+
+    return build
 
 
 @pytest.fixture
