@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from skinlesion.artifacts import PROBABILITY_COLUMNS, image_path, read_predictions
 from skinlesion.predictor import load_predictor
 from skinlesion.schema import UNSEEN_BY_DVC
 from skinlesion.uploads import decode_upload
-from tests.conftest import ROOT
-from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, stages_run
+from tests.conftest import ROOT, BuildOnce
+from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
 AFTER_TRAINING = [
@@ -58,15 +59,18 @@ def first_json(said: str) -> dict[str, Any]:
     return json.JSONDecoder().raw_decode(said)[0]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository with this working tree's files, tiny params, and the pipeline run once."""
-    folder = tmp_path_factory.mktemp("clone") / "project"
+def run_once(folder: Path) -> None:
+    """Make a git repository with this working tree's files and tiny params, and run the pipeline."""
     copy_working_tree(folder, TINY)
     said = run(folder, "dvc", "repro")
     assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
     commit_all(folder, "first run")
-    return folder
+
+
+@pytest.fixture
+def clone(build_once: BuildOnce, tmp_path: Path) -> Path:
+    """A repository in which the pipeline was run once, for this test alone."""
+    return shutil.copytree(build_once("clone", run_once), tmp_path / "project", symlinks=True)
 
 
 def read_metrics(folder: Path, name: str) -> dict[str, Any]:
@@ -118,6 +122,7 @@ def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
     assert len(plots["data"]) >= len(targets)
 
 
+@pytest.mark.structure
 def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
     said = run(clone, "dvc", "dag", "--mermaid")
     names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
@@ -128,23 +133,28 @@ def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
     assert {(source, target) for source, targets in arrows for target in targets.split(" & ")} == real
 
 
-def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == [
-        "threshold-sweep",
-        "failures",
-        "report",
-    ]
+# Of six stages an option, and what DVC runs when all of them are set at once: those stages and what reads their results.
+OPTIONS = {
+    "threshold-sweep": ("threshold_sweep.target", "malignant"),
+    "baselines": ("baselines.color_bins", 4),
+    "selective": ("selective.coverages", [0.6]),
+    "subgroups": ("subgroups.age_bands", [40]),
+    "gradcam": ("gradcam.methods", ["LayerCAM"]),
+    "neighbors": ("neighbors.k", 3),
+}
+RUN_BY_OPTIONS = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
+
+
+def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    before = (clone / "params.yaml").read_bytes()
+    for stage, (key, value) in OPTIONS.items():
+        set_params(clone / "params.yaml", {key: value})
+        assert Repo(str(clone)).status().keys() == {stage}
+        (clone / "params.yaml").write_bytes(before)
+    words = [word for key, value in OPTIONS.values() for word in ("-S", f"{key}={value}")]
+    assert stages_run(run(clone, "dvc", "exp", "run", *words)) == RUN_BY_OPTIONS
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
-    changes = {
-        "baselines": "baselines.color_bins=4",
-        "selective": "selective.coverages=[0.6]",
-        "subgroups": "subgroups.age_bands=[40]",
-        "gradcam": "gradcam.methods=[LayerCAM]",
-        "neighbors": "neighbors.k=3",
-    }
-    for names in (["baselines", "gradcam"], ["selective", "subgroups", "neighbors"]):
-        words = [word for name in names for word in ("-S", changes[name])]
-        assert stages_run(run(clone, "dvc", "exp", "run", *words)) == [*names, "report"]
     assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
     assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
@@ -159,49 +169,38 @@ def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> No
     assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (32, 32, 3)
 
 
-def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
-    said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
-    assert stages_run(said) == ["train@base-0", *AFTER_TRAINING]
-    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
+def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001", "train@base-0")
+    assert stages_run(said) == ["train@base-0"]
+    config = json.loads((clone / "models/members/base-0/config.json").read_text(encoding="utf-8"))
     assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
     difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
     assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
-    assert difference["metrics/evaluate.json"]["test.macro_auc"]["diff"] != 0
-    assert "other" in run(clone, "dvc", "exp", "show", "--csv")
+
+
+def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the_first_run(clone: Path) -> None:
+    changes = ["ensemble.seeds=[0,1]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
+    said = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
+    added = ["base-1", "small-0", "small-1"]
+    assert stages_run(said) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
+    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
+    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
+    evaluated = read_metrics(clone, "evaluate")
+    assert evaluated["members"].keys() == {"base-0", *added}
+    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 4
+    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
+    gained = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))["metrics/evaluate.json"]["test.macro_auc"]["diff"]
+    assert gained != 0 and "other" in run(clone, "dvc", "exp", "show", "--csv")
     compared = json.loads(run(clone, "python", "-m", "skinlesion.compare", "--rev", "HEAD", "other", "--draws=100", "--json"))
-    gained = difference["metrics/evaluate.json"]["test.macro_auc"]["diff"]
     assert compared["metrics"]["macro_auc"]["difference"] == pytest.approx(gained, abs=1e-9)
     assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
     assert first_json(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
     run(clone, "git", "checkout", "--quiet", "--", ".")
-    assert stages_run(run(clone, "dvc", "repro")) == []  # all of it comes back from the cache
-
-
-def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
-    # Up to evaluate, since the mixed ensemble below goes through every stage.
-    said = run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]", "evaluate")
-    assert stages_run(said) == ["train@base-1", "assemble", "evaluate"]
-    evaluated = read_metrics(clone, "evaluate")
-    assert evaluated["members"].keys() == {"base-0", "base-1"}
-    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 2
-    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
-    changes = ["ensemble.seeds=[0]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
-    said = run(clone, "dvc", "exp", "run", *(word for change in changes for word in ("-S", change)))
-    assert stages_run(said) == ["train@small-0", *AFTER_TRAINING]
-    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
-    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small", "squeezenet1_1"]
-    run(clone, "git", "checkout", "--quiet", "--", ".")
-    # Two members fewer: nothing trains, and what they left in the workspace is not in the classifier.
+    # Three members fewer: nothing trains, and what they left in the workspace is not in the classifier.
     assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
     assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
     assert (clone / "models/members/small-0").is_dir()
     assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
-    for name in ("base-1", "small-0"):
-        (clone / "metrics/train" / f"{name}.json").unlink(missing_ok=True)
-        for folder in ("models/members", "plots/train"):
-            shutil.rmtree(clone / folder / name, ignore_errors=True)
-    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
-    assert run(clone, "git", "status", "--porcelain") == ""
 
 
 def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
@@ -211,8 +210,7 @@ def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
-def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> None:
-    assert stages_run(run(clone, "dvc", "repro")) == []
+def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone: Path) -> None:
     assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
     said = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
     assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
@@ -222,39 +220,18 @@ def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> N
         encoding="utf-8"
     )
     assert stages_run(run(clone, "dvc", "repro")) == []
-    run(clone, "git", "add", "--all")
-    run(clone, "git", "commit", "--quiet", "--message", "external test")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, without the numbers in the ids of a drawing, which vl_convert counts on from the last one."""
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: re.sub(rb"(clip|gradient)[_0-9]+", rb"\1", content) for name, content in files.items()}
-
-
-def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> None:
+    commit_all(clone, "external test")
     run(clone, "python", "-m", "extras.record_results", "tiny")
-    record = clone / "results" / "tiny"
-    before = contents(record)
-    run(clone, "git", "add", "--all")
-    run(clone, "git", "commit", "--quiet", "--message", "record")
-    run(clone, "python", "-m", "extras.remeasure", "tiny")
-    after = contents(record)
-    assert "extras/external/predictions.csv" in before
-    differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-    # Which commit writes the report, how YAML is laid out, and what only the run itself had.
-    assert differ <= {"provenance.json", "params.yaml", "report/index.html", "report/report.md"}, differ
-    assert not (clone / ".resume/remeasure/tiny").exists()
-    run(clone, "git", "checkout", "--quiet", "--", ".")
+    provenance = json.loads((clone / "results/tiny/provenance.json").read_text(encoding="utf-8"))
+    assert provenance["recorder"]["git_commit"] == run(clone, "git", "rev-parse", "HEAD").strip()
+    assert {"extras/external/predictions.csv", "report/index.html"} <= provenance["files_sha256"].keys()
 
 
 def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
     path = clone / "params.yaml"
-    before = path.read_text(encoding="utf-8")
-    path.write_text(before.replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
     with pytest.raises(AssertionError, match=r"(?s)train.wieght_decay: unknown key; did you mean 'weight_decay'\?"):
         run(clone, "dvc", "repro")
-    path.write_text(before, encoding="utf-8")
 
 
 def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
@@ -299,6 +276,7 @@ def used_files(stage: str) -> set[str]:
     return used
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize("stage", DECLARED)
 def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
     code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
@@ -319,6 +297,7 @@ def keys_below(value: Any) -> set[str]:
     return set(value).union(*(keys_below(nested) for nested in value.values()))
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize("stage", DECLARED)
 def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
     keys = DECLARED[stage].get("params", [])
