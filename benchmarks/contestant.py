@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.timing import Loop, time_end_to_end, time_step, warm_up
+from skinlesion.base.errors import PipelineError
 from skinlesion.engine import explained_failures
-from skinlesion.errors import PipelineError
 from skinlesion.train_params import TrainParams
 
 

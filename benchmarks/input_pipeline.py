@@ -32,7 +32,7 @@ from benchmarks.plain_loop import decoding_loader
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
 from benchmarks.timing import synchronize
 from skinlesion import loading, training, transforms
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
 from skinlesion.geometry import fit_image
 from skinlesion.params import Params, load_params
 from skinlesion.train_params import TrainParams

@@ -39,15 +39,15 @@ from benchmarks.explanations import make_config
 from benchmarks.http_load import Load, load_server, make_request
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion import artifacts
+from skinlesion.base.cores import available_cores
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.classifier import load_ensemble, save_classifier
-from skinlesion.cores import available_cores
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
 from skinlesion.predictor import ENGINES
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from skinlesion import artifacts, engine, training_setup
-from skinlesion.cores import available_cores
+from skinlesion.base.cores import available_cores
 from skinlesion.diagnoses import CLASSES
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.parameter_groups import set_train_mode

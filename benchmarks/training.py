@@ -33,11 +33,10 @@ from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
 from skinlesion import loading
 from skinlesion.augmentation_params import AugmentationParams
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
-from skinlesion.files import write_json
+from skinlesion.base.devices import choose_device, cpu_model
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import write_json
 from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
 from skinlesion.train_params import TrainParams
 
 logger = logging.getLogger(__name__)

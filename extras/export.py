@@ -23,22 +23,22 @@ import pandas as pd
 import torch
 
 from skinlesion import artifacts
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, file_digest, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws, percentile_intervals
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import WEIGHTS_FILE, Classifier, load_ensemble
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
 from skinlesion.engine_speed import time_engines
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
 from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder, file_digest, write_json
 from skinlesion.identity import classifier_digest
-from skinlesion.locks import one_at_a_time
 from skinlesion.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
 from skinlesion.params import ExportParams, load_params
-from skinlesion.precision import cpu_model
 from skinlesion.robustness import SUMMARY, less, measure_table
 from skinlesion.test_time import TestTime
 

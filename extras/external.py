@@ -19,13 +19,15 @@ from typing import Any
 import pandas as pd
 
 from skinlesion import artifacts
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import Classifier, load_ensemble
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
 from skinlesion.evaluation import check_same_split, describe_table, prediction_table, vote
 from skinlesion.external import (
     EXTERNAL,
@@ -41,9 +43,7 @@ from skinlesion.external import (
 from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
 from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
 from skinlesion.inference import predict_ensemble
-from skinlesion.locks import one_at_a_time
 from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
 from skinlesion.params import ExternalParams, load_params
 from skinlesion.preparing import write_prepared

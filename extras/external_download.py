@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts import METADATA_COLUMNS, image_path, read_metadata
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
+from skinlesion.base.locks import locked, one_at_a_time
 from skinlesion.external_set import EXTERNAL
-from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked, one_at_a_time
 from skinlesion.params import ExternalParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, isic2018
 from skinlesion.sources.collection import find_collection, jpeg_target

@@ -24,13 +24,13 @@ import pandas as pd
 
 from extras.leak_training import Trained, check_one_device, train
 from skinlesion import artifacts, leak, training_setup
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.ensemble import member_metrics, spread
-from skinlesion.errors import run_stage
 from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
 from skinlesion.inference import soft_vote
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import LeakParams, load_params
 from skinlesion.tables import write_table
 from skinlesion.train_params import TrainParams

@@ -16,10 +16,10 @@ import torch
 from lightning.fabric import Fabric
 
 from skinlesion import artifacts, checkpoint, engine, fitting, training_setup
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError
 from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.inference import Predicted, predict
 from skinlesion.network import NetworkSpec, build_network, load_pretrained
 from skinlesion.splitting import fingerprint

@@ -21,12 +21,12 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from skinlesion.artifacts import PLOTS, SPLIT_NAMES, read_metadata, read_provenance, read_split
-from skinlesion.cores import available_cores
-from skinlesion.errors import run_stage
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.extra_metrics import write_extra
 from skinlesion.extra_params import NearDuplicatesParams
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
 from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
 from skinlesion.pair_tables import (
     PAIR_COLUMNS,

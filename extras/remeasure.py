@@ -28,16 +28,16 @@ from extras.record_results import EXTRA_TABLES, copy_extra_tables, describe_reco
 from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
 from skinlesion import artifacts
 from skinlesion.backbones import normalization
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.calibration import check_calibrated, fit_calibrator
 from skinlesion.cam.summary import summarize_figures
 from skinlesion.cam.tables import read_images_table
 from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.evaluation import arrays_of
 from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
-from skinlesion.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.network import NetworkSpec
 from skinlesion.params import PARAMS_FILE, Params, load_params, read_params
 from skinlesion.report.compose import compose

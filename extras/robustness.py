@@ -21,15 +21,15 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws, percentile_intervals
 from skinlesion.corrupted_predictions import Predictor
 from skinlesion.corruption_page import draw_corruption_page
 from skinlesion.corruptions import STRENGTHS, Condition
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import RobustnessParams, load_params
 from skinlesion.robustness import (
     METRIC_COLUMNS,

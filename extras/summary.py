@@ -7,8 +7,8 @@ from typing import Any
 
 from extras.records import HEADLINE
 from skinlesion.artifacts import CLASSIFIER, METRICS, PLOTS, PREDICTIONS
-from skinlesion.errors import run_stage
-from skinlesion.files import read_json
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import read_json
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:

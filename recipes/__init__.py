@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.params import PARAMS_FILE, Params, check_params, read_params
 from skinlesion.schema import Section
 

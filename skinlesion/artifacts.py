@@ -14,6 +14,8 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.files import atomic_folder, open_images, read_json, write_json
 from skinlesion.contents import (
     check_calibration,
     check_conformal,
@@ -23,8 +25,6 @@ from skinlesion.contents import (
     check_split_facts,
 )
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
-from skinlesion.files import atomic_folder, open_images, read_json, write_json
 from skinlesion.tables import read_table, write_table
 
 RAW = Path("data/raw")

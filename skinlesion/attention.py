@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import models, ops
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.feature_maps import last_feature_map
 
 Kind = Literal["none", "se", "cbam"]

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 
 from skinlesion.augmentation_params import NONE, PRESETS, Augmentation, AugmentationParams
+from skinlesion.base.files import atomic_file
 from skinlesion.diagnoses import CLASSES
-from skinlesion.files import atomic_file
 from skinlesion.mixing import mix_batch
 from skinlesion.transforms import train_transform
 

@@ -13,8 +13,8 @@ import torchvision
 from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from skinlesion.errors import PipelineError, name_some, reason_of
-from skinlesion.files import file_digest, resolve_from_root
+from skinlesion.base.errors import PipelineError, name_some, reason_of
+from skinlesion.base.files import file_digest, resolve_from_root
 
 RGB = tuple[float, float, float]
 

@@ -11,7 +11,7 @@ from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
 
 from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.base.errors import PipelineError, name_some
 
 Method = Literal["temperature", "vector"]
 

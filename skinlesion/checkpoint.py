@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from skinlesion.errors import PipelineError, reason_of
-from skinlesion.files import atomic_file, file_digest, scratch_folder
-from skinlesion.locks import locked
+from skinlesion.base.errors import PipelineError, reason_of
+from skinlesion.base.files import atomic_file, file_digest, scratch_folder
+from skinlesion.base.locks import locked
 
 logger = logging.getLogger(__name__)
 

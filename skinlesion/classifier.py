@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 
 from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
 from skinlesion.backbones import check_numbers
+from skinlesion.base.errors import PipelineError, brief
+from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.contents import check_member_names
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, brief
-from skinlesion.files import atomic_folder, read_json, write_json
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
 
 WEIGHTS_FILE, CONFIG_FILE, ENSEMBLE_FILE = "weights.safetensors", "config.json", "ensemble.json"

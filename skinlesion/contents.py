@@ -1,6 +1,6 @@
 """What the artifacts that are not tables of images must hold; each check raises `PipelineError` naming the file and the key.
 
-Like `skinlesion.files` and `skinlesion.params`, it decides how a stage fails and not what it computes.
+Like `skinlesion.base.files` and `skinlesion.params`, it decides how a stage fails and not what it computes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.base.errors import PipelineError, brief, name_some
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, brief, name_some
 
 FITS = ("squash", "crop", "pad")
 COLOR_CONSTANCIES = ("none", "shades_of_gray")

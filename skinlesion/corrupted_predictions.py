@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts
+from skinlesion.base.devices import choose_device
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import load_ensemble
 from skinlesion.corruptions import Condition, corrupt
-from skinlesion.devices import choose_device
 from skinlesion.inference import predict_ensemble, soft_vote
 from skinlesion.params import RobustnessParams
 from skinlesion.test_time import TestTime

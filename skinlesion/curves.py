@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion.artifacts import PLOTS
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.tables import parse_csv
 
 CURVE_COLUMNS = ("member", "epoch", "curve", "value")

@@ -13,9 +13,9 @@ from lightning.fabric.accelerators import Accelerator
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
 
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
-from skinlesion.errors import PipelineError
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError
 from skinlesion.network import SkinNetwork
 from skinlesion.precision import faster_on_cpu
 from skinlesion.train_params import TrainParams

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts, calibration_scores
+from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import Classifier
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.inference import Predicted, soft_vote
 from skinlesion.metrics import ClassificationMetrics
 from skinlesion.splitting import fingerprint

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from skinlesion.artifacts import read_metadata, read_provenance
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 EXTERNAL = Path("data/external")
 

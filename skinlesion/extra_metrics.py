@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts import METRICS, PREDICTIONS, PREPARED
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest, read_json, write_json
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest, read_json, write_json
 from skinlesion.params import load_params
 
 EXTRAS = METRICS / "extras"

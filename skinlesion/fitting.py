@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.checkpoint import Checkpoint
 from skinlesion.engine import explained_failures
-from skinlesion.errors import PipelineError
 from skinlesion.train_params import TrainParams
 from skinlesion.training import Training, gather, is_better, recompute_batch_norm, share_buffers, train_one_epoch, validate
 

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 from skinlesion.classifier import WEIGHTS_FILE, read_member_names
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
 
 
 def classifier_digest(folder: Path = CLASSIFIER) -> str:

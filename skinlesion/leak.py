@@ -28,9 +28,9 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metrics import HEADLINE
 from skinlesion.pairing import Paired, compare, pair
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from skinlesion.artifacts import PROBABILITY_COLUMNS
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.base.errors import PipelineError, name_some
 
 
 def predict_lesions(table: pd.DataFrame) -> pd.DataFrame:

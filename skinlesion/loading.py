@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from skinlesion.cores import available_cores
+from skinlesion.base.cores import available_cores
 from skinlesion.sampling import Draw
 
 PLAIN_BATCH = 128  # images a step where nothing is learnt

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.tables import AGE_LIMIT
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
-from skinlesion.errors import PipelineError
-from skinlesion.files import resolve_from_root
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import resolve_from_root
 
 LOGS = "logs"  # from the main root; in .gitignore
 EXPERIMENT = "skin-lesions"  # of MLflow, where MLFLOW_EXPERIMENT_NAME names no other

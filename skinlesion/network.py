@@ -10,7 +10,7 @@ from torch import nn
 
 from skinlesion import backbones
 from skinlesion.attention import FeatureMapAttention, Kind, attach_attention
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.heads import MultiSampleDropout, linear_head, mlp_head
 from skinlesion.metadata import MetadataEncoder
 from skinlesion.train_params import TrainParams

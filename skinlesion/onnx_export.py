@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import torch
 
+from skinlesion.base.errors import PipelineError, reason_of
 from skinlesion.classifier import Classifier
-from skinlesion.errors import PipelineError, reason_of
 from skinlesion.metadata import WIDTH
 from skinlesion.onnx_network import IMAGES, LOGITS, METADATA, identity
 

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from skinlesion.artifacts import CLASSIFIER
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.base.files import file_digest, read_json
 from skinlesion.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
-from skinlesion.cores import available_cores
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, brief, reason_of
-from skinlesion.files import file_digest, read_json
 from skinlesion.metadata import WIDTH
-from skinlesion.schema import suggest
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

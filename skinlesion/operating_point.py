@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, OPERATING_POINTS, read_operating_points
+from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.base.files import read_json
 from skinlesion.contents import Named, is_number
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
 from skinlesion.identity import check_belongs
-from skinlesion.schema import suggest
 
 DEFAULT = "recall_0.90"
 

@@ -19,8 +19,8 @@ import pandas as pd
 from PIL import Image
 
 from skinlesion.artifacts import image_path
-from skinlesion.errors import PipelineError, name_some
-from skinlesion.preparing import map_in_order
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.parallel import map_in_order
 
 NearCopies = Literal["refuse", "report"]
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
-from skinlesion.errors import PipelineError, brief
+from skinlesion.base.errors import PipelineError, brief, suggest
 from skinlesion.evidence_params import (
     BaselinesParams,
     EvaluateParams,
@@ -27,7 +27,7 @@ from skinlesion.evidence_params import (
     ThresholdSweepParams,
 )
 from skinlesion.extra_params import ExportParams, ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
-from skinlesion.schema import Section, Seed, check_path, suggest
+from skinlesion.schema import Section, Seed, check_path
 from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.metadata import SEXES, SITES
-from skinlesion.schema import suggest
 from skinlesion.tables import AGE_LIMIT
 
 

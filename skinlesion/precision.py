@@ -19,8 +19,9 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json, scratch_folder, write_json
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, scratch_folder, write_json
 from skinlesion.metadata import WIDTH
 
 logger = logging.getLogger(__name__)
@@ -80,15 +81,6 @@ def has_fast_bfloat16() -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     # On x86 that operator also says yes to processors on which bfloat16 is emulated, and slow.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def cpu_model() -> str:
-    """The processor's name with family and model, as Linux has them, or what the platform calls it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines() if cpuinfo.is_file() else []
-    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    named = [known[name] for name in ("model name", "cpu family", "model", "CPU implementer", "CPU part") if name in known]
-    return " ".join([*named, platform.machine()]) if named else f"{platform.processor()} {platform.machine()}"
 
 
 def _remembered(path: Path) -> str:

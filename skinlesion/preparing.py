@@ -6,12 +6,8 @@ pixel is copied between processes.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,14 +15,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from skinlesion.artifacts import INDEX_COLUMNS, MAX_PIXELS, PREPARED, RAW, ColorConstancy, Fit, image_path
+from skinlesion.base.errors import PipelineError, name_some, reason_of
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.parallel import map_in_order
 from skinlesion.color_constancy import shades_of_gray
-from skinlesion.errors import PipelineError, name_some, reason_of
-from skinlesion.files import atomic_folder
 from skinlesion.geometry import fit_image
 from skinlesion.tables import write_table
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -84,21 +78,6 @@ def square_of(original: Image.Image, *, size: int, fit: Fit, color_constancy: Co
 def _first_line(error: Exception) -> str:
     """What Pillow says of a file, without the file's path, which the message names itself."""
     return "not a JPEG file" if "cannot identify" in str(error) else reason_of(error)
-
-
-def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
-    """Apply a function in `workers` threads and yield the results in the order of the items.
-
-    At most 4 results a thread wait at any time, however many items there are.
-    """
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def write_prepared(

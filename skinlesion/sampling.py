@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler, WeightedRandomSampler
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 # One element of an epoch: position in the training list, and the seed of its augmentation.
 Draw = tuple[int, int]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,12 +24,6 @@ class Section(BaseModel):
     """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean ...' for the nearest known name, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def check_path(source: str, path: str | None, *, section: str) -> None:

@@ -17,8 +17,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from skinlesion.artifacts import SPLIT_NAMES
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
 from skinlesion.tables import parse_csv
 
 LINK_COLUMNS: tuple[str, ...] = ("image_id_a", "image_id_b")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from skinlesion.base.errors import PipelineError, name_some, reason_of
+from skinlesion.base.files import atomic_file
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some, reason_of
-from skinlesion.files import atomic_file
 
 AGE_LIMIT = 120.0  # years
 # What no id may begin with or hold: it names a file (`artifacts.image_path`), and must not lead out of its folder or hide there.

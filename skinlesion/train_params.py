@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from skinlesion.augmentation_params import AugmentationParams
+from skinlesion.base.errors import suggest
 from skinlesion.diagnoses import CLASSES
-from skinlesion.schema import UNSEEN_BY_DVC, Device, Section, Seed, suggest
+from skinlesion.schema import UNSEEN_BY_DVC, Device, Section, Seed
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dx = Annotated[str, Field(min_length=1)]

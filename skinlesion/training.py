@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from skinlesion.augmentation_params import Augmentation
 from skinlesion.averaging import WeightAverage
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.losses import Criterion, weights_apply
 from skinlesion.mixing import mix_batch
 from skinlesion.network import SkinNetwork

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts, baselines
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.metadata import encode_metadata
 from skinlesion.metrics import HEADLINE, ClassificationMetrics
 from skinlesion.params import BaselinesParams, load_params

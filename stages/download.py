@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts import RAW, read_metadata
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked, one_at_a_time
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
+from skinlesion.base.locks import locked, one_at_a_time
 from skinlesion.params import DownloadParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, kaggle_mirror
 from skinlesion.sources.images import check_files

@@ -19,20 +19,20 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts, calibration_scores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.classifier import load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import describe_members
-from skinlesion.errors import run_stage
 from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
-from skinlesion.files import atomic_folder, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
-from skinlesion.locks import one_at_a_time
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.params import EvaluateParams, load_params
 from skinlesion.tables import write_table

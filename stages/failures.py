@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 
 from skinlesion.artifacts import METRICS, read_operating_points, read_predictions
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.tables import write_table
 

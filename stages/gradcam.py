@@ -30,6 +30,11 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.cam import tables
 from skinlesion.cam.cases import choose_cases, judge_predictions
 from skinlesion.cam.energy import describe_intervals, summarize_energy
@@ -39,11 +44,6 @@ from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, pla
 from skinlesion.cam.subject import Subject
 from skinlesion.cam.summary import layers_of, summarize
 from skinlesion.classifier import check_prepared, load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import GradcamParams, load_params
 from skinlesion.tables import write_table
 

@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 
 from skinlesion import artifacts
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.classifier import Classifier, load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import Case, Neighbor, Shares, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 
 from skinlesion.artifacts import PREPARED, list_images
-from skinlesion.cores import available_cores
-from skinlesion.errors import run_stage
-from skinlesion.locks import one_at_a_time
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import run_stage
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.preparing import write_prepared
 

@@ -28,13 +28,13 @@ from skinlesion.artifacts import (
     read_predictions,
     write_conformal,
 )
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import SelectiveParams, load_params
 from skinlesion.tables import write_table
 

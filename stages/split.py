@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_metadata, read_provenance, write_splits
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, file_digest, resolve_from_root, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.splitting import (
     check_classes,

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts import PLOTS, PreparedImages, read_prepared, read_split
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
 from skinlesion.params import load_params
 from skinlesion.synthetic_images import read_synthetic, training_fingerprint, write_synthetic
 from skinlesion.tables import write_table
@@ -68,8 +68,8 @@ def synthesize(
     train: pd.DataFrame, prepared: PreparedImages, params: SynthesizeParams, *, counts: pd.DataFrame, facts: dict[str, Any]
 ) -> list[Samples]:
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
-    from skinlesion.cpu_memory import keep_freed_memory
-    from skinlesion.devices import choose_device
+    from skinlesion.base.cpu_memory import keep_freed_memory
+    from skinlesion.base.devices import choose_device
     from skinlesion.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
     from skinlesion.synthesis.page import SAMPLES, Samples
 

@@ -24,16 +24,16 @@ import torch
 from lightning.fabric import Fabric
 
 from skinlesion import artifacts, backbones, checkpoint, classifier, engine, fitting, metric_loggers, training_setup
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import file_digest, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.base.versions import git_commit, library_versions
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import file_digest, write_json
-from skinlesion.locks import one_at_a_time
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from skinlesion.params import Params, load_params
 from skinlesion.synthetic_images import SYNTHETIC, read_synthetic
 from skinlesion.tables import write_table
 from skinlesion.train_params import TrainParams
-from skinlesion.versions import git_commit, library_versions
 
 logger = logging.getLogger(__name__)
 

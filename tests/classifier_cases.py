@@ -11,9 +11,9 @@ from torch import nn
 
 from skinlesion import artifacts
 from skinlesion.backbones import normalization
+from skinlesion.base.files import write_json
 from skinlesion.classifier import ClassifierConfig, save_classifier
 from skinlesion.diagnoses import CLASSES
-from skinlesion.files import write_json
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
 
 

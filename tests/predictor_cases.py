@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from skinlesion import artifacts
+from skinlesion.base.files import write_json
 from skinlesion.classifier import save_classifier
-from skinlesion.files import write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import TestTime
 from tests.classifier_cases import make_config, make_network

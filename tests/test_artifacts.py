@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 
 MakeRaw = Callable[[pd.DataFrame], Path]
 

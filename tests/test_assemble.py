@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
 from skinlesion.curves import TABLES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json, write_json
 from skinlesion.tables import write_table
 from stages import assemble
 from tests.classifier_cases import make_config, make_network

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from skinlesion.backbones import build_backbone, list_backbones, load_pretrained, normalization, remove_head
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])

@@ -13,10 +13,10 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.baselines import color_histograms, color_model, fit_predict, metadata_model
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metadata import encode_metadata
 from skinlesion.metrics import HEADLINE
 from skinlesion.tables import write_table

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from skinlesion.artifacts import Fit
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam import members
 from skinlesion.cam.maps import compute_maps, describe_duration
 from skinlesion.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
@@ -27,7 +28,6 @@ from skinlesion.cam.occlusion import CELLS
 from skinlesion.cam.targets import find_target
 from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.geometry import fit_image
 from skinlesion.metadata import WIDTH, MetadataEncoder
 from skinlesion.network import SkinNetwork

@@ -14,10 +14,10 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion import compare as command
 from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_predictions
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metrics import HEADLINE
 from skinlesion.pairing import compare, p_value, pair
 

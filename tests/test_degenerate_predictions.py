@@ -14,8 +14,8 @@ import pytest
 
 from skinlesion import artifacts
 from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from stages import failures, selective, subgroups, threshold_sweep
 from tests.conftest import WriteParams
 from tests.test_subgroups import make_predictions, write_inputs

@@ -17,9 +17,9 @@ from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.randomization import renew_batch_norm
 from skinlesion.cam.subject import Subject
 from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.devices import full_float32
 from skinlesion.embedding import embed
 from skinlesion.inference import predict
+from skinlesion.model.float32 import full_float32
 from skinlesion.network import SkinNetwork
 from skinlesion.predictor import load_predictor
 from tests.classifier_cases import make_config, make_network

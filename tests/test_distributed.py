@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from skinlesion import engine
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.params import load_params
 from tests.conftest import ROOT, WriteParams
 from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, write_inputs

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from skinlesion.artifacts import METADATA_COLUMNS, read_metadata, read_provenance
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.sources import ham10000 as published
 from skinlesion.sources.layout import find_inputs, write_metadata
 from stages import download

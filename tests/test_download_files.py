@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.sources import archives
 from skinlesion.sources.archives import member_names, read_members
 from skinlesion.sources.images import check_files

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from skinlesion.artifacts import read_provenance
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.sources import dataverse, kaggle_mirror, transfer
 from stages import download
 from tests.conftest import ROOT, WriteParams

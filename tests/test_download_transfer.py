@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.sources import transfer
 from skinlesion.sources.transfer import fetch
 from tests.scripted_server import Answer, Scripted, serve

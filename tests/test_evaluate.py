@@ -19,12 +19,12 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json, write_json
 from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
 from skinlesion.lesions import predict_lesions
 from skinlesion.metadata import SEXES, SITES, WIDTH

@@ -23,15 +23,15 @@ from sklearn.metrics import roc_auc_score
 
 from extras import export
 from skinlesion import artifacts, engine_speed, onnx_export
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import describe_seconds, time_engines
-from skinlesion.errors import PipelineError
 from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
-from skinlesion.files import file_digest, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_batch
 from skinlesion.metadata import WIDTH, encode_metadata

@@ -22,15 +22,15 @@ from sklearn import metrics as sklearn_metrics
 
 from extras import external
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import load_ensemble
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.evaluation import labels_of, prediction_table, vote
 from skinlesion.external import OVER_CLASSES, Draws
 from skinlesion.external_set import EXTERNAL, read_external
-from skinlesion.files import read_json, write_json
 from skinlesion.inference import predict_ensemble
 from skinlesion.metrics import HEADLINE
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents

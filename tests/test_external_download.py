@@ -14,7 +14,7 @@ import pytest
 
 from extras import external_download
 from skinlesion.artifacts import read_metadata
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.external_set import EXTERNAL, read_external
 from skinlesion.sources import dataverse, isic2018, transfer
 from skinlesion.sources.dataverse import RemoteFile

@@ -11,8 +11,8 @@ import pytest
 from sklearn.metrics import recall_score
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.failures import COLUMNS
 from stages import failures
 from tests.conftest import WriteParams

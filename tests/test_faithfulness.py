@@ -13,13 +13,13 @@ from PIL import Image
 from torch import nn
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam import faithfulness, summary, tables
 from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
 from skinlesion.cam.randomization import DEPTHS
 from skinlesion.cam.subject import Subject
 from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metadata import encode_metadata
 from skinlesion.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network

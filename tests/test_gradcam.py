@@ -16,13 +16,13 @@ from PIL import Image
 from torch import nn
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import read_json, write_json
 from skinlesion.cam import energy, gallery, members
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.classifier import load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import read_json, write_json
 from skinlesion.geometry import fit_image, map_to_original
 from skinlesion.metadata import encode_metadata
 from stages import gradcam

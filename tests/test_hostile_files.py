@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 
 from skinlesion import artifacts, checkpoint, classifier
 from skinlesion.backbones import check_numbers, load_pretrained
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.originals import read_image, read_mask
 from skinlesion.sources.archives import read_members
 from skinlesion.sources.images import check_files

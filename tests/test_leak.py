@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score
 
 import extras.leak
 from skinlesion import artifacts, fitting, leak
+from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metrics import HEADLINE
 from skinlesion.tables import write_table
 from tests.conftest import WriteParams

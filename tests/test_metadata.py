@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.metadata import MISSING, SITES, WIDTH, MetadataDropout, encode_metadata
 from skinlesion.synthetic import sample
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from extras import near_duplicates
 from skinlesion.artifacts import METADATA_COLUMNS, SPLITS, SplitFacts, image_path, write_splits
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.near_duplicates import NO_FIT, Fit, correlate, fit_similarity
 from skinlesion.pair_search import Verified, sibling_pairs

@@ -17,11 +17,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from skinlesion import artifacts, neighbors
 from skinlesion.artifacts import read_predictions, read_prepared
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
 from skinlesion.classifier import load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote

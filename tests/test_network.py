@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metadata import MISSING, WIDTH
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from skinlesion.params import load_params

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.params import load_params
 from tests.conftest import ROOT
 

@@ -39,17 +39,15 @@ STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 NOT_LISTED = {
     "skinlesion/__init__.py",
     "skinlesion/contents.py",
-    "skinlesion/errors.py",
     "skinlesion/evidence_params.py",
     "skinlesion/extra_params.py",
-    "skinlesion/files.py",
-    "skinlesion/locks.py",
     "skinlesion/params.py",
     "skinlesion/schema.py",
     "skinlesion/train_params.py",
     "stages/__init__.py",
     "extras/__init__.py",
 }
+UNTRACKED = ("skinlesion/base/", "skinlesion/config/")
 PACKAGES = ("skinlesion", "stages", "extras")
 
 
@@ -293,7 +291,7 @@ def used_files(stage: str) -> set[str]:
     waiting, used = [f"{script[1].replace('.', '/')}.py"], set()
     while waiting:
         name = waiting.pop()
-        if name not in used and name not in NOT_LISTED:
+        if name not in used and name not in NOT_LISTED and not name.startswith(UNTRACKED):
             used.add(name)
             waiting += imported_modules(ROOT / name)
     return used

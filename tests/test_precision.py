@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skinlesion import precision
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.metadata import WIDTH
 from skinlesion.precision import faster_on_cpu
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import write_json
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.targets import find_target
@@ -22,9 +24,7 @@ from skinlesion.classifier import load_ensemble
 from skinlesion.conformal import class_scores
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import SPREAD
-from skinlesion.errors import PipelineError
 from skinlesion.evaluation import prediction_table, vote
-from skinlesion.files import write_json
 from skinlesion.geometry import map_to_original
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble

@@ -16,9 +16,9 @@ from PIL import Image
 import stages.prepare
 from skinlesion import preparing
 from skinlesion.artifacts import read_prepared
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder
 from skinlesion.color_constancy import shades_of_gray
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder
 from skinlesion.geometry import fit_image
 
 WriteParams = Callable[..., Path]

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 import recipes
 from recipes import compose, override, read_recipe, recipe_names, recipe_words
 from recipes.__main__ import main
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.params import Params, check_params, load_params
 from tests.conftest import ROOT
 

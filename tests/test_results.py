@@ -21,9 +21,9 @@ from extras import readme_tables, remeasure, summary
 from extras.record_results import record
 from extras.records import check_digests, file_digests, list_records
 from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_predictions
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
 from skinlesion.report.formats import describe_rule
 from tests.conftest import WriteParams
 from tests.test_reading import SELECTIVE, SUBGROUPS

@@ -18,12 +18,12 @@ from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
 from skinlesion import artifacts, corrupted_predictions
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.classifier import Classifier, load_ensemble, normalize
 from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.inference import predict
 from skinlesion.metrics import HEADLINE

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.sampling import Draw, EpochSampler, GlobalBatches, make_sampler
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])

@@ -14,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from skinlesion import artifacts
 from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import point_estimate
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.conformal import (
@@ -25,7 +26,6 @@ from skinlesion.conformal import (
     prediction_sets,
 )
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from stages import selective
 
 WriteParams = Callable[..., Path]

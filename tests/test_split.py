@@ -17,8 +17,8 @@ import pytest
 import stages.split
 from skinlesion import splitting
 from skinlesion.artifacts import SPLIT_NAMES, SplitFacts, read_metadata, read_split, write_splits
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]

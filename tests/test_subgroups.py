@@ -13,10 +13,10 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
 from skinlesion.tables import write_table
 from stages import subgroups

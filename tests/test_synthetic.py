@@ -13,9 +13,9 @@ from scipy.ndimage import binary_dilation
 from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
 from skinlesion.synthetic.lesion import BOUNDS, COMMON, CONFUSED_WITH, NAMES, TRAITS, draw_traits
 from skinlesion.synthetic.sample import _apportion, _class_counts, _draw_patients, draw_sample
 from skinlesion.synthetic.view import draw_views

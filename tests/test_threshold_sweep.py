@@ -16,10 +16,10 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from skinlesion import artifacts
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import percentile_intervals
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from stages import threshold_sweep
 
 ROOT = Path(__file__).resolve().parents[1]

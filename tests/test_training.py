@@ -21,10 +21,11 @@ from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion import artifacts, engine, fitting, locks, training
+from skinlesion import artifacts, engine, fitting, training
+from skinlesion.base import locks
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.inference import predict
 from stages import train
 from tests.conftest import WriteParams

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from skinlesion import artifacts, engine, fitting, training, training_setup
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.params import load_params
 from skinlesion.synthetic_images import read_synthetic

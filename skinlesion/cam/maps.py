@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.extractors import open_explainer
 from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
 from skinlesion.cam.modes import evaluating
 from skinlesion.cam.targets import find_target
 from skinlesion.classifier import ClassifierConfig, normalize
-from skinlesion.devices import full_float32
-from skinlesion.errors import PipelineError
+from skinlesion.model.float32 import full_float32
 from skinlesion.network import SkinNetwork
 
 __all__ = ["METHODS", "Method", "compute_maps"]

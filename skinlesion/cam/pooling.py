@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.modes import evaluating
-from skinlesion.errors import PipelineError
 from skinlesion.metadata import WIDTH
 from skinlesion.network import SkinNetwork
 

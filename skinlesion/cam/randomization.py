@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from skinlesion.classifier import Classifier
-from skinlesion.devices import full_float32
+from skinlesion.model.float32 import full_float32
 from skinlesion.network import SkinNetwork
 from skinlesion.parameter_groups import layer_groups
 

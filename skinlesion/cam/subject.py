@@ -15,8 +15,8 @@ from skinlesion.cam.deletion import Score
 from skinlesion.cam.members import MemberMaps, explain
 from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, normalize
-from skinlesion.devices import full_float32
 from skinlesion.metadata import encode_metadata
+from skinlesion.model.float32 import full_float32
 
 
 @dataclass(frozen=True)

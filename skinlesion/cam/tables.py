@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.deletion import shares
 from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
 from skinlesion.cam.summary import CONTROLS, Figures, common_positions
-from skinlesion.errors import PipelineError
 from skinlesion.tables import parse_csv, write_table
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")

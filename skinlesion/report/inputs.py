@@ -18,14 +18,14 @@ from skinlesion.artifacts import (
     read_provenance,
     read_split_facts,
 )
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
+from skinlesion.base.versions import git_commit
 from skinlesion.contents import Named, check_member_names
-from skinlesion.errors import PipelineError
 from skinlesion.extra_metrics import outdated, read_extra
-from skinlesion.files import read_json
 from skinlesion.params import PARAMS_FILE, load_params, read_params
 from skinlesion.report.extras import EXTRAS
 from skinlesion.tables import parse_csv
-from skinlesion.versions import git_commit
 
 METRIC_FILES: tuple[str, ...] = (
     *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),

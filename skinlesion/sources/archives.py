@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from skinlesion.errors import PipelineError, reason_of
+from skinlesion.base.errors import PipelineError, reason_of
 
 # The Kaggle mirror has 20,036 members and 5.6 GB with its doubled folders; an image of 600 x 450 pixels has some 300 kB.
 MAX_MEMBERS = 100_000

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from skinlesion.artifacts import image_path
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.sources.archives import member_names
 from skinlesion.sources.isic2018 import GROUND_TRUTH
 from skinlesion.sources.layout import METADATA_NAMES, Inputs, read_the_table, walk

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from skinlesion.artifacts import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
 
 IMAGE = "image"
 # As https://challenge.isic-archive.com/data/ has them for task 3 of 2018.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 # Images a diagnosis, and lesions: Tschandl, Rosendahl, Kittler, Scientific Data 5, 180161 (2018); as counted in its metadata.
 IMAGES: dict[str, int] = {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "nv": 6705, "vasc": 142}

@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from skinlesion.artifacts import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
-from skinlesion.cores import available_cores
-from skinlesion.errors import PipelineError, name_some, reason_of
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, name_some, reason_of
 
 
 def check_files(raw: Path, image_ids: Iterable[str]) -> int:

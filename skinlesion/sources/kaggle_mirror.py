@@ -6,7 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 SLUG = "kmader/skin-cancer-mnist-ham10000"
 OTHER_SOURCES = (

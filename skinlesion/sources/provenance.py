@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.files import file_digest
+from skinlesion.base.files import file_digest
 
 
 def count(metadata: pd.DataFrame, masks: int) -> dict[str, Any]:

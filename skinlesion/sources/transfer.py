@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 
 logger = logging.getLogger(__name__)
 

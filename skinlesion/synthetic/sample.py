@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.sources.ham10000 import IMAGES
 from skinlesion.synthetic.view import draw_views
 from skinlesion.tables import write_table

@@ -10,7 +10,7 @@ from time import sleep
 
 import pytest
 
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
 from skinlesion.sources import transfer
 from stages import download
 from tests.conftest import WriteParams

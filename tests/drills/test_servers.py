@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
 from skinlesion.sources import dataverse, transfer
 from stages import download
 from tests.conftest import WriteParams

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion.errors import PipelineError, reason_of
+from skinlesion.base.errors import PipelineError, reason_of
 
 
 def scratch_folder(name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 RUNNING = Path(".resume/running")  # of this workspace, also in DVC's temporary ones: each has outputs of its own
 LOCK_TIMEOUT = 20.0  # seconds; the loading processes of a killed training need about 5 to notice and let go
