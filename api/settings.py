@@ -11,8 +11,8 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.config.schema import Device
 from skinlesion.predictor import BATCH, ENSEMBLE, Engine
-from skinlesion.schema import Device
 from skinlesion.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"

@@ -45,11 +45,11 @@ from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.classifier import ClassifierConfig
+from skinlesion.config.params import load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.float32 import full_float32
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
-from skinlesion.params import load_params
-from skinlesion.train_params import TrainParams
 
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too

@@ -33,6 +33,7 @@ from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import write_json
 from skinlesion.classifier import Classifier, ClassifierConfig
+from skinlesion.config.params import ExportParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import Engine, describe_seconds, seconds_of_calls
 from skinlesion.exported_predictions import graph_inputs
@@ -40,7 +41,6 @@ from skinlesion.inference import Network, predict_batch
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.onnx_export import export_network, quantize_network
 from skinlesion.onnx_network import OnnxNetwork
-from skinlesion.params import ExportParams, load_params
 
 NETWORKS = ("resnet18:64", "mobilenet_v2:144", "resnet50:224")
 LESIONS = 48  # about 64 images

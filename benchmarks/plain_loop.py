@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from skinlesion import backbones, loading
-from skinlesion.augmentation_params import Augmentation
+from skinlesion.config.augmentation import Augmentation
 from skinlesion.diagnoses import CLASSES
 
 Picture = Callable[[Image.Image], torch.Tensor]

@@ -44,10 +44,10 @@ from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.classifier import load_ensemble, save_classifier
+from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.identity import classifier_digest
 from skinlesion.network import NetworkSpec, build_network
-from skinlesion.params import load_params
 from skinlesion.predictor import ENGINES
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample

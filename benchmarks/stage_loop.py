@@ -12,14 +12,14 @@ import torch
 
 from skinlesion import artifacts, engine, training_setup
 from skinlesion.base.cores import available_cores
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.network import NetworkSpec, build_network
 from skinlesion.parameter_groups import set_train_mode
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
 from skinlesion.synthetic_images import SyntheticImages
-from skinlesion.train_params import TrainParams
-from skinlesion.training import Batch, Training, train_step
+from skinlesion.training.loop import Batch, Training, train_step
 
 
 @dataclass(frozen=True)

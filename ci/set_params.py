@@ -20,7 +20,7 @@ from dvc.utils.hydra import apply_overrides
 from recipes import recipe_words
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_file
-from skinlesion.params import PARAMS_FILE, load_params
+from skinlesion.config.params import PARAMS_FILE, load_params
 
 
 def wanted(recipes: str, overrides: str) -> list[str]:

@@ -28,6 +28,7 @@ from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import Classifier, load_ensemble
+from skinlesion.config.params import ExternalParams, load_params
 from skinlesion.evaluation import check_same_split, describe_table, prediction_table, vote
 from skinlesion.external import (
     EXTERNAL,
@@ -45,7 +46,6 @@ from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
 from skinlesion.inference import predict_ensemble
 from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
-from skinlesion.params import ExternalParams, load_params
 from skinlesion.preparing import write_prepared
 from skinlesion.tables import write_table
 from skinlesion.test_time import TestTime

@@ -19,8 +19,8 @@ from skinlesion.artifacts import METADATA_COLUMNS, image_path, read_metadata
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
+from skinlesion.config.params import ExternalParams, SampleParams, load_params
 from skinlesion.external_set import EXTERNAL
-from skinlesion.params import ExternalParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, isic2018
 from skinlesion.sources.collection import find_collection, jpeg_target
 from skinlesion.sources.ground_truth import to_ham10000_columns

@@ -28,12 +28,12 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
+from skinlesion.config.params import LeakParams, load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.ensemble import member_metrics, spread
 from skinlesion.extra_metrics import write_extra
 from skinlesion.inference import soft_vote
-from skinlesion.params import LeakParams, load_params
 from skinlesion.tables import write_table
-from skinlesion.train_params import TrainParams
 
 TABLES = artifacts.PREDICTIONS.parent / "extras" / "leak"
 PLOTS = artifacts.PLOTS / "extras" / "leak"

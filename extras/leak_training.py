@@ -19,12 +19,12 @@ from skinlesion import artifacts, checkpoint, engine, fitting, training_setup
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
 from skinlesion.classifier import Classifier, ClassifierConfig
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import Predicted, predict
 from skinlesion.network import NetworkSpec, build_network, load_pretrained
 from skinlesion.splitting import fingerprint
 from skinlesion.synthetic_images import SyntheticImages
-from skinlesion.train_params import TrainParams
 from stages.train import describe
 
 logger = logging.getLogger(__name__)

@@ -25,8 +25,9 @@ from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import NearDuplicatesParams
+from skinlesion.config.params import load_params
 from skinlesion.extra_metrics import write_extra
-from skinlesion.extra_params import NearDuplicatesParams
 from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
 from skinlesion.pair_tables import (
     PAIR_COLUMNS,
@@ -37,7 +38,6 @@ from skinlesion.pair_tables import (
     describe_pairs,
     score_shares,
 )
-from skinlesion.params import load_params
 from skinlesion.splitting import LINK_COLUMNS, check_images
 from skinlesion.tables import write_table
 

@@ -34,9 +34,9 @@ from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PLOTS, PRED
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.base.versions import git_commit
+from skinlesion.config.params import PARAMS_FILE
 from skinlesion.extra_metrics import extra_path, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
-from skinlesion.params import PARAMS_FILE
 from skinlesion.tables import read_table
 from skinlesion.vega import VEGA_LITE
 

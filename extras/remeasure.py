@@ -34,12 +34,12 @@ from skinlesion.calibration import check_calibrated, fit_calibrator
 from skinlesion.cam.summary import summarize_figures
 from skinlesion.cam.tables import read_images_table
 from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
+from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation import arrays_of
 from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
 from skinlesion.network import NetworkSpec
-from skinlesion.params import PARAMS_FILE, Params, load_params, read_params
 from skinlesion.report.compose import compose
 from skinlesion.report.figures import Plots
 from skinlesion.report.html import render_html

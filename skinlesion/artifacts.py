@@ -16,7 +16,7 @@ import pandas as pd
 
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import atomic_folder, open_images, read_json, write_json
-from skinlesion.contents import (
+from skinlesion.config.contents import (
     check_calibration,
     check_conformal,
     check_index,

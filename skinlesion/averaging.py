@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 

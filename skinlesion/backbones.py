@@ -15,6 +15,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import file_digest, resolve_from_root
+from skinlesion.config.training import list_backbones
 
 RGB = tuple[float, float, float]
 
@@ -26,11 +27,6 @@ HALF_NORMALIZED = ("efficientnet_v2_l", "googlenet", "inception_v3")
 
 # GoogLeNet and Inception v3 train with auxiliary heads, which we leave out; checkpoints bring their tensors along.
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
-
-
-def list_backbones() -> list[str]:
-    """Names of all classification models of the installed torchvision."""
-    return torchvision.models.list_models(module=torchvision.models)
 
 
 def normalization(name: str) -> tuple[RGB, RGB]:

@@ -17,7 +17,7 @@ from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
 from skinlesion.backbones import check_numbers
 from skinlesion.base.errors import PipelineError, brief
 from skinlesion.base.files import atomic_folder, read_json, write_json
-from skinlesion.contents import check_member_names
+from skinlesion.config.contents import check_member_names
 from skinlesion.diagnoses import CLASSES
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
 

@@ -9,9 +9,9 @@ from skinlesion import artifacts
 from skinlesion.base.devices import choose_device
 from skinlesion.calibration import Calibrator
 from skinlesion.classifier import load_ensemble
+from skinlesion.config.params import RobustnessParams
 from skinlesion.corruptions import Condition, corrupt
 from skinlesion.inference import predict_ensemble, soft_vote
-from skinlesion.params import RobustnessParams
 from skinlesion.test_time import TestTime
 
 CHUNK_BYTES = 64_000_000  # of images that are held at once, or a batch where that is more

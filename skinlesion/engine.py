@@ -16,9 +16,9 @@ from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import TrainParams
 from skinlesion.network import SkinNetwork
 from skinlesion.precision import faster_on_cpu
-from skinlesion.train_params import TrainParams
 
 
 class XPUAccelerator(Accelerator):

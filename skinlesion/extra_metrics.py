@@ -17,7 +17,7 @@ from typing import Any
 from skinlesion.artifacts import METRICS, PREDICTIONS, PREPARED
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, read_json, write_json
-from skinlesion.params import load_params
+from skinlesion.config.params import load_params
 
 EXTRAS = METRICS / "extras"
 EXPORT = METRICS / "export.json"

@@ -14,9 +14,9 @@ from lightning.fabric import Fabric
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.checkpoint import Checkpoint
+from skinlesion.config.training import TrainParams
 from skinlesion.engine import explained_failures
-from skinlesion.train_params import TrainParams
-from skinlesion.training import Training, gather, is_better, recompute_batch_norm, share_buffers, train_one_epoch, validate
+from skinlesion.training.loop import Training, gather, is_better, recompute_batch_norm, share_buffers, train_one_epoch, validate
 
 logger = logging.getLogger(__name__)
 

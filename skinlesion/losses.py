@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skinlesion.class_weights import class_weights
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
 
 
 class Criterion(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from skinlesion.augmentation_params import Augmentation
+from skinlesion.config.augmentation import Augmentation
 
 
 class Mixture(NamedTuple):

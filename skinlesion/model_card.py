@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS
 from skinlesion.base.files import read_json
 from skinlesion.classifier import ClassifierConfig
-from skinlesion.contents import Named
+from skinlesion.config.contents import Named
 from skinlesion.ensemble import SPREAD
 
 OF_MEMBER = ("name", "backbone", "epoch", "weights_sha256", "git_commit")

@@ -11,9 +11,9 @@ from torch import nn
 from skinlesion import backbones
 from skinlesion.attention import FeatureMapAttention, Kind, attach_attention
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import TrainParams
 from skinlesion.heads import MultiSampleDropout, linear_head, mlp_head
 from skinlesion.metadata import MetadataEncoder
-from skinlesion.train_params import TrainParams
 
 
 @dataclass(frozen=True)

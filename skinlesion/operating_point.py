@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, OPERATING_POINTS, read_operating_points
 from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.base.files import read_json
-from skinlesion.contents import Named, is_number
+from skinlesion.config.contents import Named, is_number
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.identity import check_belongs
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
 
 
 def make_optimizer(groups: list[dict[str, Any]], params: TrainParams) -> torch.optim.Optimizer:

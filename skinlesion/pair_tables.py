@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion.artifacts import SPLIT_NAMES
-from skinlesion.extra_params import NearDuplicatesParams
+from skinlesion.config.audits import NearDuplicatesParams
 from skinlesion.pair_search import Verified
 from skinlesion.splitting import LINK_COLUMNS
 

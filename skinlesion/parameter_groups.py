@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from torchvision.models.vision_transformer import Encoder
 
+from skinlesion.config.training import TrainParams
 from skinlesion.network import SkinNetwork
-from skinlesion.train_params import TrainParams
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, Encoder)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
 
 ONE_CYCLE_START = 1 / 25  # of the peak, at the first step: torch's div_factor
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4  # of the peak, at the last step: torch's final_div_factor

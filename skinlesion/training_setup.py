@@ -14,6 +14,7 @@ from torch import nn
 
 from skinlesion import artifacts, backbones, classifier, loading, metadata
 from skinlesion.averaging import make_average
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.loading import LabelledImages
 from skinlesion.losses import make_criterion
@@ -23,8 +24,8 @@ from skinlesion.parameter_groups import parameter_groups
 from skinlesion.sampling import GlobalBatches, make_sampler
 from skinlesion.schedules import make_schedule
 from skinlesion.synthetic_images import SyntheticImages
-from skinlesion.train_params import TrainParams
-from skinlesion.training import Training, optimizer_steps
+from skinlesion.training.augmentation.presets import resolve
+from skinlesion.training.loop import Training, optimizer_steps
 from skinlesion.transforms import train_transform
 
 
@@ -81,7 +82,7 @@ def class_indices(diagnoses: pd.Series | list[str]) -> np.ndarray:
 
 def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, params: TrainParams, seed: int) -> Training:
     """Set up everything around the network."""
-    augmentation, labels = params.augmentation.resolve(), data.labels()
+    augmentation, labels = resolve(params.augmentation), data.labels()
     size = data.train.images.shape[1]
     sampler = make_sampler(
         labels, data.lesions, sampler=params.sampler, one_view_per_lesion=params.one_view_per_lesion, seed=seed

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-from skinlesion.augmentation_params import Augmentation
+from skinlesion.config.augmentation import Augmentation
 from skinlesion.hair import HairOcclusion
 
 # What an erased rectangle covers of the image, and its colour, which also fills what RandAugment moves in from outside:

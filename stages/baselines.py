@@ -20,10 +20,10 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.config.params import BaselinesParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.metadata import encode_metadata
 from skinlesion.metrics import HEADLINE, ClassificationMetrics
-from skinlesion.params import BaselinesParams, load_params
 from skinlesion.tables import write_table
 
 COLUMNS = ("model", "metric", "value", "low", "high")

@@ -20,7 +20,7 @@ from skinlesion.artifacts import RAW, read_metadata
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
-from skinlesion.params import DownloadParams, SampleParams, load_params
+from skinlesion.config.params import DownloadParams, SampleParams, load_params
 from skinlesion.sources import dataverse, ham10000, kaggle_mirror
 from skinlesion.sources.images import check_files
 from skinlesion.sources.layout import bring_files, find_inputs, write_metadata

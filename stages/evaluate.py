@@ -27,6 +27,7 @@ from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.classifier import load_ensemble
+from skinlesion.config.params import EvaluateParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import describe_members
 from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
@@ -34,7 +35,6 @@ from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
-from skinlesion.params import EvaluateParams, load_params
 from skinlesion.tables import write_table
 
 CURVE_POINTS = 200

@@ -14,8 +14,8 @@ from skinlesion.artifacts import METRICS, read_operating_points, read_prediction
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
 from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
-from skinlesion.params import load_params
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)

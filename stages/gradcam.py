@@ -44,7 +44,7 @@ from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, pla
 from skinlesion.cam.subject import Subject
 from skinlesion.cam.summary import layers_of, summarize
 from skinlesion.classifier import check_prepared, load_ensemble
-from skinlesion.params import GradcamParams, load_params
+from skinlesion.config.params import GradcamParams, load_params
 from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)

@@ -33,9 +33,9 @@ from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.calibration import Calibrator, check_calibrated, fit_calibrator
+from skinlesion.config.params import SelectiveParams, load_params
 from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
 from skinlesion.diagnoses import CLASSES
-from skinlesion.params import SelectiveParams, load_params
 from skinlesion.tables import write_table
 
 CURVE_POINTS = 300

@@ -18,8 +18,8 @@ from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_m
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.params import load_params
 from skinlesion.splitting import (
     check_classes,
     check_diagnoses,

@@ -17,7 +17,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
-from skinlesion.params import load_params
+from skinlesion.config.params import load_params
 from skinlesion.subgroups import COLUMNS, SOURCE, assign_groups, flag_small, measure_groups, measure_table, worst_groups
 from skinlesion.tables import write_table
 

@@ -20,11 +20,11 @@ from skinlesion.artifacts import PLOTS, PreparedImages, read_prepared, read_spli
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.config.training import SynthesizeParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.params import load_params
 from skinlesion.synthetic_images import read_synthetic, training_fingerprint, write_synthetic
 from skinlesion.tables import write_table
-from skinlesion.train_params import SynthesizeParams
 
 # torch and matplotlib are imported where they are used: a stage that is off must not take their seconds.
 if TYPE_CHECKING:

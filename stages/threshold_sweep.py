@@ -21,8 +21,8 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.config.params import ThresholdSweepParams, load_params
 from skinlesion.decisions import at_prevalence, decision_curve
-from skinlesion.params import ThresholdSweepParams, load_params
 from skinlesion.tables import write_table
 from skinlesion.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
 

@@ -28,12 +28,12 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.base.versions import git_commit, library_versions
+from skinlesion.config.params import Params, load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
-from skinlesion.params import Params, load_params
 from skinlesion.synthetic_images import SYNTHETIC, read_synthetic
 from skinlesion.tables import write_table
-from skinlesion.train_params import TrainParams
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from skinlesion.averaging import WeightAverage, make_average
+from skinlesion.config.training import TrainParams
 from skinlesion.metadata import WIDTH
 from skinlesion.network import NetworkSpec, build_network
-from skinlesion.train_params import TrainParams
 
 Make = Callable[..., WeightAverage]
 

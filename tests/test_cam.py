@@ -16,12 +16,12 @@ from torch import nn
 from torchcam import methods as torchcam_methods
 
 from skinlesion.artifacts import Fit
-from skinlesion.backbones import list_backbones
 from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.classifier import ClassifierConfig, normalize
+from skinlesion.config.training import list_backbones
 from skinlesion.diagnoses import CLASSES
 from skinlesion.feature_maps import FAMILY_LAYERS
 from skinlesion.geometry import fit_image, map_to_original

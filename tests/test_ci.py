@@ -20,7 +20,7 @@ from ci.publish import LONGEST, fitting, read_pictures, with_addresses
 from ci.report import MARKER, stage_of
 from ci.run_log import read_log
 from skinlesion.base.errors import PipelineError
-from skinlesion.params import load_params
+from skinlesion.config.params import load_params
 from tests.conftest import ROOT, WriteParams
 
 PNG = publish.SIGNATURE + b"content"

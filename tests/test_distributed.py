@@ -16,7 +16,7 @@ import torch
 
 from skinlesion import engine
 from skinlesion.base.errors import PipelineError
-from skinlesion.params import load_params
+from skinlesion.config.params import load_params
 from tests.conftest import ROOT, WriteParams
 from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, write_inputs
 

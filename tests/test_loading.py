@@ -10,9 +10,10 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from skinlesion import loading
-from skinlesion.augmentation_params import NONE, PRESETS, Augmentation
+from skinlesion.config.augmentation import Augmentation
 from skinlesion.loading import AugmentedImages, LabelledImages, plain_loader, train_loader
 from skinlesion.sampling import GlobalBatches, make_sampler
+from skinlesion.training.augmentation.presets import NONE, PRESETS
 from skinlesion.transforms import ReflectedAffine, train_transform
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torchvision
 
+from skinlesion.config.params import load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.metadata import WIDTH
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network
 from skinlesion.parameter_groups import freeze_backbone, layer_groups, parameter_groups, set_train_mode
-from skinlesion.params import load_params
-from skinlesion.train_params import TrainParams
 from tests.conftest import WriteParams
 
 

@@ -22,12 +22,12 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.classifier import Classifier, load_ensemble, normalize
+from skinlesion.config.params import load_params
 from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
 from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.inference import predict
 from skinlesion.metrics import HEADLINE
-from skinlesion.params import load_params
 from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from skinlesion.tables import write_table
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble

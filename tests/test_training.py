@@ -21,12 +21,13 @@ from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion import artifacts, engine, fitting, training
+from skinlesion import artifacts, engine, fitting
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
+from skinlesion.training import loop
 from stages import train
 from tests.conftest import WriteParams
 from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
@@ -50,7 +51,7 @@ def test_validation_metrics_equal_scikit_learn() -> None:
     random = np.random.default_rng(1)
     labels = random.integers(0, 7, size=300)
     logits = random.normal(size=(300, 7)) + 2 * np.eye(7)[labels]
-    ours = training.validation_metrics(logits.astype(np.float32), labels)
+    ours = loop.validation_metrics(logits.astype(np.float32), labels)
     probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
     theirs = {
         "val/loss": metrics.log_loss(labels, probabilities),
@@ -65,12 +66,12 @@ def test_validation_metrics_equal_scikit_learn() -> None:
 
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
-        training.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+        loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
 
 
 def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
-    assert training.is_better(0.1, 0.2, select_by="loss") and not training.is_better(0.3, 0.2, select_by="loss")
-    assert training.is_better(0.3, 0.2, select_by="macro_f1") and not training.is_better(0.2, 0.2, select_by="macro_f1")
+    assert loop.is_better(0.1, 0.2, select_by="loss") and not loop.is_better(0.3, 0.2, select_by="loss")
+    assert loop.is_better(0.3, 0.2, select_by="macro_f1") and not loop.is_better(0.2, 0.2, select_by="macro_f1")
 
 
 def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path, write_params: WriteParams) -> None:
@@ -177,7 +178,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
 
 def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
     """`train_one_epoch` that raises StopIteration once so many epochs are done."""
-    left = iter([training.train_one_epoch] * epochs)
+    left = iter([loop.train_one_epoch] * epochs)
 
     def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
         return next(left)(*arguments, **options)
@@ -229,7 +230,7 @@ def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: 
     def exhausted(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(training, "train_step", exhausted)
+    monkeypatch.setattr(loop, "train_step", exhausted)
     with pytest.raises(SystemExit, match=r"out of memory at train.batch_size 16: lower it"):
         run_stage(train_base)
 

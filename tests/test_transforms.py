@@ -13,7 +13,8 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from skinlesion.augmentation_params import NONE, PRESETS, Augmentation
+from skinlesion.config.augmentation import Augmentation
+from skinlesion.training.augmentation.presets import NONE, PRESETS
 from skinlesion.transforms import MEAN_COLOR, ReflectedAffine, train_transform
 
 SIZE = 48

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import get_args
 
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.evidence_params import CamMethod
+from skinlesion.config.evaluation import CamMethod
 
 Method = CamMethod
 

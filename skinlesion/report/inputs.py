@@ -21,9 +21,9 @@ from skinlesion.artifacts import (
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
 from skinlesion.base.versions import git_commit
-from skinlesion.contents import Named, check_member_names
+from skinlesion.config.contents import Named, check_member_names
+from skinlesion.config.params import PARAMS_FILE, load_params, read_params
 from skinlesion.extra_metrics import outdated, read_extra
-from skinlesion.params import PARAMS_FILE, load_params, read_params
 from skinlesion.report.extras import EXTRAS
 from skinlesion.tables import parse_csv
 

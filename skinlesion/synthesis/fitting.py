@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import SynthesizeParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.synthesis.model import STRIDE, ConditionalVAE, Objective
-from skinlesion.train_params import SynthesizeParams
 
 LARGEST_SIDE = 64  # pixels
 DRAWN_AT_ONCE = 64  # images

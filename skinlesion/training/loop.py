@@ -17,9 +17,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from skinlesion.augmentation_params import Augmentation
 from skinlesion.averaging import WeightAverage
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.augmentation import Augmentation
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.losses import Criterion, weights_apply
 from skinlesion.mixing import mix_batch
@@ -28,7 +29,6 @@ from skinlesion.optimizers import climb, descend, frozen_statistics
 from skinlesion.parameter_groups import freeze_backbone, set_train_mode
 from skinlesion.sampling import GlobalBatches
 from skinlesion.schedules import Schedule
-from skinlesion.train_params import TrainParams
 
 CHECK_EVERY = 50  # steps between looks at the loss: looking makes the CPU wait for a GPU
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skinlesion.base.errors import suggest
+from skinlesion.config.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
 from skinlesion.diagnoses import CLASSES
-from skinlesion.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
 
 # Here and not in skinlesion.cam.methods, so that reading params needs nothing but this module.
 CamMethod = Literal[

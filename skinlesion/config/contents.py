@@ -1,6 +1,6 @@
 """What the artifacts that are not tables of images must hold; each check raises `PipelineError` naming the file and the key.
 
-Like `skinlesion.base.files` and `skinlesion.params`, it decides how a stage fails and not what it computes.
+Like `skinlesion.base.files` and `skinlesion.config.params`, it decides how a stage fails and not what it computes.
 """
 
 from __future__ import annotations

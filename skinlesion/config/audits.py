@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from skinlesion.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
+from skinlesion.config.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
 
 
 class LeakParams(Section):

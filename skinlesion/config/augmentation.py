@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from skinlesion.schema import Section, Share
+from skinlesion.config.schema import Section, Share
 
 Preset = Literal["none", "light", "medium", "strong"]
 
@@ -30,44 +30,6 @@ class Augmentation(Section):
     mix_share: Share
 
 
-NONE = Augmentation(
-    horizontal_flip=False,
-    vertical_flip=False,
-    rotation=0.0,
-    min_scale=1.0,
-    zoom=0.0,
-    color_jitter=0.0,
-    hue=0.0,
-    rand_augment=0,
-    trivial_augment=False,
-    hair=0.0,
-    random_erasing=0.0,
-    mixup=0.0,
-    cutmix=0.0,
-    mix_share=0.5,
-)
-FLIPPED = {"horizontal_flip": True, "vertical_flip": True}
-PRESETS: dict[Preset, Augmentation] = {
-    "none": NONE,
-    "light": NONE.model_copy(update={**FLIPPED, "rotation": 20.0, "min_scale": 0.8, "color_jitter": 0.1}),
-    "medium": NONE.model_copy(update={**FLIPPED, "rotation": 180.0, "min_scale": 0.6, "color_jitter": 0.15, "mixup": 0.2}),
-    "strong": NONE.model_copy(
-        update={
-            **FLIPPED,
-            "rotation": 180.0,
-            "min_scale": 0.4,
-            "zoom": 0.1,
-            "color_jitter": 0.2,
-            "hue": 0.03,
-            "hair": 0.2,
-            "random_erasing": 0.25,
-            "mixup": 0.2,
-            "cutmix": 1.0,
-        }
-    ),
-}
-
-
 class AugmentationParams(Section):
     """A preset; what is not null replaces the preset's value."""
 
@@ -87,16 +49,11 @@ class AugmentationParams(Section):
     cutmix: Annotated[float, Field(ge=0)] | None
     mix_share: Share | None
 
-    def resolve(self) -> Augmentation:
-        """The preset with the values that are set here."""
-        chosen = {name: value for name, value in self if value is not None and name != "preset"}
-        return PRESETS[self.preset].model_copy(update=chosen)
-
     @model_validator(mode="after")
     def _one_policy(self) -> AugmentationParams:
-        values = self.resolve()
-        if values.rand_augment and values.trivial_augment:
+        # No preset has one of the two, so that what is set here is all there is.
+        if self.rand_augment and self.trivial_augment:
             raise ValueError("rand_augment and trivial_augment are two policies for the same thing: switch one off")
-        if (values.mixup or values.cutmix) and values.mix_share == 0:
+        if self.mix_share == 0:
             raise ValueError("mix_share is 0, so that nothing is mixed: raise it, or set mixup and cutmix to 0")
         return self

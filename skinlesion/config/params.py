@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
 from skinlesion.base.errors import PipelineError, brief, suggest
-from skinlesion.evidence_params import (
+from skinlesion.config.audits import ExportParams, ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
+from skinlesion.config.evaluation import (
     BaselinesParams,
     EvaluateParams,
     FailuresParams,
@@ -26,9 +27,8 @@ from skinlesion.evidence_params import (
     SubgroupsParams,
     ThresholdSweepParams,
 )
-from skinlesion.extra_params import ExportParams, ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
-from skinlesion.schema import Section, Seed, check_path
-from skinlesion.train_params import EnsembleParams, SynthesizeParams, TrainParams
+from skinlesion.config.schema import Section, Seed, check_path
+from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind

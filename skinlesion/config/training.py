@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from skinlesion.augmentation_params import AugmentationParams
 from skinlesion.base.errors import suggest
+from skinlesion.config.augmentation import AugmentationParams
+from skinlesion.config.schema import UNSEEN_BY_DVC, Device, Section, Seed
 from skinlesion.diagnoses import CLASSES
-from skinlesion.schema import UNSEEN_BY_DVC, Device, Section, Seed
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dx = Annotated[str, Field(min_length=1)]
@@ -21,6 +21,13 @@ def check_diagnoses(names: Any, key: str) -> None:
     for name in names:
         if name not in CLASSES:
             raise ValueError(f"{key}: '{name}' is not a diagnosis{suggest(name, CLASSES)}")
+
+
+def list_backbones() -> list[str]:
+    """Names of all classification models of the installed torchvision."""
+    import torchvision  # takes seconds, which only those pay who ask
+
+    return torchvision.models.list_models(module=torchvision.models)
 
 
 class EnsembleParams(Section):
@@ -150,10 +157,7 @@ class TrainParams(Section):
     @field_validator("backbone")
     @classmethod
     def _backbone_is_known(cls, value: str, info: ValidationInfo) -> str:
-        # Importing torchvision takes seconds: only the stages that ask for it pay (see load_params).
         if info.context and info.context.get("check_backbone"):
-            from skinlesion.backbones import list_backbones
-
             known = list_backbones()
             if value not in known:
                 raise ValueError(f"torchvision has no classification model of that name{suggest(value, known)}")
