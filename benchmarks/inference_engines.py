@@ -26,7 +26,7 @@ import torch
 from benchmarks.explanations import make_config, quartiles
 from benchmarks.stage_loop import draw_images, read_images
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion.artifacts import PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import cpu_model

@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skinlesion import artifacts, engine, training_setup
+from skinlesion import engine, training_setup
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.raw import image_path, list_images, read_metadata
+from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.base.cores import available_cores
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
@@ -18,7 +21,6 @@ from skinlesion.network import NetworkSpec, build_network
 from skinlesion.parameter_groups import set_train_mode
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
-from skinlesion.synthetic_images import SyntheticImages
 from skinlesion.training.loop import Batch, Training, train_step
 
 
@@ -33,7 +35,7 @@ class Images:
 
     listed: pd.DataFrame
     paths: list[Path]
-    prepared: artifacts.PreparedImages
+    prepared: PreparedImages
 
     def repeated(self, number: int) -> Images:
         """A list of `number` images, which begins again where it ends."""
@@ -49,7 +51,7 @@ def draw_images(folder: Path, *, size: int, lesions: int) -> None:
     """Draw synthetic JPEGs of `lesions` lesions, about 1.3 each, and prepare them as squares of `size` pixels."""
     draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
     write_prepared(
-        artifacts.list_images(folder),
+        list_images(folder),
         size=size,
         fit="squash",
         color_constancy="none",
@@ -61,9 +63,9 @@ def draw_images(folder: Path, *, size: int, lesions: int) -> None:
 
 def read_images(folder: Path) -> Images:
     """What `draw_images` wrote into a folder."""
-    listed = artifacts.read_metadata(folder)
-    paths = [artifacts.image_path(image_id, folder) for image_id in listed["image_id"]]
-    return Images(listed, paths, artifacts.read_prepared(folder / "prepared"))
+    listed = read_metadata(folder)
+    paths = [image_path(image_id, folder) for image_id in listed["image_id"]]
+    return Images(listed, paths, read_prepared(folder / "prepared"))
 
 
 @dataclass

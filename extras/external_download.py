@@ -15,7 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, read_metadata
+from skinlesion.artifacts.raw import image_path, read_metadata
+from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
@@ -28,7 +29,6 @@ from skinlesion.sources.images import check_files
 from skinlesion.sources.layout import bring_files, read_rows, write_rows
 from skinlesion.sources.provenance import count, describe_sample
 from skinlesion.synthetic.sample import draw_sample
-from skinlesion.tables import write_table
 
 # So that no id is one of download's sample.
 DRAWN, DRAWN_HERE = "SYNTH_", "EXTERNAL_"

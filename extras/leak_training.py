@@ -15,7 +15,10 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from skinlesion import artifacts, checkpoint, engine, fitting, training_setup
+from skinlesion import checkpoint, engine, fitting, training_setup
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.splits import fingerprint
+from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
 from skinlesion.classifier import Classifier, ClassifierConfig
@@ -23,8 +26,6 @@ from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import Predicted, predict
 from skinlesion.network import NetworkSpec, build_network, load_pretrained
-from skinlesion.splitting import fingerprint
-from skinlesion.synthetic_images import SyntheticImages
 from stages.train import describe
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,7 @@ def check_one_device(recipe: TrainParams) -> None:
         )
 
 
-def train(
-    arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: artifacts.PreparedImages
-) -> Trained:
+def train(arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: PreparedImages) -> Trained:
     """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers."""
     torch.manual_seed(seed)
     network = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)

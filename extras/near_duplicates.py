@@ -20,7 +20,10 @@ from typing import Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from skinlesion.artifacts import PLOTS, SPLIT_NAMES, read_metadata, read_provenance, read_split
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES, read_split
+from skinlesion.artifacts.tables import write_table
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
@@ -38,8 +41,7 @@ from skinlesion.pair_tables import (
     describe_pairs,
     score_shares,
 )
-from skinlesion.splitting import LINK_COLUMNS, check_images
-from skinlesion.tables import write_table
+from skinlesion.splitting import check_images
 
 logger = logging.getLogger(__name__)
 

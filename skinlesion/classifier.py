@@ -13,7 +13,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
-from skinlesion.artifacts import CLASSIFIER, ColorConstancy, Fit, PreparedImages
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.prepared import ColorConstancy, Fit, PreparedImages
 from skinlesion.backbones import check_numbers
 from skinlesion.base.errors import PipelineError, brief
 from skinlesion.base.files import atomic_folder, read_json, write_json

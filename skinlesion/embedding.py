@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from skinlesion.artifacts import PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
 from skinlesion.classifier import Classifier, check_prepared, normalize
 from skinlesion.model.float32 import full_float32

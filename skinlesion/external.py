@@ -17,7 +17,7 @@ import pandas as pd
 
 from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation import metrics_of
+from skinlesion.evaluation.metrics.tables import metrics_of
 from skinlesion.metrics import HEADLINE, ratio
 from skinlesion.thresholds import audit, target_auc, truth_and_scores
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.artifacts import read_metadata, read_provenance
+from skinlesion.artifacts.raw import read_metadata, read_provenance
 from skinlesion.base.errors import PipelineError
 
 EXTERNAL = Path("data/external")

@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from skinlesion.artifacts import CLASSIFIER
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
 from skinlesion.base.files import file_digest, read_json
 from skinlesion.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metadata import WIDTH
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from skinlesion.artifacts import RAW, image_path, mask_path
+from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.base.errors import PipelineError, reason_of
 
 # What Pillow raises for a file that is no image of its kind, is broken, or claims more pixels than memory holds.

@@ -13,7 +13,7 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from skinlesion.artifacts import image_path
+from skinlesion.artifacts.raw import image_path
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.parallel import map_in_order
 from skinlesion.keypoints import Keypoints, find_keypoints, inside_ring, to_gray

@@ -19,10 +19,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, scratch_folder, write_json
-from skinlesion.metadata import WIDTH
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ scikit-learn is imported where it deals, not above: `train` needs only `fingerpr
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable
 from itertools import combinations, islice
@@ -16,25 +15,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from skinlesion.artifacts import SPLIT_NAMES
+from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES
+from skinlesion.artifacts.tables import parse_csv
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.diagnoses import CLASSES
-from skinlesion.tables import parse_csv
-
-LINK_COLUMNS: tuple[str, ...] = ("image_id_a", "image_id_b")
-
-
-def fingerprint(splits: dict[str, pd.DataFrame]) -> str:
-    """SHA-256 (hexadecimal) of who is in which list: names, then image_id, lesion_id, dx of every row, sorted by image_id.
-
-    It depends neither on the order of the rows nor on any other column.
-    """
-    digest = hashlib.sha256()
-    for name in SPLIT_NAMES:
-        rows = splits[name].sort_values("image_id")
-        lines = (rows["image_id"] + "," + rows["lesion_id"] + "," + rows["dx"] + "\n").tolist()
-        digest.update("".join([f"{name}\n", *lines]).encode())
-    return digest.hexdigest()
 
 
 def check_images(metadata: pd.DataFrame, image_ids: Iterable[str]) -> None:

@@ -12,7 +12,9 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from skinlesion import artifacts, backbones, classifier, loading, metadata
+from skinlesion import backbones, classifier, loading, metadata
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.averaging import make_average
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
@@ -23,7 +25,6 @@ from skinlesion.optimizers import make_optimizer
 from skinlesion.parameter_groups import parameter_groups
 from skinlesion.sampling import GlobalBatches, make_sampler
 from skinlesion.schedules import make_schedule
-from skinlesion.synthetic_images import SyntheticImages
 from skinlesion.training.augmentation.presets import resolve
 from skinlesion.training.loop import Training, optimizer_steps
 from skinlesion.transforms import train_transform
@@ -49,7 +50,7 @@ class TrainingData:
 
 
 def gather_data(
-    prepared: artifacts.PreparedImages, splits: dict[str, pd.DataFrame], synthetic: SyntheticImages, *, with_metadata: bool
+    prepared: PreparedImages, splits: dict[str, pd.DataFrame], synthetic: SyntheticImages, *, with_metadata: bool
 ) -> TrainingData:
     """The lists `train` and `val` of `splits`, and synthetic images, as the loop takes them.
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from skinlesion.artifacts import MAX_PIXELS
+from skinlesion.artifacts.raw import MAX_PIXELS
 from skinlesion.base.errors import PipelineError
 
 MAX_BYTES = 10_000_000  # of one file

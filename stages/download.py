@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import RAW, read_metadata
+from skinlesion.artifacts.raw import RAW, read_metadata
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time

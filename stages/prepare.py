@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 
-from skinlesion.artifacts import PREPARED, list_images
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.artifacts.raw import list_images
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import run_stage
 from skinlesion.base.locks import one_at_a_time

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_metadata, read_provenance, write_splits
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
+from skinlesion.artifacts.splits import SplitFacts, fingerprint, write_splits
+from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
 from skinlesion.base.locks import one_at_a_time
@@ -27,11 +30,9 @@ from skinlesion.splitting import (
     check_images,
     class_shares,
     deal,
-    fingerprint,
     merge_lesions,
     read_links,
 )
-from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
 

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PLOTS, PreparedImages, read_prepared, read_split
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.synthetic import read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
 from skinlesion.config.training import SynthesizeParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.synthetic_images import read_synthetic, training_fingerprint, write_synthetic
-from skinlesion.tables import write_table
 
 # torch and matplotlib are imported where they are used: a stage that is off must not take their seconds.
 if TYPE_CHECKING:

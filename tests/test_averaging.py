@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.averaging import WeightAverage, make_average
 from skinlesion.config.training import TrainParams
-from skinlesion.metadata import WIDTH
 from skinlesion.network import NetworkSpec, build_network
 
 Make = Callable[..., WeightAverage]

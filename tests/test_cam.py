@@ -15,7 +15,8 @@ from scipy.ndimage import map_coordinates
 from torch import nn
 from torchcam import methods as torchcam_methods
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.patients import MISSING, WIDTH
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
@@ -25,7 +26,6 @@ from skinlesion.config.training import list_backbones
 from skinlesion.diagnoses import CLASSES
 from skinlesion.feature_maps import FAMILY_LAYERS
 from skinlesion.geometry import fit_image, map_to_original
-from skinlesion.metadata import MISSING, WIDTH
 from skinlesion.network import SkinNetwork
 from tests.classifier_cases import last_linear, make_config, make_network
 

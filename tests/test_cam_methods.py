@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
 from skinlesion.cam import members
 from skinlesion.cam.maps import compute_maps, describe_duration
@@ -29,7 +30,7 @@ from skinlesion.cam.targets import find_target
 from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.geometry import fit_image
-from skinlesion.metadata import WIDTH, MetadataEncoder
+from skinlesion.metadata import MetadataEncoder
 from skinlesion.network import SkinNetwork
 from tests.classifier_cases import make_config
 from tests.conftest import ROOT

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion import artifacts, fitting
+from skinlesion import fitting
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import METHODS
 from skinlesion.classifier import Classifier, load_classifier
@@ -38,7 +39,7 @@ def test_a_gpu_predicts_what_a_cpu_does(backbone: str) -> None:
     network = make_network(config)
     ids = [f"I{number}" for number in range(len(PIXELS))]
     index = pd.DataFrame({"image_id": ids, "width": 64, "height": 64, "fit": "squash", "color_constancy": "none"})
-    prepared, listed = artifacts.PreparedImages(PIXELS, index), pd.DataFrame({"image_id": ids})
+    prepared, listed = PreparedImages(PIXELS, index), pd.DataFrame({"image_id": ids})
     expected, found = (
         predict(Classifier(network, config), prepared, listed, device=device, batch_size=4, test_time="square").logits
         for device in (CPU, GPU)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion.artifacts import PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.fusing import fuse_batch_norms
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.randomization import renew_batch_norm

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from skinlesion.artifacts import METADATA_COLUMNS, read_metadata, read_provenance
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.sources import ham10000 as published
 from skinlesion.sources.layout import find_inputs, write_metadata

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from skinlesion.artifacts import read_provenance
+from skinlesion.artifacts.raw import read_provenance
 from skinlesion.base.errors import PipelineError
 from skinlesion.sources import dataverse, kaggle_mirror, transfer
 from stages import download

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from extras import external_download
-from skinlesion.artifacts import read_metadata
+from skinlesion.artifacts.raw import read_metadata
 from skinlesion.base.errors import PipelineError
 from skinlesion.external_set import EXTERNAL, read_external
 from skinlesion.sources import dataverse, isic2018, transfer

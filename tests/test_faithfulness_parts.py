@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.cam import deletion, patches, randomization, summary
 from skinlesion.cam.faithfulness import FIGURES, choose_some, other_images
 from skinlesion.cam.layers import TargetLayer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.geometry import covered_box, fit_image, map_to_original
 
 

@@ -20,7 +20,8 @@ import safetensors.torch
 import torch
 from PIL import Image, PngImagePlugin
 
-from skinlesion import artifacts, checkpoint, classifier
+from skinlesion import checkpoint, classifier
+from skinlesion.artifacts.raw import MASK_SUFFIX
 from skinlesion.backbones import check_numbers, load_pretrained
 from skinlesion.base.errors import PipelineError
 from skinlesion.originals import read_image, read_mask
@@ -231,7 +232,7 @@ def frames(kind: str, number: int) -> bytes:
 
 def raw_of(image: bytes, segmentation: bytes | None = None) -> Path:
     files = {"images/ISIC_0000001.jpg": image}
-    files |= {} if segmentation is None else {f"segmentations/ISIC_0000001{artifacts.MASK_SUFFIX}.png": segmentation}
+    files |= {} if segmentation is None else {f"segmentations/ISIC_0000001{MASK_SUFFIX}.png": segmentation}
     return write_files(Path("raw"), files)
 
 

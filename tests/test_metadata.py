@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
+from skinlesion.artifacts.patients import MISSING, SITES, WIDTH, encode_metadata
 from skinlesion.base.errors import PipelineError
-from skinlesion.metadata import MISSING, SITES, WIDTH, MetadataDropout, encode_metadata
+from skinlesion.metadata import MetadataDropout
 from skinlesion.synthetic import sample
 
 

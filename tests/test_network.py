@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metadata import MISSING, WIDTH
 from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from tests.conftest import WriteParams
 

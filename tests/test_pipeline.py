@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS, image_path, read_predictions
+from skinlesion.artifacts.raw import image_path
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.config.schema import UNSEEN_BY_DVC
+from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.predictor import load_predictor
 from skinlesion.uploads import decode_upload
 from tests.conftest import ROOT

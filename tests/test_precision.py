@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from skinlesion import precision
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError
-from skinlesion.metadata import WIDTH
 from skinlesion.precision import faster_on_cpu
 
 LARGE = {"size": 96, "batch_size": 16}  # as small as a batch can be that is worth measuring

@@ -15,7 +15,7 @@ from PIL import Image
 
 import stages.prepare
 from skinlesion import preparing
-from skinlesion.artifacts import read_prepared
+from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.color_constancy import shades_of_gray

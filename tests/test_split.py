@@ -16,7 +16,8 @@ import pytest
 
 import stages.split
 from skinlesion import splitting
-from skinlesion.artifacts import SPLIT_NAMES, SplitFacts, read_metadata, read_split, write_splits
+from skinlesion.artifacts.raw import read_metadata
+from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, read_split, write_splits
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 

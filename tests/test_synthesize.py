@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 
 import stages.synthesize
-from skinlesion.artifacts import INDEX_COLUMNS, METADATA_COLUMNS, read_prepared
+from skinlesion.artifacts.patients import AGE_CENTER, AGE_SCALE
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, read_prepared
+from skinlesion.artifacts.synthetic import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metadata import AGE_CENTER, AGE_SCALE
 from skinlesion.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
 from skinlesion.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
-from skinlesion.synthetic_images import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
 from skinlesion.training_setup import gather_data
 from tests.conftest import ROOT
 

@@ -12,7 +12,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 from sklearn.model_selection import StratifiedGroupKFold
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.artifacts.raw import image_path, mask_path, read_metadata
+from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES

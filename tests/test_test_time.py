@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.artifacts import PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.classifier import Classifier
 from skinlesion.inference import predict
 from skinlesion.network import SkinNetwork

@@ -21,7 +21,10 @@ from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion import artifacts, engine, fitting
+from skinlesion import engine, fitting
+from skinlesion.artifacts.paths import MEMBERS, METRICS
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.splits import SPLITS, read_split
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.classifier import load_classifier, normalize, read_classifier_config
@@ -43,7 +46,7 @@ def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
 
 def outputs() -> dict[str, bytes]:
     """Bytes of everything that the stage wrote."""
-    folders = (MEMBER, artifacts.METRICS, PLOTS)
+    folders = (MEMBER, METRICS, PLOTS)
     return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -78,7 +81,7 @@ def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path
     write_params(TINY | {"train.epochs": 1, "train.patience": 1})
     train_base()
     model, config = load_classifier(MEMBER)
-    images = torch.from_numpy(artifacts.read_prepared().images[:84].copy())  # the training list, all in one batch
+    images = torch.from_numpy(read_prepared().images[:84].copy())  # the training list, all in one batch
     first = model.backbone.features[0][0](normalize(images, config))
     running = model.backbone.features[0][1]
     torch.testing.assert_close(running.running_mean, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
@@ -106,8 +109,8 @@ def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: P
     config = load_classifier(MEMBER).config
     assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
     assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
-    test = artifacts.read_split("test")
-    predicted = predict(load_classifier(MEMBER), artifacts.read_prepared(), test, device=torch.device("cpu"), batch_size=8)
+    test = read_split("test")
+    predicted = predict(load_classifier(MEMBER), read_prepared(), test, device=torch.device("cpu"), batch_size=8)
     logits = predicted.logits
     accuracy = (logits.argmax(axis=1) == test["dx"].map(CLASSES.index)).mean()
     assert accuracy > 0.6  # chance is 1/7
@@ -126,7 +129,7 @@ def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspa
     train_base()
     assert outputs() == first
     train.main(["--member", "base", "--seed", "1"])
-    other = (artifacts.MEMBERS / "base-1" / "weights.safetensors").read_bytes()
+    other = (MEMBERS / "base-1" / "weights.safetensors").read_bytes()
     assert other != first[str(MEMBER / "weights.safetensors")]
 
 
@@ -206,7 +209,7 @@ def test_a_checkpoint_of_other_params_is_not_resumed_from(
 
 
 def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = artifacts.PREPARED / "images.npy"
+    path = PREPARED / "images.npy"
     np.save(path, np.load(path)[:, ::-1])
     with caplog.at_level("INFO"):
         train_base()
@@ -299,8 +302,8 @@ REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
     (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
     (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
     (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
-    (lambda: (artifacts.PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
-    (lambda: (artifacts.SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
+    (lambda: (PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
+    (lambda: (SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
 ]
 
 

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skinlesion import artifacts, engine, fitting, training_setup
+from skinlesion import engine, fitting, training_setup
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.synthetic import read_synthetic
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.network import NetworkSpec, build_network
-from skinlesion.synthetic_images import read_synthetic
 from skinlesion.training import loop
 from skinlesion.training.loop import Training
 from tests.conftest import WriteParams
@@ -54,7 +56,7 @@ class NoCheckpoint:
 def build(workspace: Path, write_params: WriteParams) -> Build:
     """Set a training up on a list in which classes and lesions are uneven, from PLAIN with overrides."""
     write_inputs(workspace)
-    splits = {name: artifacts.read_split(name) for name in ("train", "val")}
+    splits = {name: read_split(name) for name in ("train", "val")}
     train = splits["train"]
     splits["train"] = train[~((train["dx"] == "mel") & (train.index % 2 == 0))].assign(
         lesion_id=lambda frame: frame["lesion_id"].where(frame["dx"] != "nv", "one lesion"), age=lambda frame: frame.index % 80
@@ -62,7 +64,7 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
 
     def make(overrides: dict[str, Any] | None = None, *, without: str | None = None) -> Training:
         params = load_params(write_params(PLAIN | (overrides or {}))).train
-        prepared = artifacts.read_prepared()
+        prepared = read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
         fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)

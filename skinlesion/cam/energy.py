@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.diagnoses import CLASSES
 from skinlesion.geometry import covered_box

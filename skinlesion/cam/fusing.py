@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.classifier import Classifier
-from skinlesion.metadata import WIDTH
 from skinlesion.model.float32 import full_float32
 from skinlesion.network import SkinNetwork
 

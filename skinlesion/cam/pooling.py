@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.modes import evaluating
-from skinlesion.metadata import WIDTH
 from skinlesion.network import SkinNetwork
 
 PROBES = 2

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from skinlesion.artifacts import image_path
+from skinlesion.artifacts.raw import image_path
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.sources.archives import member_names
 from skinlesion.sources.isic2018 import GROUND_TRUTH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from skinlesion.artifacts import METADATA_COLUMNS
+from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.diagnoses import CLASSES
 

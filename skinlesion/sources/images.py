@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from skinlesion.artifacts import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
+from skinlesion.artifacts.raw import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 

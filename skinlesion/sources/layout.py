@@ -19,12 +19,12 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from skinlesion.artifacts import MASK_SUFFIX, METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.artifacts.raw import MASK_SUFFIX, image_path, mask_path, read_metadata
+from skinlesion.artifacts.tables import METADATA_COLUMNS, parse_csv
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import file_digest
 from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
 from skinlesion.sources.provenance import folder_entry
-from skinlesion.tables import parse_csv
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path
+from skinlesion.artifacts.raw import image_path, mask_path
+from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.sources.ham10000 import IMAGES
 from skinlesion.synthetic.view import draw_views
-from skinlesion.tables import write_table
 
 Key = TypeVar("Key")
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.artifacts.tables import parse_csv, write_table
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import atomic_folder, open_images, read_json, write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.tables import parse_csv, write_table
 
 SYNTHETIC = Path("data/synthetic")
 INDEX_COLUMNS: tuple[str, ...] = ("synthetic_id", "dx")

@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_file
 from skinlesion.diagnoses import CLASSES
 
+METADATA_COLUMNS: tuple[str, ...] = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+LOGIT_COLUMNS: tuple[str, ...] = tuple(f"logit_{dx}" for dx in CLASSES)
+PROBABILITY_COLUMNS: tuple[str, ...] = tuple(f"probability_{dx}" for dx in CLASSES)
+
 AGE_LIMIT = 120.0  # years
-# What no id may begin with or hold: it names a file (`artifacts.image_path`), and must not lead out of its folder or hide there.
+# What an id must not begin with or hold: it names a file (`artifacts.raw.image_path`), and must not lead out of its folder or
+# hide there.
 _NOT_IN_AN_ID = r"^\.|[/\\\x00-\x1f\x7f]"
 _NOT_IN_A_LESION = r"[\x00-\x1f\x7f]"
 
@@ -121,3 +127,8 @@ def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None
     """Write a table with exactly `columns`, in that order, one line a row, byte-identical for equal content."""
     with atomic_file(path) as partial:
         frame[list(columns)].to_csv(partial, index=False, lineterminator="\n")
+
+
+def labels_of(frame: pd.DataFrame) -> np.ndarray:
+    """Indices into `CLASSES`, int64 (images,)."""
+    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
