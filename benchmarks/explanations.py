@@ -35,7 +35,6 @@ from torchvision import transforms
 from benchmarks.stage_loop import Images, draw_images, read_images
 from benchmarks.timing import synchronize
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion.backbones import normalization
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device, cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
@@ -44,12 +43,13 @@ from skinlesion.cam.fusing import fuse_batch_norms
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.members import MemberMaps, place_mean
-from skinlesion.classifier import ClassifierConfig
 from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
+from skinlesion.model.backbones import normalization
+from skinlesion.model.classifier import ClassifierConfig
 from skinlesion.model.float32 import full_float32
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too

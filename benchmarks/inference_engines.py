@@ -32,13 +32,13 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import write_json
-from skinlesion.classifier import Classifier, ClassifierConfig
 from skinlesion.config.params import ExportParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import Engine, describe_seconds, seconds_of_calls
 from skinlesion.exported_predictions import graph_inputs
 from skinlesion.inference import Network, predict_batch
-from skinlesion.network import NetworkSpec, build_network
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.onnx_export import export_network, quantize_network
 from skinlesion.onnx_network import OnnxNetwork
 

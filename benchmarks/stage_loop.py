@@ -17,7 +17,7 @@ from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.base.cores import available_cores
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, build_network
+from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.parameter_groups import set_train_mode
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample
@@ -28,7 +28,7 @@ from skinlesion.training.loop import Batch, Training, train_step
 class Images:
     """The same images twice.
 
-    listed : a row an image, columns `artifacts.METADATA_COLUMNS`.
+    listed : a row an image, columns `skinlesion.artifacts.tables.METADATA_COLUMNS`.
     paths : their JPEGs, 600 x 450 pixels like HAM10000's.
     prepared : as `prepare` writes them.
     """

@@ -33,7 +33,6 @@ from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws, percentile_intervals
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.config.params import ExportParams, load_params
 from skinlesion.engine_speed import time_engines
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
@@ -41,6 +40,7 @@ from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predicti
 from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
 from skinlesion.extra_metrics import write_extra
 from skinlesion.identity import classifier_digest
+from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
 from skinlesion.robustness import SUMMARY, less, measure_table

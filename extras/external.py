@@ -31,7 +31,6 @@ from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import Classifier, load_ensemble
 from skinlesion.config.params import ExternalParams, load_params
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
 from skinlesion.evaluation.metrics.tables import describe_table
@@ -52,6 +51,7 @@ from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
 from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
 from skinlesion.inference import predict_ensemble
+from skinlesion.model.classifier import Classifier, load_ensemble
 from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
 from skinlesion.preparing import write_prepared
 from skinlesion.test_time import TestTime

@@ -21,11 +21,11 @@ from skinlesion.artifacts.splits import fingerprint
 from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
-from skinlesion.classifier import Classifier, ClassifierConfig
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import Predicted, predict
-from skinlesion.network import NetworkSpec, build_network, load_pretrained
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
 from stages.train import describe
 
 logger = logging.getLogger(__name__)

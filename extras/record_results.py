@@ -73,7 +73,7 @@ def check_up_to_date() -> None:
 
 
 def member_names() -> list[str]:
-    """Names of the ensemble's members, in order; not by `skinlesion.classifier`, which takes seconds to import."""
+    """Names of the ensemble's members, in order; not by `skinlesion.model.classifier`, which takes seconds to import."""
     members = read_json(ENSEMBLE).get("members")
     if not members:
         raise PipelineError(f"{ENSEMBLE} names no members: run `assemble` again")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
-from skinlesion.classifier import Classifier, check_prepared, normalize
+from skinlesion.model.classifier import Classifier, check_prepared, normalize
 from skinlesion.model.float32 import full_float32
 
 

@@ -17,7 +17,7 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 from skinlesion.precision import faster_on_cpu
 
 

@@ -14,9 +14,9 @@ from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import ClassifierConfig, check_prepared, normalize
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.inference import Network, predict_batch
+from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
 from skinlesion.onnx_network import IMAGES, METADATA
 from skinlesion.test_time import TestTime
 from skinlesion.thresholds import truth_and_scores

@@ -16,8 +16,8 @@ EXTERNAL = Path("data/external")
 def read_external(folder: Path = EXTERNAL) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Metadata and provenance of the external images.
 
-    The provenance is that of `artifacts.read_provenance` and `lesions_known` (bool: whether the source says which images show one
-    lesion; otherwise `lesion_id` is `image_id`) and `left_out` (ids of rows whose image does not exist).
+    The provenance is that of `artifacts.raw.read_provenance` and `lesions_known` (bool: whether the source says which images show
+    one lesion; otherwise `lesion_id` is `image_id`) and `left_out` (ids of rows whose image does not exist).
 
     Raises
     ------

@@ -8,8 +8,8 @@ from pathlib import Path
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
-from skinlesion.classifier import WEIGHTS_FILE, read_member_names
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
+from skinlesion.model.classifier import WEIGHTS_FILE, read_member_names
 
 
 def classifier_digest(folder: Path = CLASSIFIER) -> str:

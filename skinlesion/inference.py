@@ -14,7 +14,7 @@ from tqdm import tqdm
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
-from skinlesion.classifier import Classifier, ClassifierConfig, check_prepared, normalize
+from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.model.float32 import full_float32
 from skinlesion.test_time import TestTime, views_of
 

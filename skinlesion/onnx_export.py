@@ -16,7 +16,7 @@ import torch
 
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError, reason_of
-from skinlesion.classifier import Classifier
+from skinlesion.model.classifier import Classifier
 from skinlesion.onnx_network import IMAGES, LOGITS, METADATA, identity
 
 OPSET = 20  # of 2023: what ONNX Runtime 1.17 and later run

@@ -17,8 +17,8 @@ from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
 from skinlesion.base.files import file_digest, read_json
-from skinlesion.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
 from skinlesion.diagnoses import CLASSES
+from skinlesion.model.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -77,7 +77,7 @@ class OnnxNetwork:
         Parameters
         ----------
         images : float32 (N, 3, size, size), normalised, in any memory order.
-        metadata : float32 (N, metadata.WIDTH) of `metadata.encode_metadata`; not looked at by a network without metadata.
+        metadata : float32 (N, WIDTH) of `artifacts.patients.encode_metadata`; not looked at by a network without metadata.
 
         Raises
         ------
@@ -98,7 +98,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 class OnnxClassifier(NamedTuple):
-    """As `skinlesion.classifier.Classifier`, for `skinlesion.inference.predict_batch`: a network, and the classifier's config."""
+    """As `skinlesion.model.classifier.Classifier`, for `predict_batch`: a network, and the classifier's config."""
 
     model: OnnxNetwork
     config: ClassifierConfig

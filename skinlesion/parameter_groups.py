@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-from torchvision.models.vision_transformer import Encoder
-
 from skinlesion.config.training import TrainParams
-from skinlesion.network import SkinNetwork
-
-CONTAINERS = (nn.Sequential, nn.ModuleList, Encoder)
+from skinlesion.model.layers import layer_groups
+from skinlesion.model.network import SkinNetwork
 
 
 def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str, Any]]:
@@ -42,37 +38,6 @@ def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str
         groups.append({"params": matrices, "lr": rate, "weight_decay": params.weight_decay, "name": name})
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0, "name": f"{name} without decay"})
     return [group for group in groups if group["params"]]
-
-
-def layer_groups(backbone: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """A torchvision network's parameters in groups of layers, in the order of the forward pass, named by their first layer.
-
-    A group is a layer at the top of the network or a child of a sequence that stands there: a block of a ResNet, a ViT or a
-    MobileNet, a stage of a ConvNeXt, a Swin or an EfficientNet. Norms, and parameters that stand alone (a class token, a
-    position embedding), belong to the group before them, the very first to the one after.
-    """
-    groups: dict[str, list[nn.Parameter]] = {}
-    leading: list[nn.Parameter] = []
-    for name, members, has_kernel in _units(backbone):
-        if has_kernel:
-            groups[name] = leading + members
-            leading = []
-        elif groups:
-            groups[next(reversed(groups))] += members
-        else:
-            leading += members
-    return groups
-
-
-def _units(module: nn.Module, prefix: str = "", *, nested: bool = False) -> list[tuple[str, list[nn.Parameter], bool]]:
-    """Name, parameters, and whether it has a kernel or a matrix of a layer, of each unit that `layer_groups` joins."""
-    units = [(prefix + name, [parameter], False) for name, parameter in module.named_parameters(recurse=False)]
-    for name, child in module.named_children():
-        if type(child) in CONTAINERS and not nested:
-            units += _units(child, f"{prefix}{name}.", nested=type(child) is not Encoder)
-        elif members := list(child.parameters()):
-            units.append((prefix + name, members, any(parameter.ndim > 1 for parameter in members)))
-    return units
 
 
 def freeze_backbone(network: SkinNetwork, frozen: bool) -> None:

@@ -23,7 +23,6 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
-from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
@@ -31,6 +30,7 @@ from skinlesion.explainer import Explainer
 from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
+from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
 from skinlesion.model_card import describe_model, measured_in_eight_bits, measured_on_test
 from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble

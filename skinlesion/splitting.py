@@ -1,7 +1,4 @@
-"""Dealing lesions to training, validation and test, and proving that the deal is honest.
-
-scikit-learn is imported where it deals, not above: `train` needs only `fingerprint`.
-"""
+"""Dealing lesions to training, validation and test, and proving that the deal is honest."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES
 from skinlesion.artifacts.tables import parse_csv
@@ -131,8 +129,6 @@ def deal(metadata: pd.DataFrame, *, folds: int, validation_folds: int, fold: int
 
 def _take_fold(frame: pd.DataFrame, folds: int, fold: int, *, seed: int, key: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All other folds' rows, and those of number `fold`."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     most = int(frame.groupby("dx")["lesion_id"].nunique().max())
     if most < folds:
         raise PipelineError(f"{key} is {folds}, and no diagnosis has more than {most} lesions to deal: lower it, or add images")

@@ -12,7 +12,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from skinlesion import backbones, classifier, loading, metadata
+from skinlesion import loading
+from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.averaging import make_average
@@ -20,7 +21,8 @@ from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.loading import LabelledImages
 from skinlesion.losses import make_criterion
-from skinlesion.network import SkinNetwork
+from skinlesion.model import backbones, classifier
+from skinlesion.model.network import SkinNetwork
 from skinlesion.optimizers import make_optimizer
 from skinlesion.parameter_groups import parameter_groups
 from skinlesion.sampling import GlobalBatches, make_sampler
@@ -60,7 +62,7 @@ def gather_data(
 
     def listed(name: str) -> LabelledImages:
         split = splits[name]
-        encoded = metadata.encode_metadata(split) if with_metadata else np.empty((len(split), 0), dtype=np.float32)
+        encoded = encode_metadata(split) if with_metadata else np.empty((len(split), 0), dtype=np.float32)
         return LabelledImages(prepared.images, prepared.rows_of(split["image_id"]), class_indices(split["dx"]), encoded)
 
     train, drawn, labels = listed("train"), len(synthetic.dx), class_indices(synthetic.dx)

@@ -30,7 +30,6 @@ from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
-from skinlesion.classifier import load_ensemble
 from skinlesion.config.params import EvaluateParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import describe_members
@@ -42,6 +41,7 @@ from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.model.classifier import load_ensemble
 
 CURVE_POINTS = 200
 

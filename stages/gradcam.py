@@ -46,9 +46,9 @@ from skinlesion.cam.gallery import Placed, write_gallery
 from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
 from skinlesion.cam.subject import Subject
 from skinlesion.cam.summary import layers_of, summarize
-from skinlesion.classifier import check_prepared, load_ensemble
 from skinlesion.config.params import GradcamParams, load_params
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.model.classifier import check_prepared, load_ensemble
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from skinlesion import backbones, checkpoint, classifier, engine, fitting, metric_loggers, training_setup
+from skinlesion import checkpoint, engine, fitting, metric_loggers, training_setup
 from skinlesion.artifacts.paths import MEMBERS, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, PreparedImages, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
@@ -36,7 +36,8 @@ from skinlesion.base.versions import git_commit, library_versions
 from skinlesion.config.params import Params, load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.model import backbones, classifier
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.backbones import normalization
 from skinlesion.base.files import write_json
-from skinlesion.classifier import ClassifierConfig, save_classifier
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.model.backbones import normalization
+from skinlesion.model.classifier import ClassifierConfig, save_classifier
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 
 
 def make_spec(backbone: str, **overrides: Any) -> NetworkSpec:

@@ -12,7 +12,6 @@ from PIL import Image
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
-from skinlesion.classifier import save_classifier
 from skinlesion.evaluation.results.decisions import (
     CALIBRATION,
     CONFORMAL,
@@ -23,6 +22,7 @@ from skinlesion.evaluation.results.decisions import (
 )
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import TestTime
+from skinlesion.model.classifier import save_classifier
 from tests.classifier_cases import make_config, make_network
 
 TEMPERATURE = 1.6

@@ -13,7 +13,7 @@ from torch import nn
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.averaging import WeightAverage, make_average
 from skinlesion.config.training import TrainParams
-from skinlesion.network import NetworkSpec, build_network
+from skinlesion.model.network import NetworkSpec, build_network
 
 Make = Callable[..., WeightAverage]
 

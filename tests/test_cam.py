@@ -21,12 +21,12 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.receptive_field import cell_centers, tiled_centers
-from skinlesion.classifier import ClassifierConfig, normalize
 from skinlesion.config.training import list_backbones
 from skinlesion.diagnoses import CLASSES
-from skinlesion.feature_maps import FAMILY_LAYERS
 from skinlesion.geometry import fit_image, map_to_original
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import ClassifierConfig, normalize
+from skinlesion.model.layers import FAMILY_LAYERS
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import last_linear, make_config, make_network
 
 CPU = torch.device("cpu")

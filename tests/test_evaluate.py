@@ -27,14 +27,14 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
-from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
 from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
 from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import HEADLINE
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
+from skinlesion.model.network import SkinNetwork
 from skinlesion.test_time import views_of
 from stages import evaluate
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble

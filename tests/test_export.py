@@ -32,7 +32,6 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import describe_seconds, time_engines
 from skinlesion.evaluation.results.decisions import (
@@ -47,6 +46,7 @@ from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_batch
+from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
 from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
 from skinlesion.predictor import ENGINES, load_predictor

@@ -30,7 +30,6 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import load_ensemble
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
@@ -39,6 +38,7 @@ from skinlesion.external import OVER_CLASSES, Draws
 from skinlesion.external_set import EXTERNAL, read_external
 from skinlesion.inference import predict_ensemble
 from skinlesion.metrics import HEADLINE
+from skinlesion.model.classifier import load_ensemble
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from skinlesion.preparing import write_prepared
 from skinlesion.synthetic.sample import draw_sample

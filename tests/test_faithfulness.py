@@ -19,9 +19,9 @@ from skinlesion.cam import faithfulness, summary, tables
 from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
 from skinlesion.cam.randomization import DEPTHS
 from skinlesion.cam.subject import Subject
-from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier, normalize
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network
 
 SIZE, IMAGES = 32, 24

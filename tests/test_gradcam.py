@@ -25,10 +25,10 @@ from skinlesion.base.files import read_json, write_json
 from skinlesion.cam import energy, gallery, members
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
-from skinlesion.classifier import load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
@@ -442,7 +442,7 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
             seen[image.numpy().tobytes()] = row.numpy()
         return forward(self, images, metadata)
 
-    monkeypatch.setattr("skinlesion.network.SkinNetwork.forward", spy)
+    monkeypatch.setattr("skinlesion.model.network.SkinNetwork.forward", spy)
     titles = []
     monkeypatch.setattr(gradcam, "write_gallery", lambda *_, title, **__: titles.append(title))
     gradcam.main()

@@ -20,10 +20,11 @@ import safetensors.torch
 import torch
 from PIL import Image, PngImagePlugin
 
-from skinlesion import checkpoint, classifier
+from skinlesion import checkpoint
 from skinlesion.artifacts.raw import MASK_SUFFIX
-from skinlesion.backbones import check_numbers, load_pretrained
 from skinlesion.base.errors import PipelineError
+from skinlesion.model import classifier
+from skinlesion.model.backbones import check_numbers, load_pretrained
 from skinlesion.originals import read_image, read_mask
 from skinlesion.sources.archives import read_members
 from skinlesion.sources.images import check_files

@@ -11,7 +11,7 @@ import torch
 
 from skinlesion.artifacts.patients import MISSING, SITES, WIDTH, encode_metadata
 from skinlesion.base.errors import PipelineError
-from skinlesion.metadata import MetadataDropout
+from skinlesion.model.metadata import MetadataDropout
 from skinlesion.synthetic import sample
 
 

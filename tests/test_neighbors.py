@@ -23,10 +23,10 @@ from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
-from skinlesion.classifier import load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
+from skinlesion.model.classifier import load_ensemble, normalize
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote

@@ -19,7 +19,7 @@ from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from tests.conftest import WriteParams
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.

@@ -24,7 +24,6 @@ from skinlesion.base.files import write_json
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import load_ensemble
 from skinlesion.conformal import class_scores
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import SPREAD
@@ -33,6 +32,7 @@ from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA2
 from skinlesion.geometry import map_to_original
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
+from skinlesion.model.classifier import load_ensemble
 from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.prediction import chance_of
 from skinlesion.predictor import Member, load_predictor

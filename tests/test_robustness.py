@@ -23,7 +23,6 @@ from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, writ
 from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration_scores import expected_calibration_error, reliability_table
-from skinlesion.classifier import Classifier, load_ensemble, normalize
 from skinlesion.config.params import load_params
 from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
@@ -32,6 +31,7 @@ from skinlesion.evaluation.results.predictions import read_predictions, write_pr
 from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.inference import predict
 from skinlesion.metrics import HEADLINE
+from skinlesion.model.classifier import Classifier, load_ensemble, normalize
 from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 

@@ -27,9 +27,9 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError, run_stage
-from skinlesion.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
+from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.training import loop
 from stages import train
 from tests.conftest import WriteParams

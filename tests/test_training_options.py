@@ -21,7 +21,7 @@ from skinlesion.artifacts.synthetic import read_synthetic
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, build_network
+from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.training import loop
 from skinlesion.training.loop import Training
 from tests.conftest import WriteParams

@@ -21,7 +21,7 @@ SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 class SplitFacts:
     """What the later stages need to know of the split besides its lists.
 
-    fingerprint : sha256 of the three lists (`skinlesion.splitting.fingerprint`).
+    fingerprint : sha256 of the three lists (`fingerprint` below).
     source : of the images, as `download.source`.
     synthetic : whether they were drawn.
     """

@@ -15,9 +15,9 @@ from skinlesion.cam.extractors import open_explainer
 from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
 from skinlesion.cam.modes import evaluating
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import ClassifierConfig, normalize
+from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.float32 import full_float32
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 
 __all__ = ["METHODS", "Method", "compute_maps"]
 

@@ -16,8 +16,8 @@ from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import Method
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import Classifier
 from skinlesion.geometry import map_to_original
+from skinlesion.model.classifier import Classifier
 
 
 @dataclass(frozen=True)

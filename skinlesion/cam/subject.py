@@ -15,7 +15,7 @@ from skinlesion.cam import patches
 from skinlesion.cam.deletion import Score
 from skinlesion.cam.members import MemberMaps, explain
 from skinlesion.cam.methods import Method
-from skinlesion.classifier import Classifier, normalize
+from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.float32 import full_float32
 
 

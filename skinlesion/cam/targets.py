@@ -13,7 +13,7 @@ from skinlesion.cam.methods import Method, check_method
 from skinlesion.cam.occlusion import image_cells
 from skinlesion.cam.pooling import check_pooled
 from skinlesion.cam.receptive_field import tiled_centers
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 
 BLOCKS = "encoder.layers"  # of torchvision's VisionTransformer
 

@@ -147,7 +147,7 @@ def write_metadata(inputs: Inputs, raw: Path) -> pd.DataFrame:
 
     Returns
     -------
-    The table as every later stage reads it (see `artifacts.read_metadata`).
+    The table as every later stage reads it (see `artifacts.raw.read_metadata`).
 
     Raises
     ------

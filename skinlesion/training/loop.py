@@ -24,7 +24,7 @@ from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.losses import Criterion, weights_apply
 from skinlesion.mixing import mix_batch
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 from skinlesion.optimizers import climb, descend, frozen_statistics
 from skinlesion.parameter_groups import freeze_backbone, set_train_mode
 from skinlesion.sampling import GlobalBatches

@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from hypothesis import strategies as st
 
-from skinlesion import backbones
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import PREPARED
 from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, fingerprint, read_split
+from skinlesion.model import backbones
 from stages import evaluate
 from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
-from skinlesion.artifacts.splits import fingerprint
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.splits import SPLITS, fingerprint
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import Classifier
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
 from skinlesion.inference import Predicted, soft_vote
+from skinlesion.model.classifier import Classifier
 from skinlesion.test_time import TestTime
 
 LOGIT_DECIMALS = 6  # about what float32 knows of a logit; keeps the tables readable
@@ -20,7 +22,7 @@ def check_same_split(splits: dict[str, pd.DataFrame], members: dict[str, Classif
     """Refuse a classifier that was trained on other lists: it may have seen the test images."""
     if {fingerprint(splits)} != {member.config.fingerprint for member in members.values()}:
         raise PipelineError(
-            f"{artifacts.CLASSIFIER} was trained on other lists than those in {artifacts.SPLITS}, so it may have seen the "
+            f"{CLASSIFIER} was trained on other lists than those in {SPLITS}, so it may have seen the "
             "images that it would be measured on: run `train` again, or `dvc repro`"
         )
 
@@ -33,5 +35,5 @@ def vote(predicted: dict[str, Predicted], test_time: TestTime) -> np.ndarray:
 def prediction_table(listed: pd.DataFrame, logits: np.ndarray, calibrator: Calibrator) -> pd.DataFrame:
     """The rows of a list with logits and calibrated probabilities."""
     numbers = np.hstack([logits, calibrator.probabilities(logits)])
-    columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
-    return pd.concat([listed[list(artifacts.DESCRIPTIVE_COLUMNS)], pd.DataFrame(numbers, listed.index, columns)], axis=1)
+    columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
+    return pd.concat([listed[list(DESCRIPTIVE_COLUMNS)], pd.DataFrame(numbers, listed.index, columns)], axis=1)

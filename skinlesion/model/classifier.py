@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import ColorConstancy, Fit, PreparedImages
-from skinlesion.backbones import check_numbers
 from skinlesion.base.errors import PipelineError, brief
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.config.contents import check_member_names
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.model.backbones import check_numbers
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 
 WEIGHTS_FILE, CONFIG_FILE, ENSEMBLE_FILE = "weights.safetensors", "config.json", "ensemble.json"
 
@@ -31,7 +31,7 @@ class ClassifierConfig:
 
     member, seed : of `ensemble` that it is.
     backbone : torchvision name.
-    network : `skinlesion.network.NetworkSpec` as a dict, from which the network is built.
+    network : `skinlesion.model.network.NetworkSpec` as a dict, from which the network is built.
     classes : diagnoses in the order of the logits.
     size, fit : how an image becomes the network's square (`skinlesion.geometry`), pixels.
     color_constancy : what is done to its colours then, as `prepare.color_constancy`.
@@ -72,7 +72,7 @@ class ClassifierConfig:
 
     @property
     def needs_metadata(self) -> bool:
-        """Whether it predicts from age, sex and site besides the image (`skinlesion.metadata`); stands in `config.json` too."""
+        """Whether it predicts from age, sex and site besides the image (`model.metadata`); stands in `config.json` too."""
         return bool(self.network["metadata"])
 
 

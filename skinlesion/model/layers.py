@@ -1,9 +1,12 @@
-"""Where each family of torchvision's networks has its last feature map."""
+"""The layers of torchvision's networks: where each family has its last feature map, and which belong together."""
 
 from __future__ import annotations
 
 from torch import nn
 from torchvision import models
+from torchvision.models.vision_transformer import Encoder
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, Encoder)
 
 # The last feature map of each family, by torchvision's class; a number counts a container's children. Each is what the
 # network pools (Grad-CAM paper, section 3), rectified where the network rectifies it, with these exceptions:
@@ -44,3 +47,34 @@ def _resolve(model: nn.Module, path: str) -> str:
         children = [name for name, _ in model.get_submodule(".".join(names)).named_children()]
         names.append(children[int(part)] if part.startswith("-") else part)
     return ".".join(names)
+
+
+def layer_groups(backbone: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """A torchvision network's parameters in groups of layers, in the order of the forward pass, named by their first layer.
+
+    A group is a layer at the top of the network or a child of a sequence that stands there: a block of a ResNet, a ViT or a
+    MobileNet, a stage of a ConvNeXt, a Swin or an EfficientNet. Norms, and parameters that stand alone (a class token, a
+    position embedding), belong to the group before them, the very first to the one after.
+    """
+    groups: dict[str, list[nn.Parameter]] = {}
+    leading: list[nn.Parameter] = []
+    for name, members, has_kernel in _units(backbone):
+        if has_kernel:
+            groups[name] = leading + members
+            leading = []
+        elif groups:
+            groups[next(reversed(groups))] += members
+        else:
+            leading += members
+    return groups
+
+
+def _units(module: nn.Module, prefix: str = "", *, nested: bool = False) -> list[tuple[str, list[nn.Parameter], bool]]:
+    """Name, parameters, and whether it has a kernel or a matrix of a layer, of each unit that `layer_groups` joins."""
+    units = [(prefix + name, [parameter], False) for name, parameter in module.named_parameters(recurse=False)]
+    for name, child in module.named_children():
+        if type(child) in CONTAINERS and not nested:
+            units += _units(child, f"{prefix}{name}.", nested=type(child) is not Encoder)
+        elif members := list(child.parameters()):
+            units.append((prefix + name, members, any(parameter.ndim > 1 for parameter in members)))
+    return units

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import models, ops
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.feature_maps import last_feature_map
+from skinlesion.model.layers import last_feature_map
 
 Kind = Literal["none", "se", "cbam"]
 

@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from skinlesion import backbones
-from skinlesion.attention import FeatureMapAttention, Kind, attach_attention
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
-from skinlesion.heads import MultiSampleDropout, linear_head, mlp_head
-from skinlesion.metadata import MetadataEncoder
+from skinlesion.model import backbones
+from skinlesion.model.attention import FeatureMapAttention, Kind, attach_attention
+from skinlesion.model.metadata import MetadataEncoder
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,43 @@ class NetworkSpec:
     def of(cls, params: TrainParams) -> NetworkSpec:
         """The values of `params` that are the network's."""
         return cls(**{field.name: getattr(params, field.name) for field in fields(cls)})
+
+
+def linear_head(last: nn.Linear, *, dropout: float) -> nn.Sequential:
+    """Dropout and the last layer."""
+    return nn.Sequential(nn.Dropout(dropout), last)
+
+
+def mlp_head(features: int, num_classes: int, *, hidden: int, dropout: float, hidden_dropout: float) -> nn.Sequential:
+    """Dropout, linear, ReLU, batch norm, dropout, linear."""
+    return nn.Sequential(
+        nn.Dropout(dropout),
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.BatchNorm1d(hidden),
+        nn.Dropout(hidden_dropout),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+class MultiSampleDropout(nn.Module):
+    """In training, the mean of a head's logits over several dropout masks of the same features (Inoue 2019, arXiv 1905.09788).
+
+    The paper averages the losses of the samples; we average the logits, which leaves the choice of the loss open. The
+    masks go through the head as one batch, of which the head's batch norm sees every sample. One pass in evaluation.
+    """
+
+    def __init__(self, layers: nn.Sequential, *, samples: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.samples = samples
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (N, F) to logits (N, classes)."""
+        if not self.training or self.samples == 1:
+            return self.layers(features)
+        logits = self.layers(features.repeat(self.samples, 1))
+        return logits.unflatten(0, (self.samples, len(features))).mean(0)
 
 
 class SkinNetwork(nn.Module):
@@ -70,7 +106,7 @@ class SkinNetwork(nn.Module):
         Parameters
         ----------
         images : float32 (N, 3, size, size), normalised.
-        metadata : float32 (N, metadata.WIDTH) of `metadata.encode_metadata`; not looked at by a network without metadata.
+        metadata : float32 (N, WIDTH) of `artifacts.patients.encode_metadata`; not looked at by a network without metadata.
 
         Raises
         ------
