@@ -35,7 +35,7 @@ from skinlesion import loading, transforms
 from skinlesion.base.errors import run_stage
 from skinlesion.config.params import Params, load_params
 from skinlesion.config.training import TrainParams
-from skinlesion.geometry import fit_image
+from skinlesion.data.geometry import fit_image
 from skinlesion.training.augmentation.presets import resolve
 from skinlesion.training.loop import train_one_epoch
 

@@ -45,14 +45,14 @@ from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.config.params import load_params
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
 from skinlesion.identity import classifier_digest
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.predictor import ENGINES
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images

@@ -16,11 +16,11 @@ from skinlesion.artifacts.raw import image_path, list_images, read_metadata
 from skinlesion.artifacts.synthetic import SyntheticImages
 from skinlesion.base.cores import available_cores
 from skinlesion.config.training import TrainParams
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.parameter_groups import set_train_mode
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
 from skinlesion.training.loop import Batch, Training, train_step
 
 

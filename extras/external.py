@@ -32,6 +32,7 @@ from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.calibration import Calibrator
 from skinlesion.config.params import ExternalParams, load_params
+from skinlesion.data.preparing import write_prepared
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
 from skinlesion.evaluation.metrics.tables import describe_table
 from skinlesion.evaluation.results.decisions import read_calibration, read_operating_points
@@ -53,7 +54,6 @@ from skinlesion.extra_metrics import write_extra
 from skinlesion.inference import predict_ensemble
 from skinlesion.model.classifier import Classifier, load_ensemble
 from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
-from skinlesion.preparing import write_prepared
 from skinlesion.test_time import TestTime
 
 PREDICTIONS = Path("data/extras/external")

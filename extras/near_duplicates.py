@@ -30,6 +30,7 @@ from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.audits import NearDuplicatesParams
 from skinlesion.config.params import load_params
+from skinlesion.data.splitting import check_images
 from skinlesion.extra_metrics import write_extra
 from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
 from skinlesion.pair_tables import (
@@ -41,7 +42,6 @@ from skinlesion.pair_tables import (
     describe_pairs,
     score_shares,
 )
-from skinlesion.splitting import check_images
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
+from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
@@ -36,7 +37,6 @@ from skinlesion.model_card import describe_model, measured_in_eight_bits, measur
 from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.prediction import Prediction, conformal_sets
-from skinlesion.preparing import square_of
 from skinlesion.test_time import TestTime
 
 Engine = Literal["torch", "onnx", "onnx-int8"]

@@ -29,6 +29,7 @@ from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import load_params
+from skinlesion.data.originals import read_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
 from skinlesion.evaluation.results.predictions import read_predictions
@@ -36,7 +37,6 @@ from skinlesion.model.classifier import Classifier, load_ensemble
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import Case, Neighbor, Shares, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
-from skinlesion.originals import read_image
 
 BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
 

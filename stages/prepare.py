@@ -15,7 +15,7 @@ from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import run_stage
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
-from skinlesion.preparing import write_prepared
+from skinlesion.data.preparing import write_prepared
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
-from skinlesion.diagnoses import CLASSES
-from skinlesion.splitting import (
+from skinlesion.data.splitting import (
     check_classes,
     check_diagnoses,
     check_disjoint,
@@ -33,6 +32,7 @@ from skinlesion.splitting import (
     merge_lesions,
     read_links,
 )
+from skinlesion.diagnoses import CLASSES
 
 logger = logging.getLogger(__name__)
 

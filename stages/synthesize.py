@@ -30,7 +30,7 @@ from skinlesion.diagnoses import CLASSES
 
 # torch and matplotlib are imported where they are used: a stage that is off must not take their seconds.
 if TYPE_CHECKING:
-    from skinlesion.synthesis.page import Samples
+    from skinlesion.data.synthesis.page import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ def synthesize(
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
     from skinlesion.base.cpu_memory import keep_freed_memory
     from skinlesion.base.devices import choose_device
-    from skinlesion.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
-    from skinlesion.synthesis.page import SAMPLES, Samples
+    from skinlesion.data.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
+    from skinlesion.data.synthesis.page import SAMPLES, Samples
 
     keep_freed_memory()
     rows = prepared.rows_of(train["image_id"])
@@ -109,7 +109,7 @@ def write_plots(counts: pd.DataFrame, samples: list[Samples]) -> None:
     with atomic_folder(PLOTS / "synthesize") as folder:
         write_table(counts, folder / "counts.csv", COUNT_COLUMNS)
         if samples:
-            from skinlesion.synthesis.page import draw_page
+            from skinlesion.data.synthesis.page import draw_page
 
             draw_page(samples, folder / "samples.png")
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from benchmarks import contestant, input_pipeline, plain_loop, stage_loop, timing, training
 from skinlesion import training_setup
 from skinlesion.base.errors import PipelineError
-from skinlesion.synthetic.sample import draw_sample
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.training.augmentation.presets import PRESETS, resolve
 from tests.conftest import WriteParams
 

@@ -22,8 +22,8 @@ from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.config.training import list_backbones
+from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import fit_image, map_to_original
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.network import SkinNetwork

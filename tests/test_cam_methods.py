@@ -27,8 +27,8 @@ from skinlesion.cam.maps import compute_maps, describe_duration
 from skinlesion.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
 from skinlesion.cam.occlusion import CELLS
 from skinlesion.cam.targets import find_target
+from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import fit_image
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork

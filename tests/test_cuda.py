@@ -16,11 +16,11 @@ from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import METHODS
 from skinlesion.config.training import SynthesizeParams
+from skinlesion.data.synthesis.fitting import draw_images, fit_vae
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
 from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.predictor import load_predictor
-from skinlesion.synthesis.fitting import draw_images, fit_vae
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams
 from tests.predictor_cases import lesion_image, make_workspace

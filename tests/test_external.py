@@ -30,6 +30,8 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
@@ -40,8 +42,6 @@ from skinlesion.inference import predict_ensemble
 from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import load_ensemble
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 CPU = torch.device("cpu")

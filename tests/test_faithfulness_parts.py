@@ -15,7 +15,7 @@ from skinlesion.cam.faithfulness import FIGURES, choose_some, other_images
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.members import MemberMaps
 from skinlesion.cam.pointing import center_hits, points_at
-from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.model.classifier import Classifier
 from tests.classifier_cases import make_config, make_network
 

@@ -25,9 +25,9 @@ from skinlesion.base.files import read_json, write_json
 from skinlesion.cam import energy, gallery, members
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
+from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.geometry import fit_image, map_to_original
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.classifier_cases import make_config, make_network, save_ensemble

@@ -21,8 +21,8 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.cam import cases, gallery, index, pages, panels
+from skinlesion.data.geometry import map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
 from tests.test_gradcam import CENTERS, HEIGHT, IMAGE_IDS, PREDICTED, SIZE, WIDTH, disc, make_predictions, make_workspace

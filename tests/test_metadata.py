@@ -11,8 +11,8 @@ import torch
 
 from skinlesion.artifacts.patients import MISSING, SITES, WIDTH, encode_metadata
 from skinlesion.base.errors import PipelineError
+from skinlesion.data.sample import sample
 from skinlesion.model.metadata import MetadataDropout
-from skinlesion.synthetic import sample
 
 
 def frame(rows: list[tuple[object, object, object]]) -> pd.DataFrame:

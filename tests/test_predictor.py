@@ -25,18 +25,18 @@ from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.targets import find_target
 from skinlesion.conformal import class_scores
+from skinlesion.data.geometry import map_to_original
+from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import SPREAD
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
-from skinlesion.geometry import map_to_original
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.model.classifier import load_ensemble
 from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.prediction import chance_of
 from skinlesion.predictor import Member, load_predictor
-from skinlesion.preparing import write_prepared
 from skinlesion.uploads import decode_upload
 from tests.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 

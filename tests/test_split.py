@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 import stages.split
-from skinlesion import splitting
 from skinlesion.artifacts.raw import read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
 from skinlesion.base.errors import PipelineError
+from skinlesion.data import splitting
 from skinlesion.diagnoses import CLASSES
 
 WriteParams = Callable[..., Path]

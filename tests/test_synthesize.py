@@ -23,9 +23,9 @@ from skinlesion.artifacts.prepared import INDEX_COLUMNS, read_prepared
 from skinlesion.artifacts.synthetic import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
 from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
+from skinlesion.data.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
+from skinlesion.data.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
 from skinlesion.diagnoses import CLASSES
-from skinlesion.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
-from skinlesion.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
 from skinlesion.training_setup import gather_data
 from tests.conftest import ROOT
 

@@ -41,7 +41,7 @@ class PreparedImages:
 
     @property
     def fit(self) -> Fit:
-        """How the original was fitted into the square (see `skinlesion.geometry`)."""
+        """How the original was fitted into the square (see `skinlesion.data.geometry`)."""
         return cast(Fit, self.index["fit"].iloc[0])
 
     @property

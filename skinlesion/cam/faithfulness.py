@@ -32,8 +32,8 @@ from skinlesion.cam.methods import PERTURBATION_METHODS, Method
 from skinlesion.cam.pointing import center_hits, points_at
 from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
 from skinlesion.cam.subject import Subject
+from skinlesion.data.originals import read_mask
 from skinlesion.model.classifier import Classifier, normalize
-from skinlesion.originals import read_mask
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import Method
 from skinlesion.cam.targets import find_target
-from skinlesion.geometry import map_to_original
+from skinlesion.data.geometry import map_to_original
 from skinlesion.model.classifier import Classifier
 
 

@@ -33,7 +33,7 @@ class ClassifierConfig:
     backbone : torchvision name.
     network : `skinlesion.model.network.NetworkSpec` as a dict, from which the network is built.
     classes : diagnoses in the order of the logits.
-    size, fit : how an image becomes the network's square (`skinlesion.geometry`), pixels.
+    size, fit : how an image becomes the network's square (`skinlesion.data.geometry`), pixels.
     color_constancy : what is done to its colours then, as `prepare.color_constancy`.
     mean, std : of RGB in [0, 1], subtracted and divided by.
     params : the `train` section that it was trained with.

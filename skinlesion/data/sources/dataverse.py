@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion.sources.transfer import fetch
+from skinlesion.data.sources.transfer import fetch
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import pandas as pd
 from skinlesion.artifacts.raw import image_path, mask_path
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
+from skinlesion.data.sample.view import draw_views
+from skinlesion.data.sources.ham10000 import IMAGES
 from skinlesion.diagnoses import CLASSES
-from skinlesion.sources.ham10000 import IMAGES
-from skinlesion.synthetic.view import draw_views
 
 Key = TypeVar("Key")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.sources.archives import member_names
-from skinlesion.sources.dataverse import RemoteFile, bring
-from skinlesion.sources.layout import Inputs
-from skinlesion.sources.transfer import NotSentError
+from skinlesion.data.sources.archives import member_names
+from skinlesion.data.sources.dataverse import RemoteFile, bring
+from skinlesion.data.sources.layout import Inputs
+from skinlesion.data.sources.transfer import NotSentError
 
 logger = logging.getLogger(__name__)
 

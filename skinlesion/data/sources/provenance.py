@@ -34,7 +34,7 @@ def describe_sample(raw: Path, settings: dict[str, Any]) -> dict[str, Any]:
             files.append(folder_entry(f"{folder.name}/", drawn))
     return {
         "synthetic": True,
-        "origin": f"skinlesion.synthetic.sample.draw_sample({', '.join(f'{key}={value}' for key, value in settings.items())})",
+        "origin": f"skinlesion.data.sample.sample.draw_sample({', '.join(f'{key}={value}' for key, value in settings.items())})",
         "files": files,
         "licence": "CC0-1.0",
         "citation": "Synthetic images, drawn by this project: no patient, no lesion, no medical meaning.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from skinlesion.synthetic.lesion import SUPERSAMPLING, Lesion, Pixels, blend, draw_lesion, smooth_noise
+from skinlesion.data.sample.lesion import SUPERSAMPLING, Lesion, Pixels, blend, draw_lesion, smooth_noise
 
 REFERENCE_SKIN = np.array([222.0, 172.0, 162.0])  # the skin on which the lesions' colours are meant
 SKIN_TONES = np.array([[226, 168, 164], [220, 146, 126], [204, 176, 184], [238, 210, 202], [206, 164, 138], [214, 182, 160]])

@@ -20,8 +20,8 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.parallel import map_in_order
-from skinlesion.color_constancy import shades_of_gray
-from skinlesion.geometry import fit_image
+from skinlesion.data.color_constancy import shades_of_gray
+from skinlesion.data.geometry import fit_image
 
 
 @dataclass(frozen=True)

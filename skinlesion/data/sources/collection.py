@@ -8,9 +8,9 @@ from pathlib import Path
 
 from skinlesion.artifacts.raw import image_path
 from skinlesion.base.errors import PipelineError, name_some
-from skinlesion.sources.archives import member_names
-from skinlesion.sources.isic2018 import GROUND_TRUTH
-from skinlesion.sources.layout import METADATA_NAMES, Inputs, read_the_table, walk
+from skinlesion.data.sources.archives import member_names
+from skinlesion.data.sources.isic2018 import GROUND_TRUTH
+from skinlesion.data.sources.layout import METADATA_NAMES, Inputs, read_the_table, walk
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from skinlesion.artifacts.raw import MASK_SUFFIX, image_path, mask_path, read_me
 from skinlesion.artifacts.tables import METADATA_COLUMNS, parse_csv
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import file_digest
-from skinlesion.sources.archives import MAX_FILE_BYTES, member_names, read_members
-from skinlesion.sources.provenance import folder_entry
+from skinlesion.data.sources.archives import MAX_FILE_BYTES, member_names, read_members
+from skinlesion.data.sources.provenance import folder_entry
 
 logger = logging.getLogger(__name__)
 

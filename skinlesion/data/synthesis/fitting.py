@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import SynthesizeParams
+from skinlesion.data.synthesis.model import STRIDE, ConditionalVAE, Objective
 from skinlesion.diagnoses import CLASSES
-from skinlesion.synthesis.model import STRIDE, ConditionalVAE, Objective
 
 LARGEST_SIDE = 64  # pixels
 DRAWN_AT_ONCE = 64  # images
