@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.timing import Loop, time_end_to_end, time_step, warm_up
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
-from skinlesion.engine import explained_failures
+from skinlesion.training.engine import explained_failures
 
 
 class Contestant:

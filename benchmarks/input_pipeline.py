@@ -31,11 +31,12 @@ from torchvision.transforms import v2
 from benchmarks.plain_loop import decoding_loader
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
 from benchmarks.timing import synchronize
-from skinlesion import loading, transforms
 from skinlesion.base.errors import run_stage
 from skinlesion.config.params import Params, load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.data.geometry import fit_image
+from skinlesion.training import loading
+from skinlesion.training.augmentation import transforms
 from skinlesion.training.augmentation.presets import resolve
 from skinlesion.training.loop import train_one_epoch
 

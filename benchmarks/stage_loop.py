@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skinlesion import engine, training_setup
 from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.raw import image_path, list_images, read_metadata
 from skinlesion.artifacts.synthetic import SyntheticImages
@@ -20,8 +19,9 @@ from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.network import NetworkSpec, build_network
-from skinlesion.parameter_groups import set_train_mode
+from skinlesion.training import engine, setup
 from skinlesion.training.loop import Batch, Training, train_step
+from skinlesion.training.optimizers import set_train_mode
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Images:
 
     def labels(self) -> list[int]:
         """Class indices."""
-        return training_setup.class_indices(self.listed["dx"]).tolist()
+        return setup.class_indices(self.listed["dx"]).tolist()
 
 
 def draw_images(folder: Path, *, size: int, lesions: int) -> None:
@@ -86,8 +86,8 @@ class StageLoop:
         fabric = engine.make_fabric(params, precision=precision, seed=0)
         none = SyntheticImages(np.empty((0, size, size, 3), dtype=np.uint8), [], "")
         splits = {"train": images.listed, "val": images.listed}
-        data = training_setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
-        training = training_setup.build_training(fabric, network, data, params=params, seed=0)
+        data = setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
+        training = setup.build_training(fabric, network, data, params=params, seed=0)
         set_train_mode(network, frozen=False)
         return cls(training, precision, torch.Generator().manual_seed(0))
 

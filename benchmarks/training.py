@@ -31,13 +31,13 @@ from benchmarks import contestant
 from benchmarks.contestant import Contestant
 from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
-from skinlesion import loading
 from skinlesion.base.devices import choose_device, cpu_model
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import write_json
 from skinlesion.config.augmentation import AugmentationParams
 from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
+from skinlesion.training import loading
 from skinlesion.training.augmentation.presets import resolve
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from extras.leak_training import Trained, check_one_device, train
-from skinlesion import leak, training_setup
+from skinlesion import leak
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
@@ -38,6 +38,7 @@ from skinlesion.ensemble import member_metrics, spread
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from skinlesion.extra_metrics import write_extra
 from skinlesion.inference import soft_vote
+from skinlesion.training import setup
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"
 LEAK_PLOTS = PLOTS / "extras" / "leak"
@@ -84,7 +85,7 @@ def main() -> None:
 
 def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:
     """What metrics/extras/leak.json says of the lists, of who has a sibling, and of each training alone."""
-    labels = training_setup.class_indices(lists.test["dx"])
+    labels = setup.class_indices(lists.test["dx"])
     alone = {arm: [member_metrics(labels, one.predicted.logits) for one in each] for arm, each in trained.items()}
     differences = [
         {metric: image_level[metric] - lesion_level[metric] for metric in image_level}

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from skinlesion.base.files import atomic_file
 from skinlesion.config.augmentation import Augmentation, AugmentationParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.mixing import mix_batch
+from skinlesion.training.augmentation.mixing import mix_batch
 from skinlesion.training.augmentation.presets import NONE, PRESETS, resolve
-from skinlesion.transforms import train_transform
+from skinlesion.training.augmentation.transforms import train_transform
 
 MOST_IMAGES = 6
 SEED = 10  # of the draws that are shown; with this one the strong preset has a hair and an erased rectangle to show

@@ -5,8 +5,8 @@ Writes  models/members/MEMBER-SEED/{weights.safetensors,config.json}; metrics/tr
         plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and DVCLive's curves
 
 Run as `python -m stages.train --member base --seed 0`. Killed and started again, it goes on from the last finished epoch
-(skinlesion/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this script, and
-the first one alone writes.
+(skinlesion/training/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this
+script, and the first one alone writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 from lightning.fabric import Fabric
 
-from skinlesion import checkpoint, engine, fitting, metric_loggers, training_setup
 from skinlesion.artifacts.paths import MEMBERS, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, PreparedImages, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
@@ -38,6 +37,8 @@ from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model import backbones, classifier
 from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.training import checkpoint, engine, fit, setup
+from skinlesion.training.loggers import open_loggers
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     if fabric.is_global_zero:
         devices = f"{fabric.world_size} x {fabric.device.type}"
         logger.info("training %s (%s) on %s in %s", config.name, params.backbone, devices, precision)
-    data = training_setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
+    data = setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
     resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
     with engine.ending_together(fabric), held_alone(config.name, resume) if fabric.is_global_zero else nullcontext():
-        training = training_setup.build_training(fabric, network, data, params=params, seed=options.seed)
+        training = setup.build_training(fabric, network, data, params=params, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
             write(fitted, data, network, replace(config, epoch=fitted.best_epoch), params)
@@ -123,24 +124,24 @@ def held_alone(name: str, resume: checkpoint.Checkpoint) -> Iterator[None]:
         yield
 
 
-def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fitting.Fitted:
+def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fit.Fitted:
     """Train, and in the first process give every epoch's metrics to the loggers that params name."""
     names = training.params.loggers if training.fabric.is_global_zero else []
-    loggers = metric_loggers.open_loggers(names, PLOTS / "train" / name)
+    opened = open_loggers(names, PLOTS / "train" / name)
 
     def log_epoch(metrics: dict[str, float]) -> None:
-        for metric_logger in loggers:
+        for metric_logger in opened:
             metric_logger.log_epoch(metrics)
 
-    fitted = fitting.fit(training, checkpoint=resume, on_epoch=log_epoch)
-    for metric_logger in loggers:
+    fitted = fit.fit(training, checkpoint=resume, on_epoch=log_epoch)
+    for metric_logger in opened:
         metric_logger.close()
     return fitted
 
 
 def write(
-    fitted: fitting.Fitted,
-    data: training_setup.TrainingData,
+    fitted: fit.Fitted,
+    data: setup.TrainingData,
     network: SkinNetwork,
     config: classifier.ClassifierConfig,
     params: TrainParams,

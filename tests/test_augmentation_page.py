@@ -17,7 +17,7 @@ from skinlesion import augmentation_page
 from skinlesion.augmentation_page import chosen_augmentations, draw_augmentation_page, switched_on
 from skinlesion.config.augmentation import AugmentationParams
 from skinlesion.training.augmentation.presets import NONE, PRESETS, resolve
-from skinlesion.transforms import train_transform
+from skinlesion.training.augmentation.transforms import train_transform
 
 EVERY_VALUE = {
     "horizontal_flip": True,

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from skinlesion.artifacts.patients import WIDTH
-from skinlesion.averaging import WeightAverage, make_average
 from skinlesion.config.training import TrainParams
 from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.training.averaging import WeightAverage, make_average
 
 Make = Callable[..., WeightAverage]
 

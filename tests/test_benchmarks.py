@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import contestant, input_pipeline, plain_loop, stage_loop, timing, training
-from skinlesion import training_setup
 from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.sample import draw_sample
+from skinlesion.training import setup
 from skinlesion.training.augmentation.presets import PRESETS, resolve
 from tests.conftest import WriteParams
 
@@ -188,10 +188,10 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
         }
     )
     asked, compiled = [], []
-    build = training_setup.build_training
+    build = setup.build_training
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
     monkeypatch.setattr(
-        training_setup,
+        setup,
         "build_training",
         lambda *parts, params, seed: asked.append(params) or build(*parts, params=params, seed=seed),
     )

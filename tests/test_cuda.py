@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion import fitting
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import METHODS
@@ -21,6 +20,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
 from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.predictor import load_predictor
+from skinlesion.training import fit
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams
 from tests.predictor_cases import lesion_image, make_workspace
@@ -70,7 +70,7 @@ def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
     train_base()
     assert (MEMBER / "weights.safetensors").read_bytes() == first
     assert load_classifier(MEMBER).config.params["device"] == "cuda"
-    validate, calls = fitting.validate, []
+    validate, calls = fit.validate, []
 
     def killed(training: Any) -> dict[str, float]:
         calls.append(training)
@@ -78,10 +78,10 @@ def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
             raise KeyboardInterrupt
         return validate(training)
 
-    monkeypatch.setattr(fitting, "validate", killed)
+    monkeypatch.setattr(fit, "validate", killed)
     with pytest.raises(KeyboardInterrupt):
         train_base()
-    monkeypatch.setattr(fitting, "validate", validate)
+    monkeypatch.setattr(fit, "validate", validate)
     train_base()
     assert (MEMBER / "weights.safetensors").read_bytes() == first
 

@@ -20,7 +20,6 @@ import safetensors.torch
 import torch
 from PIL import Image, PngImagePlugin
 
-from skinlesion import checkpoint
 from skinlesion.artifacts.raw import MASK_SUFFIX
 from skinlesion.base.errors import PipelineError
 from skinlesion.data.originals import read_image, read_mask
@@ -29,6 +28,7 @@ from skinlesion.data.sources.images import check_files
 from skinlesion.data.sources.layout import find_inputs
 from skinlesion.model import classifier
 from skinlesion.model.backbones import check_numbers, load_pretrained
+from skinlesion.training import checkpoint
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import ROOT
 from tests.download_cases import HEIGHT, WIDTH, jpeg, kaggle_files, mask, pack, write_files

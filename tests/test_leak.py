@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import extras.leak
-from skinlesion import fitting, leak
+from skinlesion import leak
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
@@ -22,6 +22,7 @@ from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.metrics import HEADLINE
+from skinlesion.training import fit
 from tests.conftest import WriteParams
 
 SIDE = 32
@@ -216,7 +217,7 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     prepared_workspace: Path, lists: leak.Lists, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Validation has no siblings and so knows nothing of what is learnt here: the last epoch is kept.
-    monkeypatch.setattr(fitting, "is_better", lambda *_, **__: True)
+    monkeypatch.setattr(fit, "is_better", lambda *_, **__: True)
     splits = content(SPLITS)
     caplog.set_level("INFO")
     extras.leak.main()
@@ -246,7 +247,7 @@ def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(
     extras.leak.main()
     undisturbed = written()
     trained: list[int] = []
-    train_one_epoch: Callable[..., dict[str, float]] = fitting.train_one_epoch
+    train_one_epoch: Callable[..., dict[str, float]] = fit.train_one_epoch
 
     def stopping(training: Any, epoch: int) -> dict[str, float]:
         trained.append(epoch)
@@ -254,7 +255,7 @@ def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return train_one_epoch(training, epoch)
 
-    monkeypatch.setattr(fitting, "train_one_epoch", stopping)
+    monkeypatch.setattr(fit, "train_one_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
         extras.leak.main()
     assert written() == undisturbed and len(list((small_workspace / ".resume" / "train").glob("*.pt"))) == 2

@@ -11,7 +11,7 @@ from scipy import stats
 from torchvision.transforms import v2
 
 from skinlesion.config.augmentation import Augmentation
-from skinlesion.mixing import Mixture, mix_batch
+from skinlesion.training.augmentation.mixing import Mixture, mix_batch
 from skinlesion.training.augmentation.presets import NONE
 
 MIXUP = NONE.model_copy(update={"mixup": 0.4, "mix_share": 1.0})

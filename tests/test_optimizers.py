@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from skinlesion.config.training import TrainParams
-from skinlesion.optimizers import climb, descend, frozen_statistics, make_optimizer
+from skinlesion.training.optimizers import climb, descend, frozen_statistics, make_optimizer
 
 
 def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_decay: float) -> list[float]:

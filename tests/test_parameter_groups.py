@@ -13,7 +13,7 @@ from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.model.layers import layer_groups
 from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
-from skinlesion.parameter_groups import freeze_backbone, parameter_groups, set_train_mode
+from skinlesion.training.optimizers import freeze_backbone, parameter_groups, set_train_mode
 from tests.conftest import WriteParams
 
 

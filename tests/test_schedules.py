@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from skinlesion.config.training import TrainParams
-from skinlesion.schedules import Schedule, make_schedule
+from skinlesion.training.schedules import Schedule, make_schedule
 
 HEAD, BACKBONE = 0.4, 0.1  # peak rates
 STEPS = 4  # an epoch

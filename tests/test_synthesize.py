@@ -26,7 +26,7 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.data.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
 from skinlesion.data.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
 from skinlesion.diagnoses import CLASSES
-from skinlesion.training_setup import gather_data
+from skinlesion.training.setup import gather_data
 from tests.conftest import ROOT
 
 WriteParams = Callable[..., Path]

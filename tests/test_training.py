@@ -21,7 +21,6 @@ from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion import engine, fitting
 from skinlesion.artifacts.paths import MEMBERS, METRICS
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
@@ -30,7 +29,7 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
 from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
-from skinlesion.training import loop
+from skinlesion.training import engine, loop
 from stages import train
 from tests.conftest import WriteParams
 from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
@@ -172,7 +171,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     train_base()
     undisturbed = outputs()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fitting, "train_one_epoch", stop_after(2))
+        patch.setattr(fit, "train_one_epoch", stop_after(2))
         train_base()
     torch.manual_seed(999)  # what another process would have
     train_base()
@@ -193,7 +192,7 @@ def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
 def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that was stopped after its first epoch and left a checkpoint."""
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fitting, "train_one_epoch", stop_after(1))
+        patch.setattr(fit, "train_one_epoch", stop_after(1))
         train_base()
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
@@ -272,7 +271,7 @@ def test_patience_ends_training_early(
     prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    monkeypatch.setattr(fitting, "validate", lambda _: {"val/macro_auc": next(values)})
+    monkeypatch.setattr(fit, "validate", lambda _: {"val/macro_auc": next(values)})
     write_params(TINY | {"train.patience": 2, "train.epochs": 5})
     train_base()
     assert read_classifier_config(MEMBER).epoch == 2

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skinlesion import engine, fitting, training_setup
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
 from skinlesion.artifacts.synthetic import read_synthetic
@@ -22,8 +21,9 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.network import NetworkSpec, build_network
-from skinlesion.training import loop
+from skinlesion.training import engine, fit, loop
 from skinlesion.training.loop import Training
+from skinlesion.training.setup import build_training, gather_data
 from tests.conftest import WriteParams
 from tests.training_cases import TINY, write_inputs
 
@@ -69,8 +69,8 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
         fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)
         lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
-        data = training_setup.gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
-        return training_setup.build_training(fabric, network, data, params=params, seed=0)
+        data = gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
+        return build_training(fabric, network, data, params=params, seed=0)
 
     return make
 
@@ -88,7 +88,7 @@ def fitted_digest(build: Build, options: dict[str, Any]) -> str:
 
 def train_and_digest(setup: Training) -> str:
     """Hash of the weights at the end and of the history."""
-    fitted = fitting.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
+    fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
     digest = hashlib.sha256(repr(fitted.history).encode())
     for tensor in setup.evaluated.state_dict().values():
         digest.update(tensor.numpy().tobytes())
@@ -253,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_the_epoch(build: Build, monkeypatch: py
 
 def test_only_the_evaluated_weights_are_kept(build: Build) -> None:
     setup = build({"train.average": "ema", "train.ema_decay": 0.9})
-    fitted = fitting.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
+    fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
     live, kept = setup.network.state_dict(), fitted.best_state
     assert kept.keys() == live.keys()
     assert any(not torch.equal(kept[name], live[name]) for name in live)

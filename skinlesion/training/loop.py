@@ -1,4 +1,4 @@
-"""The training loop: one epoch of optimisation and one validation. `skinlesion.fitting` repeats them, keeps the best, resumes."""
+"""The training loop: one epoch of optimisation and one validation. `fit` repeats them, keeps the best, resumes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from skinlesion.averaging import WeightAverage
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.augmentation import Augmentation
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.losses import Criterion, weights_apply
-from skinlesion.mixing import mix_batch
 from skinlesion.model.network import SkinNetwork
-from skinlesion.optimizers import climb, descend, frozen_statistics
-from skinlesion.parameter_groups import freeze_backbone, set_train_mode
-from skinlesion.sampling import GlobalBatches
-from skinlesion.schedules import Schedule
+from skinlesion.training.augmentation.mixing import mix_batch
+from skinlesion.training.averaging import WeightAverage
+from skinlesion.training.losses import Criterion, weights_apply
+from skinlesion.training.optimizers import climb, descend, freeze_backbone, frozen_statistics, set_train_mode
+from skinlesion.training.sampling import GlobalBatches
+from skinlesion.training.schedules import Schedule
 
 CHECK_EVERY = 50  # steps between looks at the loss: looking makes the CPU wait for a GPU
 

@@ -18,7 +18,7 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
 from skinlesion.model.network import SkinNetwork
-from skinlesion.precision import faster_on_cpu
+from skinlesion.training.precision import faster_on_cpu
 
 
 class XPUAccelerator(Accelerator):
@@ -76,7 +76,7 @@ def fabric_precision(precision: str, device: torch.device) -> str:
 def choose_precision(params: TrainParams, network: SkinNetwork, *, size: int) -> str:
     """Fabric's name of the precision to train `network` in, on images of `size` x `size` pixels.
 
-    `auto` on a CPU is measured (`skinlesion.precision`). It is 32 for several processes, which could disagree, and for a
+    `auto` on a CPU is measured (`skinlesion.training.precision`). It is 32 for several processes, which could disagree, and for a
     compiled network, which is faster in 32 bits on the processors that we know.
 
     Raises

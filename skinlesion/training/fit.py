@@ -13,9 +13,9 @@ import torch
 from lightning.fabric import Fabric
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.checkpoint import Checkpoint
 from skinlesion.config.training import TrainParams
-from skinlesion.engine import explained_failures
+from skinlesion.training.checkpoint import Checkpoint
+from skinlesion.training.engine import explained_failures
 from skinlesion.training.loop import Training, gather, is_better, recompute_batch_norm, share_buffers, train_one_epoch, validate
 
 logger = logging.getLogger(__name__)

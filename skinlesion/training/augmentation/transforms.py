@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from skinlesion.config.augmentation import Augmentation
-from skinlesion.hair import HairOcclusion
+from skinlesion.training.augmentation.hair import HairOcclusion
 
 # What an erased rectangle covers of the image, and its colour, which also fills what RandAugment moves in from outside:
 # about HAM10000's mean, which normalised is near zero.
@@ -23,7 +23,7 @@ def train_transform(augmentation: Augmentation, *, size: int) -> v2.Transform:
 
     In this order: random crop, flips, rotation and zoom, colour jitter, RandAugment (Cubuk et al. 2020) or TrivialAugment
     (Mueller and Hutter 2021), hair, random erasing (Zhong et al. 2020). Draws from torch's default CPU generator. What is
-    switched off (`min_scale` 1, `rotation` 0, ...) costs nothing. MixUp and CutMix work on batches: `skinlesion.mixing`.
+    switched off (`min_scale` 1, `rotation` 0, ...) costs nothing. MixUp and CutMix work on batches: see `mixing` beside.
     """
     steps: list[v2.Transform] = []
     if augmentation.min_scale < 1:

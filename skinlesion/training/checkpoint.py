@@ -20,7 +20,7 @@ from skinlesion.base.locks import locked
 
 logger = logging.getLogger(__name__)
 
-# What `skinlesion.fitting` saves and needs to go on.
+# What `skinlesion.training.fit` saves and needs to go on.
 STATE_KEYS = {
     *("epoch", "network", "average", "optimizer", "schedule", "scaler", "generators", "history", "best_epoch", "best_state"),
 }

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
 from skinlesion.base.cores import available_cores
-from skinlesion.sampling import Draw
+from skinlesion.training.sampling import Draw
 
 PLAIN_BATCH = 128  # images a step where nothing is learnt
 MOST_WORKERS = 16

@@ -12,24 +12,23 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from skinlesion import loading
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.synthetic import SyntheticImages
-from skinlesion.averaging import make_average
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.loading import LabelledImages
-from skinlesion.losses import make_criterion
 from skinlesion.model import backbones, classifier
 from skinlesion.model.network import SkinNetwork
-from skinlesion.optimizers import make_optimizer
-from skinlesion.parameter_groups import parameter_groups
-from skinlesion.sampling import GlobalBatches, make_sampler
-from skinlesion.schedules import make_schedule
+from skinlesion.training import loading
 from skinlesion.training.augmentation.presets import resolve
+from skinlesion.training.augmentation.transforms import train_transform
+from skinlesion.training.averaging import make_average
+from skinlesion.training.loading import LabelledImages
 from skinlesion.training.loop import Training, optimizer_steps
-from skinlesion.transforms import train_transform
+from skinlesion.training.losses import make_criterion
+from skinlesion.training.optimizers import make_optimizer, parameter_groups
+from skinlesion.training.sampling import GlobalBatches, make_sampler
+from skinlesion.training.schedules import make_schedule
 
 
 @dataclass(frozen=True)
