@@ -20,8 +20,8 @@ from api.multipart import Limits, SentFile
 from api.problems import Problem
 from api.schemas import METHODS_HERE
 from api.settings import Settings
-from skinlesion.cores import available_cores
-from skinlesion.patients import Patient
+from skinlesion.artifacts.patients import Patient
+from skinlesion.base.cores import available_cores
 from skinlesion.predictor import Predictor
 from skinlesion.uploads import UploadError, check_size, decode_upload
 

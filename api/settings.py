@@ -10,9 +10,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from skinlesion.errors import PipelineError, brief, reason_of
+from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.config.schema import Device
 from skinlesion.predictor import BATCH, ENSEMBLE, Engine
-from skinlesion.schema import Device, suggest
 from skinlesion.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"

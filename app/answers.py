@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from app.opening import Opened
+from skinlesion.artifacts.patients import Patient
 from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
 from skinlesion.prediction import Prediction
 from skinlesion.uploads import UploadError, decode_upload
 

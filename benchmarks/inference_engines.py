@@ -26,21 +26,21 @@ import torch
 from benchmarks.explanations import make_config, quartiles
 from benchmarks.stage_loop import draw_images, read_images
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import write_json
+from skinlesion.config.params import ExportParams, load_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import Engine, describe_seconds, seconds_of_calls
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.exported_predictions import graph_inputs
-from skinlesion.files import write_json
 from skinlesion.inference import Network, predict_batch
-from skinlesion.network import NetworkSpec, build_network
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.onnx_export import export_network, quantize_network
 from skinlesion.onnx_network import OnnxNetwork
-from skinlesion.params import ExportParams, load_params
-from skinlesion.precision import cpu_model
 
 NETWORKS = ("resnet18:64", "mobilenet_v2:144", "resnet50:224")
 LESIONS = 48  # about 64 images

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.base.errors import PipelineError, name_some, run_stage
 
 ALLOW = Path("ci/audit-allow.toml")
 LONGEST = timedelta(days=180)

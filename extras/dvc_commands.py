@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 
 def run_dvc(*arguments: str) -> str:

@@ -23,8 +23,8 @@ import zc.lockfile
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_file
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 DVC_FILES = Path(".dvc/tmp")

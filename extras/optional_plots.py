@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 
 from ruamel.yaml import YAML
 
-from skinlesion.artifacts import PLOTS
+from skinlesion.artifacts.paths import PLOTS
 
 EXTRA_STAGES = Path("extras/dvc.yaml")
 

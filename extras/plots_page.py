@@ -23,8 +23,9 @@ import vl_convert
 
 from extras.dvc_commands import run_dvc
 from extras.optional_plots import extras_without_plots
-from skinlesion.artifacts import PLOTS, RAW, read_provenance
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.raw import RAW, read_provenance
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.vega import VEGA_LITE
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from dvc.exceptions import CollectCacheError, DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.base.errors import PipelineError, run_stage
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from extras.reading import read_run
 from extras.records import HEADLINE, RESULTS, list_records, number
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_file, read_json
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file, read_json
 from skinlesion.report import explanations
 from skinlesion.report.formats import describe_rule
 

@@ -30,15 +30,18 @@ from ruamel.yaml.error import YAMLError
 from extras.dvc_commands import run_dvc, run_dvc_json
 from extras.optional_plots import plots_of_extras
 from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
-from skinlesion.artifacts import CLASSIFIER, INDEX_COLUMNS, METRICS, PLOTS, PREDICTIONS, PREPARED, read_provenance
-from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.raw import read_provenance
+from skinlesion.artifacts.tables import read_table
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_folder, read_json, write_json
+from skinlesion.base.versions import git_commit
+from skinlesion.config.params import PARAMS_FILE
+from skinlesion.evaluation.results.predictions import PREDICTIONS
 from skinlesion.extra_metrics import extra_path, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
-from skinlesion.files import atomic_folder, read_json, write_json
-from skinlesion.params import PARAMS_FILE
-from skinlesion.tables import read_table
 from skinlesion.vega import VEGA_LITE
-from skinlesion.versions import git_commit
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 REPORT = Path("report")
@@ -70,7 +73,7 @@ def check_up_to_date() -> None:
 
 
 def member_names() -> list[str]:
-    """Names of the ensemble's members, in order; not by `skinlesion.classifier`, which takes seconds to import."""
+    """Names of the ensemble's members, in order; not by `skinlesion.model.classifier`, which takes seconds to import."""
     members = read_json(ENSEMBLE).get("members")
     if not members:
         raise PipelineError(f"{ENSEMBLE} names no members: run `assemble` again")

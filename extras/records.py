@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS, read_predictions
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
-from skinlesion.files import file_digest
+from skinlesion.evaluation.results.predictions import read_predictions
 
 RESULTS = Path("results")
 # And train/NAME of each member.

@@ -26,20 +26,24 @@ from ruamel.yaml import YAML
 
 from extras.record_results import EXTRA_TABLES, copy_extra_tables, describe_recorder, render_plots
 from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
-from skinlesion import artifacts
-from skinlesion.backbones import normalization
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.splits import read_split, read_split_facts
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.calibration import check_calibrated, fit_calibrator
 from skinlesion.cam.summary import summarize_figures
 from skinlesion.cam.tables import read_images_table
-from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
+from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.evaluation import arrays_of
+from skinlesion.evaluation.metrics.tables import arrays_of
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
+from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.failures import FAILURES
-from skinlesion.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
-from skinlesion.network import NetworkSpec
-from skinlesion.params import PARAMS_FILE, Params, load_params, read_params
+from skinlesion.model.backbones import normalization
+from skinlesion.model.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
+from skinlesion.model.network import NetworkSpec
 from skinlesion.report.compose import compose
 from skinlesion.report.figures import Plots
 from skinlesion.report.html import render_html
@@ -74,7 +78,7 @@ logger = logging.getLogger(__name__)
 
 def check_same_data(provenance: dict[str, Any]) -> None:
     """Refuse a workspace with other lists or otherwise prepared images than the run was measured on."""
-    of_run, facts, prepared = provenance["classifier"], artifacts.read_split_facts(), artifacts.read_prepared()
+    of_run, facts, prepared = provenance["classifier"], read_split_facts(), read_prepared()
     here = (facts.fingerprint, prepared.size, prepared.fit, prepared.color_constancy)
     if here != tuple(of_run[name] for name in ("fingerprint", "size", "fit", "color_constancy")):
         raise PipelineError(
@@ -111,12 +115,12 @@ def lay_out(record: Path, workspace: Path, params: dict[str, Any]) -> None:
     (workspace / ".dvc" / "config").write_text("[core]\n    analytics = false\n    no_scm = true\n", encoding="utf-8")
     with (workspace / PARAMS_FILE).open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
-    shutil.copytree(record / "metrics" / "train", workspace / artifacts.METRICS / "train")
+    shutil.copytree(record / "metrics" / "train", workspace / METRICS / "train")
     for name in (*KEPT_METRICS, *kept_if_measured(record)):
-        shutil.copyfile(record / "metrics" / f"{name}.json", workspace / artifacts.METRICS / f"{name}.json")
+        shutil.copyfile(record / "metrics" / f"{name}.json", workspace / METRICS / f"{name}.json")
     # What optional stages found: the record's own comes last and so counts.
     for source, target in (
-        *((path, path) for path in (EXTRAS, EXTRA_TABLES, artifacts.PLOTS / "extras")),
+        *((path, path) for path in (EXTRAS, EXTRA_TABLES, PLOTS / "extras")),
         *((record / "metrics" / "extras", EXTRAS), (record / "extras", EXTRA_TABLES)),
     ):
         if source.is_dir():
@@ -130,11 +134,11 @@ def write_configs(provenance: dict[str, Any], params: Params) -> None:
     """`models/classifier` without weights: what the record says of each member, which decides the rest of its config."""
     of_run = provenance["classifier"]
     shared = {name: of_run[name] for name in ("size", "fit", "color_constancy", "fingerprint", "data")}
-    shared["images_sha256"] = file_digest(artifacts.PREPARED / "images.npy", "sha256")
+    shared["images_sha256"] = file_digest(PREPARED / "images.npy", "sha256")
     configs = {member["name"]: describe_member(member, shared, params) for member in of_run["members"]}
     for name, config in configs.items():
-        write_json(artifacts.CLASSIFIER / name / CONFIG_FILE, {"needs_metadata": config.needs_metadata} | asdict(config))
-    write_json(artifacts.CLASSIFIER / ENSEMBLE_FILE, assemble.describe(configs))
+        write_json(CLASSIFIER / name / CONFIG_FILE, {"needs_metadata": config.needs_metadata} | asdict(config))
+    write_json(CLASSIFIER / ENSEMBLE_FILE, assemble.describe(configs))
 
 
 def describe_member(member: dict[str, Any], shared: dict[str, Any], params: Params) -> ClassifierConfig:
@@ -149,14 +153,14 @@ def describe_member(member: dict[str, Any], shared: dict[str, Any], params: Para
 
 def measure_predictions(record: Path, params: Params) -> None:
     """Run `evaluate` from the tables on, with the calibration that gave them."""
-    tables = {split: artifacts.read_predictions(split, record / "predictions") for split in PREDICTED_SPLITS}
+    tables = {split: read_predictions(split, record / "predictions") for split in PREDICTED_SPLITS}
     labels, logits, _ = arrays_of(tables["val"])
     calibrator = fit_calibrator(labels, logits, params.evaluate.calibration)
     for split, table in tables.items():
         check_calibrated(table, calibrator, name=str(record / "predictions" / f"{split}.csv"))
     recorded = read_json(record / "metrics" / "evaluate.json")
     alone = {name: recorded[name] for name in ("members", "spread")}
-    train, digest = artifacts.read_split("train"), recorded.get(artifacts.CLASSIFIER_SHA256)
+    train, digest = read_split("train"), recorded.get(CLASSIFIER_SHA256)
     measured = evaluate.measure_and_write(tables, calibrator, train, params.evaluate, alone, classifier=digest)
     check_predictions(measured, record / "predictions")
 
@@ -173,7 +177,7 @@ def measure_maps(record: Path) -> None:
     """Sum up the figures of each image's maps anew, where the record has them."""
     if not (record / "maps.csv").is_file():
         return
-    path = artifacts.METRICS / "gradcam.json"
+    path = METRICS / "gradcam.json"
     content = read_json(path)
     summary = summarize_figures(*read_images_table(record / "maps.csv"))
     for name, each in content["faithfulness"]["methods"].items():
@@ -203,7 +207,7 @@ def collect(record: Path, folder: Path, provenance: dict[str, Any]) -> None:
     """Put the new record together: from the workspace, which is the working directory, and what it lacks from the old record."""
     shutil.copytree(record / "predictions", folder / "predictions")
     shutil.copyfile(PARAMS_FILE, folder / PARAMS_FILE.name)
-    shutil.copytree(artifacts.METRICS, folder / "metrics")
+    shutil.copytree(METRICS, folder / "metrics")
     shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
     if (record / "maps.csv").is_file():
         shutil.copyfile(record / "maps.csv", folder / "maps.csv")

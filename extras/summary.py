@@ -6,9 +6,10 @@ import sys
 from typing import Any
 
 from extras.records import HEADLINE
-from skinlesion.artifacts import CLASSIFIER, METRICS, PLOTS, PREDICTIONS
-from skinlesion.errors import run_stage
-from skinlesion.files import read_json
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import read_json
+from skinlesion.evaluation.results.predictions import PREDICTIONS
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:

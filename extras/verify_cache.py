@@ -24,8 +24,8 @@ from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from extras.dvc_commands import run_dvc
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import file_digest
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import file_digest
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")  # the MD5 without the two digits of its folder; anything else is DVC's scratch

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from skinlesion.augmentation_params import NONE, PRESETS, Augmentation, AugmentationParams
+from skinlesion.base.files import atomic_file
+from skinlesion.config.augmentation import Augmentation, AugmentationParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.files import atomic_file
-from skinlesion.mixing import mix_batch
-from skinlesion.transforms import train_transform
+from skinlesion.training.augmentation.mixing import mix_batch
+from skinlesion.training.augmentation.presets import NONE, PRESETS, resolve
+from skinlesion.training.augmentation.transforms import train_transform
 
 MOST_IMAGES = 6
 SEED = 10  # of the draws that are shown; with this one the strong preset has a hair and an erased rectangle to show
@@ -67,7 +68,7 @@ def draw_augmentation_page(images: Sequence[np.ndarray], labels: Sequence[int], 
 
 def chosen_augmentations(params: AugmentationParams) -> dict[str, Augmentation]:
     """The rows of the page by their names: every preset, the run's marked; last the run's own values if they are no preset's."""
-    values = params.resolve()
+    values = resolve(params)
     is_preset = values == PRESETS[params.preset]
     rows = {
         f"preset {name}{', chosen in this run' if is_preset and name == params.preset else ''}": preset

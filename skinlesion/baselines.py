@@ -31,7 +31,7 @@ def _count(images: np.ndarray, bins: int) -> np.ndarray:
 
 
 def metadata_model(*, seed: int) -> ClassifierMixin:
-    """Gradient-boosted trees on age, sex and site (`skinlesion.metadata.encode_metadata`)."""
+    """Gradient-boosted trees on age, sex and site (`skinlesion.artifacts.patients.encode_metadata`)."""
     return HistGradientBoostingClassifier(max_iter=100, learning_rate=0.05, min_samples_leaf=20, random_state=seed)
 
 

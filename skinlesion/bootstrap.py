@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 # Weights of a chunk (8 bytes each): bounds memory, and small enough to stay near the processor's cache.
 CHUNK_CELLS = 200_000

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy.optimize import brentq, minimize
 from scipy.special import logsumexp
 
-from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
 
 Method = Literal["temperature", "vector"]
 
@@ -54,11 +54,11 @@ class Calibrator:
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Calibrator:
-        """From the content of `models/calibration.json` (`skinlesion.artifacts.read_calibration`)."""
+        """From the content of `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
         return cls(content["method"], np.array(content["scale"], np.float64), np.array(content["bias"], np.float64))
 
     def content(self) -> dict[str, Any]:
-        """What `skinlesion.artifacts.write_calibration` takes."""
+        """What `skinlesion.evaluation.results.decisions.write_calibration` takes."""
         described = {"method": self.method, "scale": self.scale.tolist(), "bias": self.bias.tolist(), "fitted_on": "val"}
         return described if self.temperature is None else described | {"temperature": self.temperature}
 

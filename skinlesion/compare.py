@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.artifacts import PREDICTIONS, read_predictions
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.bootstrap import describe_draws
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 from skinlesion.pairing import compare, pair
 
 WORKSPACE = "workspace"

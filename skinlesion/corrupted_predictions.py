@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.devices import choose_device
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import load_ensemble
+from skinlesion.config.params import RobustnessParams
 from skinlesion.corruptions import Condition, corrupt
-from skinlesion.devices import choose_device
+from skinlesion.evaluation.results.decisions import read_calibration
 from skinlesion.inference import predict_ensemble, soft_vote
-from skinlesion.params import RobustnessParams
+from skinlesion.model.classifier import load_ensemble
 from skinlesion.test_time import TestTime
 
 CHUNK_BYTES = 64_000_000  # of images that are held at once, or a batch where that is more
@@ -33,8 +35,8 @@ class Predictor:
     def __init__(self, listed: pd.DataFrame, params: RobustnessParams, *, test_time: TestTime) -> None:
         self.listed, self.params, self.test_time = listed, params, test_time
         self.members = load_ensemble()
-        self.prepared = artifacts.read_prepared()
-        self.calibrator = Calibrator.of(artifacts.read_calibration())
+        self.prepared = read_prepared()
+        self.calibrator = Calibrator.of(read_calibration())
         self.device = choose_device(params.device)
         self.rows = self.prepared.rows_of(listed["image_id"])
         batch = params.batch_size * self.prepared.images[0].nbytes
@@ -43,7 +45,7 @@ class Predictor:
     def __call__(self, condition: Condition | None) -> pd.DataFrame:
         places = range(0, len(self.rows), self.chunk)
         logits = np.concatenate([self._logits(condition, slice(start, start + self.chunk)) for start in places])
-        columns = list(artifacts.PROBABILITY_COLUMNS)
+        columns = list(PROBABILITY_COLUMNS)
         return self.listed.assign(**dict(zip(columns, self.calibrator.probabilities(logits).T, strict=True)))
 
     def _logits(self, condition: Condition | None, chunk: slice) -> np.ndarray:
@@ -53,6 +55,6 @@ class Predictor:
         if condition is not None:
             how = {"strength": condition.strength, "seed": self.params.seed}
             images = corrupt(images, list(listed["image_id"]), condition.corruption, **how)
-        part = artifacts.PreparedImages(images, self.prepared.index.iloc[rows].reset_index(drop=True))
+        part = PreparedImages(images, self.prepared.index.iloc[rows].reset_index(drop=True))
         options = {"device": self.device, "batch_size": self.params.batch_size, "test_time": self.test_time}
         return soft_vote(list(predict_ensemble(self.members, part, listed, **options).values()), test_time=self.test_time)

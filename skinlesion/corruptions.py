@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from skinlesion.hair import HairOcclusion
-from skinlesion.transforms import ReflectedAffine
+from skinlesion.training.augmentation.hair import HairOcclusion
+from skinlesion.training.augmentation.transforms import ReflectedAffine
 
 Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
 CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)

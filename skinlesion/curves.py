@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.artifacts import PLOTS
-from skinlesion.errors import PipelineError
-from skinlesion.tables import parse_csv
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.tables import parse_csv
+from skinlesion.base.errors import PipelineError
 
 CURVE_COLUMNS = ("member", "epoch", "curve", "value")
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import Classifier, check_prepared, normalize
-from skinlesion.devices import full_float32
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.base.errors import PipelineError
+from skinlesion.model.classifier import Classifier, check_prepared, normalize
+from skinlesion.model.float32 import full_float32
 
 
 def embed(

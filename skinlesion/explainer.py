@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from skinlesion.artifacts.patients import Patient, as_table
+from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.cam.members import explain, find_layers, place_mean
 from skinlesion.cam.methods import METHODS, Method, check_method
-from skinlesion.classifier import Classifier, load_ensemble
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.identity import classifier_digest
-from skinlesion.patients import Patient, as_table
-from skinlesion.schema import suggest
+from skinlesion.model.classifier import Classifier, load_ensemble
 
 BATCH = 32  # changed copies of an image a pass, for the methods that change it again and again
 SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM, as in the stage `gradcam`

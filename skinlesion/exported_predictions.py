@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS, PreparedImages
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import ClassifierConfig, check_prepared, normalize
-from skinlesion.evaluation import prediction_table, vote
+from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.inference import Network, predict_batch
-from skinlesion.metadata import encode_metadata
+from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
 from skinlesion.onnx_network import IMAGES, METADATA
 from skinlesion.test_time import TestTime
 from skinlesion.thresholds import truth_and_scores
@@ -75,7 +76,7 @@ def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Mappin
 
     Parameters
     ----------
-    points : the operating points, as `skinlesion.artifacts.read_operating_points` gives them.
+    points : the operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
 
     Returns
     -------

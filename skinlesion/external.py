@@ -17,7 +17,7 @@ import pandas as pd
 
 from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation import metrics_of
+from skinlesion.evaluation.metrics.tables import metrics_of
 from skinlesion.metrics import HEADLINE, ratio
 from skinlesion.thresholds import audit, target_auc, truth_and_scores
 
@@ -107,7 +107,7 @@ def compare_headline(tables: dict[str, pd.DataFrame], how: Draws) -> dict[str, d
 def compare_points(tables: dict[str, pd.DataFrame], operating_points: dict[str, Any], how: Draws) -> dict[str, Any]:
     """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve.
 
-    operating_points : as `artifacts.read_operating_points` gives them.
+    operating_points : as `evaluation.results.decisions.read_operating_points` gives them.
     """
     truths = {name: truth_and_scores(table, operating_points["classes"]) for name, table in tables.items()}
     points = {}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.artifacts import read_metadata, read_provenance
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.base.errors import PipelineError
 
 EXTERNAL = Path("data/external")
 
@@ -16,8 +16,8 @@ EXTERNAL = Path("data/external")
 def read_external(folder: Path = EXTERNAL) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Metadata and provenance of the external images.
 
-    The provenance is that of `artifacts.read_provenance` and `lesions_known` (bool: whether the source says which images show one
-    lesion; otherwise `lesion_id` is `image_id`) and `left_out` (ids of rows whose image does not exist).
+    The provenance is that of `artifacts.raw.read_provenance` and `lesions_known` (bool: whether the source says which images show
+    one lesion; otherwise `lesion_id` is `image_id`) and `left_out` (ids of rows whose image does not exist).
 
     Raises
     ------

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import METRICS, PREDICTIONS, PREPARED
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest, read_json, write_json
-from skinlesion.params import load_params
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest, read_json, write_json
+from skinlesion.config.params import load_params
+from skinlesion.evaluation.results.predictions import PREDICTIONS
 
 EXTRAS = METRICS / "extras"
 EXPORT = METRICS / "export.json"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
 from skinlesion.lesions import predict_lesions
 from skinlesion.thresholds import target_scores
 
@@ -27,8 +28,8 @@ def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence
 
     Parameters
     ----------
-    table : as `skinlesion.artifacts.read_predictions` gives it.
-    points : operating points, as `skinlesion.artifacts.read_operating_points` gives them.
+    table : as `skinlesion.evaluation.results.predictions.read_predictions` gives it.
+    points : operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
     min_confidence : probability of a wrong diagnosis at or above which the error is a confident one, 0 to 1.
 
     Returns

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
-from skinlesion.classifier import WEIGHTS_FILE, read_member_names
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
+from skinlesion.model.classifier import WEIGHTS_FILE, read_member_names
 
 
 def classifier_digest(folder: Path = CLASSIFIER) -> str:

@@ -27,10 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
 from skinlesion.metrics import HEADLINE
 from skinlesion.pairing import Paired, compare, pair
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
-from skinlesion.errors import PipelineError, name_some
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
 
 
 def predict_lesions(table: pd.DataFrame) -> pd.DataFrame:
@@ -13,7 +13,7 @@ def predict_lesions(table: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    table : a prediction table as `skinlesion.artifacts.read_predictions` gives it.
+    table : a prediction table as `skinlesion.evaluation.results.predictions.read_predictions` gives it.
 
     Returns
     -------

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS
-from skinlesion.classifier import ClassifierConfig
-from skinlesion.contents import Named
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.base.files import read_json
+from skinlesion.config.contents import Named
 from skinlesion.ensemble import SPREAD
-from skinlesion.files import read_json
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
+from skinlesion.model.classifier import ClassifierConfig
 
 OF_MEMBER = ("name", "backbone", "epoch", "weights_sha256", "git_commit")
 SHARED = ("size", "fit", "color_constancy", "fingerprint", "images_sha256")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
 
 COLUMNS: tuple[str, ...] = (
     *("image_id", "lesion_id", "dx", "predicted", "rank"),

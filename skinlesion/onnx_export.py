@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import torch
 
-from skinlesion.classifier import Classifier
-from skinlesion.errors import PipelineError, reason_of
-from skinlesion.metadata import WIDTH
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.base.errors import PipelineError, reason_of
+from skinlesion.model.classifier import Classifier
 from skinlesion.onnx_network import IMAGES, LOGITS, METADATA, identity
 
 OPSET = 20  # of 2023: what ONNX Runtime 1.17 and later run

@@ -12,14 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
-from skinlesion.artifacts import CLASSIFIER
-from skinlesion.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
-from skinlesion.cores import available_cores
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.base.files import file_digest, read_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, brief, reason_of
-from skinlesion.files import file_digest, read_json
-from skinlesion.metadata import WIDTH
-from skinlesion.schema import suggest
+from skinlesion.model.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
 
 Precision = Literal["float32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -78,7 +77,7 @@ class OnnxNetwork:
         Parameters
         ----------
         images : float32 (N, 3, size, size), normalised, in any memory order.
-        metadata : float32 (N, metadata.WIDTH) of `metadata.encode_metadata`; not looked at by a network without metadata.
+        metadata : float32 (N, WIDTH) of `artifacts.patients.encode_metadata`; not looked at by a network without metadata.
 
         Raises
         ------
@@ -99,7 +98,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 class OnnxClassifier(NamedTuple):
-    """As `skinlesion.classifier.Classifier`, for `skinlesion.inference.predict_batch`: a network, and the classifier's config."""
+    """As `skinlesion.model.classifier.Classifier`, for `predict_batch`: a network, and the classifier's config."""
 
     model: OnnxNetwork
     config: ClassifierConfig

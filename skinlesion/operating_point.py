@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, OPERATING_POINTS, read_operating_points
-from skinlesion.contents import Named, is_number
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.base.files import read_json
+from skinlesion.config.contents import Named, is_number
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, OPERATING_POINTS, read_operating_points
 from skinlesion.identity import check_belongs
-from skinlesion.schema import suggest
 
 DEFAULT = "recall_0.90"
 

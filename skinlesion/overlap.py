@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from skinlesion.artifacts import image_path
-from skinlesion.errors import PipelineError, name_some
-from skinlesion.preparing import map_in_order
+from skinlesion.artifacts.raw import image_path
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.parallel import map_in_order
 
 NearCopies = Literal["refuse", "report"]
 

@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from skinlesion.artifacts import image_path
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.raw import image_path
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.parallel import map_in_order
 from skinlesion.keypoints import Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.near_duplicates import correlate, fit_similarity
-from skinlesion.preparing import map_in_order
 from skinlesion.voting import Index
 
 FEWEST_VOTES = 3  # that agree; fewer make no candidate

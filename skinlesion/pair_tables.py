@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.artifacts import SPLIT_NAMES
-from skinlesion.extra_params import NearDuplicatesParams
+from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES
+from skinlesion.config.audits import NearDuplicatesParams
 from skinlesion.pair_search import Verified
-from skinlesion.splitting import LINK_COLUMNS
 
 PAIRS = Path("data/extras/near_duplicates")
 PAIR_COLUMNS: tuple[str, ...] = (

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.bootstrap import bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some
 from skinlesion.metrics import HEADLINE, ClassificationMetrics
 
 

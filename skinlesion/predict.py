@@ -21,14 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from skinlesion.cores import available_cores
-from skinlesion.errors import PipelineError, describe_os_error, run_stage
-from skinlesion.files import atomic_file
+from skinlesion.artifacts.patients import Patient
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, describe_os_error, run_stage
+from skinlesion.base.files import atomic_file
+from skinlesion.base.parallel import map_in_order
 from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
 from skinlesion.prediction_rows import ROW_COLUMNS, row_of
 from skinlesion.predictor import BATCH, ENGINES, ENSEMBLE, Predictor, load_predictor
-from skinlesion.preparing import map_in_order
 from skinlesion.uploads import EXTENSIONS, check_size, decode_upload
 
 SOME_FAILED = 3

@@ -41,7 +41,8 @@ class Prediction:
 def conformal_sets(conformal: dict[str, Any], logits: np.ndarray, square: np.ndarray) -> dict[str, tuple[str, ...] | None]:
     """The set of each level for one image, as `Prediction.sets`.
 
-    conformal : as `skinlesion.artifacts.read_conformal`. logits : float (1, 7), not calibrated. square : prepared image, uint8.
+    conformal : see `skinlesion.evaluation.results.decisions.read_conformal`. logits : float (1, 7), not calibrated.
+    square : prepared image, uint8.
     """
     probabilities = Calibrator.of(conformal["calibration"]).probabilities(logits)
     options = {name: conformal[name] for name in ("method", "penalty", "free")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.prediction import Prediction
 

@@ -17,26 +17,26 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
-from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
-from skinlesion.devices import choose_device, full_float32
+from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.evaluation import vote
+from skinlesion.evaluation.inference.predictions import vote
+from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.explainer import Explainer
 from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
 from skinlesion.inference import Network, Predicted, predict_batch
-from skinlesion.metadata import encode_metadata
+from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
+from skinlesion.model.float32 import full_float32
 from skinlesion.model_card import describe_model, measured_in_eight_bits, measured_on_test
 from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
-from skinlesion.patients import Patient, as_table
 from skinlesion.prediction import Prediction, conformal_sets
-from skinlesion.preparing import square_of
-from skinlesion.schema import suggest
 from skinlesion.test_time import TestTime
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
@@ -64,7 +64,7 @@ class Predictor:
     members : the networks that vote, by name. names : of all members of the ensemble.
     calibrator : None for one member of several, whose logits it was not fitted to.
     points : operating points by name; empty without a calibrator.
-    conformal : as `skinlesion.artifacts.read_conformal`; None where there is none.
+    conformal : as `skinlesion.evaluation.results.decisions.read_conformal`; None where there is none.
     explainer : makes the maps; by torch, whatever the engine.
     """
 

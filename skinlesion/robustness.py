@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.corruptions import Condition
 from skinlesion.diagnoses import CLASSES
@@ -57,7 +57,7 @@ def measure_table(table: pd.DataFrame, points: Mapping[str, Any], *, bins: int, 
 
     Parameters
     ----------
-    points : the operating points, as `skinlesion.artifacts.read_operating_points` gives them.
+    points : the operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
 
     Raises
     ------

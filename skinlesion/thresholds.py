@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import Measure, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores, ratio, thin
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from skinlesion.artifacts import MAX_PIXELS
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.raw import MAX_PIXELS
+from skinlesion.base.errors import PipelineError
 
 MAX_BYTES = 10_000_000  # of one file
 MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's structure is left

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 
-from skinlesion.artifacts import METRICS, read_operating_points, read_predictions
-from skinlesion.errors import run_stage
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.evaluation.results.decisions import read_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.tables import write_table
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from skinlesion import artifacts
-from skinlesion.backbones import normalization
-from skinlesion.classifier import ClassifierConfig, save_classifier
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.files import write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.files import write_json
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.model.backbones import normalization
+from skinlesion.model.classifier import ClassifierConfig, save_classifier
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 
 
 def make_spec(backbone: str, **overrides: Any) -> NetworkSpec:
@@ -68,6 +68,6 @@ def save_ensemble(members: Iterable[tuple[SkinNetwork, ClassifierConfig]]) -> No
     """Write `models/classifier` as the stage `assemble` does, as far as later stages read it."""
     names = []
     for model, config in members:
-        save_classifier(model.state_dict(), config, artifacts.CLASSIFIER / config.name)
+        save_classifier(model.state_dict(), config, CLASSIFIER / config.name)
         names.append({"name": config.name})
-    write_json(artifacts.CLASSIFIER / "ensemble.json", {"members": names})
+    write_json(CLASSIFIER / "ensemble.json", {"members": names})

@@ -10,15 +10,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from skinlesion import artifacts
-from skinlesion.classifier import save_classifier
-from skinlesion.files import write_json
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.files import write_json
+from skinlesion.evaluation.results.decisions import (
+    CALIBRATION,
+    CONFORMAL,
+    OPERATING_POINTS,
+    write_calibration,
+    write_conformal,
+    write_operating_points,
+)
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import TestTime
+from skinlesion.model.classifier import save_classifier
 from tests.classifier_cases import make_config, make_network
 
 TEMPERATURE = 1.6
-CALIBRATION: dict[str, Any] = {
+FITTED: dict[str, Any] = {
     "method": "temperature",
     "scale": [1 / TEMPERATURE] * 7,
     "bias": [0.0] * 7,
@@ -38,7 +46,7 @@ POINTS: dict[str, Any] = {
     },
 }
 SET_SCALE = 3.0  # of the sets' own calibration
-CONFORMAL: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.99": None}}
+SETS: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.99": None}}
 
 
 def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, test_time: TestTime = "none") -> Path:
@@ -46,15 +54,15 @@ def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, tes
     names = []
     for seed, overrides in enumerate(members):
         config = make_config(**{"seed": seed} | overrides)
-        save_classifier(make_network(config, seed=seed).state_dict(), config, root / artifacts.CLASSIFIER / config.name)
+        save_classifier(make_network(config, seed=seed).state_dict(), config, root / CLASSIFIER / config.name)
         names.append({"name": config.name})
-    write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": names})
-    whose = {"classifier_sha256": classifier_digest(root / artifacts.CLASSIFIER)}
-    calibration = CALIBRATION | {"test_time": test_time} | whose
-    artifacts.write_calibration(calibration, root / artifacts.CALIBRATION)
-    artifacts.write_operating_points(POINTS | whose, root / artifacts.OPERATING_POINTS)
+    write_json(root / CLASSIFIER / "ensemble.json", {"members": names})
+    whose = {"classifier_sha256": classifier_digest(root / CLASSIFIER)}
+    calibration = FITTED | {"test_time": test_time} | whose
+    write_calibration(calibration, root / CALIBRATION)
+    write_operating_points(POINTS | whose, root / OPERATING_POINTS)
     apart = calibration | {"scale": [SET_SCALE] * 7, "temperature": 1 / SET_SCALE}
-    artifacts.write_conformal(CONFORMAL | {"calibration": apart}, root / artifacts.CONFORMAL)
+    write_conformal(SETS | {"calibration": apart}, root / CONFORMAL)
     return root
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
+from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.patients import Patient
 from skinlesion.predictor import Predictor, load_predictor
 from skinlesion.uploads import decode_upload
 from tests.api_cases import Served, image_file, kind_of, problem_of, serve

@@ -19,7 +19,7 @@ from api.limits import MAX_CLIENTS, RateLimit, client_of
 from api.multipart import Limits, read_form
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.predictor import Predictor, load_predictor
 from skinlesion.uploads import decode_upload
 from tests.api_cases import BODY_START, MULTIPART, URL, image_file, kind_of, problem_of, serve

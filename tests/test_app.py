@@ -20,10 +20,10 @@ from app.markup import bars, legend, overview
 from app.opening import Opened, list_engines, list_models, open_predictor, stamp
 from app.overlays import colors, overlay
 from app.printed import printed_page
+from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.explainer import Explainer
 from skinlesion.operating_point import OperatingPoint, Rate
-from skinlesion.patients import Patient
 from skinlesion.prediction import Prediction
 from skinlesion.predictor import SYNTHETIC_WARNING, Predictor
 from skinlesion.uploads import decode_upload

@@ -11,9 +11,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion import artifacts
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
+from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts, write_splits
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import (
+    CALIBRATION,
+    read_calibration,
+    read_conformal,
+    read_operating_points,
+    write_calibration,
+    write_conformal,
+)
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions, write_predictions
 
 MakeRaw = Callable[[pd.DataFrame], Path]
 
@@ -40,7 +52,7 @@ def predictions(rows: int = 3) -> pd.DataFrame:
 
 
 def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    frame = artifacts.read_metadata(raw_folder)
+    frame = read_metadata(raw_folder)
     assert list(frame["image_id"]) == list(metadata["image_id"])
     assert frame["age"].dtype == np.float64
     assert frame["age"].isna().sum() == metadata["age"].isna().sum() > 0
@@ -73,89 +85,89 @@ def test_a_broken_row_of_the_metadata(make_raw: MakeRaw, metadata: pd.DataFrame,
     frame.iloc[0, frame.columns.get_loc(column)] = value
     frame.to_csv(raw / "metadata.csv", index=False)
     with refused(fragment):
-        artifacts.read_metadata(raw)
+        read_metadata(raw)
 
 
 def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, metadata: pd.DataFrame) -> None:
     path = raw_folder / "metadata.csv"
     metadata.drop(columns=["dx", "sex"]).to_csv(path, index=False)
     with refused("lacks the column(s) dx, sex; it has lesion_id, image_id, dx_type"):
-        artifacts.read_metadata(raw_folder)
+        read_metadata(raw_folder)
     for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00a"):
         path.write_bytes(content)
         with refused("is not a readable CSV file"):
-            artifacts.read_metadata(raw_folder)
+            read_metadata(raw_folder)
     metadata.assign(more="x").rename(columns={"more": "age"}).to_csv(path, index=False)
     with refused("metadata.csv has the column(s) 'age' twice: keep the right one"):
-        artifacts.read_metadata(raw_folder)
+        read_metadata(raw_folder)
     path.write_text(path.read_text().replace("age,sex,localization,age", "age,sex,localization"))
     with refused("metadata.csv: the rows have more values than there are column names"):
-        artifacts.read_metadata(raw_folder)
+        read_metadata(raw_folder)
     path.unlink()
     with refused("metadata.csv not found: run the stage that writes it first"):
-        artifacts.read_metadata(raw_folder)
+        read_metadata(raw_folder)
 
 
 def test_list_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
     (raw_folder / "images" / ".DS_Store").touch()
-    assert artifacts.list_images(raw_folder) == sorted(metadata["image_id"])
+    assert list_images(raw_folder) == sorted(metadata["image_id"])
     (raw_folder / "images" / "notes.txt").touch()
     with refused("holds notes.txt, which is no .jpg image"):
-        artifacts.list_images(raw_folder)
+        list_images(raw_folder)
 
 
 def test_names_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
     """A narrow no-break space, as macOS puts into names of screenshots, is a character like any other; no UTF-8 is none."""
     (raw_folder / "images" / "at 9.41\u202fAM.jpg").touch()
-    assert "at 9.41\u202fAM" in artifacts.list_images(raw_folder)
+    assert "at 9.41\u202fAM" in list_images(raw_folder)
     (raw_folder / "images" / os.fsdecode(b"caf\xe9.jpg")).touch()
     with refused(r"holds caf\udce9.jpg, which cannot be an image_id: rename it in the source"):
-        artifacts.list_images(raw_folder)
+        list_images(raw_folder)
 
 
 def test_empty_columns_of_a_spreadsheet_are_no_matter(raw_folder: Path, metadata: pd.DataFrame) -> None:
     lines = (raw_folder / "metadata.csv").read_text(encoding="utf-8").splitlines()
     (raw_folder / "metadata.csv").write_text("".join(f"{line},,\n" for line in lines), encoding="utf-8")
-    assert sorted(artifacts.read_metadata(raw_folder)["image_id"]) == sorted(metadata["image_id"])
+    assert sorted(read_metadata(raw_folder)["image_id"]) == sorted(metadata["image_id"])
 
 
 def test_no_images(workspace: Path) -> None:
     with refused("images not found: run `download` first"):
-        artifacts.list_images()
+        list_images()
     Path("data/raw/images").mkdir(parents=True)
     with refused("holds no image: run `download` again"):
-        artifacts.list_images()
+        list_images()
 
 
 @pytest.mark.parametrize("key", ["source", "synthetic", "licence", "counts"])
 def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> None:
     path = raw_folder / "provenance.json"
     content = json.loads(path.read_text())
-    assert artifacts.read_provenance(raw_folder) == content
+    assert read_provenance(raw_folder) == content
     del content[key]
     path.write_text(json.dumps(content))
     with refused(f"lacks '{key}': run `download` again"):
-        artifacts.read_provenance(raw_folder)
+        read_provenance(raw_folder)
 
 
 def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
     splits = {"train": metadata[:100], "val": metadata[100:130], "test": metadata[130:]}
-    facts = artifacts.SplitFacts("0123", "sample", True)
-    artifacts.write_splits(splits, facts)
-    assert artifacts.read_split_facts() == facts
+    facts = SplitFacts("0123", "sample", True)
+    write_splits(splits, facts)
+    assert read_split_facts() == facts
     for name, frame in splits.items():
-        expected = frame.reset_index(drop=True).replace({"sex": {"": "unknown"}})[list(artifacts.METADATA_COLUMNS)]
-        pd.testing.assert_frame_equal(artifacts.read_split(name), expected, check_dtype=False)
-    artifacts.write_splits({**splits, "val": metadata[:0]}, facts)
+        expected = frame.reset_index(drop=True).replace({"sex": {"": "unknown"}})[list(METADATA_COLUMNS)]
+        pd.testing.assert_frame_equal(read_split(name), expected, check_dtype=False)
+    write_splits({**splits, "val": metadata[:0]}, facts)
     with refused("val.csv lists no image: run `split` again"):
-        artifacts.read_split("val")
-    (artifacts.SPLITS / "facts.json").write_text('{"source": "sample"}')
+        read_split("val")
+    (SPLITS / "facts.json").write_text('{"source": "sample"}')
     with refused("facts.json is incomplete: run `split` again"):
-        artifacts.read_split_facts()
+        read_split_facts()
 
 
 def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
-    images = artifacts.read_prepared(prepared(workspace / "prepared"))
+    images = read_prepared(prepared(workspace / "prepared"))
     assert isinstance(images.images, np.memmap)
     assert not images.images.flags.writeable
     assert (images.size, images.fit, images.color_constancy) == (4, "crop", "none")
@@ -177,7 +189,7 @@ def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
 )
 def test_prepared_images_of_the_wrong_shape(workspace: Path, images: np.ndarray, fragment: str) -> None:
     with refused(fragment):
-        artifacts.read_prepared(prepared(workspace / "prepared", images=images))
+        read_prepared(prepared(workspace / "prepared", images=images))
 
 
 def test_damaged_prepared_images(workspace: Path) -> None:
@@ -186,10 +198,10 @@ def test_damaged_prepared_images(workspace: Path) -> None:
     for damaged in (content[:-1], b"not an array", b""):
         (folder / "images.npy").write_bytes(damaged)
         with refused("images.npy is damaged"):
-            artifacts.read_prepared(folder)
+            read_prepared(folder)
     (folder / "images.npy").unlink()
     with refused("images.npy not found: run `prepare` first"):
-        artifacts.read_prepared(folder)
+        read_prepared(folder)
 
 
 @pytest.mark.parametrize(("column", "value", "other"), [("fit", "crop", "pad"), ("color_constancy", "none", "shades_of_gray")])
@@ -198,7 +210,7 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
     index = (folder / "index.csv").read_text()
     (folder / "index.csv").write_text(index.replace(value, other, 1))
     with refused(f"mixes several values of {column}"):
-        artifacts.read_prepared(folder)
+        read_prepared(folder)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +227,7 @@ def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, v
     folder = prepared(workspace / "prepared")
     pd.read_csv(folder / "index.csv").assign(**{column: value}).to_csv(folder / "index.csv", index=False)
     with refused(said):
-        artifacts.read_prepared(folder)
+        read_prepared(folder)
 
 
 def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
@@ -223,7 +235,7 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
     with (folder / "images.npy").open("wb") as file:
         np.savez(file, images=np.zeros((3, 4, 4, 3), np.uint8))
     with refused("images.npy is damaged"):
-        artifacts.read_prepared(folder)
+        read_prepared(folder)
 
 
 @pytest.mark.parametrize(
@@ -246,19 +258,19 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
 def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
     readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
         "provenance.json": (
-            lambda file: artifacts.read_provenance(file.parent),
+            lambda file: read_provenance(file.parent),
             {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}},
         ),
         "facts.json": (
-            lambda file: artifacts.read_split_facts(file.parent),
+            lambda file: read_split_facts(file.parent),
             {"fingerprint": "f00d", "source": "sample", "synthetic": True},
         ),
         "calibration.json": (
-            artifacts.read_calibration,
+            read_calibration,
             {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"},
         ),
         "points.json": (
-            artifacts.read_operating_points,
+            read_operating_points,
             {
                 "target": "mel",
                 "classes": ["mel"],
@@ -279,16 +291,16 @@ def test_values_of_another_type(workspace: Path, path: str, content: dict[str, o
 
 
 def test_predictions_come_back_as_written(workspace: Path) -> None:
-    artifacts.write_predictions({"val": predictions(), "test": predictions(2)})
-    frame = artifacts.read_predictions("val")
+    write_predictions({"val": predictions(), "test": predictions(2)})
+    frame = read_predictions("val")
     assert list(frame.columns) == [
-        *artifacts.DESCRIPTIVE_COLUMNS,
+        *DESCRIPTIVE_COLUMNS,
         *(f"logit_{dx}" for dx in CLASSES),
         *(f"probability_{dx}" for dx in CLASSES),
     ]
     assert frame["probability_nv"].tolist() == [1.0, 1.0, 1.0]
     assert frame["localization"].tolist() == ["unknown"] * 3
-    assert len(artifacts.read_predictions("test")) == 2
+    assert len(read_predictions("test")) == 2
 
 
 @pytest.mark.parametrize(
@@ -301,22 +313,22 @@ def test_predictions_that_no_softmax_gave(workspace: Path, column: str, value: o
         frame.loc[1, ["probability_nv", "probability_df"]] = (1 + value, -value)
     else:
         frame.loc[1, column] = value
-    artifacts.write_predictions({"val": frame})
+    write_predictions({"val": frame})
     with refused("logits must be finite and probabilities sum to 1; offending: i1. Run `evaluate` again"):
-        artifacts.read_predictions("val")
+        read_predictions("val")
 
 
 def test_predictions_without_a_row(workspace: Path) -> None:
-    artifacts.write_predictions({"val": predictions(0)})
+    write_predictions({"val": predictions(0)})
     with refused("no row at all"):
-        artifacts.read_predictions("val")
+        read_predictions("val")
 
 
 def test_calibration(workspace: Path) -> None:
     content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
     content["test_time"] = "flips"
-    artifacts.write_calibration(content)
-    assert artifacts.read_calibration() == content
+    write_calibration(content)
+    assert read_calibration() == content
     for changed, said in (
         ({"method": "isotonic"}, "method must be temperature or vector, not 'isotonic'"),
         ({"scale": 2.0}, "scale must be 7 finite numbers, not 2.0"),
@@ -325,18 +337,18 @@ def test_calibration(workspace: Path) -> None:
         ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
         ({"test_time": "mirror"}, "test_time must be one of none, flips, square, multi_crop, not 'mirror'"),
     ):
-        artifacts.CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
+        CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
         with refused(said):
-            artifacts.read_calibration()
+            read_calibration()
         with refused(said):
-            artifacts.write_calibration(content | changed)
+            write_calibration(content | changed)
 
 
 def test_conformal(workspace: Path) -> None:
     calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
     content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
-    artifacts.write_conformal(content)
-    assert artifacts.read_conformal() == content
+    write_conformal(content)
+    assert read_conformal() == content
     for changed, said in (
         ({"method": "split"}, "method must be aps or raps, not 'split'"),
         ({"penalty": -1.0}, "penalty must be 0 or more, not -1.0"),
@@ -347,4 +359,4 @@ def test_conformal(workspace: Path) -> None:
         ({"levels": {"0.9": "high"}}, "levels.0.9 must be a number or null, not 'high'"),
     ):
         with refused(said):
-            artifacts.write_conformal(content | changed)
+            write_conformal(content | changed)

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion import artifacts
-from skinlesion.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
+from skinlesion.artifacts.paths import CLASSIFIER, MEMBERS, PLOTS
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.splits import SplitFacts, write_splits
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.curves import TABLES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json, write_json
-from skinlesion.tables import write_table
+from skinlesion.model.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
 from stages import assemble
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams
@@ -30,8 +32,8 @@ def write_member(member: str, seed: int, backbone: str = "shufflenet_v2_x0_5", *
     """What `train` writes of a member, as far as it matters here, from random weights."""
     facts = {"fingerprint": FINGERPRINT, "epoch": 5 + seed, **overrides}
     config = make_config(backbone, member=member, seed=seed, **facts)
-    save_classifier(make_network(config, seed=seed).state_dict(), config, artifacts.MEMBERS / config.name)
-    history = artifacts.PLOTS / "train" / config.name / "history.csv"
+    save_classifier(make_network(config, seed=seed).state_dict(), config, MEMBERS / config.name)
+    history = PLOTS / "train" / config.name / "history.csv"
     history.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(dict.fromkeys(HISTORY, 0.5) | {"epoch": [1, 2], "val_loss": [0.5, 0.25 + seed]}).to_csv(history, index=False)
 
@@ -40,12 +42,12 @@ def write_images() -> None:
     """Nine prepared images of noise, and the three lists that deal them out."""
     frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L", "dx_type": "histo"})
     frame = frame.assign(age=50.0, sex="male", localization="back", width=32, height=32, fit="squash", color_constancy="none")
-    artifacts.PREPARED.mkdir(parents=True)
+    PREPARED.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    np.save(artifacts.PREPARED / "images.npy", noise)
-    write_table(frame, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    np.save(PREPARED / "images.npy", noise)
+    write_table(frame, PREPARED / "index.csv", INDEX_COLUMNS)
     splits = {"train": frame[:7], "val": frame[7:8], "test": frame[8:]}
-    artifacts.write_splits(splits, artifacts.SplitFacts(FINGERPRINT, "sample", True))
+    write_splits(splits, SplitFacts(FINGERPRINT, "sample", True))
 
 
 def write_two(write_params: WriteParams, **second: Any) -> None:
@@ -75,15 +77,15 @@ def test_the_classifier_is_the_members_that_params_name_in_their_order(members: 
     with caplog.at_level("INFO"):
         assemble.main()
     names = ["base-3", "base-0", "b2-3", "b2-0"]
-    written = content_of(artifacts.CLASSIFIER)
+    written = content_of(CLASSIFIER)
     assert set(written) == {
         "ensemble.json",
         *(f"{name}/{file}" for name in names for file in ("config.json", "weights.safetensors")),
     }
     for name in names:
         for file in ("config.json", "weights.safetensors"):
-            assert (artifacts.CLASSIFIER / name / file).read_bytes() == (artifacts.MEMBERS / name / file).read_bytes()
-    ensemble = read_json(artifacts.CLASSIFIER / "ensemble.json")
+            assert (CLASSIFIER / name / file).read_bytes() == (MEMBERS / name / file).read_bytes()
+    ensemble = read_json(CLASSIFIER / "ensemble.json")
     assert [member["name"] for member in ensemble["members"]] == names
     assert ensemble["members"][0] == {
         "name": "base-3",
@@ -104,14 +106,14 @@ def test_the_classifier_is_the_members_that_params_name_in_their_order(members: 
     assert [config.backbone for _, config in loaded.values()] == ["shufflenet_v2_x0_5"] * 2 + ["mobilenet_v3_small"] * 2
     assert not any(model.training for model, _ in loaded.values())
     for name, (model, config) in loaded.items():
-        assert config == read_classifier_config(artifacts.MEMBERS / name)
+        assert config == read_classifier_config(MEMBERS / name)
         expected = make_network(config, seed=config.seed).state_dict()
         assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
 
 
 def test_the_curves_of_all_members_are_written(members: Path) -> None:
     assemble.main()
-    folder = artifacts.PLOTS / "assemble"
+    folder = PLOTS / "assemble"
     assert {path.name for path in folder.iterdir()} == {"loss.csv", "metrics.csv", "learning_rate.csv", "augmentation.png"}
     loss = pd.read_csv(folder / "loss.csv").query("curve == 'val/loss'")
     assert loss["member"].tolist() == [name for name in ("base-3", "base-0", "b2-3", "b2-0") for _ in range(2)]
@@ -121,19 +123,19 @@ def test_the_curves_of_all_members_are_written(members: Path) -> None:
 def test_a_member_that_augments_otherwise_has_a_picture_of_its_own(members: Path, write_params: WriteParams) -> None:
     write_two(write_params, augmentation={"preset": "strong"})
     assemble.main()
-    first, second = (artifacts.PLOTS / "assemble" / f"{name}.png" for name in ("augmentation", "augmentation_b2"))
+    first, second = (PLOTS / "assemble" / f"{name}.png" for name in ("augmentation", "augmentation_b2"))
     assert first.read_bytes() != second.read_bytes()
 
 
 def test_a_second_run_gives_equal_bytes_and_a_member_that_is_gone_is_left_out(members: Path, write_params: WriteParams) -> None:
     assemble.main()
-    first = content_of(artifacts.CLASSIFIER)
+    first = content_of(CLASSIFIER)
     assemble.main()
-    assert content_of(artifacts.CLASSIFIER) == first
+    assert content_of(CLASSIFIER) == first
     write_params()  # base with seed 0 alone
     assemble.main()
-    assert set(content_of(artifacts.CLASSIFIER)) == {"ensemble.json", "base-0/config.json", "base-0/weights.safetensors"}
-    assert not read_json(artifacts.CLASSIFIER / "ensemble.json")["needs_metadata"]
+    assert set(content_of(CLASSIFIER)) == {"ensemble.json", "base-0/config.json", "base-0/weights.safetensors"}
+    assert not read_json(CLASSIFIER / "ensemble.json")["needs_metadata"]
     assert not list(members.rglob("*.partial"))
 
 
@@ -143,7 +145,7 @@ def test_a_member_that_is_not_trained_is_named(members: Path, missing: str) -> N
     command = r"`dvc repro`, or `python -m stages.train --member b2 --seed 3`"
     with pytest.raises(PipelineError, match=rf"member 'b2-3' is not trained, for {missing}.* not found: run {command}"):
         assemble.main()
-    assert not artifacts.CLASSIFIER.exists()
+    assert not CLASSIFIER.exists()
 
 
 @pytest.mark.parametrize("share", [0.5, 0])
@@ -152,19 +154,19 @@ def test_a_member_with_cut_weights_is_refused(members: Path, share: float) -> No
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(PipelineError, match=r"b2-3/weights.safetensors is damaged \(.*\): run `dvc repro`, or .*--seed 3`"):
         assemble.main()
-    assert not artifacts.CLASSIFIER.exists()
+    assert not CLASSIFIER.exists()
 
 
 def test_a_member_without_its_history_is_named_before_anything_is_written(members: Path) -> None:
-    (artifacts.PLOTS / "train" / "b2-3" / "history.csv").unlink()
+    (PLOTS / "train" / "b2-3" / "history.csv").unlink()
     with pytest.raises(PipelineError, match=r"plots/train/b2-3/history.csv not found: run `train` first"):
         assemble.main()
-    assert not artifacts.CLASSIFIER.exists()
+    assert not CLASSIFIER.exists()
 
 
 def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
-    shutil.rmtree(artifacts.MEMBERS / "base-3")
-    shutil.copytree(artifacts.MEMBERS / "base-0", artifacts.MEMBERS / "base-3")
+    shutil.rmtree(MEMBERS / "base-3")
+    shutil.copytree(MEMBERS / "base-0", MEMBERS / "base-3")
     with pytest.raises(PipelineError, match=r"models/members/base-3 holds member 'base-0': run `dvc repro`"):
         assemble.main()
 
@@ -181,11 +183,11 @@ def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
 )
 def test_members_that_disagree_are_refused(members: Path, different: dict[str, Any], said: str) -> None:
     assemble.main()
-    before = content_of(artifacts.CLASSIFIER)
+    before = content_of(CLASSIFIER)
     write_member("b2", 3, "mobilenet_v3_small", **different)
     with pytest.raises(PipelineError, match=rf"member 'b2-3' was not trained .* of member 'base-3' \({said}\): run `dvc repro`"):
         assemble.main()
-    assert content_of(artifacts.CLASSIFIER) == before
+    assert content_of(CLASSIFIER) == before
 
 
 # One classifier
@@ -255,6 +257,6 @@ def test_a_folder_that_holds_another_member_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("members", [None, [], [{}], "base-0", ["base-0"]])
 def test_an_ensemble_that_names_no_members_is_refused(workspace: Path, members: Any) -> None:
-    write_json(artifacts.CLASSIFIER / "ensemble.json", {"members": members})
+    write_json(CLASSIFIER / "ensemble.json", {"members": members})
     with pytest.raises(PipelineError, match=r"ensemble.json names no members: run `assemble` again"):
         load_ensemble()

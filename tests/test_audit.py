@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci import audit
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from tests.conftest import ROOT
 
 TODAY = datetime.now(UTC).date()

@@ -15,8 +15,9 @@ from PIL import Image
 
 from skinlesion import augmentation_page
 from skinlesion.augmentation_page import chosen_augmentations, draw_augmentation_page, switched_on
-from skinlesion.augmentation_params import NONE, PRESETS, AugmentationParams
-from skinlesion.transforms import train_transform
+from skinlesion.config.augmentation import AugmentationParams
+from skinlesion.training.augmentation.presets import NONE, PRESETS, resolve
+from skinlesion.training.augmentation.transforms import train_transform
 
 EVERY_VALUE = {
     "horizontal_flip": True,
@@ -80,7 +81,7 @@ def test_the_values_that_are_on_are_named() -> None:
     assert switched_on(NONE) == "images as they are"
     assert switched_on(NONE.model_copy(update={"mix_share": 0.9})) == "images as they are"
     assert switched_on(PRESETS["light"]) == "horizontal_flip, vertical_flip, rotation 20, min_scale 0.8, color_jitter 0.1"
-    everything = switched_on(chosen("none", **EVERY_VALUE).resolve())
+    everything = switched_on(resolve(chosen("none", **EVERY_VALUE)))
     expected = [name if value is True else f"{name} {value:g}" for name, value in EVERY_VALUE.items()]
     assert everything.split(", ") == expected
 

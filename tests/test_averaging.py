@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.averaging import WeightAverage, make_average
-from skinlesion.metadata import WIDTH
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.train_params import TrainParams
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.config.training import TrainParams
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.training.averaging import WeightAverage, make_average
 
 Make = Callable[..., WeightAverage]
 

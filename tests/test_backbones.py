@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 import torchvision
 
-from skinlesion.backbones import build_backbone, list_backbones, load_pretrained, normalization, remove_head
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import list_backbones
+from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])

@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score
 
-from skinlesion import artifacts
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.splits import SplitFacts, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
 from skinlesion.baselines import color_histograms, color_model, fit_predict, metadata_model
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import encode_metadata
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
 from skinlesion.metrics import HEADLINE
-from skinlesion.tables import write_table
 from stages import baselines
 
 WriteParams = Callable[..., Path]
@@ -39,22 +41,22 @@ def make_frame(split: str, *, seed: int, images: int) -> pd.DataFrame:
 
 def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
     """Lists, prepared images in which nevi alone are brown, and predictions that are always right."""
-    artifacts.write_splits(frames, artifacts.SplitFacts("f00d", "sample", True))
+    write_splits(frames, SplitFacts("f00d", "sample", True))
     everything = pd.concat(frames.values(), ignore_index=True)
     generator = np.random.default_rng(3)
     base = np.where((everything["dx"] == "nv").to_numpy()[:, None], [150, 90, 50], [200, 150, 150])[:, None, None]
     images = np.clip(base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-    artifacts.PREPARED.mkdir(parents=True, exist_ok=True)
-    np.save(artifacts.PREPARED / "images.npy", images)
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    np.save(PREPARED / "images.npy", images)
     index = everything[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
     tables = {}
     for split in ("val", "test"):
         logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
-        columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
+        columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
         numbers = pd.DataFrame(np.hstack([logits, softmax(logits)]), columns=columns)
-        tables[split] = frames[split][list(artifacts.DESCRIPTIVE_COLUMNS)].join(numbers)
-    artifacts.write_predictions(tables)
+        tables[split] = frames[split][list(DESCRIPTIVE_COLUMNS)].join(numbers)
+    write_predictions(tables)
 
 
 @pytest.fixture

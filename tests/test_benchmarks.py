@@ -20,10 +20,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import contestant, input_pipeline, plain_loop, stage_loop, timing, training
-from skinlesion import training_setup
-from skinlesion.augmentation_params import PRESETS
-from skinlesion.errors import PipelineError
-from skinlesion.synthetic.sample import draw_sample
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sample.sample import draw_sample
+from skinlesion.training import setup
+from skinlesion.training.augmentation.presets import PRESETS, resolve
 from tests.conftest import WriteParams
 
 TINY = {"train.batch_size": 8, "train.device": "cpu", "train.epochs": 3}
@@ -188,10 +188,10 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
         }
     )
     asked, compiled = [], []
-    build = training_setup.build_training
+    build = setup.build_training
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
     monkeypatch.setattr(
-        training_setup,
+        setup,
         "build_training",
         lambda *parts, params, seed: asked.append(params) or build(*parts, params=params, seed=seed),
     )
@@ -207,7 +207,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
     ]
     assert len(compiled) == 3
     assert all(each.channels_last and not each.metadata and each.batch_size == 8 for each in asked)
-    assert all(each.augmentation.resolve() == PRESETS["light"] for each in asked)
+    assert all(resolve(each.augmentation) == PRESETS["light"] for each in asked)
     precisions = {name: each.precision for name, each in speeds.items()}
     floats = dict.fromkeys(["plain", "auto", "auto-compiled", "32", "32-compiled"], "32-true")  # auto: too small to measure
     assert precisions == floats | {"bf16": "bf16-mixed", "bf16-compiled": "bf16-mixed"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from skinlesion import bootstrap as module
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import bootstrap, describe_draws, lesion_weights, percentile_intervals, point_estimate
-from skinlesion.errors import PipelineError
 
 
 def all_weights(lesion_ids: list[str], *, draws: int, seed: int) -> np.ndarray:

@@ -15,18 +15,18 @@ from scipy.ndimage import map_coordinates
 from torch import nn
 from torchcam import methods as torchcam_methods
 
-from skinlesion.artifacts import Fit
-from skinlesion.backbones import list_backbones
+from skinlesion.artifacts.patients import MISSING, WIDTH
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import find_layer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.receptive_field import cell_centers, tiled_centers
-from skinlesion.classifier import ClassifierConfig, normalize
+from skinlesion.config.training import list_backbones
+from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.feature_maps import FAMILY_LAYERS
-from skinlesion.geometry import fit_image, map_to_original
-from skinlesion.metadata import MISSING, WIDTH
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import ClassifierConfig, normalize
+from skinlesion.model.layers import FAMILY_LAYERS
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import last_linear, make_config, make_network
 
 CPU = torch.device("cpu")

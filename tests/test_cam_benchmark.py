@@ -11,9 +11,9 @@ import torch
 from benchmarks import explanations
 from benchmarks.stage_loop import draw_images, read_images
 from benchmarks.training import AS_PLAIN
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
-from skinlesion.params import load_params
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
+from skinlesion.config.params import load_params
 from tests.conftest import WriteParams
 
 

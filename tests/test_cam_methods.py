@@ -19,18 +19,19 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import SwinTransformer, VisionTransformer
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam import members
 from skinlesion.cam.maps import compute_maps, describe_duration
 from skinlesion.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
 from skinlesion.cam.occlusion import CELLS
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import Classifier, normalize
+from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.geometry import fit_image
-from skinlesion.metadata import WIDTH, MetadataEncoder
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier, normalize
+from skinlesion.model.metadata import MetadataEncoder
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config
 from tests.conftest import ROOT
 from tests.test_cam import CPU, ColourNet, build, colour_network, config_of, noise_images

@@ -19,8 +19,8 @@ from ci.end_leftovers import VARIABLE, processes_of
 from ci.publish import LONGEST, fitting, read_pictures, with_addresses
 from ci.report import MARKER, stage_of
 from ci.run_log import read_log
-from skinlesion.errors import PipelineError
-from skinlesion.params import load_params
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
 from tests.conftest import ROOT, WriteParams
 
 PNG = publish.SIGNATURE + b"content"

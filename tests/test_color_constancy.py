@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from skinlesion.color_constancy import shades_of_gray
+from skinlesion.data.color_constancy import shades_of_gray
 
 
 def image_of(*pixels: tuple[int, int, int]) -> np.ndarray:

@@ -13,11 +13,12 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion import compare as command
-from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_predictions
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.metrics import HEADLINE
 from skinlesion.pairing import compare, p_value, pair
 

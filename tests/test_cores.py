@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion import cores
+from skinlesion.base import cores
 
 
 @pytest.mark.parametrize(

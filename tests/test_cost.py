@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cost
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from tests.conftest import ROOT, WriteParams
 
 PAGE = ROOT / "docs/gpu-runner.md"

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from skinlesion import cpu_memory
+from skinlesion.base import cpu_memory
 from tests.conftest import ROOT
 
 FAULTS = """
 import resource
 import torch
-from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.base.cpu_memory import keep_freed_memory
 told = {told}
 for _ in range(20):
     torch.full((64_000_000,), 1, dtype=torch.uint8)

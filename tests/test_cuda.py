@@ -11,15 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion import artifacts, fitting
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import METHODS
-from skinlesion.classifier import Classifier, load_classifier
+from skinlesion.config.training import SynthesizeParams
+from skinlesion.data.synthesis.fitting import draw_images, fit_vae
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
+from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.predictor import load_predictor
-from skinlesion.synthesis.fitting import draw_images, fit_vae
-from skinlesion.train_params import SynthesizeParams
+from skinlesion.training import fit
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams
 from tests.predictor_cases import lesion_image, make_workspace
@@ -38,7 +39,7 @@ def test_a_gpu_predicts_what_a_cpu_does(backbone: str) -> None:
     network = make_network(config)
     ids = [f"I{number}" for number in range(len(PIXELS))]
     index = pd.DataFrame({"image_id": ids, "width": 64, "height": 64, "fit": "squash", "color_constancy": "none"})
-    prepared, listed = artifacts.PreparedImages(PIXELS, index), pd.DataFrame({"image_id": ids})
+    prepared, listed = PreparedImages(PIXELS, index), pd.DataFrame({"image_id": ids})
     expected, found = (
         predict(Classifier(network, config), prepared, listed, device=device, batch_size=4, test_time="square").logits
         for device in (CPU, GPU)
@@ -69,7 +70,7 @@ def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
     train_base()
     assert (MEMBER / "weights.safetensors").read_bytes() == first
     assert load_classifier(MEMBER).config.params["device"] == "cuda"
-    validate, calls = fitting.validate, []
+    validate, calls = fit.validate, []
 
     def killed(training: Any) -> dict[str, float]:
         calls.append(training)
@@ -77,10 +78,10 @@ def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
             raise KeyboardInterrupt
         return validate(training)
 
-    monkeypatch.setattr(fitting, "validate", killed)
+    monkeypatch.setattr(fit, "validate", killed)
     with pytest.raises(KeyboardInterrupt):
         train_base()
-    monkeypatch.setattr(fitting, "validate", validate)
+    monkeypatch.setattr(fit, "validate", validate)
     train_base()
     assert (MEMBER / "weights.safetensors").read_bytes() == first
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.curves import CURVE_COLUMNS, TABLES, collect_curves
-from skinlesion.errors import PipelineError
 
 HEADER = "epoch," + ",".join(column for columns in TABLES.values() for column in columns)
 

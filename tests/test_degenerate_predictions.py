@@ -12,15 +12,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from skinlesion import artifacts
-from skinlesion.artifacts import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_calibration
+from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import failures, selective, subgroups, threshold_sweep
 from tests.conftest import WriteParams
 from tests.test_subgroups import make_predictions, write_inputs
 
-TEST = artifacts.PREDICTIONS / "test.csv"
+TEST = PREDICTIONS / "test.csv"
 STAGES = (threshold_sweep, selective, subgroups, failures)
 NEVUS = {"threshold_sweep.target": "nv"}
 
@@ -46,10 +48,10 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
         draws = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups")}
         write_params(draws | (overrides or {}))
         write_inputs(make_predictions(300))
-        artifacts.write_calibration(
+        write_calibration(
             {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
         )
-        artifacts.write_predictions({"val": val, "test": test})
+        write_predictions({"val": val, "test": test})
 
     return write
 
@@ -71,7 +73,7 @@ def run(stage: ModuleType) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stage.main()
-    return json.loads((artifacts.METRICS / f"{stage.__name__.rpartition('.')[2]}.json").read_text(encoding="utf-8"))
+    return json.loads((METRICS / f"{stage.__name__.rpartition('.')[2]}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -143,7 +145,7 @@ def test_a_constraint_that_equal_scores_cannot_meet_is_named(tables: Tables, wri
         PipelineError, match=r"specificity_constraints: no threshold reaches a specificity of 0\.9 .*ask for less"
     ):
         run(threshold_sweep)
-    assert not artifacts.OPERATING_POINTS.exists()
+    assert not OPERATING_POINTS.exists()
 
 
 def test_full_recall_can_always_be_met_and_a_promise_of_it_flags_everything(tables: Tables, write_tables: WriteTables) -> None:

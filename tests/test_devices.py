@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion.artifacts import PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.cam.fusing import fuse_batch_norms
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.randomization import renew_batch_norm
 from skinlesion.cam.subject import Subject
-from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.devices import full_float32
 from skinlesion.embedding import embed
 from skinlesion.inference import predict
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.float32 import full_float32
+from skinlesion.model.network import SkinNetwork
 from skinlesion.predictor import load_predictor
 from tests.classifier_cases import make_config, make_network
 from tests.predictor_cases import lesion_image, make_workspace

@@ -14,9 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from skinlesion import engine
-from skinlesion.errors import PipelineError
-from skinlesion.params import load_params
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
+from skinlesion.training import engine
 from tests.conftest import ROOT, WriteParams
 from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
 

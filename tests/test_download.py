@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from skinlesion.artifacts import METADATA_COLUMNS, read_metadata, read_provenance
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.sources import ham10000 as published
-from skinlesion.sources.layout import find_inputs, write_metadata
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.data.sources import ham10000 as published
+from skinlesion.data.sources.layout import find_inputs, write_metadata
 from stages import download
 from tests.conftest import WriteParams
 from tests.download_cases import jpeg, kaggle_files, mask, pack, table, write_files

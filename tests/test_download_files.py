@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from skinlesion.errors import PipelineError
-from skinlesion.sources import archives
-from skinlesion.sources.archives import member_names, read_members
-from skinlesion.sources.images import check_files
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sources import archives
+from skinlesion.data.sources.archives import member_names, read_members
+from skinlesion.data.sources.images import check_files
 from tests.download_cases import huge_jpeg, huge_png, jpeg, mask, pack, write_files
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from skinlesion.artifacts import read_provenance
-from skinlesion.errors import PipelineError
-from skinlesion.sources import dataverse, kaggle_mirror, transfer
+from skinlesion.artifacts.raw import read_provenance
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sources import dataverse, transfer
+from skinlesion.data.sources.kaggle import has_credentials
 from stages import download
 from tests.conftest import ROOT, WriteParams
 from tests.download_cases import kaggle_files, pack, table
@@ -146,7 +147,7 @@ def test_where_kaggle_credentials_may_be(
     if file:
         (no_credentials / file).parent.mkdir(parents=True, exist_ok=True)
         (no_credentials / file).touch()
-    assert kaggle_mirror.has_credentials() is found
+    assert has_credentials() is found
 
 
 def test_as_a_script_the_real_package_and_credentials_that_it_refuses(

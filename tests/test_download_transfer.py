@@ -1,4 +1,4 @@
-"""`skinlesion.sources.transfer.fetch` against a server that cuts, lies, refuses and stalls."""
+"""`skinlesion.data.sources.transfer.fetch` against a server that cuts, lies, refuses and stalls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import PipelineError
-from skinlesion.sources import transfer
-from skinlesion.sources.transfer import fetch
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sources import transfer
+from skinlesion.data.sources.transfer import fetch
 from tests.scripted_server import Answer, Scripted, serve
 
 CONTENT = hashlib.shake_128(b"an archive").digest(100_000)

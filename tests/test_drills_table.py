@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
 from tests.conftest import ROOT
 from tests.drills import table
 from tests.drills.ledger import COMMIT, Corrupt, Ledger

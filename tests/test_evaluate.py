@@ -18,20 +18,23 @@ from ruamel.yaml import YAML
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
-from skinlesion import artifacts
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
+from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
-from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json, write_json
+from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
 from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
 from skinlesion.lesions import predict_lesions
-from skinlesion.metadata import SEXES, SITES, WIDTH
 from skinlesion.metrics import HEADLINE
-from skinlesion.network import SkinNetwork
-from skinlesion.splitting import fingerprint
-from skinlesion.tables import write_table
+from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
+from skinlesion.model.network import SkinNetwork
 from skinlesion.test_time import views_of
 from stages import evaluate
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
@@ -67,11 +70,11 @@ def write_prepared(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
     colours = generator.uniform(60, 200, size=(len(CLASSES), 3))
     means = colours[pd.Index(CLASSES).get_indexer(frame["dx"])] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
     noise = np.random.default_rng(seed + 1).normal(0, 20, (len(frame), size, size, 3))
-    artifacts.PREPARED.mkdir(parents=True, exist_ok=True)
-    np.save(artifacts.PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    np.save(PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
     index = pd.DataFrame({"image_id": frame["image_id"], "width": 40, "height": 30, "fit": "squash"})
     index["color_constancy"] = "none"
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
 
 
 def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
@@ -80,7 +83,7 @@ def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
     model = make_network(config, seed=seed)
     head, model.head = model.head, torch.nn.Identity()
     train = splits["train"]
-    features = predict(Classifier(model, config), artifacts.read_prepared(), train, device=CPU, batch_size=64).logits
+    features = predict(Classifier(model, config), read_prepared(), train, device=CPU, batch_size=64).logits
     scale = features.std()
     fitted = LogisticRegression(C=1.0, max_iter=2000).fit(features / scale, train["dx"])
     assert tuple(fitted.classes_) == CLASSES
@@ -92,14 +95,14 @@ def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
 
 def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
     """Change the lists, and let the classifier say that it was trained on them."""
-    artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
-    path = artifacts.CLASSIFIER / "base-0" / "config.json"
+    write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
+    path = CLASSIFIER / "base-0" / "config.json"
     write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
 
 
 def read_splits() -> dict[str, pd.DataFrame]:
     """The three lists of the workspace."""
-    return {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    return {name: read_split(name) for name in SPLIT_NAMES}
 
 
 def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
@@ -126,7 +129,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         splits = make_splits()
-        artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
+        write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
         write_prepared(pd.concat(splits.values(), ignore_index=True), seed=1)
         save_ensemble([fitted_member(splits, 0)])
         write_small_params(repository_params)
@@ -158,9 +161,9 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
     assert metrics["data"] == {"source": "sample", "synthetic": True}
     assert metrics["bootstrap"] == {"draws": 200, "unit": "lesion", "confidence": 0.95, "seed": 0}
     for name in ("val", "test"):
-        table, stated = artifacts.read_predictions(name, evaluated / artifacts.PREDICTIONS), metrics[name]
+        table, stated = read_predictions(name, evaluated / PREDICTIONS), metrics[name]
         truth = table["dx"].to_numpy()
-        probabilities = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+        probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
         predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
         expected = {
             "images": len(table),
@@ -177,7 +180,7 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
             "mel_sensitivity": (predicted[truth == "mel"] == "mel").mean(),
             "mel_specificity": (predicted[truth != "mel"] != "mel").mean(),
             "nll_after": sklearn_metrics.log_loss(truth, probabilities),
-            "nll_before": -scipy.special.log_softmax(table[list(artifacts.LOGIT_COLUMNS)], axis=1)[
+            "nll_before": -scipy.special.log_softmax(table[list(LOGIT_COLUMNS)], axis=1)[
                 np.arange(len(table)), evaluate.labels_of(table)
             ].mean(),
             "brier_after": sklearn_metrics.brier_score_loss(truth, probabilities, scale_by_half=False),
@@ -190,11 +193,11 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
 
 
 def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> None:
-    table = artifacts.read_predictions("test", evaluated / artifacts.PREDICTIONS)
+    table = read_predictions("test", evaluated / PREDICTIONS)
     stated = read_metrics(evaluated)["test"]["per_lesion"]
-    lesions = table.groupby("lesion_id").agg({"dx": "first"} | dict.fromkeys(artifacts.PROBABILITY_COLUMNS, "mean"))
+    lesions = table.groupby("lesion_id").agg({"dx": "first"} | dict.fromkeys(PROBABILITY_COLUMNS, "mean"))
     assert len(lesions) < len(table)
-    probabilities = lesions[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+    probabilities = lesions[list(PROBABILITY_COLUMNS)].to_numpy()
     predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
     assert stated["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(lesions["dx"], predicted), abs=1e-12)
     areas = [sklearn_metrics.roc_auc_score(lesions["dx"] == dx, lesions[f"probability_{dx}"]) for dx in CLASSES]
@@ -217,22 +220,22 @@ def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None
 
 def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
     classifier = load_ensemble()["base-0"]
-    temperature = artifacts.read_calibration()["temperature"]
+    temperature = read_calibration()["temperature"]
     for name in ("val", "test"):
-        split, table = artifacts.read_split(name), artifacts.read_predictions(name)
-        for column in artifacts.DESCRIPTIVE_COLUMNS:
+        split, table = read_split(name), read_predictions(name)
+        for column in DESCRIPTIVE_COLUMNS:
             assert table[column].tolist() == split[column].tolist()
-        expected = predict(classifier, artifacts.read_prepared(), split, device=CPU, batch_size=16).logits
-        logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+        expected = predict(classifier, read_prepared(), split, device=CPU, batch_size=16).logits
+        logits = table[list(LOGIT_COLUMNS)].to_numpy()
         assert np.allclose(logits, expected, rtol=0, atol=1e-5)
-        probabilities = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+        probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
         assert np.allclose(probabilities, softmax(logits, temperature), rtol=0, atol=1e-15)
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
 def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
     metrics = read_metrics(evaluated)
-    assert artifacts.read_calibration(evaluated / artifacts.CALIBRATION)["temperature"] > 1.2
+    assert read_calibration(evaluated / CALIBRATION)["temperature"] > 1.2
     assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
 
 
@@ -245,19 +248,19 @@ def test_vector_scaling_fits_validation_better_and_changes_no_logit(
     assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
     assert vector["val"]["nll_after"] < temperature["val"]["nll_after"] - 1e-3
     assert vector["val"]["nll_before"] == temperature["val"]["nll_before"]
-    content = artifacts.read_calibration()
+    content = read_calibration()
     for name in ("val", "test"):
-        table = artifacts.read_predictions(name)
-        logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
-        before = artifacts.read_predictions(name, evaluated / artifacts.PREDICTIONS)[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+        table = read_predictions(name)
+        logits = table[list(LOGIT_COLUMNS)].to_numpy()
+        before = read_predictions(name, evaluated / PREDICTIONS)[list(LOGIT_COLUMNS)].to_numpy()
         assert np.array_equal(logits, before)
         expected = scipy.special.softmax(logits * content["scale"] + content["bias"], axis=1)
-        np.testing.assert_allclose(table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy(), expected, atol=1e-12)
+        np.testing.assert_allclose(table[list(PROBABILITY_COLUMNS)].to_numpy(), expected, atol=1e-12)
     assert np.abs(content["bias"]).max() > 0.01
 
 
 def test_recalibration_of_melanoma_agrees_with_scikit_learn(evaluated: Path) -> None:
-    table = artifacts.read_predictions("test", evaluated / artifacts.PREDICTIONS)
+    table = read_predictions("test", evaluated / PREDICTIONS)
     odds = scipy.special.logit(table["probability_mel"].to_numpy())
     fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], table["dx"] == "mel")
     stated = read_metrics(evaluated)["test"]["recalibration"]
@@ -317,11 +320,11 @@ def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> N
 
 
 def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
-    prepared = artifacts.read_prepared()
+    prepared = read_prepared()
     images = np.array(prepared.images)
-    rows = prepared.rows_of(artifacts.read_split("test")["image_id"])
+    rows = prepared.rows_of(read_split("test")["image_id"])
     images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
-    np.save(artifacts.PREPARED / "images.npy", images)
+    np.save(PREPARED / "images.npy", images)
     evaluate.main()
     after, before = written(project), written(evaluated)
     for name in ("models/calibration.json", "data/predictions/val.csv"):
@@ -361,7 +364,7 @@ def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(pro
 def test_a_temperature_at_the_end_of_its_range_is_said(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    truth = pd.concat([artifacts.read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
+    truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
     def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:
         logits = 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[listed["image_id"]].to_frame())]
@@ -376,7 +379,7 @@ def test_a_temperature_at_the_end_of_its_range_is_said(
 def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
     splits = read_splits()
     splits["val"], splits["test"] = splits["test"], splits["val"]
-    artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
+    write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
     before = written(project)
     with pytest.raises(PipelineError, match=r"models/classifier was trained on other lists.*run `train` again"):
         evaluate.main()
@@ -384,11 +387,11 @@ def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
 
 
 def test_images_that_were_not_prepared_are_named(project: Path) -> None:
-    prepared = artifacts.read_prepared()
-    missing = artifacts.read_split("test")["image_id"].iloc[3]
+    prepared = read_prepared()
+    missing = read_split("test")["image_id"].iloc[3]
     keep = (prepared.index["image_id"] != missing).to_numpy()
-    np.save(artifacts.PREPARED / "images.npy", np.array(prepared.images)[keep])
-    write_table(prepared.index[keep], artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    np.save(PREPARED / "images.npy", np.array(prepared.images)[keep])
+    write_table(prepared.index[keep], PREPARED / "index.csv", INDEX_COLUMNS)
     with pytest.raises(PipelineError, match=rf"{missing} is listed in a split and was not prepared"):
         evaluate.main()
 
@@ -427,12 +430,12 @@ def three_members(evaluated: Path) -> list[Member]:
 
 def stage_logits(name: str) -> np.ndarray:
     """Logit columns of a prediction table."""
-    return artifacts.read_predictions(name)[list(artifacts.LOGIT_COLUMNS)].to_numpy()
+    return read_predictions(name)[list(LOGIT_COLUMNS)].to_numpy()
 
 
 def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_time: str = "none") -> np.ndarray:
     """Mean of the softmax probabilities over the views, by torch and NumPy."""
-    prepared, (model, config) = artifacts.read_prepared(), classifier
+    prepared, (model, config) = read_prepared(), classifier
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
     images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
     inputs = (images.permute(0, 3, 1, 2) / 255 - mean) / std
@@ -449,7 +452,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(projec
         expected = np.mean(each, axis=0)
         np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
         assert np.abs(each[0] - expected).max() > 0.05
-    temperature = artifacts.read_calibration()["temperature"]
+    temperature = read_calibration()["temperature"]
     val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
     losses = [
         -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
@@ -523,7 +526,7 @@ def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Pa
     save_ensemble([(model, config)])
     rewrite_splits(splits)
     evaluate.main()
-    logits, prepared = stage_logits("test"), artifacts.read_prepared()
+    logits, prepared = stage_logits("test"), read_prepared()
     expected = []
     for row in splits["test"].itertuples():
         image = prepared.images[prepared.rows_of([row.image_id])]

@@ -22,30 +22,40 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from extras import export
-from skinlesion import artifacts, engine_speed, onnx_export
+from skinlesion import engine_speed, onnx_export
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
+from skinlesion.artifacts.splits import SplitFacts, read_split, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import describe_seconds, time_engines
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import (
+    CLASSIFIER_SHA256,
+    read_calibration,
+    read_operating_points,
+    write_calibration,
+    write_operating_points,
+)
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
-from skinlesion.files import file_digest, write_json
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_batch
-from skinlesion.metadata import WIDTH, encode_metadata
+from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
 from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
-from skinlesion.patients import Patient
 from skinlesion.predictor import ENGINES, load_predictor
-from skinlesion.tables import write_table
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.predictor_cases import lesion_image
 
 SIZE, IMAGES, DRAWS = 32, 42, 100
 SCALE = 0.8  # one over the temperature
-COLUMNS = list(artifacts.PROBABILITY_COLUMNS)
+COLUMNS = list(PROBABILITY_COLUMNS)
 POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
 PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2, "bootstrap_draws": DRAWS}
 MEMBERS = {"base-0": "squeezenet1_1", "base-1": "squeezenet1_0"}
@@ -77,7 +87,7 @@ def sensitive_member(seed: int) -> Classifier:
     name = f"base-{seed}"
     config = make_config(MEMBERS[name], seed=seed, size=SIZE, **(RICH if seed else {}))
     model = make_network(config, seed=seed)
-    prepared, listed = artifacts.read_prepared(), artifacts.read_split("val")
+    prepared, listed = read_prepared(), read_split("val")
     images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
     with torch.inference_mode():
         logits = model(normalize(images, config), torch.from_numpy(encode_metadata(listed)))
@@ -90,7 +100,7 @@ def sensitive_member(seed: int) -> Classifier:
 
 def votes(listed: pd.DataFrame) -> np.ndarray:
     """Log of the mean probability of members and flips, by torch and NumPy alone."""
-    prepared = artifacts.read_prepared()
+    prepared = read_prepared()
     images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
     probabilities = []
     for model, config in load_ensemble().values():
@@ -113,22 +123,22 @@ def write_inputs(params: dict[str, Any]) -> None:
     everything = pd.concat(list(lists.values())).sample(frac=1, random_state=0, ignore_index=True)
     colors = generator.uniform(40, 215, (len(everything), 3)) + 20 * pd.Index(CLASSES).get_indexer(everything["dx"])[:, None] / 7
     images = colors[:, None, None] + generator.normal(0, 25, (len(everything), SIZE, SIZE, 3))
-    artifacts.PREPARED.mkdir(parents=True)
-    np.save(artifacts.PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
     index = everything[["image_id"]].assign(width=40, height=30, fit="squash", color_constancy="none")
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
-    artifacts.write_splits(lists, artifacts.SplitFacts("f00d", "sample", True))
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    write_splits(lists, SplitFacts("f00d", "sample", True))
     save_ensemble([sensitive_member(seed) for seed in range(len(MEMBERS))])
     calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
-    artifacts.write_calibration(calibration | {"test_time": "flips"})
+    write_calibration(calibration | {"test_time": "flips"})
     described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
-    artifacts.write_operating_points(described)
+    write_operating_points(described)
     tables = {}
     for name in ("val", "test"):
         logits = votes(lists[name])
         numbers = np.hstack([logits, softmax(SCALE * logits, axis=1)])
-        tables[name] = lists[name].join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *COLUMNS]))
-    artifacts.write_predictions(tables)
+        tables[name] = lists[name].join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *COLUMNS]))
+    write_predictions(tables)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +176,7 @@ def read_metrics() -> dict[str, Any]:
 
 def votes_of_graphs(file: str) -> np.ndarray:
     """`votes` by ONNX Runtime and NumPy alone, of the test list."""
-    prepared, listed = artifacts.read_prepared(), artifacts.read_split("test")
+    prepared, listed = read_prepared(), read_split("test")
     images = prepared.images[prepared.rows_of(listed["image_id"])].transpose(0, 3, 1, 2) / 255
     probabilities = []
     for name, backbone in MEMBERS.items():
@@ -182,7 +192,7 @@ def votes_of_graphs(file: str) -> np.ndarray:
 
 
 def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(here: Path) -> None:
-    found, test = read_metrics(), artifacts.read_predictions("test")
+    found, test = read_metrics(), read_predictions("test")
     torchs = test[COLUMNS].to_numpy()
     labels, mel = pd.Index(CLASSES).get_indexer(test["dx"]), CLASSES.index("mel")
     for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
@@ -213,7 +223,7 @@ def test_what_the_stage_leaves(here: Path) -> None:
     assert (found["images"], found["lesions"], found["side"], found["test_time"]) == (IMAGES, IMAGES // 2, SIZE, "flips")
     assert found["backbones"] == MEMBERS and list(said["members"]) == list(MEMBERS)
     for name, member in said["members"].items():
-        assert member["weights_sha256"] == file_digest(artifacts.CLASSIFIER / name / "weights.safetensors", "sha256")
+        assert member["weights_sha256"] == file_digest(CLASSIFIER / name / "weights.safetensors", "sha256")
         for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
             path = EXPORT / name / file
             assert member["files"][precision] == {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")}
@@ -233,7 +243,7 @@ def test_int8_takes_its_ranges_from_validation_alone(here: Path) -> None:
     seen = Path("seen.txt").read_text(encoding="utf-8").split()
     once = seen[: PARAMS["calibration_images"]]
     assert seen == once * len(MEMBERS) and len(set(once)) == len(once)  # of each member the same ones
-    assert set(once) < set(artifacts.read_split("val")["image_id"])
+    assert set(once) < set(read_split("val")["image_id"])
     assert read_metrics()["int8"] == {"calibrated_on": "val", "calibration_images": 12, "float32_layers": 2}
 
 
@@ -312,7 +322,7 @@ def train_again() -> None:
     (model, config), name = load_ensemble()["base-1"], "base-1"
     with torch.no_grad():
         last_linear(model).bias += 1e-3
-    save_classifier(model.state_dict(), config, artifacts.CLASSIFIER / name)
+    save_classifier(model.state_dict(), config, CLASSIFIER / name)
 
 
 AGAIN = "run `dvc repro extras/dvc.yaml:export`"
@@ -333,7 +343,7 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
         (lambda: edit_export(lambda content: content.update(members=[1])), rf"export\.json does not name members .*: {AGAIN}"),
         (lambda: edit_export(lambda content: content["members"]["base-0"]["files"].pop("int8")), "does not name members"),
         (lambda: (EXPORT / "export.json").write_text("{", encoding="utf-8"), r"export\.json is not valid JSON"),
-        (lambda: (artifacts.CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
+        (lambda: (CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
     ],
 )  # fmt: skip
 def test_what_is_not_of_this_classifier_is_refused(own: Path, spoil: Any, said: str) -> None:
@@ -354,9 +364,7 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
     def reuse(classifier: Classifier, folder: Path, *_: Any) -> dict[str, Any]:
         shutil.copytree(source / EXPORT / classifier.config.name, folder / classifier.config.name)
         said = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
-        return said | {
-            "weights_sha256": file_digest(artifacts.CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")
-        }
+        return said | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
 
     monkeypatch.setattr(export, "export_member", reuse)
     export.main()
@@ -365,10 +373,10 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
 def test_predictions_of_another_run_are_refused_and_nothing_is_left(
     own: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = artifacts.read_predictions("test")
+    table = read_predictions("test")
     first = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
     table.loc[3, COLUMNS] = first + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4 * np.sign(0.5 - first[1])
-    artifacts.write_predictions({"val": artifacts.read_predictions("val"), "test": table})
+    write_predictions({"val": read_predictions("val"), "test": table})
     shutil.rmtree(EXPORT)
     Path("metrics/export.json").unlink()
     with pytest.raises(
@@ -379,8 +387,8 @@ def test_predictions_of_another_run_are_refused_and_nothing_is_left(
 
 
 def test_a_graph_that_says_something_else_is_refused(here: Path) -> None:
-    members, test, prepared = load_ensemble(), artifacts.read_predictions("test"), artifacts.read_prepared()
-    options = {"prepared": prepared, "calibrator": Calibrator.of(artifacts.read_calibration())}
+    members, test, prepared = load_ensemble(), read_predictions("test"), read_prepared()
+    options = {"prepared": prepared, "calibrator": Calibrator.of(read_calibration())}
     options |= {"batch_size": 8, "test_time": "flips"}
     parity = describe_parity(test, test, {"classes": ["mel"], "points": POINTS})
     assert parity["largest_difference"] == 0 and parity["same_flag"] == {"recall_0.90": 1, "youden": 1}
@@ -460,9 +468,9 @@ def test_engines_take_turns_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_predictor_runs_on_any_engine(own: Path) -> None:
-    whose = {artifacts.CLASSIFIER_SHA256: classifier_digest()}
-    artifacts.write_calibration(artifacts.read_calibration() | whose)
-    artifacts.write_operating_points(artifacts.read_operating_points() | whose)
+    whose = {CLASSIFIER_SHA256: classifier_digest()}
+    write_calibration(read_calibration() | whose)
+    write_operating_points(read_operating_points() | whose)
     images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
     given = {name: load_predictor(engine=name).predict(images, patients, point="youden") for name in ENGINES}
     values = {engine: np.array([list(each.probabilities.values()) for each in all_of]) for engine, all_of in given.items()}
@@ -474,12 +482,12 @@ def test_the_predictor_runs_on_any_engine(own: Path) -> None:
     sensitivity = eight_bits.points["youden"].sensitivity
     assert sensitivity is not None and asdict(sensitivity) == stated["sensitivity@youden"]
     assert eight_bits.card()["test"]["accuracy"] == stated["accuracy"]
-    write_json(Path("metrics/export.json"), read_metrics() | {artifacts.CLASSIFIER_SHA256: "cafe"})
+    write_json(Path("metrics/export.json"), read_metrics() | {CLASSIFIER_SHA256: "cafe"})
     another = load_predictor(engine="onnx-int8")
     assert another.points["youden"].sensitivity is None and another.card()["test"] is None
     save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
-                    artifacts.CLASSIFIER / "base-1")  # fmt: skip
-    whose = {artifacts.CLASSIFIER_SHA256: classifier_digest()}
-    artifacts.write_calibration(artifacts.read_calibration() | whose)
+                    CLASSIFIER / "base-1")  # fmt: skip
+    whose = {CLASSIFIER_SHA256: classifier_digest()}
+    write_calibration(read_calibration() | whose)
     with pytest.raises(PipelineError, match=r"models/export is not of the classifier in .*extras/dvc.yaml:export"):
         load_predictor(engine="onnx")

@@ -21,22 +21,27 @@ from ruamel.yaml import YAML
 from sklearn import metrics as sklearn_metrics
 
 from extras import external
-from skinlesion import artifacts
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.raw import RAW, image_path, list_images, read_metadata
+from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import Calibrator
-from skinlesion.classifier import load_ensemble
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.evaluation import labels_of, prediction_table, vote
+from skinlesion.evaluation.inference.predictions import prediction_table, vote
+from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.external import OVER_CLASSES, Draws
 from skinlesion.external_set import EXTERNAL, read_external
-from skinlesion.files import read_json, write_json
 from skinlesion.inference import predict_ensemble
 from skinlesion.metrics import HEADLINE
+from skinlesion.model.classifier import load_ensemble
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
-from skinlesion.preparing import write_prepared
-from skinlesion.splitting import fingerprint
-from skinlesion.synthetic.sample import draw_sample
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 CPU = torch.device("cpu")
@@ -65,7 +70,7 @@ def split_lesions(metadata: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """A third of each diagnosis' lesions to each list."""
     lesions = metadata.drop_duplicates("lesion_id")
     rank = lesions.groupby("dx").cumcount().set_axis(lesions["lesion_id"]) % 3
-    return {name: metadata[metadata["lesion_id"].map(rank) == row] for row, name in enumerate(artifacts.SPLIT_NAMES)}
+    return {name: metadata[metadata["lesion_id"].map(rank) == row] for row, name in enumerate(SPLIT_NAMES)}
 
 
 def write_set(folder: Path, *, seed: int, lesions: int, prefix: str) -> pd.DataFrame:
@@ -87,7 +92,7 @@ def rewrite(metadata: pd.DataFrame, folder: Path = EXTERNAL, **stated: Any) -> p
             path.unlink()
     said = {"source": "local", "synthetic": True, "origin": "here", "licence": "CC0", "counts": {}}
     write_json(folder / "provenance.json", said | {"lesions_known": True, "left_out": []} | stated)
-    return artifacts.read_metadata(folder)
+    return read_metadata(folder)
 
 
 def save_classifier(splits: dict[str, pd.DataFrame], **overrides: Any) -> None:
@@ -104,8 +109,8 @@ def save_classifier(splits: dict[str, pd.DataFrame], **overrides: Any) -> None:
 def predicted(metadata: pd.DataFrame, raw: Path) -> pd.DataFrame:
     """The prediction table of a set, put together here."""
     write_prepared(list(metadata["image_id"]), size=SIZE, fit="squash", color_constancy="none", workers=1, raw=raw)
-    each = predict_ensemble(load_ensemble(), artifacts.read_prepared(), metadata, device=CPU, batch_size=7, test_time="flips")
-    shutil.rmtree(artifacts.PREPARED)
+    each = predict_ensemble(load_ensemble(), read_prepared(), metadata, device=CPU, batch_size=7, test_time="flips")
+    shutil.rmtree(PREPARED)
     return prediction_table(metadata, vote(each, "flips"), Calibrator.of(CALIBRATION))
 
 
@@ -115,18 +120,16 @@ def template(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[s
     folder = tmp_path_factory.mktemp("external")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        metadata = write_set(artifacts.RAW, seed=1, lesions=45, prefix="OURS_")
+        metadata = write_set(RAW, seed=1, lesions=45, prefix="OURS_")
         write_set(EXTERNAL, seed=2, lesions=42, prefix="THEIRS_")
         splits = split_lesions(metadata)
-        artifacts.write_splits(splits, artifacts.SplitFacts(fingerprint(splits), "sample", True))
+        write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
         save_classifier(splits)
-        artifacts.write_calibration(CALIBRATION)
-        table = predicted(splits["test"], artifacts.RAW)
-        artifacts.write_predictions({"val": table, "test": table})
+        write_calibration(CALIBRATION)
+        table = predicted(splits["test"], RAW)
+        write_predictions({"val": table, "test": table})
         median = float(table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1).median())
-        artifacts.write_operating_points(
-            POINTS | {"points": {"recall_0.90": {"constraint": 0.9, "threshold": median, "val": {}}}}
-        )
+        write_operating_points(POINTS | {"points": {"recall_0.90": {"constraint": 0.9, "threshold": median, "val": {}}}})
         document = copy.deepcopy(repository_params)
         document["external"] |= {"device": "cpu", "bootstrap_draws": DRAWS, "batch_size": 16}
         document["evaluate"]["test_time"] = "flips"
@@ -142,7 +145,7 @@ def measured(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     shutil.copytree(template, folder, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return *run_stage(), artifacts.read_predictions("test")
+        return *run_stage(), read_predictions("test")
 
 
 @pytest.fixture
@@ -156,22 +159,22 @@ def run_stage() -> tuple[dict[str, Any], pd.DataFrame]:
     """Run the stage; its metrics and predictions."""
     external.main()
     metrics = json.loads(Path("metrics/extras/external.json").read_text(encoding="utf-8"))
-    return metrics, artifacts.read_predictions("predictions", external.PREDICTIONS)
+    return metrics, read_predictions("predictions", external.PREDICTIONS)
 
 
 def classes_of(table: pd.DataFrame) -> np.ndarray:
-    return np.array(CLASSES)[table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    return np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
 
 
 def test_predictions_are_the_ensembles_with_the_frozen_temperature(project: Path) -> None:
-    metadata = artifacts.read_metadata(EXTERNAL)
+    metadata = read_metadata(EXTERNAL)
     expected = predicted(metadata, EXTERNAL)
     _, table = run_stage()
     assert sorted(path.name for path in external.PREDICTIONS.iterdir()) == ["predictions.csv"]
     assert list(table["image_id"]) == list(metadata["image_id"])
-    logits = table[list(artifacts.LOGIT_COLUMNS)].to_numpy()
-    assert logits == pytest.approx(expected[list(artifacts.LOGIT_COLUMNS)].to_numpy(), abs=2e-5)
-    assert scipy.special.softmax(logits / 2.5, axis=1) == pytest.approx(table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy())
+    logits = table[list(LOGIT_COLUMNS)].to_numpy()
+    assert logits == pytest.approx(expected[list(LOGIT_COLUMNS)].to_numpy(), abs=2e-5)
+    assert scipy.special.softmax(logits / 2.5, axis=1) == pytest.approx(table[list(PROBABILITY_COLUMNS)].to_numpy())
     assert table["dx"].equals(metadata["dx"]) and table["age"].equals(metadata["age"])
 
 
@@ -191,7 +194,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
             metric: compared[metric]["value"] for metric in HEADLINE
         }
         assert metrics[name]["images"] == len(each) and metrics[name]["per_class"]["nv"]["support"] == (truth == "nv").sum()
-        probabilities = each[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+        probabilities = each[list(PROBABILITY_COLUMNS)].to_numpy()
         assert metrics[name]["nll_after"] == pytest.approx(sklearn_metrics.log_loss(truth, probabilities), abs=1e-9)
         right = (guessed == truth).to_numpy()
         seed = Draws(DRAWS, 0.95, 0).seed_of(name)
@@ -212,7 +215,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
 def test_frozen_thresholds_are_applied_to_both(measured: Run, project: Path) -> None:
     metrics, *both = measured
     stated = metrics["operating_points"]
-    chosen = artifacts.read_operating_points()["points"]["recall_0.90"]["threshold"]
+    chosen = read_operating_points()["points"]["recall_0.90"]["threshold"]
     assert stated["target"] == "malignant" and stated["points"]["recall_0.90"]["threshold"] == chosen
     for name, each in zip(("external", "test"), both, strict=True):
         positive = each["dx"].isin(POINTS["classes"])
@@ -234,7 +237,7 @@ def test_what_is_written_beside(project: Path, caplog: pytest.LogCaptureFixture)
     assert (
         proof["near_copies"] == []
         and proof["external"]["images"] == len(table)
-        and proof["internal"]["images"] == len(artifacts.read_metadata())
+        and proof["internal"]["images"] == len(read_metadata())
     )
     assert proof["nearest_thumbnails"]["distance"] > SAME_PICTURE
     assert metrics["of"].keys() == {"predictions"} and metrics["test_time"] == "flips"
@@ -251,7 +254,7 @@ def test_what_is_written_beside(project: Path, caplog: pytest.LogCaptureFixture)
 def test_a_class_that_is_absent_is_left_out_of_means_and_they_have_no_difference(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    metadata = artifacts.read_metadata(EXTERNAL)
+    metadata = read_metadata(EXTERNAL)
     rewrite(metadata[~metadata["dx"].isin(POINTS["classes"])])
     metrics, table = run_stage()
     assert metrics["absent_classes"] == {"external": ["akiec", "bcc", "mel"], "test": []}
@@ -271,7 +274,7 @@ def test_a_class_that_is_absent_is_left_out_of_means_and_they_have_no_difference
 
 
 def test_where_lesions_are_not_known_the_interval_is_over_images(project: Path) -> None:
-    metadata = artifacts.read_metadata(EXTERNAL)
+    metadata = read_metadata(EXTERNAL)
     rewrite(metadata.assign(lesion_id=metadata["image_id"]), lesions_known=False, left_out=["THEIRS_1"])
     metrics, _ = run_stage()
     assert metrics["bootstrap"]["unit_external"] == "image"
@@ -280,10 +283,10 @@ def test_where_lesions_are_not_known_the_interval_is_over_images(project: Path) 
 
 
 def test_a_classifier_with_metadata_gets_that_of_the_external_table(project: Path) -> None:
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits = {name: read_split(name) for name in SPLIT_NAMES}
     save_classifier(splits, metadata=True)
     _, first = run_stage()
-    rewrite(artifacts.read_metadata(EXTERNAL).assign(age=np.nan, sex="unknown"))
+    rewrite(read_metadata(EXTERNAL).assign(age=np.nan, sex="unknown"))
     _, second = run_stage()
     assert np.abs(first["logit_mel"] - second["logit_mel"]).max() > 0.01
 
@@ -302,11 +305,11 @@ def with_comment(path: Path) -> bytes:
     return content[:2] + b"\xff\xfe\x00\x06same" + content[2:]
 
 
-@pytest.mark.parametrize("name", artifacts.SPLIT_NAMES)
+@pytest.mark.parametrize("name", SPLIT_NAMES)
 def test_an_image_under_its_own_id_is_no_external_one(project: Path, name: str) -> None:
-    ours, theirs = artifacts.read_split(name)["image_id"].iloc[0], artifacts.read_metadata(EXTERNAL)
+    ours, theirs = read_split(name)["image_id"].iloc[0], read_metadata(EXTERNAL)
     first = theirs["image_id"].iloc[0]
-    artifacts.image_path(first, EXTERNAL).rename(artifacts.image_path(ours, EXTERNAL))
+    image_path(first, EXTERNAL).rename(image_path(ours, EXTERNAL))
     rewrite(theirs.replace({"image_id": {first: ours}}))
     with pytest.raises(PipelineError, match=rf"not external.*\(1 by image_id: {ours} \({name}\)\): take them out"):
         external.main()
@@ -314,7 +317,7 @@ def test_an_image_under_its_own_id_is_no_external_one(project: Path, name: str) 
 
 
 def test_a_lesion_of_ours_is_no_external_one(project: Path) -> None:
-    ours, theirs = artifacts.read_split("val")["lesion_id"].iloc[0], artifacts.read_metadata(EXTERNAL)
+    ours, theirs = read_split("val")["lesion_id"].iloc[0], read_metadata(EXTERNAL)
     rewrite(theirs.replace({"lesion_id": {theirs["lesion_id"].iloc[0]: ours}}))
     with pytest.raises(PipelineError, match=rf"\(1 by lesion_id: {ours} \(val\)\)"):
         external.main()
@@ -331,8 +334,8 @@ def test_a_lesion_of_ours_is_no_external_one(project: Path) -> None:
 def test_a_copy_under_another_id_is_no_external_image(
     project: Path, copied: Callable[[Path], bytes], by: tuple[str, ...]
 ) -> None:
-    ours, theirs = artifacts.read_split("train")["image_id"].iloc[0], artifacts.read_metadata(EXTERNAL)["image_id"].iloc[3]
-    artifacts.image_path(theirs, EXTERNAL).write_bytes(copied(artifacts.image_path(ours)))
+    ours, theirs = read_split("train")["image_id"].iloc[0], read_metadata(EXTERNAL)["image_id"].iloc[3]
+    image_path(theirs, EXTERNAL).write_bytes(copied(image_path(ours)))
     said = "; ".join(f"1 by {name}: {theirs} is {ours} (train)" for name in by)
     with pytest.raises(PipelineError) as refused:
         external.main()
@@ -343,14 +346,14 @@ def test_what_only_looks_alike_can_be_kept_and_is_named(project: Path, caplog: p
     document = YAML(typ="safe", pure=True).load(Path("params.yaml"))
     document["external"]["near_copies"] = "report"
     YAML(typ="safe", pure=True).dump(document, Path("params.yaml"))
-    ours, theirs = artifacts.read_split("train")["image_id"].iloc[0], artifacts.read_metadata(EXTERNAL)["image_id"].iloc[3]
-    place = artifacts.image_path(theirs, EXTERNAL)
-    place.write_bytes(reencoded(artifacts.image_path(ours), quality=70))
+    ours, theirs = read_split("train")["image_id"].iloc[0], read_metadata(EXTERNAL)["image_id"].iloc[3]
+    place = image_path(theirs, EXTERNAL)
+    place.write_bytes(reencoded(image_path(ours), quality=70))
     metrics, _ = run_stage()
     assert metrics["proof"]["near_copies"] == [f"{theirs} is {ours} (train)"]
     assert 0 < metrics["proof"]["nearest_thumbnails"]["distance"] <= SAME_PICTURE
     assert "1 external image(s) look like one of ours" in caplog.text
-    place.write_bytes(artifacts.image_path(ours).read_bytes())
+    place.write_bytes(image_path(ours).read_bytes())
     with pytest.raises(PipelineError, match=r"\(1 by file: .*; 1 by pixels: "):
         external.main()
 
@@ -366,14 +369,14 @@ def test_nearest_thumbnails_are_those_of_a_plain_search() -> None:
 
 
 def test_contents_do_not_depend_on_the_number_of_threads(project: Path) -> None:
-    ids = artifacts.list_images()
-    one, four = (read_contents(ids, artifacts.RAW, workers=workers) for workers in (1, 4))
+    ids = list_images()
+    one, four = (read_contents(ids, RAW, workers=workers) for workers in (1, 4))
     assert (one.files, one.pixels) == (four.files, four.pixels) and np.array_equal(one.thumbnails, four.thumbnails)
     assert len(set(one.files)) == len(set(one.pixels)) == len(ids)
 
 
 def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
-    path = artifacts.CLASSIFIER / "base-1" / "config.json"
+    path = CLASSIFIER / "base-1" / "config.json"
     write_json(path, read_json(path) | {"fingerprint": "other"})
     with pytest.raises(PipelineError, match="trained on other lists"):
         external.main()

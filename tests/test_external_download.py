@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 from extras import external_download
-from skinlesion.artifacts import read_metadata
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.raw import read_metadata
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sources import dataverse, isic2018, transfer
+from skinlesion.data.sources.dataverse import RemoteFile
+from skinlesion.data.sources.ground_truth import ONE_HOT
 from skinlesion.external_set import EXTERNAL, read_external
-from skinlesion.sources import dataverse, isic2018, transfer
-from skinlesion.sources.dataverse import RemoteFile
-from skinlesion.sources.ground_truth import ONE_HOT
 from stages import download
 from tests.conftest import WriteParams
 from tests.download_cases import jpeg, mask, pack, table, write_files

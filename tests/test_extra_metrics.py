@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.artifacts import PREDICTIONS
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
+from skinlesion.evaluation.results.predictions import PREDICTIONS
 from skinlesion.extra_metrics import EXTRAS, outdated, read_extra, write_extra
 from tests.conftest import WriteParams
 

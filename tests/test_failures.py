@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score
 
-from skinlesion import artifacts
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_operating_points
+from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.failures import COLUMNS
 from stages import failures
 from tests.conftest import WriteParams
@@ -41,8 +43,8 @@ def make_table() -> pd.DataFrame:
             probabilities[row, CLASSES.index(dx)] = chosen.get(dx, (1 - sum(chosen.values())) / len(others))
     frame = pd.DataFrame([row[:3] for row in ROWS], columns=["image_id", "lesion_id", "dx"])
     frame = frame.assign(age=50.0, sex="female", localization="back", dx_type="histo")
-    frame[list(artifacts.LOGIT_COLUMNS)] = np.log(np.maximum(probabilities, 1e-9))
-    frame[list(artifacts.PROBABILITY_COLUMNS)] = probabilities
+    frame[list(LOGIT_COLUMNS)] = np.log(np.maximum(probabilities, 1e-9))
+    frame[list(PROBABILITY_COLUMNS)] = probabilities
     return frame.sample(frac=1, random_state=3)
 
 
@@ -50,10 +52,10 @@ def make_table() -> pd.DataFrame:
 def inputs(workspace: Path, write_params: WriteParams) -> Path:
     """The stage's inputs: two operating points of melanoma."""
     write_params()
-    artifacts.write_predictions({"val": make_table(), "test": make_table()})
+    write_predictions({"val": make_table(), "test": make_table()})
     points = {"loose": {"threshold": 0.05}, "strict": {"threshold": 0.4}}
     described = {"target": "mel", "classes": ["mel"], "score": "sum", "rule": "flag", "chosen_on": "val", "points": points}
-    artifacts.write_operating_points(described)
+    write_operating_points(described)
     return workspace
 
 
@@ -86,7 +88,7 @@ def test_the_counts_are_those_of_the_list(inputs: Path) -> None:
     assert counted["confident_errors"]["share_of_errors"] == pytest.approx(5 / 7)
     assert counted["confident_errors"]["by_pair"][0] == {"dx": "nv", "predicted": "mel", "images": 2}
     table = make_table()
-    predicted = np.array(CLASSES)[table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
     missed_share = 1 - recall_score(table["dx"] == "mel", predicted == "mel")
     assert counted["missed_melanomas"]["images"] / counted["melanomas"]["images"] == pytest.approx(missed_share)
 
@@ -100,7 +102,7 @@ def test_a_higher_bar_lists_fewer_errors_and_all_missed_melanomas(inputs: Path, 
 def test_without_an_error_the_list_is_empty_and_has_its_columns(inputs: Path) -> None:
     table = make_table()
     right = table[table["image_id"].isin(["I02", "I08"])]
-    artifacts.write_predictions({"val": right, "test": right})
+    write_predictions({"val": right, "test": right})
     failures.main()
     assert Path("data/failures/failures.csv").read_text(encoding="utf-8") == ",".join(COLUMNS) + "\n"
     counted = json.loads(Path("metrics/failures.json").read_text(encoding="utf-8"))
@@ -108,6 +110,6 @@ def test_without_an_error_the_list_is_empty_and_has_its_columns(inputs: Path) ->
 
 
 def test_missing_inputs_are_named(inputs: Path) -> None:
-    artifacts.OPERATING_POINTS.unlink()
+    OPERATING_POINTS.unlink()
     with pytest.raises(PipelineError, match=r"operating_points.json not found: run the stage"):
         failures.main()

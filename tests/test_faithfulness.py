@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinlesion import artifacts
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.raw import mask_path
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam import faithfulness, summary, tables
 from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
 from skinlesion.cam.randomization import DEPTHS
 from skinlesion.cam.subject import Subject
-from skinlesion.classifier import Classifier, normalize
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import encode_metadata
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier, normalize
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network
 
 SIZE, IMAGES = 32, 24
@@ -58,10 +58,10 @@ def make_subject(workspace: Path, *, red: str = "lesion", **overrides: Any) -> S
     """Grey images with masks, red where the lesion or the middle is, and a network that sees red alone."""
     images = np.full((IMAGES, SIZE, SIZE, 3), 40, dtype=np.uint8)
     middle = np.hypot(*(np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2)) < 5
-    artifacts.mask_path("x").parent.mkdir(parents=True, exist_ok=True)
+    mask_path("x").parent.mkdir(parents=True, exist_ok=True)
     for number in range(IMAGES):
         images[number, lesion_of(number) if red == "lesion" else middle, 0] = 250 - 4 * number
-        Image.fromarray(lesion_of(number).astype(np.uint8) * 255).save(artifacts.mask_path(f"I{number:02d}"))
+        Image.fromarray(lesion_of(number).astype(np.uint8) * 255).save(mask_path(f"I{number:02d}"))
     table = pd.DataFrame({"image_id": [f"I{number:02d}" for number in range(IMAGES)], "row": np.arange(IMAGES)[::-1]})
     table["lesion_id"] = [f"L{number // 2}" for number in range(IMAGES)]
     table = table.assign(dx="akiec", predicted=CLASSES[0], outcome="correct", width=SIZE, height=SIZE, has_mask=True)

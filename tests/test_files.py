@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion.errors import PipelineError
-from skinlesion.files import atomic_file, atomic_folder, file_digest, read_json, resolve_from_root, scratch_folder, write_json
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import (
+    atomic_file,
+    atomic_folder,
+    file_digest,
+    read_json,
+    resolve_from_root,
+    scratch_folder,
+    write_json,
+)
 
 
 def test_a_file_takes_its_place_when_the_block_succeeds(workspace: Path) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 
 from skinlesion.cam.fusing import fuse_batch_norms, fuse_members
 from skinlesion.cam.maps import compute_maps
-from skinlesion.classifier import Classifier
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier
+from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network
 
 SIZE = 64

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion.artifacts import Fit
-from skinlesion.geometry import covered_box, fit_image, map_to_original
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.data.geometry import covered_box, fit_image, map_to_original
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:

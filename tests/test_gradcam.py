@@ -15,16 +15,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinlesion import artifacts
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import PREPARED, Fit, read_prepared
+from skinlesion.artifacts.raw import RAW, image_path, mask_path
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import read_json, write_json
 from skinlesion.cam import energy, gallery, members
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
-from skinlesion.classifier import load_ensemble, normalize
+from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import read_json, write_json
-from skinlesion.geometry import fit_image, map_to_original
-from skinlesion.metadata import encode_metadata
+from skinlesion.evaluation.results.predictions import write_predictions
+from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
@@ -66,12 +70,12 @@ def make_predictions() -> pd.DataFrame:
     probabilities = np.array(
         [[p if dx == predicted else (1 - p) / (len(CLASSES) - 1) for dx in CLASSES] for *_, predicted, p in PREDICTED]
     )
-    frame[list(artifacts.LOGIT_COLUMNS)] = np.log(probabilities)
-    frame[list(artifacts.PROBABILITY_COLUMNS)] = probabilities
+    frame[list(LOGIT_COLUMNS)] = np.log(probabilities)
+    frame[list(PROBABILITY_COLUMNS)] = probabilities
     return frame
 
 
-def make_classifier(*backbones: str, fit: artifacts.Fit = "squash", **overrides: Any) -> None:
+def make_classifier(*backbones: str, fit: Fit = "squash", **overrides: Any) -> None:
     """Save networks with seeded random weights, members m0-0, m1-0, ... of an ensemble; one resnet18 by default."""
     configs = [
         make_config(name, member=f"m{number}", size=SIZE, fit=fit, **overrides)
@@ -88,32 +92,32 @@ def disc(number: int) -> np.ndarray:
 
 def write_mask(image_id: str, lesion: np.ndarray) -> None:
     """Save a mask where `download` would."""
-    path = artifacts.mask_path(image_id)
+    path = mask_path(image_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(lesion.astype(np.uint8) * 255).save(path)
 
 
-def make_workspace(fit: artifacts.Fit, *, masks: bool = True) -> None:
+def make_workspace(fit: Fit, *, masks: bool = True) -> None:
     """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
     squares = []
     for number, image_id in enumerate(IMAGE_IDS):
         pixels = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         pixels[disc(number)] //= 3
-        path = artifacts.image_path(image_id)
+        path = image_path(image_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
         squares.append(np.asarray(fit_image(Image.open(path), size=SIZE, fit=fit)))
         if masks:
             write_mask(image_id, disc(number))
     provenance = {"source": "sample", "synthetic": True, "licence": "CC0-1.0", "counts": {}}
-    write_json(artifacts.RAW / "provenance.json", provenance)
+    write_json(RAW / "provenance.json", provenance)
     order = np.arange(len(IMAGE_IDS))[::-1]  # not that of the predictions
-    artifacts.PREPARED.mkdir(parents=True)
-    np.save(artifacts.PREPARED / "images.npy", np.stack(squares)[order])
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", np.stack(squares)[order])
     index = pd.DataFrame({"image_id": np.array(IMAGE_IDS)[order], "width": WIDTH, "height": HEIGHT, "fit": fit})
     index["color_constancy"] = "none"
-    index.to_csv(artifacts.PREPARED / "index.csv", index=False)
-    artifacts.write_predictions({"test": make_predictions()})
+    index.to_csv(PREPARED / "index.csv", index=False)
+    write_predictions({"test": make_predictions()})
     make_classifier(fit=fit)
 
 
@@ -127,16 +131,16 @@ def ready(workspace: Path, write_params: WriteParams) -> Path:
 
 def outputs() -> dict[str, str]:
     """sha256 of every file that the stage wrote."""
-    files = [artifacts.METRICS / "gradcam.json", *(artifacts.PLOTS / "gradcam").iterdir()]
+    files = [METRICS / "gradcam.json", *(PLOTS / "gradcam").iterdir()]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def read_metrics() -> dict[str, Any]:
-    return read_json(artifacts.METRICS / "gradcam.json")
+    return read_json(METRICS / "gradcam.json")
 
 
 def read_plot(name: str) -> pd.DataFrame:
-    return pd.read_csv(artifacts.PLOTS / "gradcam" / name)
+    return pd.read_csv(PLOTS / "gradcam" / name)
 
 
 def stub_maps(monkeypatch: pytest.MonkeyPatch, maps: np.ndarray) -> None:
@@ -168,9 +172,7 @@ def test_outputs(ready: Path, write_params: WriteParams) -> None:
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-def test_energy_ratio_recomputed(
-    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, fit: artifacts.Fit
-) -> None:
+def test_energy_ratio_recomputed(workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, fit: Fit) -> None:
     write_params(SHOW_ONLY_MISSES)
     make_workspace(fit)
     generator = np.random.default_rng(3)
@@ -209,7 +211,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
     model, config = load_ensemble()["m0-0"]
     options = {"method": "GradCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
     for number, (image_id, _, _, predicted, _) in enumerate(PREDICTED):
-        with Image.open(artifacts.image_path(image_id)) as image:
+        with Image.open(image_path(image_id)) as image:
             square = np.asarray(fit_image(image, size=SIZE, fit="squash"))
         (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], **options)
         if image_id in measured:
@@ -222,7 +224,7 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) -> None:
     gradcam.main()
     first = outputs()
-    (artifacts.PLOTS / "gradcam" / "mel_2.png").write_bytes(b"of an earlier run")
+    (PLOTS / "gradcam" / "mel_2.png").write_bytes(b"of an earlier run")
     gradcam.main()
     assert outputs() == first
     assert not list(ready.rglob("*.partial"))
@@ -241,7 +243,7 @@ def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypat
         | {"gradcam.confident_errors": 1, "gradcam.unsure_correct": 1, "gradcam.typical_correct": 1}
     )
     provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
-    write_json(artifacts.RAW / "provenance.json", provenance)
+    write_json(RAW / "provenance.json", provenance)
     gradcam.main()
     metrics = read_metrics()
     assert (metrics["method"], metrics["layers"]) == ("LayerCAM", {"m0-0": {"layer": "layer1", "cells": [8, 8]}})
@@ -255,7 +257,7 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     write_params(SHOW_ONLY_MISSES)
     make_workspace("squash", masks=False)
     nothing_missed = make_predictions().query("image_id not in ['ISIC_02', 'ISIC_03']").reset_index(drop=True)
-    artifacts.write_predictions({"test": nothing_missed})
+    write_predictions({"test": nothing_missed})
     with caplog.at_level("INFO"):
         gradcam.main()
     metrics = read_metrics()
@@ -268,15 +270,13 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     assert read_plot("energy.csv").empty
     assert read_plot("cases.csv").empty
     assert set(outputs()) == OUTPUTS
-    assert "No case to show: no melanoma of the split was missed" in (artifacts.PLOTS / "gradcam" / "index.html").read_text(
-        "utf-8"
-    )
+    assert "No case to show: no melanoma of the split was missed" in (PLOTS / "gradcam" / "index.html").read_text("utf-8")
 
 
 def test_some_masks_are_missing_or_empty(ready: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture) -> None:
     write_params(SHOW_ONLY_MISSES | {"gradcam.confident_errors": 2})
-    artifacts.mask_path("ISIC_12").unlink()
-    artifacts.mask_path("ISIC_04").unlink()
+    mask_path("ISIC_12").unlink()
+    mask_path("ISIC_04").unlink()
     write_mask("ISIC_05", np.zeros((HEIGHT, WIDTH), dtype=bool))
     gradcam.main()
     metrics = read_metrics()
@@ -302,19 +302,19 @@ def test_mask_of_another_size(ready: Path) -> None:
     write_mask("ISIC_06", np.ones((HEIGHT, WIDTH + 1), dtype=bool))
     with pytest.raises(PipelineError, match=r"ISIC_06_segmentation.png is 45 x 33 pixels and its image 44 x 33: masks must"):
         gradcam.main()
-    assert not (artifacts.METRICS / "gradcam.json").exists()
-    assert not (artifacts.PLOTS / "gradcam").exists()
+    assert not (METRICS / "gradcam.json").exists()
+    assert not (PLOTS / "gradcam").exists()
 
 
 def test_damaged_mask_and_image(ready: Path, write_params: WriteParams) -> None:
     write_params(SHOW_ONLY_MISSES | {"gradcam.confident_errors": 1})  # ISIC_06
-    mask = artifacts.mask_path("ISIC_06")
+    mask = mask_path("ISIC_06")
     whole = mask.read_bytes()
     mask.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PipelineError, match=r"mask .*ISIC_06_segmentation.png is not readable .*run `download` again"):
         gradcam.main()
     mask.write_bytes(whole)
-    image = artifacts.image_path("ISIC_06")
+    image = image_path("ISIC_06")
     image.write_bytes(image.read_bytes()[:300])
     with pytest.raises(PipelineError, match=r"image .*ISIC_06.jpg is not readable .*run `download` again"):
         gradcam.main()
@@ -334,7 +334,7 @@ def test_inputs_that_do_not_belong_together(ready: Path) -> None:
     make_classifier()
     stranger = make_predictions()
     stranger.loc[3, "image_id"] = "ISIC_99"
-    artifacts.write_predictions({"test": stranger})
+    write_predictions({"test": stranger})
     with pytest.raises(PipelineError, match="image ISIC_99 is listed in a split and was not prepared"):
         gradcam.main()
 
@@ -381,7 +381,7 @@ def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_c
     assert places["m1-0"] != CENTERS
     alone = []
     for image_id, _, _, predicted, _ in PREDICTED:
-        with Image.open(artifacts.image_path(image_id)) as image:
+        with Image.open(image_path(image_id)) as image:
             square = np.asarray(fit_image(image, size=SIZE, fit="squash"))[None]
         maps = {
             name: placed_by_hand(compute_maps(*classifier, square, [CLASSES.index(predicted)], **options)[0], places[name])
@@ -432,7 +432,7 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
     predictions = make_predictions()
     ages = [None if number == 4 else 20.0 + 5 * number for number in range(len(predictions))]
     predictions = predictions.assign(age=ages, sex=["male", "female"] * 6, localization=["back", "face", "unknown"] * 4)
-    artifacts.write_predictions({"test": predictions})
+    write_predictions({"test": predictions})
     make_classifier(metadata=True)
     seen = {}
     forward = type(load_ensemble()["m0-0"].model).forward
@@ -442,12 +442,12 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
             seen[image.numpy().tobytes()] = row.numpy()
         return forward(self, images, metadata)
 
-    monkeypatch.setattr("skinlesion.network.SkinNetwork.forward", spy)
+    monkeypatch.setattr("skinlesion.model.network.SkinNetwork.forward", spy)
     titles = []
     monkeypatch.setattr(gradcam, "write_gallery", lambda *_, title, **__: titles.append(title))
     gradcam.main()
     assert titles == ["GradCAM of layer layer2, resnet18 with metadata, split 'test', synthetic images"]
-    prepared, config = artifacts.read_prepared(), load_ensemble()["m0-0"].config
+    prepared, config = read_prepared(), load_ensemble()["m0-0"].config
     expected = encode_metadata(predictions)
     for position in range(len(predictions)):
         row = prepared.rows_of([IMAGE_IDS[position]])
@@ -470,7 +470,7 @@ def test_energy_ratio_by_hand() -> None:
     ("fit", "rows", "columns"),
     [("squash", slice(0, 150), slice(0, 200)), ("crop", slice(0, 150), slice(25, 175)), ("pad", slice(0, 150), slice(0, 200))],
 )
-def test_crop_to_square(fit: artifacts.Fit, rows: slice, columns: slice) -> None:
+def test_crop_to_square(fit: Fit, rows: slice, columns: slice) -> None:
     values = np.random.default_rng(0).random((150, 200))
     np.testing.assert_array_equal(energy.crop_to_square(values, size=64, fit=fit), values[rows, columns])
     np.testing.assert_array_equal(energy.crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
@@ -489,7 +489,7 @@ def test_interval_is_over_lesions_not_images() -> None:
 
 def test_metrics_are_plain_json(ready: Path) -> None:
     gradcam.main()
-    text = (artifacts.METRICS / "gradcam.json").read_text(encoding="utf-8")
+    text = (METRICS / "gradcam.json").read_text(encoding="utf-8")
     assert "NaN" not in text
     assert str(ready) not in text
     assert list(json.loads(text))[:3] == ["method", "layers", "images"]
@@ -497,7 +497,7 @@ def test_metrics_are_plain_json(ready: Path) -> None:
 
 def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:
     few = make_predictions().iloc[:8]
-    artifacts.write_predictions({"val": few, "test": make_predictions()})
+    write_predictions({"val": few, "test": make_predictions()})
     write_params(SHOW_ONLY_MISSES | {"gradcam.split": "val"})
     gradcam.main()
     metrics = read_metrics()

@@ -16,10 +16,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from skinlesion import artifacts
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.raw import image_path
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.cam import cases, gallery, index, pages, panels
+from skinlesion.data.geometry import map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
 from tests.test_gradcam import CENTERS, HEIGHT, IMAGE_IDS, PREDICTED, SIZE, WIDTH, disc, make_predictions, make_workspace
@@ -306,13 +309,13 @@ class Page(HTMLParser):
 
 
 def read_index() -> Page:
-    return Page((artifacts.PLOTS / "gradcam" / "index.html").read_text(encoding="utf-8"))
+    return Page((PLOTS / "gradcam" / "index.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("explained")
 def test_the_index_is_one_accessible_file_that_finds_every_page_and_case() -> None:
     gradcam.main()
-    folder, page = artifacts.PLOTS / "gradcam", read_index()
+    folder, page = PLOTS / "gradcam", read_index()
     table = pd.read_csv(folder / "cases.csv")
     links = page.values("a", "href")
     assert all((folder / str(link)).is_file() for link in links)
@@ -394,12 +397,12 @@ def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(monkeypatc
     loaded: list[panels.Case] = []
     monkeypatch.setattr(gallery, "draw_pages", lambda drawn, *_, **__: loaded.extend(drawn))
     gradcam.main()
-    prepared, probabilities = artifacts.read_prepared(), make_predictions().set_index("image_id")
+    prepared, probabilities = read_prepared(), make_predictions().set_index("image_id")
     assert {case.image_id for case in loaded} == set(IMAGE_IDS)
     for case in loaded:
         (row,) = prepared.rows_of([case.image_id])
-        np.testing.assert_allclose(case.probabilities, probabilities.loc[case.image_id, list(artifacts.PROBABILITY_COLUMNS)])
-        with Image.open(artifacts.image_path(case.image_id)) as file:
+        np.testing.assert_allclose(case.probabilities, probabilities.loc[case.image_id, list(PROBABILITY_COLUMNS)])
+        with Image.open(image_path(case.image_id)) as file:
             np.testing.assert_array_equal(case.image, np.asarray(file.convert("RGB")))
         np.testing.assert_array_equal(case.lesion, disc(IMAGE_IDS.index(case.image_id)))
         predicted, true = (

@@ -20,13 +20,15 @@ import safetensors.torch
 import torch
 from PIL import Image, PngImagePlugin
 
-from skinlesion import artifacts, checkpoint, classifier
-from skinlesion.backbones import check_numbers, load_pretrained
-from skinlesion.errors import PipelineError
-from skinlesion.originals import read_image, read_mask
-from skinlesion.sources.archives import read_members
-from skinlesion.sources.images import check_files
-from skinlesion.sources.layout import find_inputs
+from skinlesion.artifacts.raw import MASK_SUFFIX
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.originals import read_image, read_mask
+from skinlesion.data.sources.archives import read_members
+from skinlesion.data.sources.images import check_files
+from skinlesion.data.sources.layout import find_inputs
+from skinlesion.model import classifier
+from skinlesion.model.backbones import check_numbers, load_pretrained
+from skinlesion.training import checkpoint
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import ROOT
 from tests.download_cases import HEIGHT, WIDTH, jpeg, kaggle_files, mask, pack, write_files
@@ -231,7 +233,7 @@ def frames(kind: str, number: int) -> bytes:
 
 def raw_of(image: bytes, segmentation: bytes | None = None) -> Path:
     files = {"images/ISIC_0000001.jpg": image}
-    files |= {} if segmentation is None else {f"segmentations/ISIC_0000001{artifacts.MASK_SUFFIX}.png": segmentation}
+    files |= {} if segmentation is None else {f"segmentations/ISIC_0000001{MASK_SUFFIX}.png": segmentation}
     return write_files(Path("raw"), files)
 
 

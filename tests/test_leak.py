@@ -13,12 +13,16 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import extras.leak
-from skinlesion import artifacts, fitting, leak
+from skinlesion import leak
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, SplitFacts, write_splits
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.metrics import HEADLINE
-from skinlesion.tables import write_table
+from skinlesion.training import fit
 from tests.conftest import WriteParams
 
 SIDE = 32
@@ -174,13 +178,13 @@ def write_inputs(images: pd.DataFrame) -> None:
     patterns = dict(zip(names, generator.integers(0, 256, size=(len(names), 4, 4, 3)), strict=True))
     drawn = np.stack([patterns[name] for name in images["lesion_id"]]).repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2)
     pixels = np.clip(drawn + generator.normal(0, 8, size=drawn.shape), 0, 255).astype(np.uint8)
-    artifacts.PREPARED.mkdir(parents=True)
-    np.save(artifacts.PREPARED / "images.npy", pixels)
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", pixels)
     index = images[["image_id"]].assign(width=SIDE, height=SIDE, fit="squash", color_constancy="none")
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
     thirds = np.arange(len(images)) % 3
-    splits = {name: images[thirds == number] for number, name in enumerate(artifacts.SPLIT_NAMES)}
-    artifacts.write_splits(splits, artifacts.SplitFacts("f00d", "sample", True))
+    splits = {name: images[thirds == number] for number, name in enumerate(SPLIT_NAMES)}
+    write_splits(splits, SplitFacts("f00d", "sample", True))
 
 
 @pytest.fixture
@@ -213,8 +217,8 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     prepared_workspace: Path, lists: leak.Lists, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Validation has no siblings and so knows nothing of what is learnt here: the last epoch is kept.
-    monkeypatch.setattr(fitting, "is_better", lambda *_, **__: True)
-    splits = content(artifacts.SPLITS)
+    monkeypatch.setattr(fit, "is_better", lambda *_, **__: True)
+    splits = content(SPLITS)
     caplog.set_level("INFO")
     extras.leak.main()
     found: dict[str, Any] = json.loads(REPORT.read_text(encoding="utf-8"))
@@ -225,15 +229,15 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     assert found["siblings"]["image_level"] == leak.count_siblings(lists.test, lists.train["image_level"])
     assert found["siblings"]["dealt"]["share"] > found["siblings"]["image_level"]["share"] > 0
     for arm in leak.ARMS:
-        table = artifacts.read_predictions(arm, extras.leak.TABLES)
+        table = read_predictions(arm, extras.leak.TABLES)
         assert table["image_id"].tolist() == lists.test["image_id"].tolist()
-        predicted = np.array(CLASSES)[table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+        predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
         assert accuracy_score(table["dx"], predicted) == pytest.approx(accuracy["all"][arm])
         assert found["trainings"][f"{arm}-0"]["accuracy"] == pytest.approx(accuracy["all"][arm])
     assert found["lists"]["image_level"]["class_counts"] == found["lists"]["lesion_level"]["class_counts"]
     assert len(pd.read_csv(extras.leak.PLOTS / "history.csv")) == 10
     assert f"accuracy {accuracy['all']['inflation']:+.3f} ({accuracy['all']['low']:+.3f} to " in caplog.text
-    assert content(artifacts.SPLITS) == splits
+    assert content(SPLITS) == splits
     assert not list((prepared_workspace / ".resume").rglob("*.pt"))
 
 
@@ -243,7 +247,7 @@ def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(
     extras.leak.main()
     undisturbed = written()
     trained: list[int] = []
-    train_one_epoch: Callable[..., dict[str, float]] = fitting.train_one_epoch
+    train_one_epoch: Callable[..., dict[str, float]] = fit.train_one_epoch
 
     def stopping(training: Any, epoch: int) -> dict[str, float]:
         trained.append(epoch)
@@ -251,7 +255,7 @@ def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return train_one_epoch(training, epoch)
 
-    monkeypatch.setattr(fitting, "train_one_epoch", stopping)
+    monkeypatch.setattr(fit, "train_one_epoch", stopping)
     with pytest.raises(KeyboardInterrupt):
         extras.leak.main()
     assert written() == undisturbed and len(list((small_workspace / ".resume" / "train").glob("*.pt"))) == 2
@@ -267,7 +271,7 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
     for seeds in ([0], [5], [0, 5]):
         write_params(TINY | SMALL | {"train.epochs": 1, "train.warmup_epochs": 0.0, "leak.seeds": seeds})
         extras.leak.main()
-        tables.append(artifacts.read_predictions("image_level", extras.leak.TABLES)[list(artifacts.PROBABILITY_COLUMNS)])
+        tables.append(read_predictions("image_level", extras.leak.TABLES)[list(PROBABILITY_COLUMNS)])
         found = json.loads(REPORT.read_text(encoding="utf-8"))
         accuracies.append(found["all"]["metrics"]["accuracy"]["inflation"])
     assert np.allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-5) and not np.allclose(tables[0], tables[1], atol=1e-3)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from skinlesion import loading
-from skinlesion.augmentation_params import NONE, PRESETS, Augmentation
-from skinlesion.loading import AugmentedImages, LabelledImages, plain_loader, train_loader
-from skinlesion.sampling import GlobalBatches, make_sampler
-from skinlesion.transforms import ReflectedAffine, train_transform
+from skinlesion.config.augmentation import Augmentation
+from skinlesion.training import loading
+from skinlesion.training.augmentation.presets import NONE, PRESETS
+from skinlesion.training.augmentation.transforms import ReflectedAffine, train_transform
+from skinlesion.training.loading import AugmentedImages, LabelledImages, plain_loader, train_loader
+from skinlesion.training.sampling import GlobalBatches, make_sampler
 
 
 def make_list(length: int, *, start: int = 0) -> LabelledImages:

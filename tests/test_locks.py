@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skinlesion import locks
-from skinlesion.errors import PipelineError
+from skinlesion.base import locks
+from skinlesion.base.errors import PipelineError
 from stages import prepare, split
 from tests.conftest import ROOT, MakeRaw, WriteParams
 
@@ -23,9 +23,9 @@ from tests.conftest import ROOT, MakeRaw, WriteParams
 WRITER = """
 import time
 from pathlib import Path
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 
 @one_at_a_time("prepare")
 def main():
@@ -105,8 +105,8 @@ def test_a_terminated_child_leaves_its_parents_files_alone(workspace: Path) -> N
 TRAINING = """
 import os, signal, time
 from pathlib import Path
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
 
 def fell(number, frame):
     raise RuntimeError("DataLoader worker is killed by signal: Terminated.")

@@ -14,10 +14,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from skinlesion.class_weights import class_weights
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.losses import Criterion, make_criterion, weights_apply
-from skinlesion.train_params import TrainParams
+from skinlesion.training.losses import Criterion, class_weights, make_criterion, weights_apply
 
 COUNTS = np.array([209, 329, 703, 74, 712, 4291, 91])  # of a training list of HAM10000
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")

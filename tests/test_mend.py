@@ -11,7 +11,7 @@ import pytest
 import zc.lockfile
 
 from extras import mend
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from tests.pipeline_clone import run
 
 LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: 0123\n"

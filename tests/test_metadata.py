@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import MISSING, SITES, WIDTH, MetadataDropout, encode_metadata
-from skinlesion.synthetic import sample
+from skinlesion.artifacts.patients import MISSING, SITES, WIDTH, encode_metadata
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sample import sample
+from skinlesion.model.metadata import MetadataDropout
 
 
 def frame(rows: list[tuple[object, object, object]]) -> pd.DataFrame:

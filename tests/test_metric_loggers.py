@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from skinlesion.errors import PipelineError
-from skinlesion.metric_loggers import open_loggers
+from skinlesion.base.errors import PipelineError
+from skinlesion.training.loggers import open_loggers
 
 FOLDER = Path("plots/train/base-0")
 EPOCHS = [{"train/loss": 1.5, "val/macro_auc": 0.6}, {"train/loss": 1.25, "val/macro_auc": 0.7}]

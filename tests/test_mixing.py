@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 from torchvision.transforms import v2
 
-from skinlesion.augmentation_params import NONE, Augmentation
-from skinlesion.mixing import Mixture, mix_batch
+from skinlesion.config.augmentation import Augmentation
+from skinlesion.training.augmentation.mixing import Mixture, mix_batch
+from skinlesion.training.augmentation.presets import NONE
 
 MIXUP = NONE.model_copy(update={"mixup": 0.4, "mix_share": 1.0})
 CUTMIX = NONE.model_copy(update={"cutmix": 1.0, "mix_share": 1.0})

@@ -15,15 +15,16 @@ import pytest
 from PIL import Image
 
 from extras import near_duplicates
-from skinlesion.artifacts import METADATA_COLUMNS, SPLITS, SplitFacts, image_path, write_splits
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.raw import image_path
+from skinlesion.artifacts.splits import SPLITS, SplitFacts, write_splits
+from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sample.view import draw_views
+from skinlesion.data.splitting import merge_lesions, read_links
 from skinlesion.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.near_duplicates import NO_FIT, Fit, correlate, fit_similarity
 from skinlesion.pair_search import Verified, sibling_pairs
 from skinlesion.pair_tables import count_crossing, describe_pairs, score_shares
-from skinlesion.splitting import merge_lesions, read_links
-from skinlesion.synthetic.view import draw_views
-from skinlesion.tables import write_table
 
 WriteParams = Callable[..., Path]
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]

@@ -15,13 +15,18 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from skinlesion import artifacts, neighbors
-from skinlesion.artifacts import read_predictions, read_prepared
-from skinlesion.classifier import load_ensemble, normalize
+from skinlesion import neighbors
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.raw import image_path
+from skinlesion.artifacts.splits import SplitFacts, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
+from skinlesion.model.classifier import load_ensemble, normalize
 from skinlesion.neighbor_metrics import measure_neighbors
 from skinlesion.neighbor_pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
 from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
@@ -50,8 +55,8 @@ def predictions(rows: list[tuple[str, str, str, str, float]]) -> pd.DataFrame:
     frame = pd.DataFrame([row[:3] for row in rows], columns=["image_id", "lesion_id", "dx"])
     frame = frame.assign(age=50.0, sex="male", localization="back", dx_type="histo")
     each = [[p if dx == predicted else (1 - p) / 6 for dx in CLASSES] for *_, predicted, p in rows]
-    frame[list(artifacts.LOGIT_COLUMNS)] = np.log(each)
-    frame[list(artifacts.PROBABILITY_COLUMNS)] = each
+    frame[list(LOGIT_COLUMNS)] = np.log(each)
+    frame[list(PROBABILITY_COLUMNS)] = each
     return frame
 
 
@@ -245,15 +250,15 @@ def make_images(ids: list[str]) -> None:
     for number, image_id in enumerate(ids):
         pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
         image = Image.fromarray(pixels).resize((WIDTH, HEIGHT))
-        path = artifacts.image_path(image_id)
+        path = image_path(image_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
         squares.append(np.asarray(image.resize((SIZE, SIZE))))
     order = np.random.default_rng(0).permutation(len(ids))
-    artifacts.PREPARED.mkdir(parents=True)
-    np.save(artifacts.PREPARED / "images.npy", np.stack(squares)[order])
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", np.stack(squares)[order])
     index = pd.DataFrame({"image_id": np.array(ids)[order], "width": WIDTH, "height": HEIGHT, "fit": "squash"})
-    index.assign(color_constancy="none").to_csv(artifacts.PREPARED / "index.csv", index=False)
+    index.assign(color_constancy="none").to_csv(PREPARED / "index.csv", index=False)
 
 
 def make_classifier(*backbones: str, **overrides: Any) -> None:
@@ -272,20 +277,20 @@ def ready(workspace: Path, write_params: WriteParams) -> Path:
         name: pd.DataFrame([row[:3] for row in rows], columns=["image_id", "lesion_id", "dx"]).assign(**columns)
         for name, rows in (("train", TRAIN), ("val", TEST[:1]), ("test", TEST))
     }
-    artifacts.write_splits(frames, artifacts.SplitFacts("f00d", "sample", True))
-    artifacts.write_predictions({"test": predictions(TEST)})
+    write_splits(frames, SplitFacts("f00d", "sample", True))
+    write_predictions({"test": predictions(TEST)})
     make_classifier("squeezenet1_1")
     return workspace
 
 
 def outputs() -> dict[str, str]:
     """sha256 of every file that the stage wrote."""
-    files = [artifacts.METRICS / "neighbors.json", *(artifacts.PLOTS / "neighbors").iterdir()]
+    files = [METRICS / "neighbors.json", *(PLOTS / "neighbors").iterdir()]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def read_table() -> pd.DataFrame:
-    return pd.read_csv(artifacts.PLOTS / "neighbors" / "neighbors.csv")
+    return pd.read_csv(PLOTS / "neighbors" / "neighbors.csv")
 
 
 def embed_alone(name: str, image_ids: list[str]) -> np.ndarray:
@@ -323,20 +328,20 @@ def test_the_stage_finds_what_scikit_learn_finds_in_the_features_of_the_head(rea
 
 def test_the_metrics_are_those_of_the_table(ready: Path) -> None:
     stage.main()
-    found, table = read_json(artifacts.METRICS / "neighbors.json"), read_table()
+    found, table = read_json(METRICS / "neighbors.json"), read_table()
     assert (found["split"], found["k"], found["images"], found["lesions"], found["pictured"]) == ("test", 5, 6, 5, 3)
     assert found["searched"] == {"images": 20, "lesions": 10}
     assert found["images_without_feature"] == {"train": 0, "test": 0}
     assert found["bootstrap"] == {"draws": 100, "unit": "lesion", "confidence": 0.95, "seed": 0}
     shared = (table["neighbor_dx"] == table["dx"]).groupby(table["image_id"]).mean()
     assert found["share_of_truth"]["all"]["value"] == pytest.approx(shared.mean())
-    by_class = pd.read_csv(artifacts.PLOTS / "neighbors" / "by_class.csv").set_index("dx")
+    by_class = pd.read_csv(PLOTS / "neighbors" / "by_class.csv").set_index("dx")
     assert list(by_class.index) == list(CLASSES)
     melanomas = [row[0] for row in TEST if row[2] == "mel"]
     assert by_class.at["mel", "share"] == pytest.approx(shared[melanomas].mean())
     assert by_class.at["mel", "support"] == 3 and by_class.at["mel", "training_lesions"] == pytest.approx(0.3)
     assert found["metrics"]["accuracy"]["network"]["value"] == 0.5
-    text = (artifacts.METRICS / "neighbors.json").read_text(encoding="utf-8")
+    text = (METRICS / "neighbors.json").read_text(encoding="utf-8")
     assert "NaN" not in text and str(ready) not in text and json.loads(text)["split"] == "test"
 
 
@@ -367,7 +372,7 @@ def test_features_that_are_not_finite_or_all_zero(ready: Path, caplog: pytest.Lo
     save_ensemble([(model, config)])
     stage.main()
     assert "20 training and 6 test images have no feature at all" in caplog.text
-    assert read_json(artifacts.METRICS / "neighbors.json")["images_without_feature"] == {"train": 20, "test": 6}
+    assert read_json(METRICS / "neighbors.json")["images_without_feature"] == {"train": 20, "test": 6}
     assert read_table()["similarity"].eq(0).all()
     for layer in convolutions:
         torch.nn.init.ones_(layer.bias)
@@ -386,12 +391,12 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
     )
     stage.main()
     first = outputs()
-    (artifacts.PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
+    (PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
     stage.main()
     assert outputs() == first and not list(ready.rglob("*.partial"))
     write_params({"neighbors.device": "cpu", "neighbors.bootstrap_draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
     stage.main()
-    found = read_json(artifacts.METRICS / "neighbors.json")
+    found = read_json(METRICS / "neighbors.json")
     assert (found["k"], found["pictured"], len(read_table())) == (2, 1, 2 * len(TEST))
     assert titles[0].startswith("Errors on split 'test' and the 5 training lesions nearest") and "synthetic images" in titles[0]
     write_params({"neighbors.k": 11, "neighbors.device": "cpu"})
@@ -411,10 +416,10 @@ def test_the_pages_show_the_originals_and_what_is_shared(ready: Path, monkeypatc
     table = read_table()
     for case in drawn:
         rows = table[table["image_id"] == case.title.partition("\n")[0]]
-        with Image.open(artifacts.image_path(rows["image_id"].iloc[0])) as image:
+        with Image.open(image_path(rows["image_id"].iloc[0])) as image:
             assert np.array_equal(case.image, np.asarray(image))
         for row, neighbor in zip(rows.itertuples(), case.neighbors, strict=True):
-            with Image.open(artifacts.image_path(row.neighbor_image_id)) as image:
+            with Image.open(image_path(row.neighbor_image_id)) as image:
                 assert np.array_equal(neighbor.image, np.asarray(image))
             shares = {row.predicted: "prediction", row.dx: "truth"}.get(row.neighbor_dx, "neither")
             words = {"truth": " = truth", "prediction": " = predicted", "neither": ""}[shares]
@@ -433,21 +438,21 @@ def test_inputs_that_do_not_belong_together(ready: Path) -> None:
         stage.main()
     make_classifier("squeezenet1_1")
     table = read_predictions("test")
-    artifacts.write_predictions({"test": table.assign(lesion_id="T3")})
+    write_predictions({"test": table.assign(lesion_id="T3")})
     with pytest.raises(PipelineError, match=r"in training and in test \(T3\)"):
         stage.main()
-    artifacts.write_predictions({"test": table.replace({"image_id": {"ISIC_04": "ISIC_99"}})})
+    write_predictions({"test": table.replace({"image_id": {"ISIC_04": "ISIC_99"}})})
     with pytest.raises(PipelineError, match=r"ISIC_99 is listed in a split and was not prepared"):
         stage.main()
-    assert not artifacts.PLOTS.exists() and not artifacts.METRICS.exists()
+    assert not PLOTS.exists() and not METRICS.exists()
 
 
 def test_a_damaged_original_leaves_nothing_half_written(ready: Path) -> None:
-    path = artifacts.image_path("ISIC_03")
+    path = image_path("ISIC_03")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(PipelineError, match=r"ISIC_03\.jpg is not readable .*run `download` again"):
         stage.main()
-    assert not artifacts.METRICS.exists() and not (artifacts.PLOTS / "neighbors").exists()
+    assert not METRICS.exists() and not (PLOTS / "neighbors").exists()
 
 
 # The pages

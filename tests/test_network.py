@@ -15,11 +15,11 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
 
+from skinlesion.artifacts.patients import MISSING, WIDTH
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import MISSING, WIDTH
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
-from skinlesion.params import load_params
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from tests.conftest import WriteParams
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.optimizers import climb, descend, frozen_statistics, make_optimizer
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
+from skinlesion.training.optimizers import climb, descend, frozen_statistics, make_optimizer
 
 
 def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_decay: float) -> list[float]:

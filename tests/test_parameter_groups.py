@@ -8,11 +8,12 @@ import pytest
 import torch
 import torchvision
 
-from skinlesion.metadata import WIDTH
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
-from skinlesion.parameter_groups import freeze_backbone, layer_groups, parameter_groups, set_train_mode
-from skinlesion.params import load_params
-from skinlesion.train_params import TrainParams
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.config.params import load_params
+from skinlesion.config.training import TrainParams
+from skinlesion.model.layers import layer_groups
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
+from skinlesion.training.optimizers import freeze_backbone, parameter_groups, set_train_mode
 from tests.conftest import WriteParams
 
 

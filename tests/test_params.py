@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from skinlesion.errors import PipelineError
-from skinlesion.params import load_params
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
+from skinlesion.training.augmentation.presets import resolve
 from tests.conftest import ROOT
 
 WriteParams = Callable[..., Path]
@@ -222,10 +223,10 @@ def test_a_member_has_its_overrides_and_the_rest_of_train(write_params: WritePar
     assert params.member("base") == params.train
     other = params.member("b2")
     assert (other.backbone, other.lr) == ("efficientnet_b2", params.train.lr)
-    assert (other.augmentation.resolve().rotation, other.augmentation.resolve().cutmix) == (45.0, 1.0)
+    assert (resolve(other.augmentation).rotation, resolve(other.augmentation).cutmix) == (45.0, 1.0)
 
 
 def test_a_value_replaces_the_preset_s_also_by_nothing(write_params: WriteParams) -> None:
     changed = {"train.augmentation.horizontal_flip": False, "train.augmentation.color_jitter": 0.0}
-    values = load_params(write_params(changed)).train.augmentation.resolve()
+    values = resolve(load_params(write_params(changed)).train.augmentation)
     assert (values.horizontal_flip, values.vertical_flip, values.color_jitter, values.rotation) == (False, True, 0.0, 20.0)

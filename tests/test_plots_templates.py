@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from extras.dvc_commands import run_dvc_json
 from extras.plots_page import SYNTHETIC, banner, link_to_cases, write_page
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.vega import VEGA_LITE
 
 ROOT = Path(__file__).resolve().parents[1]

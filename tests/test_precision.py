@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion import precision
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import WIDTH
-from skinlesion.precision import faster_on_cpu
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError
+from skinlesion.training import precision
+from skinlesion.training.precision import faster_on_cpu
 
 LARGE = {"size": 96, "batch_size": 16}  # as small as a batch can be that is worth measuring
 
@@ -158,7 +159,7 @@ def test_which_processors_have_bfloat16(
 
 def test_this_machine_is_asked_without_an_error() -> None:
     assert precision.has_fast_bfloat16() in (True, False)
-    assert precision.cpu_model().strip()
+    assert cpu_model().strip()
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skinlesion import predict
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from skinlesion.identity import classifier_digest
 from skinlesion.prediction_rows import ROW_COLUMNS
 from skinlesion.predictor import load_predictor

@@ -14,28 +14,31 @@ import pandas as pd
 import pytest
 import torch
 
-from skinlesion import artifacts
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.patients import SITES, Patient
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.raw import RAW
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import write_json
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import load_ensemble
 from skinlesion.conformal import class_scores
+from skinlesion.data.geometry import map_to_original
+from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.ensemble import SPREAD
-from skinlesion.errors import PipelineError
-from skinlesion.evaluation import prediction_table, vote
-from skinlesion.files import write_json
-from skinlesion.geometry import map_to_original
+from skinlesion.evaluation.inference.predictions import prediction_table, vote
+from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
-from skinlesion.metadata import SITES
+from skinlesion.model.classifier import load_ensemble
 from skinlesion.operating_point import OperatingPoint, Rate
-from skinlesion.patients import Patient
 from skinlesion.prediction import chance_of
 from skinlesion.predictor import Member, load_predictor
-from skinlesion.preparing import write_prepared
 from skinlesion.uploads import decode_upload
-from tests.predictor_cases import CALIBRATION, SET_SCALE, encoded, lesion_image, make_workspace
+from tests.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
 TWO = ({}, {"metadata": True, "member": "b"})
@@ -43,8 +46,8 @@ TWO = ({}, {"metadata": True, "member": "b"})
 
 def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
     """The prediction table that `prepare` and `evaluate` make of the images in `data/raw`."""
-    raw, prepared = root / artifacts.RAW, root / artifacts.PREPARED
-    config = next(iter(load_ensemble(root / artifacts.CLASSIFIER).values())).config
+    raw, prepared = root / RAW, root / PREPARED
+    config = next(iter(load_ensemble(root / CLASSIFIER).values())).config
     write_prepared(
         IDS, size=config.size, fit=config.fit, color_constancy=config.color_constancy, workers=2, raw=raw, folder=prepared
     )
@@ -52,14 +55,14 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
     listed["age"] = [None, 40.0, 55.0, 70.0, 85.0]
     listed["sex"], listed["localization"] = ["unknown", "male", "female", "male", "female"], ["unknown", *SITES[:4]]
     predicted = predict_ensemble(
-        load_ensemble(root / artifacts.CLASSIFIER),
-        artifacts.read_prepared(prepared),
+        load_ensemble(root / CLASSIFIER),
+        read_prepared(prepared),
         listed,
         device=torch.device("cpu"),
         batch_size=2,
         test_time=test_time,
     )
-    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(CALIBRATION))
+    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(FITTED))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_an_image_gets_the_numbers_of_the_prediction_table(tmp_path: Path, membe
         for row in table.itertuples()
     ]
     given = np.array([list(each.probabilities.values()) for each in predictor.predict(images, known)])
-    expected = table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy()
+    expected = table[list(PROBABILITY_COLUMNS)].to_numpy()
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5)
     assert len({tuple(row) for row in expected.round(4)}) == len(IDS)  # or any image would do
     alone = [predictor.predict([image], [patient])[0] for image, patient in zip(images, known, strict=True)]
@@ -189,7 +192,7 @@ def test_a_map_is_the_one_of_the_method(tmp_path: Path) -> None:
     image = lesion_image(1)
     heat = predictor.explain(image, diagnosis="bcc", method="LayerCAM", layer="layer2")
     assert heat.shape == (70, 90) and heat.min() >= 0 and heat.max() <= 1
-    model, config = load_ensemble(tmp_path / artifacts.CLASSIFIER)["base-0"]
+    model, config = load_ensemble(tmp_path / CLASSIFIER)["base-0"]
     options: dict[str, Any] = {"method": "LayerCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
     values = compute_maps(model, config, predictor.square(image)[None], [CLASSES.index("bcc")], **options)[0]
     centers = find_target(model, "LayerCAM", "layer2", size=32).centers
@@ -252,7 +255,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     json.dumps(card)
 
 
-@pytest.mark.parametrize("file", [artifacts.CALIBRATION, artifacts.OPERATING_POINTS, artifacts.CONFORMAL])
+@pytest.mark.parametrize("file", [CALIBRATION, OPERATING_POINTS, CONFORMAL])
 def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Path) -> None:
     """As after a training whose `dvc repro` was interrupted."""
     load_predictor(make_workspace(tmp_path))
@@ -297,9 +300,9 @@ def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
     values = dict.fromkeys(SPREAD, 0.8)
     ends = {name: {"low": 0.7, "high": 0.9} for name in SPREAD}
     test = {"images": 20, "lesions": 15, **values, "intervals": ends}
-    own = classifier_digest(tmp_path / artifacts.CLASSIFIER)
+    own = classifier_digest(tmp_path / CLASSIFIER)
     for digest, found in ((own, True), ("cafe", False), (None, False)):
-        content = {artifacts.CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
+        content = {CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
         write_json(tmp_path / "metrics/evaluate.json", content)
         measured = load_predictor(tmp_path).card()["test"]
         assert (measured is not None) == found

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 import stages.prepare
-from skinlesion import preparing
-from skinlesion.artifacts import read_prepared
-from skinlesion.color_constancy import shades_of_gray
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder
-from skinlesion.geometry import fit_image
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.parallel import map_in_order
+from skinlesion.data import preparing
+from skinlesion.data.color_constancy import shades_of_gray
+from skinlesion.data.geometry import fit_image
 
 WriteParams = Callable[..., Path]
 
@@ -132,7 +133,7 @@ def test_few_results_wait_however_many_items_there_are() -> None:
             taken += 1
             yield taken
 
-    results = preparing.map_in_order(lambda number: number * number, endless(), workers=3)
+    results = map_in_order(lambda number: number * number, endless(), workers=3)
     for expected in range(1, 200):
         assert next(results) == expected**2
         assert taken < expected + 4 * 3

@@ -21,8 +21,9 @@ from ruamel.yaml import YAML
 import recipes
 from recipes import compose, override, read_recipe, recipe_names, recipe_words
 from recipes.__main__ import main
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.params import Params, check_params, load_params
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.config.params import Params, check_params, load_params
+from skinlesion.training.augmentation.presets import resolve
 from tests.conftest import ROOT
 
 PUBLISHED = {
@@ -223,7 +224,7 @@ def test_published_recipe_is_that_of_the_table(row: dict[str, str], params_file:
 
 @pytest.mark.parametrize("name", sorted(AUGMENTATION))
 def test_published_augmentation(name: str, params_file: Path) -> None:
-    values = resolved(params_file, name).train.augmentation.resolve()
+    values = resolve(resolved(params_file, name).train.augmentation)
     flips, rotation, min_scale, jitter = AUGMENTATION[name]
     assert (values.horizontal_flip, values.vertical_flip, values.rotation) == (flips, flips, rotation)
     assert (values.min_scale, values.color_jitter) == (min_scale, jitter)
@@ -237,7 +238,7 @@ def test_what_only_some_recipes_have(params_file: Path) -> None:
     assert (two_phase.freeze_epochs, two_phase.freeze_lr, two_phase.backbone_lr) == (5, 1e-3, 1e-5)
     attention = resolved(params_file, "attention_focal_b0").train
     assert (attention.attention, attention.backbone_lr, attention.focal_gamma, attention.head) == ("se", 1e-4, 2.0, "linear")
-    assert attention.augmentation.preset == "strong" and not attention.augmentation.resolve().cutmix
+    assert attention.augmentation.preset == "strong" and not resolve(attention.augmentation).cutmix
     assert resolved(params_file, "cosine_b0").train.warmup_epochs == 1.0
 
 

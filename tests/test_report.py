@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from skinlesion import extra_metrics
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.extra_metrics import write_extra
-from skinlesion.files import write_json
 from skinlesion.report import checklist
 from skinlesion.report.blocks import Figure
 from skinlesion.report.compose import compose

@@ -20,10 +20,11 @@ from sklearn import metrics as sklearn_metrics
 from extras import readme_tables, remeasure, summary
 from extras.record_results import record
 from extras.records import check_digests, file_digests, list_records
-from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_predictions
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
 from skinlesion.report.formats import describe_rule
 from tests.conftest import WriteParams
 from tests.test_reading import SELECTIVE, SUBGROUPS

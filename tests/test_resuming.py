@@ -12,8 +12,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from skinlesion import artifacts, fitting, locks, training
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.base import locks
+from skinlesion.base.errors import PipelineError
+from skinlesion.training import fit, loop
 from tests.conftest import WriteParams
 from tests.training_cases import MEMBER, TINY, outputs, start_train, train_base, write_inputs
 
@@ -62,7 +64,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     train_base()
     undisturbed = outputs()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fitting, "train_one_epoch", stop_after(2))
+        patch.setattr(fit, "train_one_epoch", stop_after(2))
         train_base()
     torch.manual_seed(999)  # what another process would have
     train_base()
@@ -71,7 +73,7 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
 
 def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
     """`train_one_epoch` that raises StopIteration once so many epochs are done."""
-    left = iter([training.train_one_epoch] * epochs)
+    left = iter([loop.train_one_epoch] * epochs)
 
     def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
         return next(left)(*arguments, **options)
@@ -83,7 +85,7 @@ def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
 def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that was stopped after its first epoch and left a checkpoint."""
     with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fitting, "train_one_epoch", stop_after(1))
+        patch.setattr(fit, "train_one_epoch", stop_after(1))
         train_base()
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
@@ -99,7 +101,7 @@ def test_a_checkpoint_of_other_params_is_not_resumed_from(
 
 
 def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = artifacts.PREPARED / "images.npy"
+    path = PREPARED / "images.npy"
     np.save(path, np.load(path)[:, ::-1])
     with caplog.at_level("INFO"):
         train_base()

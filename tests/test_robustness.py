@@ -17,19 +17,22 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
-from skinlesion import artifacts, corrupted_predictions
+from skinlesion import corrupted_predictions
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration_scores import expected_calibration_error, reliability_table
-from skinlesion.classifier import Classifier, load_ensemble, normalize
+from skinlesion.config.params import load_params
 from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.inference import predict
 from skinlesion.metrics import HEADLINE
-from skinlesion.params import load_params
+from skinlesion.model.classifier import Classifier, load_ensemble, normalize
 from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
-from skinlesion.tables import write_table
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 WriteParams = Callable[..., Path]
@@ -38,7 +41,7 @@ Run = Callable[..., dict[str, Any]]
 CPU = torch.device("cpu")
 SIZE, IMAGES, DRAWS = 32, 48, 100
 SCALE = 0.8  # one over the temperature
-COLUMNS = list(artifacts.PROBABILITY_COLUMNS)
+COLUMNS = list(PROBABILITY_COLUMNS)
 POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
 
 
@@ -85,21 +88,21 @@ def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> N
     labels = pd.Index(CLASSES).get_indexer(listed.set_index("image_id").loc[prepared_ids, "dx"])
     colors = generator.uniform(70, 190, (len(CLASSES), 3))[labels] + generator.normal(0, 15, (IMAGES, 3))
     images = colors[:, None, None] + generator.normal(0, 15, (IMAGES, SIZE, SIZE, 3))
-    artifacts.PREPARED.mkdir(parents=True)
-    np.save(artifacts.PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
     index = pd.DataFrame({"image_id": prepared_ids, "width": 40, "height": 30, "fit": "squash", "color_constancy": "none"})
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
     save_ensemble([sensitive_member(seed) for seed in seeds])
-    prepared = artifacts.read_prepared()
+    prepared = read_prepared()
     clean = np.array(prepared.images[prepared.rows_of(listed["image_id"])])
     logits = votes(load_ensemble(), clean, flips=test_time == "flips")
     numbers = np.hstack([logits, softmax(SCALE * logits, axis=1)])
-    table = listed.join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *COLUMNS]))
-    artifacts.write_predictions({"val": table.head(10), "test": table})
+    table = listed.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *COLUMNS]))
+    write_predictions({"val": table.head(10), "test": table})
     calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
-    artifacts.write_calibration(calibration | {"test_time": test_time})
+    write_calibration(calibration | {"test_time": test_time})
     described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
-    artifacts.write_operating_points(described)
+    write_operating_points(described)
 
 
 def sensitive_member(seed: int) -> tuple[Any, Any]:
@@ -108,7 +111,7 @@ def sensitive_member(seed: int) -> tuple[Any, Any]:
     model = make_network(config, seed=seed)
     classifier = Classifier(model, config)
     listed = make_listed()
-    logits = predict(classifier, artifacts.read_prepared(), listed, device=CPU, batch_size=IMAGES).logits
+    logits = predict(classifier, read_prepared(), listed, device=CPU, batch_size=IMAGES).logits
     layer = last_linear(model)
     with torch.no_grad():
         layer.weight /= torch.tensor(logits.std(axis=0))[:, None]
@@ -156,8 +159,8 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
     write_inputs(seeds=seeds, test_time=test_time)
     found = run_stage(corruptions=["jpeg"], test_time=test_time)
     metrics, points = read_tables()
-    table = artifacts.read_predictions("test")
-    prepared = artifacts.read_prepared()
+    table = read_predictions("test")
+    prepared = read_prepared()
     images = np.stack([jpeg(prepared.images[row], STRENGTHS["jpeg"][4]) for row in prepared.rows_of(table["image_id"])])
     probabilities = softmax(SCALE * votes(load_ensemble(), images, flips=test_time == "flips"), axis=1)
     labels = pd.Index(CLASSES).get_indexer(table["dx"])
@@ -223,12 +226,12 @@ def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean(run_
 def test_the_clean_figures_are_of_the_predictions_and_a_change_of_them_outdates_the_extra(run_stage: Run) -> None:
     write_inputs()
     found = run_stage(corruptions=["hue"])
-    table = artifacts.read_predictions("test")
+    table = read_predictions("test")
     assert found["clean"]["accuracy"] == pytest.approx((table[COLUMNS].to_numpy().argmax(axis=1) == labels_of(table)).mean())
     assert (found["images"], found["lesions"], found["side"]) == (IMAGES, IMAGES // 2, SIZE)
     content = read_extra("robustness")
     assert content is not None and outdated(content) == []
-    artifacts.write_predictions({"val": table.head(10), "test": table.head(20)})
+    write_predictions({"val": table.head(10), "test": table.head(20)})
     assert outdated(content) == ["predictions"]
 
 
@@ -244,11 +247,11 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
     monkeypatch.setattr(corrupted_predictions, "CHUNK_BYTES", 1)
     run_stage(**noise, batch_size=7)
     assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
-    predictor = corrupted_predictions.Predictor(artifacts.read_predictions("test"), load_params().robustness, test_time="none")
+    predictor = corrupted_predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
     assert predictor.chunk == 7
     noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
     run_stage(**noise, seed=1)
-    other = corrupted_predictions.Predictor(artifacts.read_predictions("test"), load_params().robustness, test_time="none")
+    other = corrupted_predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
     assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
     run_stage(**jpeg_only)
     values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]
@@ -258,17 +261,17 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
 
 def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
     write_inputs()
-    table = artifacts.read_predictions("test")
+    table = read_predictions("test")
     moved = table.copy()
     shifted = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
-    artifacts.write_predictions({"val": table.head(10), "test": moved})
+    write_predictions({"val": table.head(10), "test": moved})
     said = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
     with pytest.raises(PipelineError, match=said):
         run_stage(corruptions=["hue"])
     assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
-    artifacts.write_predictions({"val": table.head(10), "test": moved})
+    write_predictions({"val": table.head(10), "test": moved})
     run_stage(corruptions=["hue"], severities=[1])
 
 
@@ -291,8 +294,8 @@ def test_a_missing_input_is_named(run_stage: Run, path: str, said: str) -> None:
 
 def test_a_test_list_without_the_target_is_refused(run_stage: Run) -> None:
     write_inputs()
-    table = artifacts.read_predictions("test").replace({"dx": {"mel": "nv"}})
-    artifacts.write_predictions({"val": table.head(10), "test": table})
+    table = read_predictions("test").replace({"dx": {"mel": "nv"}})
+    write_predictions({"val": table.head(10), "test": table})
     with pytest.raises(PipelineError, match=r"test: none of the 48 images show the target \(mel\)"):
         run_stage(corruptions=["hue"])
 

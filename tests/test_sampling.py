@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.errors import PipelineError
-from skinlesion.sampling import Draw, EpochSampler, GlobalBatches, make_sampler
+from skinlesion.base.errors import PipelineError
+from skinlesion.training.sampling import Draw, EpochSampler, GlobalBatches, make_sampler
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])
 # Classes 0 and 1 have 100 images each, class 0 of 100 lesions and class 1 of 20; in no particular order.

@@ -13,8 +13,8 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.optim import lr_scheduler
 
-from skinlesion.schedules import Schedule, make_schedule
-from skinlesion.train_params import TrainParams
+from skinlesion.config.training import TrainParams
+from skinlesion.training.schedules import Schedule, make_schedule
 
 HEAD, BACKBONE = 0.4, 0.1  # peak rates
 STEPS = 4  # an epoch

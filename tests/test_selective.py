@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from skinlesion import artifacts
 from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import point_estimate
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.conformal import (
@@ -25,7 +26,8 @@ from skinlesion.conformal import (
     prediction_sets,
 )
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import write_calibration
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective
 
 WriteParams = Callable[..., Path]
@@ -56,14 +58,14 @@ def make_predictions(split: str, *, seed: int, images: int = 600) -> pd.DataFram
     known = {"age": 45.0, "sex": "male", "localization": "back", "dx_type": "histo"}
     frame = pd.DataFrame(names | {"dx": np.array(CLASSES)[labels]}).assign(**known)
     numbers = np.hstack([logits, softmax(logits)])
-    return frame.join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]))
+    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
 
 
 @pytest.fixture
 def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., dict[str, Any]]:
     """Run the stage with overrides; its metrics."""
-    artifacts.write_predictions({split: make_predictions(split, seed=seed) for seed, split in enumerate(("val", "test"))})
-    artifacts.write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
+    write_predictions({split: make_predictions(split, seed=seed) for seed, split in enumerate(("val", "test"))})
+    write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
 
     def run(**overrides: Any) -> dict[str, Any]:
         write_params({f"selective.{name}": value for name, value in ({"bootstrap_draws": 150} | overrides).items()})
@@ -178,8 +180,8 @@ def test_lesions_are_dealt_whole_and_one_image_stands_for_each() -> None:
 
 def test_the_stage_keeps_what_it_promises_and_takes_thresholds_from_validation(run_stage: Run) -> None:
     metrics = run_stage(coverages=[0.6, 1.0], conformal_levels=[0.9, 0.97])
-    val, test = (artifacts.read_predictions(split) for split in ("val", "test"))
-    confidences = {name: table[list(artifacts.PROBABILITY_COLUMNS)].max(axis=1) for name, table in (("val", val), ("test", test))}
+    val, test = (read_predictions(split) for split in ("val", "test"))
+    confidences = {name: table[list(PROBABILITY_COLUMNS)].max(axis=1) for name, table in (("val", val), ("test", test))}
     point = metrics["abstention"]["0.6"]
     assert point["threshold"] in confidences["val"].to_numpy()
     assert 0.6 <= point["val"]["coverage"] < 0.605
@@ -202,7 +204,7 @@ def test_the_stage_keeps_what_it_promises_and_takes_thresholds_from_validation(r
 
 def test_another_test_set_changes_no_threshold_and_no_quantile(run_stage: Run) -> None:
     first = run_stage()
-    artifacts.write_predictions({"val": artifacts.read_predictions("val"), "test": make_predictions("test", seed=9)})
+    write_predictions({"val": read_predictions("val"), "test": make_predictions("test", seed=9)})
     second = run_stage()
     assert first != second
     for before, after in zip(first["abstention"].values(), second["abstention"].values(), strict=True):
@@ -223,12 +225,12 @@ def test_every_option_of_the_sets_changes_them(run_stage: Run, overrides: dict[s
 
 
 def test_too_few_lesions_make_every_set_whole_or_are_refused(run_stage: Run, caplog: pytest.LogCaptureFixture) -> None:
-    tables = {split: artifacts.read_predictions(split) for split in ("val", "test")}
-    artifacts.write_predictions(tables | {"val": tables["val"].head(16)})
+    tables = {split: read_predictions(split) for split in ("val", "test")}
+    write_predictions(tables | {"val": tables["val"].head(16)})
     metrics = run_stage()
     assert metrics["conformal"]["0.9"]["quantile"] is None and metrics["conformal"]["0.9"]["test"]["size"] == 7
     assert "4 lesions are too few to promise it, so every set holds every diagnosis" in caplog.text
-    artifacts.write_predictions(tables | {"val": tables["val"].head(2)})
+    write_predictions(tables | {"val": tables["val"].head(2)})
     with pytest.raises(PipelineError, match=r"validation has 1 lesion\(s\), too few to be dealt in two"):
         run_stage()
 

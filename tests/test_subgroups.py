@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from skinlesion import artifacts
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
-from skinlesion.tables import write_table
 from stages import subgroups
 
 WriteParams = Callable[..., Path]
@@ -46,14 +46,14 @@ def make_predictions(images: int = 400) -> pd.DataFrame:
         }
     )
     numbers = np.hstack([logits, softmax(logits)])
-    return frame.join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]))
+    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
 
 
 def write_inputs(predictions: pd.DataFrame, source: pd.Series | None = None) -> None:
     """The prediction tables and the raw metadata, with the column `dataset` if `source` is given."""
-    artifacts.write_predictions({"val": predictions.head(20), "test": predictions})
-    metadata = predictions[list(artifacts.METADATA_COLUMNS)]
-    columns = list(artifacts.METADATA_COLUMNS)
+    write_predictions({"val": predictions.head(20), "test": predictions})
+    metadata = predictions[list(METADATA_COLUMNS)]
+    columns = list(METADATA_COLUMNS)
     if source is not None:
         metadata, columns = metadata.assign(dataset=source), [*columns, "dataset"]
     Path("data/raw").mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def cell(table: pd.DataFrame, attribute: str, group: str, metric: str) -> pd.Ser
 
 
 def predicted(table: pd.DataFrame) -> np.ndarray:
-    return np.array(CLASSES)[table[list(artifacts.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    return np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
@@ -136,7 +136,7 @@ def test_the_worst_group_is_named_and_neither_small_nor_unknown_nor_a_way_of_dia
     wrong = predictions["lesion_id"].isin(predictions["lesion_id"].unique()[:12])
     source = pd.Series(np.where(wrong, "tiny", "vidir"), predictions.index)
     poor = wrong | (predictions["sex"] == "unknown")
-    columns = list(artifacts.PROBABILITY_COLUMNS)
+    columns = list(PROBABILITY_COLUMNS)
     predictions.loc[poor, columns] = np.roll(np.eye(7)[pd.Index(CLASSES).get_indexer(predictions.loc[poor, "dx"])], 1, axis=1)
     write_inputs(predictions, source)
     metrics, table = run_stage(min_lesions=13, min_melanomas=5)

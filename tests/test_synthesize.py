@@ -18,14 +18,15 @@ import torch
 from PIL import Image
 
 import stages.synthesize
-from skinlesion.artifacts import INDEX_COLUMNS, METADATA_COLUMNS, read_prepared
+from skinlesion.artifacts.patients import AGE_CENTER, AGE_SCALE
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, read_prepared
+from skinlesion.artifacts.synthetic import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
+from skinlesion.data.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import AGE_CENTER, AGE_SCALE
-from skinlesion.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
-from skinlesion.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
-from skinlesion.synthetic_images import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
-from skinlesion.training_setup import gather_data
+from skinlesion.training.setup import gather_data
 from tests.conftest import ROOT
 
 WriteParams = Callable[..., Path]
@@ -170,7 +171,7 @@ def test_every_option_changes_the_images(synthesize: Synthesize) -> None:
 
 def test_the_device_is_what_params_say(synthesize: Synthesize, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data()
-    monkeypatch.setattr("skinlesion.devices.available_devices", lambda: ["cpu"])
+    monkeypatch.setattr("skinlesion.base.devices.available_devices", lambda: ["cpu"])
     assert "device 'cuda' is not available" in refused(synthesize, {"synthesize.device": "cuda"})
 
 

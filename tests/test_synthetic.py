@@ -12,13 +12,14 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 from sklearn.model_selection import StratifiedGroupKFold
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, mask_path, read_metadata
+from skinlesion.artifacts.raw import image_path, mask_path, read_metadata
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
+from skinlesion.data.sample.lesion import BOUNDS, COMMON, CONFUSED_WITH, NAMES, TRAITS, draw_traits
+from skinlesion.data.sample.sample import _apportion, _class_counts, _draw_patients, draw_sample
+from skinlesion.data.sample.view import draw_views
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.files import file_digest
-from skinlesion.synthetic.lesion import BOUNDS, COMMON, CONFUSED_WITH, NAMES, TRAITS, draw_traits
-from skinlesion.synthetic.sample import _apportion, _class_counts, _draw_patients, draw_sample
-from skinlesion.synthetic.view import draw_views
 
 WIDTH, HEIGHT = 100, 72
 DEFAULT_LESIONS = 360

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import Classifier
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.inference import predict
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import Classifier
+from skinlesion.model.network import SkinNetwork
 from skinlesion.test_time import CROP_SHARE, VIEWS, TestTime, views_of
 from tests.classifier_cases import make_config
 

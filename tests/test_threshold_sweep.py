@@ -15,11 +15,18 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion import artifacts
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import percentile_intervals
 from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
+from skinlesion.evaluation.results.decisions import (
+    OPERATING_POINTS,
+    read_operating_points,
+    write_calibration,
+    write_operating_points,
+)
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from stages import threshold_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,14 +54,14 @@ def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFram
         }
     )
     numbers = np.hstack([logits, softmax(logits)])
-    return frame.join(pd.DataFrame(numbers, columns=[*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]))
+    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
 
 
 @pytest.fixture
 def project(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with params and prediction tables."""
     write_params({"threshold_sweep.bootstrap_draws": 200})
-    artifacts.write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
+    write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
     calibration = {
         "method": "temperature",
         "scale": [1.0] * 7,
@@ -62,7 +69,7 @@ def project(workspace: Path, write_params: WriteParams) -> Path:
         "test_time": "none",
         "classifier_sha256": "cafe",
     }
-    artifacts.write_calibration(calibration)
+    write_calibration(calibration)
     return workspace
 
 
@@ -77,7 +84,7 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
     assert list(metrics["points"]) == POINTS
     for point in metrics["points"].values():
         for split in ("val", "test"):
-            table = artifacts.read_predictions(split)
+            table = read_predictions(split)
             flagged = table["probability_mel"] >= point["threshold"]
             (true_negatives, false_positives), (false_negatives, true_positives) = confusion_matrix(table["dx"] == "mel", flagged)
             assert point[split]["sensitivity"] == pytest.approx(true_positives / (true_positives + false_negatives))
@@ -98,7 +105,7 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
 def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
     threshold_sweep.main()
     for split in ("val", "test"):
-        table, stated = artifacts.read_predictions(split), read_metrics()[split]
+        table, stated = read_predictions(split), read_metrics()[split]
         positive = table["dx"] == "mel"
         assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
         assert stated["prevalence"] == pytest.approx(positive.mean())
@@ -108,7 +115,7 @@ def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
 
 def test_operating_points_say_how_to_apply_them(project: Path) -> None:
     threshold_sweep.main()
-    content = artifacts.read_operating_points()
+    content = read_operating_points()
     assert {key: content[key] for key in ("target", "classes", "score", "rule", "chosen_on", "classifier_sha256")} == {
         "target": "mel",
         "classes": ["mel"],
@@ -125,9 +132,9 @@ def test_operating_points_say_how_to_apply_them(project: Path) -> None:
 def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
     write_params({"threshold_sweep.target": "malignant", "threshold_sweep.bootstrap_draws": 100})
     threshold_sweep.main()
-    content = artifacts.read_operating_points()
+    content = read_operating_points()
     assert content["classes"] == ["mel", "bcc", "akiec"]
-    table = artifacts.read_predictions("val")
+    table = read_predictions("val")
     score = table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1)
     positive = table["dx"].isin(["mel", "bcc", "akiec"])
     point = content["points"]["recall_0.95"]
@@ -137,14 +144,14 @@ def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
 
 def test_another_test_set_changes_no_threshold(project: Path) -> None:
     threshold_sweep.main()
-    before, metrics_before = artifacts.OPERATING_POINTS.read_bytes(), read_metrics()
-    artifacts.write_predictions({"val": artifacts.read_predictions("val"), "test": make_predictions("test", seed=7, images=90)})
+    before, metrics_before = OPERATING_POINTS.read_bytes(), read_metrics()
+    write_predictions({"val": read_predictions("val"), "test": make_predictions("test", seed=7, images=90)})
     threshold_sweep.main()
-    assert artifacts.OPERATING_POINTS.read_bytes() == before
+    assert OPERATING_POINTS.read_bytes() == before
     assert read_metrics()["points"]["youden"]["test"] != metrics_before["points"]["youden"]["test"]
-    artifacts.write_predictions({"val": make_predictions("val", seed=8), "test": artifacts.read_predictions("test")})
+    write_predictions({"val": make_predictions("val", seed=8), "test": read_predictions("test")})
     threshold_sweep.main()
-    assert artifacts.OPERATING_POINTS.read_bytes() != before
+    assert OPERATING_POINTS.read_bytes() != before
 
 
 def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
@@ -170,7 +177,7 @@ def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(threshold_sweep, "bootstrap", spy)
     threshold_sweep.main()
-    lesions = artifacts.read_predictions("test")["lesion_id"].tolist()
+    lesions = read_predictions("test")["lesion_id"].tolist()
     assert all(ids.tolist() == lesions for ids in seen[:-2])  # but for the AUC of each split
     assert len(seen) == len(POINTS) * 4 + 2  # the rates, and three prevalences, of each point
 
@@ -236,7 +243,7 @@ def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so
 def test_the_decision_curve_is_of_test(project: Path) -> None:
     threshold_sweep.main()
     curve = pd.read_csv("plots/threshold_sweep/decision_curve.csv")
-    table = artifacts.read_predictions("test")
+    table = read_predictions("test")
     positive, flagged = table["dx"] == "mel", table["probability_mel"] >= 0.2
     (row,) = curve.query("strategy == 'classifier' and threshold_probability == 0.2").itertuples()
     assert row.net_benefit == pytest.approx((positive & flagged).mean() - (~positive & flagged).mean() / 4)
@@ -245,18 +252,18 @@ def test_the_decision_curve_is_of_test(project: Path) -> None:
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize(("keep_melanomas", "share"), [(False, "none"), (True, "all")])
 def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_melanomas: bool, share: str) -> None:
-    tables = {name: artifacts.read_predictions(name) for name in ("val", "test")}
+    tables = {name: read_predictions(name) for name in ("val", "test")}
     tables[split] = tables[split][(tables[split]["dx"] == "mel") == keep_melanomas]
-    artifacts.write_predictions(tables)
+    write_predictions(tables)
     with pytest.raises(PipelineError, match=rf"{split}: {share} of the \d+ images show the target \(mel\)"):
         threshold_sweep.main()
-    assert not artifacts.OPERATING_POINTS.exists()
+    assert not OPERATING_POINTS.exists()
     assert not Path("metrics").exists()
 
 
 def test_missing_and_damaged_tables_are_named(project: Path) -> None:
-    path = artifacts.PREDICTIONS / "test.csv"
-    table = artifacts.read_predictions("test")
+    path = PREDICTIONS / "test.csv"
+    table = read_predictions("test")
     table.assign(probability_mel=0.9).to_csv(path, index=False)
     with pytest.raises(PipelineError, match=r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0"):
         threshold_sweep.main()
@@ -276,12 +283,12 @@ def test_missing_and_damaged_tables_are_named(project: Path) -> None:
 )
 def test_operating_points_that_cannot_be_applied_are_refused(project: Path, change: dict[str, Any], message: str) -> None:
     threshold_sweep.main()
-    content = artifacts.read_operating_points() | change
-    artifacts.OPERATING_POINTS.write_text(json.dumps(content), encoding="utf-8")
+    content = read_operating_points() | change
+    OPERATING_POINTS.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(PipelineError, match=message):
-        artifacts.read_operating_points()
+        read_operating_points()
     with pytest.raises(PipelineError, match=message):
-        artifacts.write_operating_points(content)
+        write_operating_points(content)
 
 
 def test_it_runs_as_a_module_without_torch(project: Path) -> None:

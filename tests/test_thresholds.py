@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
 from skinlesion.thresholds import (
     Rule,
     achieved,

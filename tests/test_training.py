@@ -18,11 +18,14 @@ import torch._inductor.config
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion import artifacts, engine, fitting, training
-from skinlesion.classifier import load_classifier, normalize, read_classifier_config
+from skinlesion.artifacts.paths import MEMBERS
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.splits import SPLITS, read_split
+from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
 from skinlesion.inference import predict
+from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
+from skinlesion.training import engine, fit, loop
 from stages import train
 from tests.conftest import WriteParams
 from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
@@ -40,7 +43,7 @@ def test_validation_metrics_equal_scikit_learn() -> None:
     random = np.random.default_rng(1)
     labels = random.integers(0, 7, size=300)
     logits = random.normal(size=(300, 7)) + 2 * np.eye(7)[labels]
-    ours = training.validation_metrics(logits.astype(np.float32), labels)
+    ours = loop.validation_metrics(logits.astype(np.float32), labels)
     probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
     theirs = {
         "val/loss": metrics.log_loss(labels, probabilities),
@@ -55,19 +58,19 @@ def test_validation_metrics_equal_scikit_learn() -> None:
 
 def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
-        training.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+        loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
 
 
 def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
-    assert training.is_better(0.1, 0.2, select_by="loss") and not training.is_better(0.3, 0.2, select_by="loss")
-    assert training.is_better(0.3, 0.2, select_by="macro_f1") and not training.is_better(0.2, 0.2, select_by="macro_f1")
+    assert loop.is_better(0.1, 0.2, select_by="loss") and not loop.is_better(0.3, 0.2, select_by="loss")
+    assert loop.is_better(0.3, 0.2, select_by="macro_f1") and not loop.is_better(0.2, 0.2, select_by="macro_f1")
 
 
 def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.epochs": 1, "train.patience": 1})
     train_base()
     model, config = load_classifier(MEMBER)
-    images = torch.from_numpy(artifacts.read_prepared().images[:84].copy())  # the training list, all in one batch
+    images = torch.from_numpy(read_prepared().images[:84].copy())  # the training list, all in one batch
     first = model.backbone.features[0][0](normalize(images, config))
     running = model.backbone.features[0][1]
     torch.testing.assert_close(running.running_mean, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
@@ -95,8 +98,8 @@ def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: P
     config = load_classifier(MEMBER).config
     assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
     assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
-    test = artifacts.read_split("test")
-    predicted = predict(load_classifier(MEMBER), artifacts.read_prepared(), test, device=torch.device("cpu"), batch_size=8)
+    test = read_split("test")
+    predicted = predict(load_classifier(MEMBER), read_prepared(), test, device=torch.device("cpu"), batch_size=8)
     logits = predicted.logits
     accuracy = (logits.argmax(axis=1) == test["dx"].map(CLASSES.index)).mean()
     assert accuracy > 0.6  # chance is 1/7
@@ -115,7 +118,7 @@ def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspa
     train_base()
     assert outputs() == first
     train.main(["--member", "base", "--seed", "1"])
-    other = (artifacts.MEMBERS / "base-1" / "weights.safetensors").read_bytes()
+    other = (MEMBERS / "base-1" / "weights.safetensors").read_bytes()
     assert other != first[str(MEMBER / "weights.safetensors")]
 
 
@@ -136,7 +139,7 @@ def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: 
     def exhausted(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(training, "train_step", exhausted)
+    monkeypatch.setattr(loop, "train_step", exhausted)
     with pytest.raises(SystemExit, match=r"out of memory at train.batch_size 16: lower it"):
         run_stage(train_base)
 
@@ -158,7 +161,7 @@ def test_patience_ends_training_early(
     prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
-    monkeypatch.setattr(fitting, "validate", lambda _: {"val/macro_auc": next(values)})
+    monkeypatch.setattr(fit, "validate", lambda _: {"val/macro_auc": next(values)})
     write_params(TINY | {"train.patience": 2, "train.epochs": 5})
     train_base()
     assert read_classifier_config(MEMBER).epoch == 2
@@ -188,8 +191,8 @@ REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
     (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
     (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
     (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
-    (lambda: (artifacts.PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
-    (lambda: (artifacts.SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
+    (lambda: (PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
+    (lambda: (SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
 ]
 
 

@@ -14,13 +14,16 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skinlesion import artifacts, engine, fitting, training, training_setup
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.synthetic import read_synthetic
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.params import load_params
-from skinlesion.synthetic_images import read_synthetic
-from skinlesion.training import Training
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.training import engine, fit, loop
+from skinlesion.training.loop import Training
+from skinlesion.training.setup import build_training, gather_data
 from tests.conftest import WriteParams
 from tests.training_cases import TINY, write_inputs
 
@@ -53,7 +56,7 @@ class NoCheckpoint:
 def build(workspace: Path, write_params: WriteParams) -> Build:
     """Set a training up on a list in which classes and lesions are uneven, from PLAIN with overrides."""
     write_inputs(workspace, images=70)
-    splits = {name: artifacts.read_split(name) for name in ("train", "val")}
+    splits = {name: read_split(name) for name in ("train", "val")}
     train = splits["train"]
     splits["train"] = train[~((train["dx"] == "mel") & (train.index % 2 == 0))].assign(
         lesion_id=lambda frame: frame["lesion_id"].where(frame["dx"] != "nv", "one lesion"), age=lambda frame: frame.index % 80
@@ -61,13 +64,13 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
 
     def make(overrides: dict[str, Any] | None = None, *, without: str | None = None) -> Training:
         params = load_params(write_params(PLAIN | (overrides or {}))).train
-        prepared = artifacts.read_prepared()
+        prepared = read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
         fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)
         lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
-        data = training_setup.gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
-        return training_setup.build_training(fabric, network, data, params=params, seed=0)
+        data = gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
+        return build_training(fabric, network, data, params=params, seed=0)
 
     return make
 
@@ -85,7 +88,7 @@ def fitted_digest(build: Build, options: dict[str, Any]) -> str:
 
 def train_and_digest(setup: Training) -> str:
     """Hash of the weights at the end and of the history."""
-    fitted = fitting.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
+    fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
     digest = hashlib.sha256(repr(fitted.history).encode())
     for tensor in setup.evaluated.state_dict().values():
         digest.update(tensor.numpy().tobytes())
@@ -174,7 +177,7 @@ def test_memory_order_changes_no_number_that_matters(build: Build) -> None:
         assert setup.normalize(images).is_contiguous(memory_format=torch.channels_last) is expected
         kernel = setup.network.backbone.features[0][0].weight
         assert kernel.is_contiguous(memory_format=torch.channels_last) is expected
-    assert training.validate(ordered) == pytest.approx(training.validate(plain), abs=1e-4)
+    assert loop.validate(ordered) == pytest.approx(loop.validate(plain), abs=1e-4)
 
 
 def test_compile_is_asked_of_torch(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +192,12 @@ def test_compile_is_asked_of_torch(build: Build, monkeypatch: pytest.MonkeyPatch
 def test_frozen_batch_norms_and_weights_do_not_move(build: Build) -> None:
     setup = build({"train.freeze_epochs": 1, "train.batch_norm_images": 64})
     before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
-    training.train_one_epoch(setup, 1)
-    training.recompute_batch_norm(setup)
+    loop.train_one_epoch(setup, 1)
+    loop.recompute_batch_norm(setup)
     after = setup.network.state_dict()
     moved = {name.partition(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
     assert moved == {"head"}
-    training.train_one_epoch(setup, 2)
+    loop.train_one_epoch(setup, 2)
     moved = {name for name, tensor in setup.network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert any("running_mean" in name for name in moved) and any(name.endswith("features.0.0.weight") for name in moved)
 
@@ -206,8 +209,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(build: Build) -> N
         setup = build(overrides | {"train.optimizer": "sgd", "train.dropout": 0.0, "train.lr": 0.01})
         setup.network.eval()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "set_train_mode", lambda *_, **__: None)
-            loss = training.train_one_epoch(setup, 1)["train/loss"]
+            patch.setattr(loop, "set_train_mode", lambda *_, **__: None)
+            loss = loop.train_one_epoch(setup, 1)["train/loss"]
         weights.append((loss, setup.network.state_dict()))
     assert weights[0][0] == pytest.approx(weights[1][0], rel=1e-4)
     for name, tensor in weights[0][1].items():
@@ -220,8 +223,8 @@ def test_the_gradient_is_clipped(build: Build) -> None:
     )
     before = torch.cat([parameter.detach().flatten().clone() for parameter in setup.network.parameters()])
     batch = next(iter(setup.train_batches))
-    training.set_train_mode(setup.network, frozen=False)
-    training.train_step(setup, [batch], images=len(batch[0]), weighted=True, mixing=torch.Generator())
+    loop.set_train_mode(setup.network, frozen=False)
+    loop.train_step(setup, [batch], images=len(batch[0]), weighted=True, mixing=torch.Generator())
     after = torch.cat([parameter.detach().flatten() for parameter in setup.network.parameters()])
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
@@ -229,31 +232,31 @@ def test_the_gradient_is_clipped(build: Build) -> None:
 def test_a_class_absent_from_a_batch_and_from_the_list_is_no_trouble(build: Build) -> None:
     setup = build({"train.class_weights": "inverse", "train.batch_size": 2, "train.epochs": 1}, without="df")
     assert CLASSES.index("df") not in setup.batches.sampler.labels
-    assert math.isfinite(training.train_one_epoch(setup, 1)["train/loss"])
+    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
 
 
 def test_a_batch_larger_than_the_list_is_the_list(build: Build) -> None:
     setup = build({"train.batch_size": 500})
     assert setup.batches.sizes == [len(setup.batches.sampler)]
-    assert math.isfinite(training.train_one_epoch(setup, 1)["train/loss"])
+    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
 
 
 def test_a_last_batch_of_one_image_is_left_out(build: Build) -> None:
     images = len(build().batches.sampler)
     setup = build({"train.batch_size": images - 1})
     assert setup.batches.sizes == [images - 1]
-    assert math.isfinite(training.train_one_epoch(setup, 1)["train/loss"])
+    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
 
 
 def test_a_loss_that_is_not_finite_stops_the_epoch(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "train_step", lambda *_, **__: torch.tensor(math.nan))
+    monkeypatch.setattr(loop, "train_step", lambda *_, **__: torch.tensor(math.nan))
     with pytest.raises(PipelineError, match=r"epoch 1/2: the training loss is nan: lower train\.lr, set train\.clip_norm"):
-        training.train_one_epoch(build(), 1)
+        loop.train_one_epoch(build(), 1)
 
 
 def test_only_the_evaluated_weights_are_kept(build: Build) -> None:
     setup = build({"train.average": "ema", "train.ema_decay": 0.9})
-    fitted = fitting.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
+    fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
     live, kept = setup.network.state_dict(), fitted.best_state
     assert kept.keys() == live.keys()
     assert any(not torch.equal(kept[name], live[name]) for name in live)
@@ -261,8 +264,8 @@ def test_only_the_evaluated_weights_are_kept(build: Build) -> None:
 
 def test_statistics_of_averaged_weights_are_computed_for_them(build: Build) -> None:
     setup = build({"train.average": "ema", "train.ema_decay": 0.5, "train.batch_norm_images": 64})
-    training.train_one_epoch(setup, 1)
-    training.recompute_batch_norm(setup)
+    loop.train_one_epoch(setup, 1)
+    loop.recompute_batch_norm(setup)
     norm = next(module for module in setup.evaluated.modules() if isinstance(module, _BatchNorm))
     images = torch.cat([setup.normalize(batch[0]) for batch in setup.statistics_batches])
     with torch.inference_mode():

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from skinlesion.augmentation_params import NONE, PRESETS, Augmentation
-from skinlesion.transforms import MEAN_COLOR, ReflectedAffine, train_transform
+from skinlesion.config.augmentation import Augmentation
+from skinlesion.training.augmentation.presets import NONE, PRESETS
+from skinlesion.training.augmentation.transforms import MEAN_COLOR, ReflectedAffine, train_transform
 
 SIZE = 48
 # One value that is on for each field that changes a single image; tests/test_mixing.py has the others.

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from skinlesion import uploads
-from skinlesion.preparing import Prepared, prepare_image
+from skinlesion.data.preparing import Prepared, prepare_image
 from skinlesion.uploads import UploadError, decode_upload
 from tests.predictor_cases import encoded, lesion_image, with_scans
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from extras import verify_cache
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 from tests.pipeline_clone import run, stages_run
 
 PIPELINE = """\

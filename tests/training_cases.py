@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
+from skinlesion.artifacts import paths
+from skinlesion.artifacts.paths import MEMBERS, METRICS
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.splits import SplitFacts, write_splits
+from skinlesion.artifacts.synthetic import training_fingerprint, write_synthetic
+from skinlesion.artifacts.tables import write_table
 from skinlesion.diagnoses import CLASSES
-from skinlesion.synthetic_images import training_fingerprint, write_synthetic
-from skinlesion.tables import write_table
 from stages import train
 from tests.conftest import ROOT
 
@@ -26,9 +29,9 @@ TINY = {
     "train.patience": 99,
     "train.select_by": "macro_auc",
 }
-MEMBER = artifacts.MEMBERS / "base-0"
-SUMMARY = artifacts.METRICS / "train" / "base-0.json"
-PLOTS = artifacts.PLOTS / "train" / "base-0"
+MEMBER = MEMBERS / "base-0"
+SUMMARY = METRICS / "train" / "base-0.json"
+PLOTS = paths.PLOTS / "train" / "base-0"
 ARGUMENTS = ["--member", "base", "--seed", "0"]
 
 
@@ -40,16 +43,16 @@ def write_inputs(workspace: Path, *, images: int = 140) -> None:
     noise = random.normal(0, 25, size=(images, 32, 32, 3))
     pixels = np.clip(colours[labels][:, None, None, :] + noise, 0, 255).astype(np.uint8)
     ids = [f"SYNTH_{number:07d}" for number in range(images)]
-    (workspace / artifacts.PREPARED).mkdir(parents=True)
-    np.save(workspace / artifacts.PREPARED / "images.npy", pixels)
+    (workspace / PREPARED).mkdir(parents=True)
+    np.save(workspace / PREPARED / "images.npy", pixels)
     index = pd.DataFrame({"image_id": ids, "width": 32, "height": 32, "fit": "squash", "color_constancy": "none"})
-    write_table(index, artifacts.PREPARED / "index.csv", artifacts.INDEX_COLUMNS)
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
     frame = pd.DataFrame({"lesion_id": [f"L{number}" for number in range(images)], "image_id": ids})
     frame["dx"] = [CLASSES[label] for label in labels]
     frame = frame.assign(dx_type="histo", age=50.0, sex="male", localization="back")
     first, second = images * 3 // 5, images * 4 // 5 - 1
     splits = {"train": frame.iloc[:first], "val": frame.iloc[first:second], "test": frame.iloc[second:]}
-    artifacts.write_splits(splits, artifacts.SplitFacts("0123", "sample", True))
+    write_splits(splits, SplitFacts("0123", "sample", True))
     write_synthetic([], [], size=32, facts={"fingerprint": training_fingerprint(splits["train"])})
 
 
@@ -60,7 +63,7 @@ def train_base() -> None:
 
 def outputs() -> dict[str, bytes]:
     """Bytes of everything that the stage wrote."""
-    folders = (MEMBER, artifacts.METRICS, PLOTS)
+    folders = (MEMBER, METRICS, PLOTS)
     return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

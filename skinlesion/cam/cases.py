@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 
 MISSED_MELANOMA, CONFIDENT_ERROR = "missed melanoma", "confident error"
@@ -23,7 +23,7 @@ def judge_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    predictions : a table as `skinlesion.artifacts.read_predictions` gives it.
+    predictions : a table as `skinlesion.evaluation.results.predictions.read_predictions` gives it.
 
     Returns
     -------

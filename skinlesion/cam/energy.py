@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.data.geometry import covered_box
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import covered_box
 
 OUTCOMES = ("correct", "wrong")
 INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95

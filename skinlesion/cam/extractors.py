@@ -12,12 +12,12 @@ from torch import nn
 from torchcam import methods as torchcam_methods
 from torchcam.methods import CAM, SSCAM, LeGrad, RefineCAM, SmoothGradCAMpp
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import TargetLayer, reshape_for
 from skinlesion.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, Method
 from skinlesion.cam.occlusion import occlusion_map
 from skinlesion.cam.pooling import image_weights
-from skinlesion.errors import PipelineError
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 
 # Normalised images, their metadata or None, their classes and their seeds to maps (N, side, side).
 Explainer = Callable[[torch.Tensor, torch.Tensor | None, list[int], Sequence[int]], torch.Tensor]

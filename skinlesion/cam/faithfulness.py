@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.cam import deletion, patches
 from skinlesion.cam.energy import crop_to_square, energy_ratio
 from skinlesion.cam.fusing import fuse_members
@@ -31,9 +32,8 @@ from skinlesion.cam.methods import PERTURBATION_METHODS, Method
 from skinlesion.cam.pointing import center_hits, points_at
 from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
 from skinlesion.cam.subject import Subject
-from skinlesion.classifier import Classifier, normalize
-from skinlesion.metadata import encode_metadata
-from skinlesion.originals import read_mask
+from skinlesion.data.originals import read_mask
+from skinlesion.model.classifier import Classifier, normalize
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from skinlesion.classifier import Classifier
-from skinlesion.devices import full_float32
-from skinlesion.metadata import WIDTH
-from skinlesion.network import SkinNetwork
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.model.classifier import Classifier
+from skinlesion.model.float32 import full_float32
+from skinlesion.model.network import SkinNetwork
 
 TOLERANCE = 1e-3  # of the largest logit, by which folding may change one through rounding
 

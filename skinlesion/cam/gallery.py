@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
 from skinlesion.cam.index import class_rows, draw_index, first_of_each_class, make_thumbnail, write_index
 from skinlesion.cam.pages import draw_pages, in_page_order, name_pages
 from skinlesion.cam.panels import Case
-from skinlesion.originals import read_image, read_mask
-from skinlesion.tables import write_table
+from skinlesion.data.originals import read_image, read_mask
 
 Placed = Callable[[Any], np.ndarray]  # a row of the table to the image's map on its original, float (height, width) in [0, 1]
 

@@ -16,10 +16,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from skinlesion.base.files import atomic_file
 from skinlesion.cam.cases import KINDS, SHOWN_CLASSES
 from skinlesion.cam.panels import CASE_WIDTH, COLOR_MAP, MARGIN, Case, add_axes, outline, overlay
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.files import atomic_file
 
 HEADING = "Where the network looked, case by case"
 NO_CASES = (

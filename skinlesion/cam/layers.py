@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torchvision import models
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.modes import evaluating
 from skinlesion.cam.receptive_field import Centers, cell_centers, tiled_centers
-from skinlesion.errors import PipelineError
-from skinlesion.feature_maps import last_feature_map
+from skinlesion.model.layers import last_feature_map
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 Found = tuple[str, Layout, int]  # name, layout and side of a layer

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.extractors import open_explainer
 from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
 from skinlesion.cam.modes import evaluating
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import ClassifierConfig, normalize
-from skinlesion.devices import full_float32
-from skinlesion.errors import PipelineError
-from skinlesion.network import SkinNetwork
+from skinlesion.model.classifier import ClassifierConfig, normalize
+from skinlesion.model.float32 import full_float32
+from skinlesion.model.network import SkinNetwork
 
 __all__ = ["METHODS", "Method", "compute_maps"]
 
@@ -67,8 +67,8 @@ def compute_maps(
         at least 1. The other methods have none.
     flipped : the network sees the images mirrored left to right; a map is then of the mirrored image.
     rows : N positions in `images`; all of them by default.
-    metadata : float32 (N, WIDTH) of `skinlesion.metadata.encode_metadata`, for a network that needs it; what it says of the
-        patient speaks for a class too, and no map of the image shows that.
+    metadata : float32 (N, WIDTH), see `skinlesion.artifacts.patients.encode_metadata`, for a network that needs it; what it says
+        of the patient speaks for a class too, and no map of the image shows that.
     progress : show a progress bar on a terminal, and log how long a method that takes many passes an image will be at it.
 
     Returns

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.base.errors import PipelineError, name_some, suggest
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.methods import Method
 from skinlesion.cam.targets import find_target
-from skinlesion.classifier import Classifier
-from skinlesion.errors import PipelineError, name_some
-from skinlesion.geometry import map_to_original
-from skinlesion.metadata import encode_metadata
-from skinlesion.schema import suggest
+from skinlesion.data.geometry import map_to_original
+from skinlesion.model.classifier import Classifier
 
 
 @dataclass(frozen=True)

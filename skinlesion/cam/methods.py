@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from skinlesion.errors import PipelineError
-from skinlesion.evidence_params import CamMethod
-from skinlesion.schema import suggest
+from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.config.evaluation import CamMethod
 
 Method = CamMethod
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from skinlesion.artifacts import Fit
+from skinlesion.artifacts.prepared import Fit
 from skinlesion.cam.members import MemberMaps
 from skinlesion.cam.receptive_field import Centers
-from skinlesion.geometry import covered_box
+from skinlesion.data.geometry import covered_box
 
 PATCHES = 16  # a side, finer than most networks' last feature map
 

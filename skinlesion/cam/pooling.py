@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.modes import evaluating
-from skinlesion.errors import PipelineError
-from skinlesion.metadata import WIDTH
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 
 PROBES = 2
 AGREEMENT = 1e-3  # of the greatest value; float32 sums agree far better, means of another map or after another layer far worse

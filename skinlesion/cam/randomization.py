@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from skinlesion.classifier import Classifier
-from skinlesion.devices import full_float32
-from skinlesion.network import SkinNetwork
-from skinlesion.parameter_groups import layer_groups
+from skinlesion.model.classifier import Classifier
+from skinlesion.model.float32 import full_float32
+from skinlesion.model.layers import layer_groups
+from skinlesion.model.network import SkinNetwork
 
 # Share of the backbone's groups of layers that are shuffled, from the last one down; the head is shuffled in all.
 DEPTHS: dict[str, float] = {"head": 0.0, "last quarter": 0.25, "last half": 0.5, "last three quarters": 0.75, "all layers": 1.0}
@@ -28,7 +28,7 @@ FULL = "all layers"
 def shuffle_cascade(members: Mapping[str, Classifier], *, seed: int) -> dict[str, dict[str, Classifier]]:
     """Copies of an ensemble, on the CPU and in eval mode, the weights shuffled down to each of `DEPTHS`, by depth and member.
 
-    Depths are shares of the backbone's groups of layers (`skinlesion.parameter_groups.layer_groups`), rounded to whole groups.
+    Depths are shares of the backbone's groups of layers (`skinlesion.model.layers.layer_groups`), rounded to whole groups.
     What stands beside the backbone (attention, metadata encoder, head) is shuffled in all. A tensor is shuffled alike in every
     depth.
 

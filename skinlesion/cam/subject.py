@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.cam import patches
 from skinlesion.cam.deletion import Score
 from skinlesion.cam.members import MemberMaps, explain
 from skinlesion.cam.methods import Method
-from skinlesion.classifier import Classifier, normalize
-from skinlesion.devices import full_float32
-from skinlesion.metadata import encode_metadata
+from skinlesion.model.classifier import Classifier, normalize
+from skinlesion.model.float32 import full_float32
 
 
 @dataclass(frozen=True)

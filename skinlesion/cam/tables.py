@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.artifacts.tables import parse_csv, write_table
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.deletion import shares
 from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
 from skinlesion.cam.summary import CONTROLS, Figures, common_positions
-from skinlesion.errors import PipelineError
-from skinlesion.tables import parse_csv, write_table
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
 CURVE_COLUMNS = ("curve", "order", "share", "probability")

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from torchvision.models import VisionTransformer
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.cam.layers import MIN_SIDE, TargetLayer, find_finer_stage, find_layer
 from skinlesion.cam.methods import Method, check_method
 from skinlesion.cam.occlusion import image_cells
 from skinlesion.cam.pooling import check_pooled
 from skinlesion.cam.receptive_field import tiled_centers
-from skinlesion.errors import PipelineError
-from skinlesion.network import SkinNetwork
+from skinlesion.model.network import SkinNetwork
 
 BLOCKS = "encoder.layers"  # of torchvision's VisionTransformer
 

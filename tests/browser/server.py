@@ -18,8 +18,9 @@ from typing import Any
 
 import httpx
 
-from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
-from skinlesion.files import write_json
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.files import write_json
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.identity import classifier_digest
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace

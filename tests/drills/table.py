@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from extras.readme_tables import README, replace_block, table
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import atomic_file, read_json, write_json
-from skinlesion.precision import cpu_model
-from skinlesion.versions import library_versions
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_file, read_json, write_json
+from skinlesion.base.versions import library_versions
 from tests.drills.ledger import Outcome
 
 RECORD = Path("results/drills.json")

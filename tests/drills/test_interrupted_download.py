@@ -10,8 +10,8 @@ from time import sleep
 
 import pytest
 
-from skinlesion.errors import run_stage
-from skinlesion.sources import transfer
+from skinlesion.base.errors import run_stage
+from skinlesion.data.sources import transfer
 from stages import download
 from tests.conftest import WriteParams
 from tests.drills.conftest import seed_of_moments, wants_full

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import run_stage
-from skinlesion.sources import dataverse, transfer
+from skinlesion.base.errors import run_stage
+from skinlesion.data.sources import dataverse, transfer
 from stages import download
 from tests.conftest import WriteParams
 from tests.download_cases import kaggle_files, pack, table

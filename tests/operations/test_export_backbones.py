@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from skinlesion.classifier import Classifier
-from skinlesion.metadata import WIDTH
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.model.classifier import Classifier
 from skinlesion.onnx_export import export_network, quantize_network
 from skinlesion.onnx_network import OnnxNetwork
 from tests.classifier_cases import make_config, make_network

@@ -13,9 +13,10 @@ import safetensors.torch
 import torch
 from hypothesis import strategies as st
 
-from skinlesion import artifacts, backbones
-from skinlesion.artifacts import CLASSIFIER, PREPARED, SPLITS
-from skinlesion.splitting import fingerprint
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, fingerprint, read_split
+from skinlesion.model import backbones
 from stages import evaluate
 from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
@@ -39,7 +40,7 @@ def lay_out(write_params: WriteParams) -> None:
     """A tiny data set and an untrained network of its size."""
     write_params(FEW_DRAWS)
     write_inputs(Path(), images=len(IDS))
-    own = fingerprint({name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES})
+    own = fingerprint({name: read_split(name) for name in SPLIT_NAMES})
     (SPLITS / "facts.json").write_text(json.dumps(FACTS | {"fingerprint": own}))
     config = make_config(BACKBONE, fingerprint=own)
     save_ensemble([(make_network(config), config)])
