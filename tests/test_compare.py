@@ -13,14 +13,13 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion import compare as command
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.metrics import HEADLINE
 from skinlesion.pairing import compare, p_value, pair
+from tests.stage_cases import PATIENT, probabilities_of, with_logits
 
 
 def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed: int = 0) -> pd.DataFrame:
@@ -34,12 +33,8 @@ def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed
     noise = np.random.default_rng([truth_seed, seed])
     logits = noise.normal(size=(lesions, 7))[views] + noise.normal(size=(len(views), 7))
     logits += signal * (dx[views][:, None] == np.array(CLASSES))
-    known = {"age": 50.0, "sex": "male", "localization": "back", "dx_type": "histo"}
     names = {"image_id": [f"ISIC_{row:07d}" for row in range(len(views))], "lesion_id": [f"L{lesion:04d}" for lesion in views]}
-    frame = pd.DataFrame(names | {"dx": dx[views]}).assign(**known)
-    frame[list(LOGIT_COLUMNS)] = logits
-    frame[list(PROBABILITY_COLUMNS)] = softmax(logits)
-    return frame
+    return with_logits(pd.DataFrame(names | {"dx": dx[views]}).assign(**PATIENT), logits)
 
 
 def write_folder(folder: Path, table: pd.DataFrame) -> Path:
@@ -48,7 +43,7 @@ def write_folder(folder: Path, table: pd.DataFrame) -> Path:
 
 
 def accuracy(table: pd.DataFrame, weights: np.ndarray | None = None) -> float:
-    predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    predicted = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
     return float(accuracy_score(table["dx"], predicted, sample_weight=weights))
 
 
