@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ def repository_params() -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def write_params(workspace: Path, repository_params: dict[str, Any]) -> WriteParams:
-    """Write the workspace's `params.yaml`: the repository's, with some keys set (`{"split.fold": 2}`) or left out."""
+@pytest.fixture(scope="session")
+def write_params_here(repository_params: dict[str, Any]) -> WriteParams:
+    """Write `params.yaml` of the working directory: the repository's, with some keys set (`{"split.fold": 2}`) or left out."""
 
     def write(overrides: dict[str, Any] | None = None, without: tuple[str, ...] = ()) -> Path:
         document = copy.deepcopy(repository_params)
@@ -72,12 +73,18 @@ def write_params(workspace: Path, repository_params: dict[str, Any]) -> WritePar
                 del section[last]
             else:
                 section[last] = (overrides or {})[key]
-        path = workspace / "params.yaml"
+        path = Path("params.yaml").absolute()
         with path.open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(document, file)
         return path
 
     return write
+
+
+@pytest.fixture
+def write_params(workspace: Path, write_params_here: WriteParams) -> WriteParams:
+    """The same in the workspace."""
+    return write_params_here
 
 
 @pytest.fixture
@@ -120,6 +127,54 @@ def make_raw(workspace: Path) -> MakeRaw:
 def raw_folder(make_raw: MakeRaw, metadata: pd.DataFrame) -> Path:
     """`data/raw` of the workspace, from `metadata`."""
     return make_raw(metadata)
+
+
+@pytest.fixture(scope="session")
+def evaluated(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder in which `evaluate` was run once on a small classifier, to read."""
+    from tests.evaluate_cases import run_evaluate  # loads torch, which most tests do without
+
+    return build_once("evaluated", lambda folder: run_evaluate(folder, write_params_here))
+
+
+@pytest.fixture
+def project(evaluated: Path, workspace: Path) -> Path:
+    """A copy of that folder to change, the working directory."""
+    return shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def exported(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder in which `export` was run once, to read."""
+    from tests.export_cases import run_export
+
+    return build_once("exported", lambda folder: run_export(folder, write_params_here))
+
+
+@pytest.fixture
+def exported_here(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That folder is the working directory."""
+    monkeypatch.chdir(exported)
+
+
+@pytest.fixture
+def exported_copy(exported: Path, workspace: Path) -> Path:
+    """A copy of that folder to change, the working directory."""
+    return shutil.copytree(exported, workspace, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def external_inputs(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder with all that `external` reads."""
+    from tests.external_cases import write_inputs
+
+    return build_once("external", lambda folder: write_inputs(folder, write_params_here))
+
+
+@pytest.fixture
+def external_project(external_inputs: Path, workspace: Path) -> Path:
+    """A copy of that folder, the working directory."""
+    return shutil.copytree(external_inputs, workspace, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy.special import softmax
 
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions
 from tests.conftest import WriteParams
 
@@ -40,6 +43,14 @@ def with_logits(frame: pd.DataFrame, logits: np.ndarray, probabilities: np.ndarr
     """A prediction table: the images of a frame with their logits and, unless others are given, the softmax of these."""
     numbers = np.hstack([logits, softmax(logits, axis=1) if probabilities is None else probabilities])
     return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS], index=frame.index))
+
+
+def predictions_of(rows: Iterable[tuple[str, str, str, str, float]]) -> pd.DataFrame:
+    """A prediction table of image, lesion, truth, prediction and its probability; the rest is shared by the others."""
+    rows = list(rows)
+    each = np.array([[p if dx == predicted else (1 - p) / 6 for dx in CLASSES] for *_, predicted, p in rows])
+    frame = pd.DataFrame([row[:3] for row in rows], columns=["image_id", "lesion_id", "dx"]).assign(**PATIENT)
+    return with_logits(frame, np.log(each), each)
 
 
 def probabilities_of(table: pd.DataFrame) -> np.ndarray:
@@ -71,3 +82,8 @@ def stage_runner(write_params: WriteParams, main: Callable[[], None], section: s
 def bytes_below(*folders: Path | str) -> dict[str, bytes]:
     """Content of every file below some folders, by path."""
     return {str(path): path.read_bytes() for each in folders for path in sorted(Path(each).rglob("*")) if path.is_file()}
+
+
+def refused(fragment: str) -> pytest.RaisesExc[PipelineError]:
+    """Expect a PipelineError whose message contains the fragment literally."""
+    return pytest.RaisesExc(PipelineError, check=lambda error: fragment in str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import last_linear, make_config, make_network
+from tests.classifier_cases import last_linear, make_config, make_network, tensors_left_by
 
 CPU = torch.device("cpu")
 
@@ -277,16 +276,8 @@ def test_model_is_left_as_it_was_also_on_error() -> None:
 
 def test_no_tensor_outlives_a_call() -> None:
     model, images = build("resnet18", 32), noise_images(6, 32)
-
-    def living_tensors() -> int:
-        gc.collect()
-        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-
     maps_of(model, images, [0] * 6, batch_size=2)
-    before = living_tensors()
-    for _ in range(3):
-        maps_of(model, images, [0] * 6, batch_size=2)
-    assert living_tensors() == before
+    assert tensors_left_by(lambda: maps_of(model, images, [0] * 6, batch_size=2)) == 0
 
 
 def test_a_frozen_network_has_maps_too() -> None:

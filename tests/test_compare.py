@@ -80,7 +80,7 @@ def test_p_of_hand_made_draws() -> None:
 
 def test_equal_models_are_told_apart_as_often_as_p_says() -> None:
     rejected = [
-        compare(pair(make_table(1, truth_seed=trial), make_table(2, truth_seed=trial)), draws=199, seed=trial, confidence=0.95)
+        compare(pair(make_table(1, truth_seed=trial), make_table(2, truth_seed=trial)), draws=99, seed=trial, confidence=0.95)
         .set_index("metric")
         .loc[["accuracy", "macro_auc"], "p"]
         .le(0.1)

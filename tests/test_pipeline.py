@@ -25,18 +25,8 @@ from tests.conftest import ROOT, BuildOnce
 from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
-AFTER_TRAINING = [
-    "assemble",
-    "evaluate",
-    "threshold-sweep",
-    "baselines",
-    "selective",
-    "subgroups",
-    "failures",
-    "gradcam",
-    "neighbors",
-    "report",
-]
+AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
+AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
 STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 NOT_LISTED = {"skinlesion/__init__.py", "stages/__init__.py", "extras/__init__.py"}
@@ -82,7 +72,9 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
 
 
 def test_the_stages_agree_with_each_other(finished: Path) -> None:
-    split, evaluated, explained, compared = (read_metrics(finished, name) for name in ("split", "evaluate", "gradcam", "neighbors"))
+    split, evaluated, explained, compared = (
+        read_metrics(finished, name) for name in ("split", "evaluate", "gradcam", "neighbors")
+    )
     config = json.loads((finished / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
     assert compared["metrics"]["accuracy"]["network"]["value"] == pytest.approx(evaluated["test"]["accuracy"])
@@ -138,7 +130,6 @@ OPTIONS = {
     "gradcam": ("gradcam.methods", ["LayerCAM"]),
     "neighbors": ("neighbors.k", 3),
 }
-RUN_BY_OPTIONS = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
 
 
 def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +141,7 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch:
         assert [name for name in Repo().status() if not name.startswith("extras/")] == [stage]
         (clone / "params.yaml").write_bytes(before)
     words = [word for key, value in OPTIONS.values() for word in ("-S", f"{key}={value}")]
-    assert stages_run(run(clone, "dvc", "exp", "run", *words)) == RUN_BY_OPTIONS
+    assert stages_run(run(clone, "dvc", "exp", "run", *words)) == AFTER_EVALUATION
     assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
     assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")

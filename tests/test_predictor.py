@@ -34,7 +34,6 @@ from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA2
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.prediction import chance_of
 from skinlesion.predictor import Member, load_predictor
 from skinlesion.uploads import decode_upload
@@ -308,30 +307,3 @@ def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
         assert (measured is not None) == found
         if measured is not None:
             assert measured["accuracy"] == {"value": 0.8, "low": 0.7, "high": 0.9} and measured["images"] == 20
-
-
-@pytest.mark.parametrize(
-    ("rate", "said"),
-    [
-        (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
-        (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
-        (Rate(0.004, 0.0, 0.013), "< 1 % (0 to 1 %)"),
-        (Rate(0.85), "85 %"),
-    ],
-)
-def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
-    assert str(rate) == said
-
-
-def test_a_point_says_what_was_measured_of_it() -> None:
-    point = OperatingPoint("p", "mel", ("mel",), 0.0004, Rate(0.5), Rate(0.9), "test", None)
-    assert point.sentence.startswith(
-        "An image is flagged when the probability of melanoma is at least 0.04 %. On the test images"
-    )
-    assert replace(point, sensitivity=None).sentence.endswith("On the test images, it left 90 % of the others unflagged.")
-    assert replace(point, specificity=None).sentence.endswith("On the test images, it flagged 50 % of those with melanoma.")
-    assert replace(point, sensitivity=None, specificity=None).sentence.endswith("What that achieves was not measured.")
-    assert replace(point, threshold=0.0).sentence.startswith("Every image is flagged, since no threshold for melanoma keeps")
-    group = replace(point, target="malignant", classes=("mel", "bcc"))
-    assert "malignant (melanoma, basal cell carcinoma) is at least" in group.sentence
-    assert "those with one of these" in group.sentence

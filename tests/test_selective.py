@@ -14,14 +14,7 @@ from skinlesion.abstention import area_under_risk_coverage, audit_abstention, co
 from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import point_estimate
 from skinlesion.calibration import Calibrator, softmax
-from skinlesion.conformal import (
-    audit_sets,
-    choose_one_image,
-    class_scores,
-    conformal_quantile,
-    deal_lesions,
-    prediction_sets,
-)
+from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
