@@ -178,6 +178,14 @@ def external_project(external_inputs: Path, workspace: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plots_repository(build_once: BuildOnce) -> Path:
+    """A repository with every plot and two revisions of their tables, to read."""
+    from tests.plot_cases import make_repository
+
+    return build_once("plots", make_repository)
+
+
+@pytest.fixture(scope="session")
 def ham10000() -> Path:
     """HAM10000 in Kaggle's layout, where the machine has it beside the repository."""
     folder = ROOT.parent / "shared" / "ham10000"

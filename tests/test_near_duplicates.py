@@ -25,8 +25,8 @@ from skinlesion.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, t
 from skinlesion.near_duplicates import NO_FIT, Fit, correlate, fit_similarity
 from skinlesion.pair_search import Verified, sibling_pairs
 from skinlesion.pair_tables import count_crossing, describe_pairs, score_shares
+from tests.conftest import WriteParams
 
-WriteParams = Callable[..., Path]
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]
 HIDDEN = 5  # lesions whose two images have different ids
 KNOWN = 2  # lesions whose two images have one id

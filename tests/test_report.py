@@ -28,10 +28,9 @@ from skinlesion.report.formats import bounded, count, decimal, percent, rate
 from skinlesion.report.html import render_html
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
-from tests.conftest import ROOT
+from tests.conftest import ROOT, WriteParams
 from tests.test_plots_templates import write_tables
 
-WriteParams = Callable[..., Path]
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
 EXTRAS = ("leak", "near_duplicates", "robustness", "external", "export")

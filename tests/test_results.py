@@ -26,10 +26,9 @@ from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
 from skinlesion.report.formats import describe_rule
-from tests.conftest import WriteParams
+from tests.conftest import ROOT, WriteParams
 from tests.test_reading import SELECTIVE, SUBGROUPS
 
-ROOT = Path(__file__).resolve().parents[1]
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")] or [NO_RECORD]
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp"}
