@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 
 # Before anything imports torch, also in the processes that tests start: on tiny tensors threads only wait for each other.
@@ -25,6 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]
 BuildOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+def refuses(message: str, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    """Expect that a call raises a PipelineError in whose message a regular expression is found."""
+    with pytest.raises(PipelineError, match=message):
+        call(*arguments, **options)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from skinlesion.artifacts.patients import WIDTH
-from skinlesion.base.errors import PipelineError
 from skinlesion.model.network import SkinNetwork
+from tests.conftest import refuses
 from tests.network_cases import build, images, wake
 
 # Every family that has a map, but for the largest.
@@ -83,8 +83,7 @@ def test_attention_gates_the_last_feature_map(kind: str, name: str, size: int) -
 
 def test_attention_without_a_feature_map_is_refused() -> None:
     message = r"train.attention is 'se', .* VisionTransformer passes on tokens .*: set train.attention=none"
-    with pytest.raises(PipelineError, match=message):
-        build(backbone="vit_b_32", attention="se")
+    refuses(message, build, backbone="vit_b_32", attention="se")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -14,10 +14,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.training import engine
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import ROOT, WriteParams, refuses
 from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
 
 # A network without batch norm and dropout: what remains must agree but for rounding. 42 training images make two batches of
@@ -103,27 +102,22 @@ def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_p
 def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(PipelineError, match=r"torchrun started 4 process\(es\), and train\.devices x train\.num_nodes is 2"):
-        engine.check_launcher(2, 1)
+    refuses(r"torchrun started 4 process\(es\), and train\.devices x train\.num_nodes is 2", engine.check_launcher, 2, 1)
     engine.check_launcher(4, 2)
 
 
 def test_several_nodes_that_nobody_starts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_RANK", raising=False)
-    with pytest.raises(PipelineError, match=r"num_nodes=2 needs the stage to be started on every node"):
-        engine.check_launcher(2, 2)
+    refuses(r"num_nodes=2 needs the stage to be started on every node", engine.check_launcher, 2, 2)
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert engine.count_devices("auto", torch.device("cuda")) == 1
-    with pytest.raises(PipelineError, match=r"devices=2, and this machine has 1 GPU"):
-        engine.count_devices(2, torch.device("cuda"))
-    with pytest.raises(PipelineError, match="one mps device"):
-        engine.count_devices(2, torch.device("mps"))
+    refuses(r"devices=2, and this machine has 1 GPU", lambda: engine.count_devices(2, torch.device("cuda")))
+    refuses("one mps device", lambda: engine.count_devices(2, torch.device("mps")))
 
 
 def test_devices_is_a_number_or_auto(write_params: WriteParams) -> None:
     assert load_params(write_params({"train.devices": "auto"})).train.devices == "auto"
-    with pytest.raises(PipelineError, match=r"train\.devices"):
-        load_params(write_params({"train.devices": 0}))
+    refuses(r"train\.devices", lambda: load_params(write_params({"train.devices": 0})))

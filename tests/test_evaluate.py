@@ -26,7 +26,7 @@ from skinlesion.lesions import predict_lesions
 from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import load_ensemble
 from stages import evaluate
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.evaluate_cases import COUNTS, CPU, evaluate_with, read_splits, rewrite_splits, write_images
 from tests.stage_cases import bytes_below, logits_of, probabilities_of, read_metrics, write_lists, write_prepared
 
@@ -260,8 +260,7 @@ def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
     splits["val"], splits["test"] = splits["test"], splits["val"]
     write_lists(splits, fingerprint(splits))
     before = written(project)
-    with pytest.raises(PipelineError, match=r"models/classifier was trained on other lists.*run `train` again"):
-        evaluate.main()
+    refuses(r"models/classifier was trained on other lists.*run `train` again", evaluate.main)
     assert written(project) == before
 
 
@@ -270,26 +269,22 @@ def test_images_that_were_not_prepared_are_named(project: Path) -> None:
     missing = read_split("test")["image_id"].iloc[3]
     keep = (prepared.index["image_id"] != missing).to_numpy()
     write_prepared(prepared.index["image_id"][keep], np.array(prepared.images)[keep])
-    with pytest.raises(PipelineError, match=rf"{missing} is listed in a split and was not prepared"):
-        evaluate.main()
+    refuses(rf"{missing} is listed in a split and was not prepared", evaluate.main)
 
 
 def test_images_of_another_size_are_refused(project: Path) -> None:
     write_images(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
-    with pytest.raises(PipelineError, match=r"prepared at 48 px.*trained at 32 px"):
-        evaluate.main()
+    refuses(r"prepared at 48 px.*trained at 32 px", evaluate.main)
 
 
 @pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
 def test_a_missing_input_is_named(project: Path, path: str) -> None:
     (project / path).unlink()
-    with pytest.raises(PipelineError, match=f"{path} not found"):
-        evaluate.main()
+    refuses(f"{path} not found", evaluate.main)
 
 
 def test_images_without_a_lesion_are_refused(project: Path) -> None:
     splits = read_splits()
     splits["test"].loc[0, "lesion_id"] = ""
     rewrite_splits(splits)
-    with pytest.raises(PipelineError, match=r"test\.csv: no lesion_id for ISIC_"):
-        evaluate.main()
+    refuses(r"test\.csv: no lesion_id for ISIC_", evaluate.main)

@@ -42,6 +42,7 @@ from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.onnx_network import EXPORT, load_onnx_ensemble
 from skinlesion.predictor import ENGINES, load_predictor
 from tests.classifier_cases import POINTS, SCALE, make_config, make_network
+from tests.conftest import refuses
 from tests.export_cases import COLUMNS, DRAWS, IMAGES, MEMBERS, PARAMS, SIZE, pixels_of
 from tests.predictor_cases import lesion_image
 from tests.stage_cases import read_metrics
@@ -205,5 +206,4 @@ def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
                     CLASSIFIER / "base-1")  # fmt: skip
     whose = {CLASSIFIER_SHA256: classifier_digest()}
     write_calibration(read_calibration() | whose)
-    with pytest.raises(PipelineError, match=r"models/export is not of the classifier in .*extras/dvc.yaml:export"):
-        load_predictor(engine="onnx")
+    refuses(r"models/export is not of the classifier in .*extras/dvc.yaml:export", load_predictor, engine="onnx")

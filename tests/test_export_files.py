@@ -19,6 +19,7 @@ from skinlesion.evaluation.results.predictions import read_predictions, write_pr
 from skinlesion.model.classifier import Classifier, load_ensemble, save_classifier
 from skinlesion.onnx_network import EXPORT, load_onnx_ensemble
 from tests.classifier_cases import last_linear
+from tests.conftest import refuses
 from tests.export_cases import COLUMNS, MEMBERS
 
 
@@ -74,13 +75,11 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
 def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, said: str) -> None:
     assert list(load_onnx_ensemble(EXPORT, "int8")) == list(MEMBERS)
     spoil()
-    with pytest.raises(PipelineError, match=said):
-        load_onnx_ensemble(EXPORT, "int8")
+    refuses(said, load_onnx_ensemble, EXPORT, "int8")
 
 
 def test_an_unknown_precision_is_refused_with_the_nearest(exported_here: None) -> None:
-    with pytest.raises(PipelineError, match=r"unknown precision 'float23' of an export; did you mean 'float32'\?"):
-        load_onnx_ensemble(EXPORT, "float23")
+    refuses(r"unknown precision 'float23' of an export; did you mean 'float32'\?", load_onnx_ensemble, EXPORT, "float23")
 
 
 def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:

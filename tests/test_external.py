@@ -18,7 +18,6 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.raw import read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import labels_of
-from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.diagnoses import CLASSES
@@ -28,6 +27,7 @@ from skinlesion.external import OVER_CLASSES, Draws
 from skinlesion.external_set import EXTERNAL, read_external
 from skinlesion.metrics import HEADLINE
 from skinlesion.overlap import SAME_PICTURE
+from tests.conftest import refuses
 from tests.external_cases import DRAWS, POINTS, classes_of, predicted, rewrite, run_stage, save_classifier
 from tests.stage_cases import logits_of, probabilities_of
 
@@ -163,17 +163,14 @@ def test_a_classifier_with_metadata_gets_that_of_the_external_table(external_pro
 def test_a_classifier_of_other_lists_is_refused(external_project: Path) -> None:
     path = CLASSIFIER / "base-1" / "config.json"
     write_json(path, read_json(path) | {"fingerprint": "other"})
-    with pytest.raises(PipelineError, match="trained on other lists"):
-        external.main()
+    refuses("trained on other lists", external.main)
 
 
 def test_without_external_images_there_is_a_way_out(external_project: Path) -> None:
     write_json(EXTERNAL / "provenance.json", read_json(EXTERNAL / "provenance.json") | {"lesions_known": None})
-    with pytest.raises(PipelineError, match="lacks lesions_known"):
-        read_external()
+    refuses("lacks lesions_known", read_external)
     shutil.rmtree(EXTERNAL)
-    with pytest.raises(PipelineError, match="run `external-download` first"):
-        external.main()
+    refuses("run `external-download` first", external.main)
 
 
 def test_labels_follow_the_order_of_the_classes() -> None:

@@ -17,6 +17,7 @@ from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.base.errors import PipelineError
 from skinlesion.external_set import EXTERNAL
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
+from tests.conftest import refuses
 from tests.external_cases import rewrite, run_stage
 from tests.pipeline_clone import set_params
 
@@ -41,16 +42,14 @@ def test_an_image_under_its_own_id_is_no_external_one(external_project: Path, na
     first = theirs["image_id"].iloc[0]
     image_path(first, EXTERNAL).rename(image_path(ours, EXTERNAL))
     rewrite(theirs.replace({"image_id": {first: ours}}))
-    with pytest.raises(PipelineError, match=rf"not external.*\(1 by image_id: {ours} \({name}\)\): take them out"):
-        external.main()
+    refuses(rf"not external.*\(1 by image_id: {ours} \({name}\)\): take them out", external.main)
     assert not external.PREDICTIONS.exists() and not Path("metrics/extras").exists()
 
 
 def test_a_lesion_of_ours_is_no_external_one(external_project: Path) -> None:
     ours, theirs = read_split("val")["lesion_id"].iloc[0], read_metadata(EXTERNAL)
     rewrite(theirs.replace({"lesion_id": {theirs["lesion_id"].iloc[0]: ours}}))
-    with pytest.raises(PipelineError, match=rf"\(1 by lesion_id: {ours} \(val\)\)"):
-        external.main()
+    refuses(rf"\(1 by lesion_id: {ours} \(val\)\)", external.main)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +81,7 @@ def test_what_only_looks_alike_can_be_kept_and_is_named(external_project: Path, 
     assert 0 < metrics["proof"]["nearest_thumbnails"]["distance"] <= SAME_PICTURE
     assert "1 external image(s) look like one of ours" in caplog.text
     place.write_bytes(image_path(ours).read_bytes())
-    with pytest.raises(PipelineError, match=r"\(1 by file: .*; 1 by pixels: "):
-        external.main()
+    refuses(r"\(1 by file: .*; 1 by pixels: ", external.main)
 
 
 def test_nearest_thumbnails_are_those_of_a_plain_search() -> None:

@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.failures import COLUMNS
 from stages import failures
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.stage_cases import PATIENT, probabilities_of, read_metrics, with_logits
 
 # image, lesion, truth, predicted, its probability, probability of melanoma (the rest is spread over the others)
@@ -107,5 +106,4 @@ def test_without_an_error_the_list_is_empty_and_has_its_columns(inputs: Path) ->
 
 def test_missing_inputs_are_named(inputs: Path) -> None:
     OPERATING_POINTS.unlink()
-    with pytest.raises(PipelineError, match=r"operating_points.json not found: run the stage"):
-        failures.main()
+    refuses(r"operating_points.json not found: run the stage", failures.main)

@@ -23,7 +23,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.metrics import HEADLINE
 from skinlesion.training import fit
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 SIDE = 32
 FOLDS = {"folds": 3, "validation_folds": 6}
@@ -130,15 +130,12 @@ def test_lists_that_show_nothing_are_refused() -> None:
         leak.make_lists(make_images(pairs=0, singles=12), **FOLDS, seed=0)
     torn = make_images(pairs=8, singles=8)
     torn["lesion_id"] = torn["lesion_id"].where(torn["dx"] != "df", "L_df_all")
-    with pytest.raises(PipelineError, match=r"no training image of df is left.*leak\.seed"):
-        leak.make_lists(torn, **FOLDS, seed=0)
+    refuses(r"no training image of df is left.*leak\.seed", lambda: leak.make_lists(torn, **FOLDS, seed=0))
     few = make_images(pairs=3, singles=3)
     few = few[(few["dx"] != "vasc") | ~few["dx"].duplicated()]
-    with pytest.raises(PipelineError, match=r"cannot be dealt.*add images"):
-        leak.make_lists(few, **FOLDS, seed=0)
+    refuses(r"cannot be dealt.*add images", lambda: leak.make_lists(few, **FOLDS, seed=0))
     twins = make_images(pairs=10, singles=0)
-    with pytest.raises(PipelineError, match=r"no validation image is left"):
-        leak.make_lists(twins, folds=2, validation_folds=10, seed=0)
+    refuses(r"no validation image is left", leak.make_lists, twins, folds=2, validation_folds=10, seed=0)
 
 
 def test_inflation_is_the_difference_in_each_group() -> None:
@@ -281,9 +278,7 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
 
 def test_several_devices_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.device": "cpu", "train.devices": 2})
-    with pytest.raises(PipelineError, match=r"leak trains on one device.*leak\.overrides"):
-        extras.leak.main()
+    refuses(r"leak trains on one device.*leak\.overrides", extras.leak.main)
     write_params(TINY | {"train.device": "cpu", "train.devices": 2, "leak.overrides": {"devices": 1, "patience": 0}})
-    with pytest.raises(PipelineError, match=r"leak\.overrides makes a refused `train`: train\.patience"):
-        extras.leak.main()
+    refuses(r"leak\.overrides makes a refused `train`: train\.patience", extras.leak.main)
     assert not REPORT.exists()

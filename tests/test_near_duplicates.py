@@ -18,14 +18,13 @@ from extras import near_duplicates
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.splits import SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
-from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.splitting import merge_lesions, read_links
 from skinlesion.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.near_duplicates import NO_FIT, Fit, correlate, fit_similarity
 from skinlesion.pair_search import Verified, sibling_pairs
 from skinlesion.pair_tables import count_crossing, describe_pairs, score_shares
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]
 HIDDEN = 5  # lesions whose two images have different ids
@@ -216,8 +215,7 @@ def test_pairs_are_counted_across_the_split_and_scored() -> None:
 def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
     write_inputs(drawn)
     image_path("I003").write_bytes(b"no picture")
-    with pytest.raises(PipelineError, match=r"I003\.jpg is not readable"):
-        run_stage()
+    refuses(r"I003\.jpg is not readable", run_stage)
     assert not Path("metrics/extras/near_duplicates.json").exists()
 
 
@@ -226,5 +224,4 @@ def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
     [({"neighbors": 0}, "neighbors"), ({"min_inliers": 2}, "min_inliers"), ({"min_correlation": 1.5}, "min_correlation")],
 )
 def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    with pytest.raises(PipelineError, match=f"near_duplicates.{said}"):
-        run_stage(**overrides)
+    refuses(f"near_duplicates.{said}", lambda: run_stage(**overrides))

@@ -16,7 +16,6 @@ from sklearn.neighbors import NearestNeighbors
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import image_path
-from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
@@ -26,7 +25,7 @@ from skinlesion.neighbor_pages import Case, draw_pages
 from skinlesion.neighbors import COLUMNS
 from stages import neighbors as stage
 from tests.classifier_cases import make_config, make_network, save_ensemble
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.stage_cases import bytes_below, predictions_of, write_lists, write_prepared
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
@@ -171,8 +170,7 @@ def test_features_that_are_not_finite_or_all_zero(ready: Path, caplog: pytest.Lo
         torch.nn.init.ones_(layer.bias)
     torch.nn.init.constant_(convolutions[-1].weight, 3e38)  # finite, and no sum of them is
     save_ensemble([(model, config)])
-    with pytest.raises(PipelineError, match=r"classifier 'm0-0' gives features that are not finite"):
-        stage.main()
+    refuses(r"classifier 'm0-0' gives features that are not finite", stage.main)
 
 
 def test_equal_input_gives_equal_bytes_and_params_are_read(
@@ -193,11 +191,9 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
     assert (found["k"], found["pictured"], len(read_table())) == (2, 1, 2 * len(TEST))
     assert titles[0].startswith("Errors on split 'test' and the 5 training lesions nearest") and "synthetic images" in titles[0]
     write_params({"neighbors.k": 11, "neighbors.device": "cpu"})
-    with pytest.raises(PipelineError, match=r"neighbors\.k is 11, and there are 10 training lesions"):
-        stage.main()
+    refuses(r"neighbors\.k is 11, and there are 10 training lesions", stage.main)
     write_params({"neighbors.k": 0})
-    with pytest.raises(PipelineError, match=r"neighbors\.k = 0: input should be greater than or equal to 1"):
-        stage.main()
+    refuses(r"neighbors\.k = 0: input should be greater than or equal to 1", stage.main)
 
 
 def test_the_pages_show_the_originals_and_what_is_shared(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,27 +218,20 @@ def test_the_pages_show_the_originals_and_what_is_shared(ready: Path, monkeypatc
 
 def test_inputs_that_do_not_belong_together(ready: Path) -> None:
     make_classifier("squeezenet1_1", fingerprint="beef")
-    with pytest.raises(
-        PipelineError, match=r"models/classifier was trained on other lists than those in data/splits.*run `train`"
-    ):
-        stage.main()
+    refuses(r"models/classifier was trained on other lists than those in data/splits.*run `train`", stage.main)
     make_classifier("squeezenet1_1", fit="pad")
-    with pytest.raises(PipelineError, match=r"prepared at 32 px with fit 'squash'.*trained at .*fit 'pad'"):
-        stage.main()
+    refuses(r"prepared at 32 px with fit 'squash'.*trained at .*fit 'pad'", stage.main)
     make_classifier("squeezenet1_1")
     table = read_predictions("test")
     write_predictions({"test": table.assign(lesion_id="T3")})
-    with pytest.raises(PipelineError, match=r"in training and in test \(T3\)"):
-        stage.main()
+    refuses(r"in training and in test \(T3\)", stage.main)
     write_predictions({"test": table.replace({"image_id": {"ISIC_04": "ISIC_99"}})})
-    with pytest.raises(PipelineError, match=r"ISIC_99 is listed in a split and was not prepared"):
-        stage.main()
+    refuses(r"ISIC_99 is listed in a split and was not prepared", stage.main)
     assert not PLOTS.exists() and not METRICS.exists()
 
 
 def test_a_damaged_original_leaves_nothing_half_written(ready: Path) -> None:
     path = image_path("ISIC_03")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(PipelineError, match=r"ISIC_03\.jpg is not readable .*run `download` again"):
-        stage.main()
+    refuses(r"ISIC_03\.jpg is not readable .*run `download` again", stage.main)
     assert not METRICS.exists() and not (PLOTS / "neighbors").exists()

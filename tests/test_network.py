@@ -16,7 +16,7 @@ from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.network_cases import build, images, wake
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
@@ -137,10 +137,7 @@ def test_dropout_samples_average_the_logits_over_masks() -> None:
 
 
 def test_dropout_samples_without_dropout_are_refused() -> None:
-    with pytest.raises(
-        PipelineError, match=r"dropout_samples is 4, .*'resnet18' having none of its own: set train.dropout above 0"
-    ):
-        build(dropout_samples=4)
+    refuses(r"dropout_samples is 4, .*'resnet18' having none of its own: set train.dropout above 0", build, dropout_samples=4)
     assert build(dropout_samples=4, backbone="mobilenet_v3_small").head.samples == 4
     assert build(dropout_samples=4, head="mlp").head.samples == 4
 

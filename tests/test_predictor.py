@@ -37,6 +37,7 @@ from skinlesion.model.classifier import load_ensemble
 from skinlesion.prediction import chance_of
 from skinlesion.predictor import Member, load_predictor
 from skinlesion.uploads import decode_upload
+from tests.conftest import refuses
 from tests.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
@@ -213,23 +214,18 @@ def test_methods_that_a_network_has_not_are_not_offered(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_is_named(tmp_path: Path, options: dict[str, str], message: str) -> None:
     make_workspace(tmp_path)
-    with pytest.raises(PipelineError, match=message):
-        load_predictor(tmp_path, **options)
+    refuses(message, lambda: load_predictor(tmp_path, **options))
 
 
 def test_no_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        PipelineError, match=r"models/classifier not found, so there is no trained classifier: `make run` trains one"
-    ):
-        load_predictor(tmp_path)
+    refuses(r"models/classifier not found, so there is no trained classifier: `make run` trains one", load_predictor, tmp_path)
 
 
 def test_names_of_people_are_checked(tmp_path: Path) -> None:
     predictor = load_predictor(make_workspace(tmp_path))
     with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
         predictor.predict([lesion_image()], point="recall_0.9")
-    with pytest.raises(PipelineError, match=r"no diagnosis 'melanoma'; .*known: akiec"):
-        predictor.explain(lesion_image(), diagnosis="melanoma")
+    refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
     with pytest.raises(PipelineError, match="no method 'GradCam'; did you mean 'GradCAM'"):
         predictor.explain(lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
@@ -238,8 +234,7 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
         ({"sex": "mail"}, r"no sex 'mail'; did you mean 'male'\?"),
         ({"localization": "lower extremty"}, r"no localization 'lower extremty'; did you mean 'lower extremity'\?"),
     ):
-        with pytest.raises(PipelineError, match=message):
-            Patient(**wrong)
+        refuses(message, Patient, **wrong)
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
@@ -262,10 +257,7 @@ def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Pat
     make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
     load_predictor(tmp_path)
     (tmp_path / file).write_bytes(before)
-    with pytest.raises(
-        PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
-    ):
-        load_predictor(tmp_path)
+    refuses(f"{file} is of another classifier than the one in models/classifier: run `dvc repro`", load_predictor, tmp_path)
 
 
 def test_the_network_runs_for_one_at_a_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from skinlesion.artifacts.prepared import PREPARED
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError
 from skinlesion.training import fit, loop
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.training_cases import MEMBER, TINY, outputs, start_train, train_base, write_inputs
 
 
@@ -110,8 +110,7 @@ def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, cap
 
 def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
     interrupted.write_bytes(interrupted.read_bytes()[:1000])
-    with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
-        train_base()
+    refuses(f"checkpoint .*{interrupted.name} is damaged .*delete it", train_base)
 
 
 def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from extras import robustness
 from skinlesion import corrupted_predictions
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import lesion_weights
 from skinlesion.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.config.params import load_params
@@ -29,7 +28,7 @@ from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.metrics import HEADLINE
 from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from tests.classifier_cases import POINTS, SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.stage_cases import PATIENT, Run, probabilities_of, read_metrics, with_logits, write_prepared
 
 CPU = torch.device("cpu")
@@ -211,8 +210,7 @@ def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
     write_predictions({"val": table.head(10), "test": moved})
     said = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
-    with pytest.raises(PipelineError, match=said):
-        run_stage(corruptions=["hue"])
+    refuses(said, run_stage, corruptions=["hue"])
     assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
     write_predictions({"val": table.head(10), "test": moved})
@@ -232,16 +230,14 @@ def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
 def test_a_missing_input_is_named(run_stage: Run, path: str) -> None:
     write_inputs()
     Path(path).unlink()
-    with pytest.raises(PipelineError, match=rf"{path} not found"):
-        run_stage(corruptions=["hue"])
+    refuses(rf"{path} not found", run_stage, corruptions=["hue"])
 
 
 def test_a_test_list_without_the_target_is_refused(run_stage: Run) -> None:
     write_inputs()
     table = read_predictions("test").replace({"dx": {"mel": "nv"}})
     write_predictions({"val": table.head(10), "test": table})
-    with pytest.raises(PipelineError, match=r"test: none of the 48 images show the target \(mel\)"):
-        run_stage(corruptions=["hue"])
+    refuses(r"test: none of the 48 images show the target \(mel\)", run_stage, corruptions=["hue"])
 
 
 def test_weighted_ece_equals_that_of_copies() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skinlesion.artifacts.synthetic import SYNTHETIC, read_synthetic, write_synthetic
-from skinlesion.base.errors import PipelineError
+from tests.conftest import refuses
 
 
 def write_some() -> None:
@@ -37,17 +37,14 @@ def test_damaged_synthetic_images_are_refused(workspace: Path, name: str, conten
     (SYNTHETIC / name).unlink()
     if content is not None:
         (SYNTHETIC / name).write_text(content)
-    with pytest.raises(PipelineError, match=message):
-        read_synthetic(32)
+    refuses(message, read_synthetic, 32)
 
 
 def test_synthetic_images_of_another_size_or_kind_are_refused(workspace: Path) -> None:
     write_some()
-    with pytest.raises(PipelineError, match=r"images of 32 px, and the prepared ones have 64 px: run `synthesize` again"):
-        read_synthetic(64)
+    refuses(r"images of 32 px, and the prepared ones have 64 px: run `synthesize` again", read_synthetic, 64)
     np.save(SYNTHETIC / "images.npy", np.zeros((4, 32, 32, 3), np.float32))
-    with pytest.raises(PipelineError, match="must be uint8"):
-        read_synthetic(32)
+    refuses("must be uint8", read_synthetic, 32)
 
 
 @pytest.mark.parametrize("dx", [["df", "nv", "df", "nv"], ["df"], ["df"] * 5])

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.bootstrap import percentile_intervals
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import (
@@ -25,7 +24,7 @@ from skinlesion.evaluation.results.decisions import (
 )
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from stages import threshold_sweep
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import ROOT, WriteParams, refuses
 from tests.stage_cases import PATIENT, bytes_below, read_metrics, with_logits
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
@@ -224,8 +223,7 @@ def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_m
     tables = {name: read_predictions(name) for name in ("val", "test")}
     tables[split] = tables[split][(tables[split]["dx"] == "mel") == keep_melanomas]
     write_predictions(tables)
-    with pytest.raises(PipelineError, match=rf"{split}: {share} of the \d+ images show the target \(mel\)"):
-        threshold_sweep.main()
+    refuses(rf"{split}: {share} of the \d+ images show the target \(mel\)", threshold_sweep.main)
     assert not OPERATING_POINTS.exists()
     assert not Path("metrics").exists()
 
@@ -234,11 +232,9 @@ def test_missing_and_damaged_tables_are_named(project: Path) -> None:
     path = PREDICTIONS / "test.csv"
     table = read_predictions("test")
     table.assign(probability_mel=0.9).to_csv(path, index=False)
-    with pytest.raises(PipelineError, match=r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0"):
-        threshold_sweep.main()
+    refuses(r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0", threshold_sweep.main)
     path.unlink()
-    with pytest.raises(PipelineError, match=r"test\.csv not found"):
-        threshold_sweep.main()
+    refuses(r"test\.csv not found", threshold_sweep.main)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +250,8 @@ def test_operating_points_that_cannot_be_applied_are_refused(project: Path, chan
     threshold_sweep.main()
     content = read_operating_points() | change
     OPERATING_POINTS.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(PipelineError, match=message):
-        read_operating_points()
-    with pytest.raises(PipelineError, match=message):
-        write_operating_points(content)
+    refuses(message, read_operating_points)
+    refuses(message, write_operating_points, content)
 
 
 def test_it_runs_as_a_module_without_torch(project: Path) -> None:

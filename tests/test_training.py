@@ -27,7 +27,7 @@ from skinlesion.inference import predict
 from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.training import engine, fit, loop
 from stages import train
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
 
 
@@ -57,8 +57,7 @@ def test_validation_metrics_equal_scikit_learn() -> None:
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
-        loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+    refuses(r"not finite: lower train\.lr", lambda: loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0])))
 
 
 def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
@@ -86,10 +85,8 @@ def test_precision_by_name() -> None:
     assert engine.fabric_precision("auto", cpu) == "32-true"
     assert engine.fabric_precision("bf16", cpu) == "bf16-mixed"
     assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
-    with pytest.raises(PipelineError, match="precision=16 needs a GPU"):
-        engine.fabric_precision("16", cpu)
-    with pytest.raises(PipelineError, match="precision=bf16 is not supported on an XPU"):
-        engine.fabric_precision("bf16", torch.device("xpu"))
+    refuses("precision=16 needs a GPU", engine.fabric_precision, "16", cpu)
+    refuses("precision=bf16 is not supported on an XPU", lambda: engine.fabric_precision("bf16", torch.device("xpu")))
 
 
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
@@ -176,14 +173,12 @@ def test_an_empty_list_of_loggers_needs_no_dvc(
     train_base()
     assert PLOTS.is_dir()
     write_params(TINY | {"train.epochs": 1, "train.lr": 0.004})
-    with pytest.raises(PipelineError, match="dvclive is not installed"):
-        train_base()
+    refuses("dvclive is not installed", train_base)
 
 
 def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.lr": 1e30})
-    with pytest.raises(PipelineError, match=r"lower train\.lr"):
-        train_base()
+    refuses(r"lower train\.lr", train_base)
     assert not MEMBER.exists()
 
 
@@ -223,9 +218,7 @@ def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Pat
     state = safetensors.torch.load_file(path)
     state.popitem()
     safetensors.torch.save_file(state, path)
-    with pytest.raises(PipelineError, match="is damaged or does not fit 'mobilenet_v3_small'"):
-        load_classifier(MEMBER)
+    refuses("is damaged or does not fit 'mobilenet_v3_small'", load_classifier, MEMBER)
     config = json.loads((MEMBER / "config.json").read_text(encoding="utf-8"))
     (MEMBER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
-    with pytest.raises(PipelineError, match="classes are"):
-        load_classifier(MEMBER)
+    refuses("classes are", load_classifier, MEMBER)
