@@ -48,8 +48,8 @@ from skinlesion.config.params import load_params
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
-from skinlesion.identity import classifier_digest
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.predictor import ENGINES

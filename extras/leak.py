@@ -31,13 +31,13 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import LeakParams, load_params
 from skinlesion.config.training import TrainParams
-from skinlesion.ensemble import member_metrics, spread
+from skinlesion.evaluation.inference.ensemble import member_metrics, spread
+from skinlesion.evaluation.inference.inference import soft_vote
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from skinlesion.extra_metrics import write_extra
-from skinlesion.inference import soft_vote
 from skinlesion.training import setup
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"

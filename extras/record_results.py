@@ -38,9 +38,9 @@ from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.base.versions import git_commit
 from skinlesion.config.params import PARAMS_FILE
+from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.results.predictions import PREDICTIONS
 from skinlesion.extra_metrics import extra_path, found_extras, outdated, read_extra
-from skinlesion.failures import FAILURES
 from skinlesion.vega import VEGA_LITE
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))

@@ -26,11 +26,11 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws, percentile_intervals
 from skinlesion.config.params import RobustnessParams, load_params
 from skinlesion.corrupted_predictions import Predictor
 from skinlesion.corruption_page import draw_corruption_page
 from skinlesion.corruptions import STRENGTHS, Condition
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 from skinlesion.extra_metrics import write_extra

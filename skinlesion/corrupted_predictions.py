@@ -8,13 +8,13 @@ import pandas as pd
 from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.devices import choose_device
-from skinlesion.calibration import Calibrator
 from skinlesion.config.params import RobustnessParams
 from skinlesion.corruptions import Condition, corrupt
+from skinlesion.evaluation.inference.inference import predict_ensemble, soft_vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import read_calibration
-from skinlesion.inference import predict_ensemble, soft_vote
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.test_time import TestTime
 
 CHUNK_BYTES = 64_000_000  # of images that are held at once, or a batch where that is more
 

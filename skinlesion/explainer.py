@@ -16,7 +16,7 @@ from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.cam.members import explain, find_layers, place_mean
 from skinlesion.cam.methods import METHODS, Method, check_method
 from skinlesion.diagnoses import CLASSES
-from skinlesion.identity import classifier_digest
+from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.model.classifier import Classifier, load_ensemble
 
 BATCH = 32  # changed copies of an image a pass, for the methods that change it again and again
@@ -28,7 +28,7 @@ class Explainer:
     """Maps of some members of an ensemble. Safe to call from several threads; one map is made at a time.
 
     folder : `models/classifier`. names : of the members that are explained. digest : of the classifier that predicts
-    (`skinlesion.identity.classifier_digest`): another one's maps would be no explanation.
+    (`skinlesion.evaluation.inference.identity.classifier_digest`): another one's maps would be no explanation.
 
     It has networks of its own, loaded for the first map: the hooks of a map must not see the images of other threads.
     """

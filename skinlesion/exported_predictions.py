@@ -13,13 +13,13 @@ from tqdm import tqdm
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.calibration import Calibrator
+from skinlesion.evaluation.analysis.thresholds import truth_and_scores
+from skinlesion.evaluation.inference.inference import Network, predict_batch
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
-from skinlesion.inference import Network, predict_batch
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
 from skinlesion.onnx_network import IMAGES, METADATA
-from skinlesion.test_time import TestTime
-from skinlesion.thresholds import truth_and_scores
 
 Member = tuple[Network, ClassifierConfig]  # a `Classifier` or an `OnnxClassifier`
 

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.thresholds import audit, target_auc, truth_and_scores
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import HEADLINE, ratio
 from skinlesion.evaluation.metrics.tables import metrics_of
-from skinlesion.metrics import HEADLINE, ratio
-from skinlesion.thresholds import audit, target_auc, truth_and_scores
 
 EXTERNAL, TEST = "external", "test"
 OVER_CLASSES: tuple[str, ...] = ("balanced_accuracy", "macro_f1", "macro_auc", "macro_average_precision")
 # "The arithmetic mean of the (true positives / positives) across each of the diagnostic categories", by which the ISIC challenge
 # of 2018 ranks in task 3 (its page on evaluation). Its scoring takes a tie of two highest probabilities for
-# wrong, and `skinlesion.metrics` the first of both; calibrated float64 probabilities hardly tie.
+# wrong, and `skinlesion.evaluation.metrics.classification` the first of both; calibrated float64 probabilities hardly tie.
 CHALLENGE, CHALLENGE_METRIC = "ISIC 2018 task 3: balanced multiclass accuracy", "balanced_accuracy"
 PLOT_COLUMNS: tuple[str, ...] = ("set", "metric", "value", "low", "high")
 PLOT_NAMES = {EXTERNAL: "external", TEST: "internal test"}

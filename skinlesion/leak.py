@@ -29,11 +29,11 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.pairing import Paired, compare, pair
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
-from skinlesion.metrics import HEADLINE
-from skinlesion.pairing import Paired, compare, pair
 
 IMAGE_LEVEL, LESION_LEVEL = ARMS = ("image_level", "lesion_level")
 ALL, WITH, WITHOUT = GROUPS = ("all", "with_siblings", "without_siblings")
@@ -177,7 +177,7 @@ def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, **d
     tables : the prediction table of each of `ARMS`, of the same images in the same order.
     siblings : bool (images,), whether an image has a sibling in the training list of `image_level`. Of the images without,
         neither training has seen the lesion: their difference is a control, and should be about 0.
-    draws : `draws`, `seed` and `confidence` of the paired bootstrap over lesions (`skinlesion.pairing.compare`).
+    draws : `draws`, `seed` and `confidence` of the paired bootstrap over lesions (`pairing.compare`).
 
     Returns
     -------

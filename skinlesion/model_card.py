@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.artifacts.paths import METRICS
 from skinlesion.base.files import read_json
 from skinlesion.config.contents import Named
-from skinlesion.ensemble import SPREAD
+from skinlesion.evaluation.inference.ensemble import SPREAD
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.model.classifier import ClassifierConfig
 
@@ -37,7 +37,7 @@ def describe_model(configs: Sequence[ClassifierConfig], *, measured: dict[str, A
 def measured_on_test(root: Path, digest: str) -> dict[str, Any] | None:
     """Headline metrics with intervals from a workspace's metrics/evaluate.json; None where it isn't there or of another run.
 
-    digest : of the classifier (`skinlesion.identity.classifier_digest`). The metrics are in git and the classifier is not,
+    digest : of the classifier (`identity.classifier_digest`). The metrics are in git and the classifier is not,
     so that a switch of branches parts them.
     """
     content = _read_of(root / METRICS / "evaluate.json", digest)

@@ -1,7 +1,7 @@
 """Exported classifiers, `models/export`, run by ONNX Runtime on the CPU in place of torch.
 
 What stays torch is everything around the network: preparation, normalisation, views and the mean over members are the same code
-(`skinlesion.inference.predict_batch`), which an `OnnxNetwork` is given to.
+(`skinlesion.evaluation.inference.inference.predict_batch`), which an `OnnxNetwork` is given to.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _identity(name: str, precision: Precision, weights_sha256: str) -> list[tupl
 
 
 class OnnxNetwork:
-    """A network in ONNX Runtime, called as `skinlesion.inference.Network`; several threads may call it at once.
+    """A network in ONNX Runtime, called as `inference.Network`; several threads may call it at once.
 
     Raises
     ------

@@ -11,8 +11,8 @@ from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.base.files import read_json
 from skinlesion.config.contents import Named, is_number
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.evaluation.inference.identity import check_belongs
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, OPERATING_POINTS, read_operating_points
-from skinlesion.identity import check_belongs
 
 DEFAULT = "recall_0.90"
 
@@ -91,7 +91,7 @@ def percent(share: float, *, decimals: int = 1) -> str:
 def read_points(root: Path, digest: str, *, eight_bits: bool = False) -> dict[str, OperatingPoint]:
     """The operating points of a workspace, by name.
 
-    digest : of its classifier (`skinlesion.identity.classifier_digest`). eight_bits : whether its int8 export is what answers, of
+    digest : of its classifier (`identity.classifier_digest`). eight_bits : whether its int8 export is what answers, of
     which only metrics/export.json says what it reaches.
 
     Raises

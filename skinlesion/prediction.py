@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion.calibration import Calibrator
-from skinlesion.conformal import class_scores, prediction_sets
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.conformal import class_scores, prediction_sets
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.operating_point import OperatingPoint
 
 

@@ -21,23 +21,23 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.methods import Method
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.identity import check_belongs, classifier_digest
+from skinlesion.evaluation.inference.inference import Network, Predicted, predict_batch
 from skinlesion.evaluation.inference.predictions import vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.explainer import Explainer
-from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
-from skinlesion.inference import Network, Predicted, predict_batch
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
 from skinlesion.model_card import describe_model, measured_in_eight_bits, measured_on_test
 from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.prediction import Prediction, conformal_sets
-from skinlesion.test_time import TestTime
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)

@@ -1,7 +1,7 @@
 """What corrupted test images do to the metrics: each measured with its interval, and in pairs with the clean images.
 
 Clean and corrupted predictions are of the same images and are measured in the same bootstrap draws of lesions, so the difference
-of two draws is a draw of the difference, as in `skinlesion.pairing`.
+of two draws is a draw of the difference, as in `skinlesion.evaluation.metrics.pairing`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.corruptions import Condition
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import HEADLINE, ClassificationMetrics
-from skinlesion.thresholds import audit, target_scores
+from skinlesion.evaluation.analysis.thresholds import audit, target_scores
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
 
 METRICS: tuple[str, ...] = (*HEADLINE, "ece")
 RATES: tuple[str, ...] = ("sensitivity", "specificity")  # of an operating point
@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> Measure:
-    """ECE as `{"ece": float64 (draws,)}`, a function of image weights; with ones that of `skinlesion.calibration_scores`.
+    """ECE as `{"ece": float64 (draws,)}`, a function of image weights; with ones that of `metrics.calibration_scores`.
 
     A draw has more noise in its bins than the data, so draws of a small ECE lie above it, and so may its interval.
 

@@ -27,11 +27,11 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import load_params
 from skinlesion.data.originals import read_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.embedding import embed
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import Classifier, load_ensemble
 from skinlesion.neighbor_metrics import measure_neighbors

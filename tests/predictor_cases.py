@@ -12,6 +12,8 @@ from PIL import Image
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import TestTime
 from skinlesion.evaluation.results.decisions import (
     CALIBRATION,
     CONFORMAL,
@@ -20,8 +22,6 @@ from skinlesion.evaluation.results.decisions import (
     write_conformal,
     write_operating_points,
 )
-from skinlesion.identity import classifier_digest
-from skinlesion.inference import TestTime
 from skinlesion.model.classifier import save_classifier
 from tests.classifier_cases import make_config, make_network
 

@@ -17,11 +17,11 @@ from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
-from skinlesion.baselines import color_histograms, color_model, fit_predict, metadata_model
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
-from skinlesion.metrics import HEADLINE
 from stages import baselines
 
 WriteParams = Callable[..., Path]
@@ -94,7 +94,7 @@ def test_colours_are_counted_in_their_cells() -> None:
 def test_histograms_equal_numpys_and_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
     expected = [np.histogramdd(image.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0].ravel() / 30 for image in images]
-    monkeypatch.setattr("skinlesion.baselines.CHUNK", 3)
+    monkeypatch.setattr("skinlesion.evaluation.analysis.baselines.CHUNK", 3)
     np.testing.assert_allclose(color_histograms(images, np.arange(7), bins=4), expected, atol=1e-7)
 
 

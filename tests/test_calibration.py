@@ -8,7 +8,8 @@ import scipy.optimize
 import scipy.special
 from sklearn.metrics import brier_score_loss, log_loss
 
-from skinlesion.calibration import (
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import (
     TEMPERATURE_RANGE,
     Calibrator,
     fit_calibrator,
@@ -17,7 +18,7 @@ from skinlesion.calibration import (
     negative_log_likelihood,
     softmax,
 )
-from skinlesion.calibration_scores import (
+from skinlesion.evaluation.metrics.calibration_scores import (
     brier_decomposition,
     brier_score,
     calibration_scores,
@@ -29,7 +30,6 @@ from skinlesion.calibration_scores import (
     reliability_per_class,
     reliability_table,
 )
-from skinlesion.diagnoses import CLASSES
 
 
 def divide_by(temperature: float) -> Calibrator:

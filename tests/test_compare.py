@@ -15,12 +15,12 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from skinlesion import compare as command
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.pairing import compare, p_value, pair
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.metrics import HEADLINE
-from skinlesion.pairing import compare, p_value, pair
 
 
 def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed: int = 0) -> pd.DataFrame:

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy.stats import beta, binom, kstest, norm
 
-from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals
-from skinlesion.conformal import choose_one_image, conformal_quantile
-from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores
-from skinlesion.thresholds import Rule, audit, choose_threshold
+from skinlesion.evaluation.analysis.conformal import choose_one_image, conformal_quantile
+from skinlesion.evaluation.analysis.thresholds import Rule, audit, choose_threshold
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals
+from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
 
 SETS, LESIONS, DRAWS = 500, 600, 250
 PREVALENCE, DISTANCE, THRESHOLD = 0.5, 1.8, 1.0  # of positives; between the means of both kinds; of the score

@@ -17,7 +17,7 @@ from skinlesion.cam.methods import METHODS
 from skinlesion.config.training import SynthesizeParams
 from skinlesion.data.synthesis.fitting import draw_images, fit_vae
 from skinlesion.diagnoses import CLASSES
-from skinlesion.inference import predict
+from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.predictor import load_predictor
 from skinlesion.training import fit

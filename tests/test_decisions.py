@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion.bootstrap import point_estimate
-from skinlesion.decisions import at_prevalence, decision_curve, net_benefit, predictive_values
-from skinlesion.thresholds import audit
+from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve, net_benefit, predictive_values
+from skinlesion.evaluation.analysis.thresholds import audit
+from skinlesion.evaluation.metrics.bootstrap import point_estimate
 
 
 def test_predictive_values_by_hand() -> None:

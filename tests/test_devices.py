@@ -17,7 +17,7 @@ from skinlesion.cam.maps import compute_maps
 from skinlesion.cam.randomization import renew_batch_norm
 from skinlesion.cam.subject import Subject
 from skinlesion.embedding import embed
-from skinlesion.inference import predict
+from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.network import SkinNetwork

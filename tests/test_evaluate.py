@@ -25,17 +25,17 @@ from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, re
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.evaluation.inference.views import views_of
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
-from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
-from skinlesion.lesions import predict_lesions
-from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
 from skinlesion.model.network import SkinNetwork
-from skinlesion.test_time import views_of
 from stages import evaluate
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 

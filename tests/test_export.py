@@ -30,10 +30,12 @@ from skinlesion.artifacts.splits import SplitFacts, read_split, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import Calibrator
 from skinlesion.diagnoses import CLASSES
 from skinlesion.engine_speed import describe_seconds, time_engines
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import predict_batch
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import (
     CLASSIFIER_SHA256,
     read_calibration,
@@ -44,8 +46,6 @@ from skinlesion.evaluation.results.decisions import (
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.extra_metrics import found_extras, outdated, read_extra
-from skinlesion.identity import classifier_digest
-from skinlesion.inference import predict_batch
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
 from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble

@@ -28,18 +28,18 @@ from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, re
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import Calibrator
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.external import OVER_CLASSES, Draws
 from skinlesion.external_set import EXTERNAL, read_external
-from skinlesion.inference import predict_ensemble
-from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import load_ensemble
 from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble

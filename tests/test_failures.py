@@ -13,9 +13,9 @@ from sklearn.metrics import recall_score
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.failures import COLUMNS
 from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.failures import COLUMNS
 from stages import failures
 from tests.conftest import WriteParams
 

@@ -18,10 +18,10 @@ from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.metrics import HEADLINE
 from skinlesion.training import fit
 from tests.conftest import WriteParams
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import (
+from skinlesion.evaluation.metrics.classification import (
     HEADLINE,
     ClassificationMetrics,
     area_under_roc,

@@ -12,7 +12,7 @@ import pytest
 
 from skinlesion import predict
 from skinlesion.base.errors import PipelineError
-from skinlesion.identity import classifier_digest
+from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.prediction_rows import ROW_COLUMNS
 from skinlesion.predictor import load_predictor
 from skinlesion.uploads import decode_upload

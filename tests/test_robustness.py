@@ -21,16 +21,16 @@ from skinlesion import corrupted_predictions
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.config.params import load_params
 from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import predict
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.extra_metrics import outdated, read_extra
-from skinlesion.inference import predict
-from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize
 from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble

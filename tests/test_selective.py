@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import point_estimate
-from skinlesion.calibration import Calibrator, softmax
-from skinlesion.conformal import (
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.abstention import (
+    area_under_risk_coverage,
+    audit_abstention,
+    confidence_threshold,
+    risk_coverage_curve,
+)
+from skinlesion.evaluation.analysis.conformal import (
     audit_sets,
     choose_one_image,
     class_scores,
@@ -25,7 +29,8 @@ from skinlesion.conformal import (
     deal_lesions,
     prediction_sets,
 )
-from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import point_estimate
+from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective

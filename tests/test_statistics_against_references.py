@@ -12,8 +12,9 @@ from scipy.stats import mannwhitneyu
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from skinlesion.calibration import Calibrator
-from skinlesion.calibration_scores import (
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.calibration_scores import (
     brier_decomposition,
     brier_score,
     expected_calibration_error,
@@ -21,8 +22,7 @@ from skinlesion.calibration_scores import (
     recalibration_per_class,
     reliability_table,
 )
-from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores
+from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
 
 BINS = 12
 

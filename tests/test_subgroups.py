@@ -14,11 +14,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
 from stages import subgroups
 
 WriteParams = Callable[..., Path]

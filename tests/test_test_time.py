@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.inference import predict
+from skinlesion.evaluation.inference.inference import predict
+from skinlesion.evaluation.inference.views import CROP_SHARE, VIEWS, TestTime, views_of
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.network import SkinNetwork
-from skinlesion.test_time import CROP_SHARE, VIEWS, TestTime, views_of
 from tests.classifier_cases import make_config
 
 AUGMENTED = ("flips", "square", "multi_crop")

@@ -17,9 +17,9 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import percentile_intervals
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
+from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_operating_points,

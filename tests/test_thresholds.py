@@ -9,9 +9,8 @@ from sklearn import metrics as sklearn_metrics
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.thresholds import (
+from skinlesion.evaluation.analysis.thresholds import (
     Rule,
     achieved,
     audit,
@@ -25,6 +24,7 @@ from skinlesion.thresholds import (
     threshold_with_guarantee,
     youden_threshold,
 )
+from skinlesion.evaluation.metrics.bootstrap import point_estimate
 
 
 def make_scores(seed: int, images: int = 400, decimals: int = 12) -> tuple[np.ndarray, np.ndarray]:

@@ -27,9 +27,9 @@ from skinlesion.artifacts.splits import SPLITS, read_split
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.diagnoses import CLASSES
-from skinlesion.inference import predict
+from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
-from skinlesion.training import engine, loop
+from skinlesion.training import engine, fit, loop
 from stages import train
 from tests.conftest import WriteParams
 from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs

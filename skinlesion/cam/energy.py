@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.prepared import Fit
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.data.geometry import covered_box
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
 
 OUTCOMES = ("correct", "wrong")
 INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95

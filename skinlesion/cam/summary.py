@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.bootstrap import bootstrap, percentile_intervals, point_estimate
 from skinlesion.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
 from skinlesion.cam.faithfulness import Faithfulness
 from skinlesion.cam.members import count_zero_maps
 from skinlesion.cam.randomization import DEPTHS, FULL
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
 
 # What a measure is held against, and whether larger values than those are better (1) or smaller ones (-1).
 CONTROLS: dict[str, tuple[str, ...]] = {

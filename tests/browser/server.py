@@ -20,8 +20,8 @@ import httpx
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
+from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
-from skinlesion.identity import classifier_digest
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace
 

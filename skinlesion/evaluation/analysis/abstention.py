@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.bootstrap import Measure
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import flagged_counts, rank_scores, ratio, thin
+from skinlesion.evaluation.metrics.bootstrap import Measure
+from skinlesion.evaluation.metrics.classification import flagged_counts, rank_scores, ratio, thin
 
 
 def confidence_threshold(confidence: np.ndarray, coverage: float) -> float:

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
+from skinlesion.evaluation.inference.views import TestTime, views_of
 from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.model.float32 import full_float32
-from skinlesion.test_time import TestTime, views_of
 
 Network = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from skinlesion.bootstrap import Measure
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import ratio
+from skinlesion.evaluation.metrics.bootstrap import Measure
+from skinlesion.evaluation.metrics.classification import ratio
 
 Method = Literal["aps", "raps"]
 

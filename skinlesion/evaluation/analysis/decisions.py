@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.bootstrap import Measure
-from skinlesion.metrics import ratio
+from skinlesion.evaluation.metrics.bootstrap import Measure
+from skinlesion.evaluation.metrics.classification import ratio
 
 # Beyond it hardly anyone would still wait and see.
 HIGHEST_THRESHOLD_PROBABILITY = 0.6
@@ -29,7 +29,7 @@ def predictive_values(sensitivity: np.ndarray, specificity: np.ndarray, prevalen
 
 
 def at_prevalence(rates: Measure, prevalence: float) -> Measure:
-    """`predictive_values` of an audit (`skinlesion.thresholds.audit`), as a function of image weights."""
+    """`predictive_values` of an audit (`skinlesion.evaluation.analysis.thresholds.audit`), as a function of image weights."""
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         achieved = rates(weights)

@@ -10,9 +10,9 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.thresholds import target_scores
+from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
-from skinlesion.lesions import predict_lesions
-from skinlesion.thresholds import target_scores
 
 FAILURES = Path("data/failures")
 MELANOMA = "mel"

@@ -8,8 +8,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logsumexp
 from sklearn.linear_model import LogisticRegression
 
-from skinlesion.calibration import Calibrator, negative_log_likelihood, softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import Calibrator, negative_log_likelihood, softmax
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -15,9 +15,9 @@ from scipy.stats import beta
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import Measure, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import area_under_roc, flagged_counts, rank_scores, ratio, thin
+from skinlesion.evaluation.metrics.bootstrap import Measure, point_estimate
+from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores, ratio, thin
 
 
 def target_scores(predictions: pd.DataFrame, classes: list[str], *, split: str) -> tuple[np.ndarray, np.ndarray]:

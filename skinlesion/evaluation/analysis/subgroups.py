@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores
 
 UNKNOWN = "unknown"
 SOURCE = "dataset"  # the column of Dataverse's metadata; Kaggle's lacks it

@@ -1,6 +1,6 @@
 """Two classifiers on the same images: how far their metrics lie apart, and how sure that is.
 
-Both are measured in the same bootstrap draws of lesions (`skinlesion.bootstrap`): what is hard in a draw is hard for both, so the
+Both are measured in the same bootstrap draws of lesions (`metrics.bootstrap`): what is hard in a draw is hard for both, so the
 interval of the difference is narrower than two intervals side by side suggest.
 """
 
@@ -13,9 +13,9 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, name_some
-from skinlesion.bootstrap import bootstrap, percentile_intervals, point_estimate
 from skinlesion.diagnoses import CLASSES
-from skinlesion.metrics import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
 
 
 class Paired(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from skinlesion.inference import Predicted, log_softmax
-from skinlesion.metrics import ClassificationMetrics
+from skinlesion.evaluation.inference.inference import Predicted, log_softmax
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 
 SPREAD: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
 
