@@ -12,7 +12,7 @@ from app.overlays import OPACITY
 from app.words import name_point, rule_of_point
 from skinlesion.artifacts.patients import SEXES, SITES, Patient
 from skinlesion.artifacts.tables import AGE_LIMIT
-from skinlesion.cam.methods import PERTURBATION_METHODS
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
 from skinlesion.operating_point import OperatingPoint
 from skinlesion.predictor import ENSEMBLE
 

@@ -31,8 +31,6 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
-from skinlesion.cam.summary import summarize_figures
-from skinlesion.cam.tables import read_images_table
 from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_params
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.failures import FAILURES
@@ -40,6 +38,8 @@ from skinlesion.evaluation.metrics.calibration import check_calibrated, fit_cali
 from skinlesion.evaluation.metrics.tables import arrays_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.explanation.cam.summary import summarize_figures
+from skinlesion.explanation.cam.tables import read_images_table
 from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.model.backbones import normalization
 from skinlesion.model.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig

@@ -13,10 +13,10 @@ from PIL import Image
 
 from skinlesion.artifacts.patients import Patient, as_table
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.cam.members import explain, find_layers, place_mean
-from skinlesion.cam.methods import METHODS, Method, check_method
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.explanation.cam.members import explain, find_layers, place_mean
+from skinlesion.explanation.cam.methods import METHODS, Method, check_method
 from skinlesion.model.classifier import Classifier, load_ensemble
 
 BATCH = 32  # changed copies of an image a pass, for the methods that change it again and again
@@ -48,7 +48,7 @@ class Explainer:
         Parameters
         ----------
         image : the original, RGB. square : what the networks see of it, uint8 (size, size, 3).
-        method : one of `skinlesion.cam.methods.METHODS`. layer : as `gradcam.layer` of params.yaml.
+        method : one of `skinlesion.explanation.cam.methods.METHODS`. layer : as `gradcam.layer` of params.yaml.
 
         Returns
         -------

@@ -21,7 +21,6 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.cam.methods import Method
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import check_belongs, classifier_digest
@@ -31,6 +30,7 @@ from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.explainer import Explainer
+from skinlesion.explanation.cam.methods import Method
 from skinlesion.image_quality import quality_warnings
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
@@ -221,7 +221,7 @@ class Predictor:
         )
 
     def usable_methods(self) -> tuple[Method, ...]:
-        """The methods that can be used on all these networks, in the order of `skinlesion.cam.methods.METHODS`."""
+        """The methods that can be used on all these networks, in the order of `skinlesion.explanation.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 
     def _measured(self) -> dict[str, Any] | None:

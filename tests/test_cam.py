@@ -18,12 +18,12 @@ from torchcam import methods as torchcam_methods
 from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.layers import find_layer
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.config.training import list_backbones
 from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
+from skinlesion.explanation.cam.layers import find_layer
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.receptive_field import cell_centers, tiled_centers
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.network import SkinNetwork

@@ -22,13 +22,13 @@ from torchvision.models import SwinTransformer, VisionTransformer
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam import members
-from skinlesion.cam.maps import compute_maps, describe_duration
-from skinlesion.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
-from skinlesion.cam.occlusion import CELLS
-from skinlesion.cam.targets import find_target
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
+from skinlesion.explanation.cam import members
+from skinlesion.explanation.cam.maps import compute_maps, describe_duration
+from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
+from skinlesion.explanation.cam.occlusion import CELLS
+from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork
@@ -330,7 +330,7 @@ MEMORY = """
 import os
 import numpy as np
 import torch
-from skinlesion.cam.maps import compute_maps
+from skinlesion.explanation.cam.maps import compute_maps
 from tests.classifier_cases import make_config
 from tests.test_cam_methods import small_network
 

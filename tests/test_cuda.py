@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.methods import METHODS
 from skinlesion.config.training import SynthesizeParams
 from skinlesion.data.synthesis.fitting import draw_images, fit_vae
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import METHODS
 from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.predictor import load_predictor
 from skinlesion.training import fit

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.cam.fusing import fuse_batch_norms
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.randomization import renew_batch_norm
-from skinlesion.cam.subject import Subject
-from skinlesion.embedding import embed
 from skinlesion.evaluation.inference.inference import predict
+from skinlesion.explanation.cam.fusing import fuse_batch_norms
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.randomization import renew_batch_norm
+from skinlesion.explanation.cam.subject import Subject
+from skinlesion.explanation.neighbors.embedding import embed
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.network import SkinNetwork

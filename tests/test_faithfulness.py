@@ -15,11 +15,11 @@ from torch import nn
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.raw import mask_path
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam import faithfulness, summary, tables
-from skinlesion.cam.faithfulness import FIGURES, Faithfulness, measure_methods
-from skinlesion.cam.randomization import DEPTHS
-from skinlesion.cam.subject import Subject
 from skinlesion.diagnoses import CLASSES
+from skinlesion.explanation.cam import faithfulness, summary, tables
+from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness, measure_methods
+from skinlesion.explanation.cam.randomization import DEPTHS
+from skinlesion.explanation.cam.subject import Subject
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.cam.fusing import fuse_batch_norms, fuse_members
-from skinlesion.cam.maps import compute_maps
+from skinlesion.explanation.cam.fusing import fuse_batch_norms, fuse_members
+from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.network import SkinNetwork
 from tests.classifier_cases import make_config, make_network

@@ -22,12 +22,12 @@ from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import read_json, write_json
-from skinlesion.cam import energy, gallery, members
-from skinlesion.cam.layers import TargetLayer
-from skinlesion.cam.maps import compute_maps
 from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
+from skinlesion.explanation.cam import energy, gallery, members
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.classifier_cases import make_config, make_network, save_ensemble

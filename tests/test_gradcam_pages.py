@@ -20,9 +20,9 @@ from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.cam import cases, gallery, index, pages, panels
 from skinlesion.data.geometry import map_to_original
 from skinlesion.diagnoses import CLASSES
+from skinlesion.explanation.cam import cases, gallery, index, pages, panels
 from stages import gradcam
 from tests.conftest import WriteParams
 from tests.test_gradcam import CENTERS, HEIGHT, IMAGE_IDS, PREDICTED, SIZE, WIDTH, disc, make_predictions, make_workspace
@@ -393,7 +393,7 @@ def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(monkeypatc
     def compute_maps(*arguments: Any, rows: np.ndarray, **_: Any) -> np.ndarray:
         return np.stack([map_of(row, CLASSES[target]) for row, target in zip(rows, arguments[3], strict=True)])
 
-    monkeypatch.setattr("skinlesion.cam.members.compute_maps", compute_maps)
+    monkeypatch.setattr("skinlesion.explanation.cam.members.compute_maps", compute_maps)
     loaded: list[panels.Case] = []
     monkeypatch.setattr(gallery, "draw_pages", lambda drawn, *_, **__: loaded.extend(drawn))
     gradcam.main()

@@ -21,8 +21,6 @@ from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.targets import find_target
 from skinlesion.data.geometry import map_to_original
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
@@ -33,6 +31,8 @@ from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
 from skinlesion.operating_point import OperatingPoint, Rate
 from skinlesion.prediction import chance_of

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from extras import readme_tables
-from skinlesion.cam import summary
-from skinlesion.cam.energy import describe_intervals
-from skinlesion.cam.faithfulness import FIGURES, Faithfulness
-from skinlesion.cam.layers import TargetLayer
-from skinlesion.cam.members import MemberMaps
+from skinlesion.explanation.cam import summary
+from skinlesion.explanation.cam.energy import describe_intervals
+from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.report import explanations
 
 IMAGES = 24

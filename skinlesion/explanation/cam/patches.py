@@ -8,9 +8,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from skinlesion.artifacts.prepared import Fit
-from skinlesion.cam.members import MemberMaps
-from skinlesion.cam.receptive_field import Centers
 from skinlesion.data.geometry import covered_box
+from skinlesion.explanation.cam.members import MemberMaps
+from skinlesion.explanation.cam.receptive_field import Centers
 
 PATCHES = 16  # a side, finer than most networks' last feature map
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from skinlesion.cam.layers import TargetLayer
-from skinlesion.cam.receptive_field import tiled_centers
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.receptive_field import tiled_centers
 
 # The stride is an eighth of the side, which makes a cell of the map; a window covers two by two cells, a quarter of the side.
 CELLS = 8

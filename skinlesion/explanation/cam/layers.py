@@ -13,8 +13,8 @@ from torch import nn
 from torchvision import models
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.modes import evaluating
-from skinlesion.cam.receptive_field import Centers, cell_centers, tiled_centers
+from skinlesion.explanation.cam.modes import evaluating
+from skinlesion.explanation.cam.receptive_field import Centers, cell_centers, tiled_centers
 from skinlesion.model.layers import last_feature_map
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
@@ -30,11 +30,11 @@ class TargetLayer:
     """A layer that maps can be taken from.
 
     name : as in `named_modules()` of the torchvision network; what a method that reads several layers, or none, is said to
-        read (`skinlesion.cam.targets`).
+        read (`skinlesion.explanation.cam.targets`).
     layout : of its output: `channels_first` (N, C, side, side), `channels_last` (N, side, side, C), or `tokens`
         (N, 1 + side * side, C) with the class token first.
     side : rows, and columns, of its map.
-    centers : where the map's cells lie in the network's square, see `skinlesion.cam.receptive_field`.
+    centers : where the map's cells lie in the network's square, see `skinlesion.explanation.cam.receptive_field`.
     parts : the layers whose maps are put together, the earliest first, where a method reads several.
     """
 

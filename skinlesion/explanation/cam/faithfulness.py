@@ -2,13 +2,13 @@
 
 Six questions, each with what it is held against:
 
-- `energy`: how much of the map's energy lies on the lesion (`skinlesion.cam.energy`), against the map of another lesion's image
+- `energy`: how much of the map's energy lies on the lesion (`cam.energy`), against the map of another lesion's image
   laid over this one, which knows where lesions usually lie and how large they are;
-- `pointing`: does its peak lie on the lesion (`skinlesion.cam.pointing`), against the image's centre;
-- `deletion`, `insertion`: area under the curve of the class's probability (`skinlesion.cam.deletion`), against the order of
+- `pointing`: does its peak lie on the lesion (`skinlesion.explanation.cam.pointing`), against the image's centre;
+- `deletion`, `insertion`: area under the curve of the class's probability (`cam.deletion`), against the order of
   random maps and the order from the centre outwards;
 - `flip`: does the map of the mirrored image, mirrored back, rank the patches alike (Spearman);
-- `shuffled`: does the map of the network with all weights shuffled (`skinlesion.cam.randomization`) still do so? It must not.
+- `shuffled`: does the map of the network with all weights shuffled (`cam.randomization`) still do so? It must not.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import torch
 from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.cam import deletion, patches
-from skinlesion.cam.energy import crop_to_square, energy_ratio
-from skinlesion.cam.fusing import fuse_members
-from skinlesion.cam.members import MemberMaps, place_mean
-from skinlesion.cam.methods import PERTURBATION_METHODS, Method
-from skinlesion.cam.pointing import center_hits, points_at
-from skinlesion.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
-from skinlesion.cam.subject import Subject
 from skinlesion.data.originals import read_mask
+from skinlesion.explanation.cam import deletion, patches
+from skinlesion.explanation.cam.energy import crop_to_square, energy_ratio
+from skinlesion.explanation.cam.fusing import fuse_members
+from skinlesion.explanation.cam.members import MemberMaps, place_mean
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.pointing import center_hits, points_at
+from skinlesion.explanation.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
+from skinlesion.explanation.cam.subject import Subject
 from skinlesion.model.classifier import Classifier, normalize
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Faithfulness:
     maps : each member's maps of them.
     figures : float64 columns of `FIGURES`, a row an image measured, to `DECIMALS`, NaN where a figure is undefined.
     curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
-        `skinlesion.cam.deletion.curves`.
+        `skinlesion.explanation.cam.deletion.curves`.
     empty_masks : how many masks show no lesion pixel where the network looks.
     """
 

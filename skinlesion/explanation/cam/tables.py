@@ -11,9 +11,9 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import parse_csv, write_table
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.deletion import shares
-from skinlesion.cam.faithfulness import FIGURES, ORDERS, Faithfulness
-from skinlesion.cam.summary import CONTROLS, Figures, common_positions
+from skinlesion.explanation.cam.deletion import shares
+from skinlesion.explanation.cam.faithfulness import FIGURES, ORDERS, Faithfulness
+from skinlesion.explanation.cam.summary import CONTROLS, Figures, common_positions
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
 CURVE_COLUMNS = ("curve", "order", "share", "probability")
@@ -91,7 +91,7 @@ def sanity_table(summary: Summary) -> pd.DataFrame:
 
 
 def read_images_table(path: Path) -> tuple[dict[str, Figures], pd.DataFrame]:
-    """The figures by method as `skinlesion.cam.summary.summarize_figures` takes them, and the table of their images.
+    """The figures by method as `skinlesion.explanation.cam.summary.summarize_figures` takes them, and the table of their images.
 
     Raises
     ------

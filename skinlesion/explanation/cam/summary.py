@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
-from skinlesion.cam.faithfulness import Faithfulness
-from skinlesion.cam.members import count_zero_maps
-from skinlesion.cam.randomization import DEPTHS, FULL
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
+from skinlesion.explanation.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
+from skinlesion.explanation.cam.faithfulness import Faithfulness
+from skinlesion.explanation.cam.members import count_zero_maps
+from skinlesion.explanation.cam.randomization import DEPTHS, FULL
 
 # What a measure is held against, and whether larger values than those are better (1) or smaller ones (-1).
 CONTROLS: dict[str, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ def summarize_figures(measured: Mapping[str, Figures], table: pd.DataFrame) -> S
 
     Parameters
     ----------
-    measured : by method, positions of images in the table, rising, and their `skinlesion.cam.faithfulness.FIGURES`.
+    measured : by method, positions of images in the table, rising, and their `skinlesion.explanation.cam.faithfulness.FIGURES`.
     table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
 
     Returns
@@ -107,7 +107,7 @@ def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mappi
 
     Parameters
     ----------
-    figures : `skinlesion.cam.faithfulness.FIGURES` of N images.
+    figures : `skinlesion.explanation.cam.faithfulness.FIGURES` of N images.
     groups : by name, bool (N,).
 
     Returns

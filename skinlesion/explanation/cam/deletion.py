@@ -16,7 +16,7 @@ import torch
 from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm import tqdm
 
-from skinlesion.cam.patches import PATCHES, patch_of_pixels
+from skinlesion.explanation.cam.patches import PATCHES, patch_of_pixels
 
 # Probability of each image's class: uint8 images (N, size, size, 3) and their positions in the table, to float64 (N,).
 Score = Callable[[torch.Tensor, np.ndarray], np.ndarray]

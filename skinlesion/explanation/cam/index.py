@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from skinlesion.base.files import atomic_file
-from skinlesion.cam.cases import KINDS, SHOWN_CLASSES
-from skinlesion.cam.panels import CASE_WIDTH, COLOR_MAP, MARGIN, Case, add_axes, outline, overlay
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.explanation.cam.cases import KINDS, SHOWN_CLASSES
+from skinlesion.explanation.cam.panels import CASE_WIDTH, COLOR_MAP, MARGIN, Case, add_axes, outline, overlay
 
 HEADING = "Where the network looked, case by case"
 NO_CASES = (

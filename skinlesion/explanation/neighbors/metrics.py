@@ -11,7 +11,7 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores, ratio
-from skinlesion.neighbors import vote
+from skinlesion.explanation.neighbors.search import vote
 
 METRICS: tuple[str, ...] = ("accuracy", "balanced_accuracy", "mel_sensitivity", "mel_specificity")
 ALL = "all"

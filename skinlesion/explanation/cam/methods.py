@@ -1,6 +1,6 @@
 """The methods that make maps, by name: all of torchcam 0.5.0, and occlusion, which is ours.
 
-Which papers they are, and where torchcam departs from them, stands in `skinlesion.cam.maps.compute_maps`.
+Which papers they are, and where torchcam departs from them, stands in `skinlesion.explanation.cam.maps.compute_maps`.
 """
 
 from __future__ import annotations

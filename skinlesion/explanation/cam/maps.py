@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.extractors import open_explainer
-from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS, Method
-from skinlesion.cam.modes import evaluating
-from skinlesion.cam.targets import find_target
+from skinlesion.explanation.cam.extractors import open_explainer
+from skinlesion.explanation.cam.methods import METHODS, PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.modes import evaluating
+from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.network import SkinNetwork
@@ -49,13 +49,13 @@ def compute_maps(
         error.
     images : uint8 RGB, shape (M, size, size, 3); may be memory-mapped.
     class_indices : N positions in `config.classes`, the class whose evidence an image's map shows.
-    method : a method of torchcam 0.5.0, whose numbers these are, or Occlusion (`skinlesion.cam.occlusion`). Where torchcam
+    method : a method of torchcam 0.5.0, whose numbers these are, or Occlusion (`cam.occlusion`). Where torchcam
         departs from the papers: GradCAMpp's pixel weights are the squared gradients, not normalised (eq. 19);
         SmoothGradCAMpp weighs the feature maps of its last noisy image, not of the image itself; ScoreCAM, SSCAM and ISCAM
         stretch a feature map over the image as if its cells tiled it, to mask the image with it. Where we depart from
         torchcam: CAM is rectified, and RefineCAM's maps are multiplied where their cells lie. RefineCAM refines GradCAMpp,
         FinerCAM is GradCAM of the class against the three that score nearest.
-    layer : `auto` or a layer's name in the backbone, see `skinlesion.cam.targets.find_target`. A layer whose output the
+    layer : `auto` or a layer's name in the backbone, see `targets.find_target`. A layer whose output the
         network changes in place (by a ReLU) is taken as changed, and so is one that attention follows.
     batch_size : images a pass; of the methods that change an image again and again (`PERTURBATION_METHODS`), copies of one
         image a pass. Changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.cam import patches
-from skinlesion.cam.deletion import Score
-from skinlesion.cam.members import MemberMaps, explain
-from skinlesion.cam.methods import Method
+from skinlesion.explanation.cam import patches
+from skinlesion.explanation.cam.deletion import Score
+from skinlesion.explanation.cam.members import MemberMaps, explain
+from skinlesion.explanation.cam.methods import Method
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.float32 import full_float32
 
@@ -27,7 +27,7 @@ class Subject:
     images : prepared images, uint8 (M, size, size, 3).
     table : a row an image: `image_id`, `lesion_id`, `predicted` (the diagnosis explained), `row` (its position in `images`),
         `width`, `height` (of the original, pixels), `has_mask`, and `age`, `sex`, `localization` where a member needs them.
-    layer, samples, seed : as of `skinlesion.cam.members.explain`.
+    layer, samples, seed : as of `skinlesion.explanation.cam.members.explain`.
     """
 
     members: Mapping[str, Classifier]

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from skinlesion.cam.cases import SHOWN_CLASSES
-from skinlesion.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.explanation.cam.cases import SHOWN_CLASSES
+from skinlesion.explanation.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
 
 CASES_A_PAGE = 8
 HEADING_HEIGHT, LINE_HEIGHT, FOOTER = 0.5, 0.22, 0.78  # inches

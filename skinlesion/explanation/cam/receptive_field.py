@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2
 
-from skinlesion.cam.modes import evaluating
+from skinlesion.explanation.cam.modes import evaluating
 
 # First centre and distance between centres, in pixels of the network's image; its first pixel is centred on 0.5.
 Centers = tuple[float, float]

@@ -13,10 +13,10 @@ from torchcam import methods as torchcam_methods
 from torchcam.methods import CAM, SSCAM, LeGrad, RefineCAM, SmoothGradCAMpp
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.layers import TargetLayer, reshape_for
-from skinlesion.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, Method
-from skinlesion.cam.occlusion import occlusion_map
-from skinlesion.cam.pooling import image_weights
+from skinlesion.explanation.cam.layers import TargetLayer, reshape_for
+from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.occlusion import occlusion_map
+from skinlesion.explanation.cam.pooling import image_weights
 from skinlesion.model.network import SkinNetwork
 
 # Normalised images, their metadata or None, their classes and their seeds to maps (N, side, side).
@@ -106,7 +106,7 @@ def open_explainer(
 
     Parameters
     ----------
-    target : what the method reads, of `skinlesion.cam.targets.find_target`.
+    target : what the method reads, of `skinlesion.explanation.cam.targets.find_target`.
     batch_size : most copies of an image a pass, of a method that changes it.
     samples : of the methods that average over some; None as torchcam has it.
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from torchvision.models import VisionTransformer
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.layers import MIN_SIDE, TargetLayer, find_finer_stage, find_layer
-from skinlesion.cam.methods import Method, check_method
-from skinlesion.cam.occlusion import image_cells
-from skinlesion.cam.pooling import check_pooled
-from skinlesion.cam.receptive_field import tiled_centers
+from skinlesion.explanation.cam.layers import MIN_SIDE, TargetLayer, find_finer_stage, find_layer
+from skinlesion.explanation.cam.methods import Method, check_method
+from skinlesion.explanation.cam.occlusion import image_cells
+from skinlesion.explanation.cam.pooling import check_pooled
+from skinlesion.explanation.cam.receptive_field import tiled_centers
 from skinlesion.model.network import SkinNetwork
 
 BLOCKS = "encoder.layers"  # of torchvision's VisionTransformer
@@ -24,7 +24,7 @@ def find_target(network: SkinNetwork, method: Method, layer: str, *, size: int) 
     Parameters
     ----------
     network : left as it was.
-    layer : `auto` or the name of a layer of the backbone, see `skinlesion.cam.layers.find_layer`; where a method has a word
+    layer : `auto` or the name of a layer of the backbone, see `layers.find_layer`; where a method has a word
         to say about it:
 
         - CAM: `auto` is the family's last feature map however few its cells, and whatever is named must be pooled straight

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
-from skinlesion.cam.index import class_rows, draw_index, first_of_each_class, make_thumbnail, write_index
-from skinlesion.cam.pages import draw_pages, in_page_order, name_pages
-from skinlesion.cam.panels import Case
 from skinlesion.data.originals import read_image, read_mask
+from skinlesion.explanation.cam.index import class_rows, draw_index, first_of_each_class, make_thumbnail, write_index
+from skinlesion.explanation.cam.pages import draw_pages, in_page_order, name_pages
+from skinlesion.explanation.cam.panels import Case
 
 Placed = Callable[[Any], np.ndarray]  # a row of the table to the image's map on its original, float (height, width) in [0, 1]
 
@@ -30,7 +30,7 @@ def write_gallery(
 
     Parameters
     ----------
-    cases : of `skinlesion.cam.cases.choose_cases`, with `age` (years, NaN where unknown), `sex` and `localization`, the
+    cases : of `cases.choose_cases`, with `age` (years, NaN where unknown), `sex` and `localization`, the
         calibrated probability of each class, `width` and `height` of the original in pixels, and `has_mask`.
     folder : that exists.
     placed : gives the map of the predicted class. placed_truth : that of the true class; asked for errors only.

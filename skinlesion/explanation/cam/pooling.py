@@ -9,8 +9,8 @@ from torch import nn
 
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.layers import TargetLayer
-from skinlesion.cam.modes import evaluating
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.modes import evaluating
 from skinlesion.model.network import SkinNetwork
 
 PROBES = 2

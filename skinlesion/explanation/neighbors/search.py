@@ -47,7 +47,7 @@ def find_neighbors(wanted: np.ndarray, searched: np.ndarray, listed: pd.DataFram
 
     Parameters
     ----------
-    wanted : float32 (N, features), rows of length 1, as `skinlesion.embedding.embed` gives them.
+    wanted : float32 (N, features), rows of length 1, as `skinlesion.explanation.neighbors.embedding.embed` gives them.
     searched : the same of M images.
     listed : M rows, `image_id` and `lesion_id` of `searched`.
     k : neighbours, >= 1.

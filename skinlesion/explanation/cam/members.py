@@ -12,11 +12,11 @@ import torch
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError, name_some, suggest
-from skinlesion.cam.layers import TargetLayer
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.methods import Method
-from skinlesion.cam.targets import find_target
 from skinlesion.data.geometry import map_to_original
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import Method
+from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier
 
 
@@ -25,7 +25,7 @@ class MemberMaps:
     """One member's maps of N images.
 
     layer : that they are taken from.
-    maps : float32 (N, side, side), of `skinlesion.cam.maps.compute_maps`.
+    maps : float32 (N, side, side), of `skinlesion.explanation.cam.maps.compute_maps`.
     """
 
     layer: TargetLayer
@@ -77,7 +77,7 @@ def explain(
 
     Parameters
     ----------
-    images, method, layer, device, batch_size, seed, samples, flipped : as of `skinlesion.cam.maps.compute_maps`.
+    images, method, layer, device, batch_size, seed, samples, flipped : as of `skinlesion.explanation.cam.maps.compute_maps`.
     table : a row an image: `row` (its position in `images`), `column` (diagnosis), and `age`, `sex` and `localization`,
         which are read where a member needs metadata.
     column : of the table, with the diagnosis that an image's map speaks for.
