@@ -25,6 +25,8 @@ import torch
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness.measures import SUMMARY, less, measure_table
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import cpu_model
@@ -40,11 +42,9 @@ from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
-from skinlesion.extra_metrics import write_extra
 from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
-from skinlesion.robustness import SUMMARY, less, measure_table
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")

@@ -23,6 +23,21 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import RAW, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.external.comparison import (
+    EXTERNAL,
+    PLOT_COLUMNS,
+    TEST,
+    Draws,
+    absent_classes,
+    challenge_metric,
+    compare_headline,
+    compare_points,
+    plot_tables,
+)
+from skinlesion.audits.external.dataset import EXTERNAL as EXTERNAL_FOLDER
+from skinlesion.audits.external.dataset import read_external
+from skinlesion.audits.external.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.audits.findings import write_extra
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
@@ -39,22 +54,7 @@ from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.tables import describe_table
 from skinlesion.evaluation.results.decisions import read_calibration, read_operating_points
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
-from skinlesion.external import (
-    EXTERNAL,
-    PLOT_COLUMNS,
-    TEST,
-    Draws,
-    absent_classes,
-    challenge_metric,
-    compare_headline,
-    compare_points,
-    plot_tables,
-)
-from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
-from skinlesion.external_set import read_external
-from skinlesion.extra_metrics import write_extra
 from skinlesion.model.classifier import Classifier, load_ensemble
-from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
 
 PREDICTIONS = Path("data/extras/external")
 PREDICTION_COLUMNS = (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS)

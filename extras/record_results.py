@@ -34,13 +34,13 @@ from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.raw import read_provenance
 from skinlesion.artifacts.tables import read_table
+from skinlesion.audits.findings import extra_path, found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.base.versions import git_commit
 from skinlesion.config.params import PARAMS_FILE
 from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from skinlesion.extra_metrics import extra_path, found_extras, outdated, read_extra
 from skinlesion.vega import VEGA_LITE
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))

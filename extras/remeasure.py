@@ -29,6 +29,7 @@ from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predi
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
+from skinlesion.audits.findings import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
 from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_params
@@ -40,7 +41,6 @@ from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.explanation.cam.summary import summarize_figures
 from skinlesion.explanation.cam.tables import read_images_table
-from skinlesion.extra_metrics import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.model.backbones import normalization
 from skinlesion.model.classifier import CONFIG_FILE, ENSEMBLE_FILE, ClassifierConfig
 from skinlesion.model.network import NetworkSpec

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from skinlesion.audits.robustness.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupt
+from skinlesion.audits.robustness.page import CAPTIONS, draw_corruption_page
 from skinlesion.config.audits import RobustnessParams
-from skinlesion.corruption_page import CAPTIONS, draw_corruption_page
-from skinlesion.corruptions import CORRUPTIONS, STRENGTHS, Corruption, corrupt
 from skinlesion.training.augmentation.hair import draw_hairs
 
 IDS = ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4", "ISIC_5", "ISIC_6"]

@@ -28,6 +28,7 @@ from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
 from skinlesion.artifacts.splits import SplitFacts, read_split, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.diagnoses import CLASSES
@@ -45,7 +46,6 @@ from skinlesion.evaluation.results.decisions import (
 )
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.exported_predictions import describe_parity, predict_table
-from skinlesion.extra_metrics import found_extras, outdated, read_extra
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
 from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
 from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble

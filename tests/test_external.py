@@ -26,6 +26,9 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of
+from skinlesion.audits.external.comparison import OVER_CLASSES, Draws
+from skinlesion.audits.external.dataset import EXTERNAL, read_external
+from skinlesion.audits.external.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.data.preparing import write_prepared
@@ -38,10 +41,7 @@ from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.external import OVER_CLASSES, Draws
-from skinlesion.external_set import EXTERNAL, read_external
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 CPU = torch.device("cpu")

@@ -14,11 +14,11 @@ import pytest
 
 from extras import external_download
 from skinlesion.artifacts.raw import read_metadata
+from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.base.errors import PipelineError
 from skinlesion.data.sources import dataverse, isic2018, transfer
 from skinlesion.data.sources.dataverse import RemoteFile
 from skinlesion.data.sources.ground_truth import ONE_HOT
-from skinlesion.external_set import EXTERNAL, read_external
 from stages import download
 from tests.conftest import WriteParams
 from tests.download_cases import jpeg, mask, pack, table, write_files

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from skinlesion.audits.findings import EXTRAS, outdated, read_extra, write_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from skinlesion.extra_metrics import EXTRAS, outdated, read_extra, write_extra
 from tests.conftest import WriteParams
 
 

@@ -13,10 +13,10 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import extras.leak
-from skinlesion import leak
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.audits import leak
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.calibration import softmax

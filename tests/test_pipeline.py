@@ -38,8 +38,7 @@ AFTER_TRAINING = [
 ]
 STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
-NOT_LISTED = {"skinlesion/__init__.py", "stages/__init__.py", "extras/__init__.py"}
-UNTRACKED = ("skinlesion/base/", "skinlesion/config/")
+UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
 PACKAGES = ("skinlesion", "stages", "extras")
 
 
@@ -276,14 +275,21 @@ def imported_modules(path: Path) -> set[str]:
 
 
 @cache
+def is_docstring_alone(path: Path) -> bool:
+    """Whether a module says what its package is and nothing else, as most `__init__.py` do."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return all(isinstance(statement, ast.Expr) for statement in body)
+
+
+@cache
 def used_files(stage: str) -> set[str]:
-    """The stage's script and every module of this project that it uses, directly or not, but for `NOT_LISTED`."""
+    """The stage's script and every module of this project that it uses, directly or not, but for those of `UNTRACKED`."""
     script = re.match(r"python -m (\S+)", DECLARED[stage]["cmd"])
     assert script, f"{stage}: cmd must be `python -m` and a module"
     waiting, used = [f"{script[1].replace('.', '/')}.py"], set()
     while waiting:
         name = waiting.pop()
-        if name not in used and name not in NOT_LISTED and not name.startswith(UNTRACKED):
+        if name not in used and not name.startswith(UNTRACKED) and not is_docstring_alone(ROOT / name):
             used.add(name)
             waiting += imported_modules(ROOT / name)
     return used

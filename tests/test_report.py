@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion import extra_metrics
+from skinlesion.audits import findings
+from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.extra_metrics import write_extra
 from skinlesion.report import checklist
 from skinlesion.report.blocks import Figure
 from skinlesion.report.compose import compose
@@ -507,7 +507,7 @@ def test_what_an_extra_found_stands_in_the_report(quick: Path, name: str) -> Non
 def test_an_outdated_extra_is_shown_with_a_warning(quick: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content, of, sentence = FOUND[name]
     write_extra(name, content(), of=of)
-    monkeypatch.setitem(extra_metrics._DIGESTS, of[-1], lambda: "0" * 64)
+    monkeypatch.setitem(findings._DIGESTS, of[-1], lambda: "0" * 64)
     html, markdown = write_report()
     assert 'role="note">Outdated: measured with other' in html and "Outdated: measured with other" in markdown
     assert sentence in Page(html).text.replace("\xa0", " ")

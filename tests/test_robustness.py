@@ -17,12 +17,14 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
-from skinlesion import corrupted_predictions
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.findings import outdated, read_extra
+from skinlesion.audits.robustness import predictions
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
+from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from skinlesion.corruptions import STRENGTHS, Condition
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
@@ -30,9 +32,7 @@ from skinlesion.evaluation.metrics.calibration_scores import expected_calibratio
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize
-from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 WriteParams = Callable[..., Path]
@@ -244,14 +244,14 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
     noise, jpeg_only = {"corruptions": ["noise"], "severities": [1]}, {"corruptions": ["jpeg"], "severities": [1]}
     run_stage(**noise)
     first = read_tables()[0]
-    monkeypatch.setattr(corrupted_predictions, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(predictions, "CHUNK_BYTES", 1)
     run_stage(**noise, batch_size=7)
     assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
-    predictor = corrupted_predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    predictor = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
     assert predictor.chunk == 7
     noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
     run_stage(**noise, seed=1)
-    other = corrupted_predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    other = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
     assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
     run_stage(**jpeg_only)
     values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]

@@ -14,11 +14,11 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from skinlesion.artifacts.raw import image_path
+from skinlesion.audits.near_duplicates.alignment import correlate, fit_similarity
+from skinlesion.audits.near_duplicates.keypoints import Keypoints, find_keypoints, inside_ring, to_gray
+from skinlesion.audits.near_duplicates.vocabulary import Index
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.parallel import map_in_order
-from skinlesion.keypoints import Keypoints, find_keypoints, inside_ring, to_gray
-from skinlesion.near_duplicates import correlate, fit_similarity
-from skinlesion.voting import Index
 
 FEWEST_VOTES = 3  # that agree; fewer make no candidate
 

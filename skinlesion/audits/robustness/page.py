@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Corruption, corrupt
 from skinlesion.base.files import atomic_file
-from skinlesion.corruptions import STRENGTHS, Corruption, corrupt
 
 CELL, GAP, CAPTION, LEFT, TOP = 1.36, 0.06, 0.22, 1.1, 0.34  # inches: a panel's side, between panels, below one, at the edges
 DPI = 100
@@ -35,7 +35,7 @@ def draw_corruption_page(
     ----------
     image : uint8 (size, size, 3).
     path : the PNG file to write.
-    seed : as in `skinlesion.corruptions.corrupt`; the image is shown as it is measured.
+    seed : as in `skinlesion.audits.robustness.corruptions.corrupt`; the image is shown as it is measured.
     """
     width = LEFT + (len(severities) + 1) * (CELL + GAP)
     height = TOP + len(corruptions) * (CELL + CAPTION)

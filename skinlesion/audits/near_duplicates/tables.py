@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES
+from skinlesion.audits.near_duplicates.search import Verified
 from skinlesion.config.audits import NearDuplicatesParams
-from skinlesion.pair_search import Verified
 
 PAIRS = Path("data/extras/near_duplicates")
 PAIR_COLUMNS: tuple[str, ...] = (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from skinlesion.keypoints import SIDE, Keypoints
+from skinlesion.audits.near_duplicates.keypoints import SIDE, Keypoints
 
 VOTERS = 200  # features of an image that vote, the strongest
 POSTINGS = 128  # features that share a word on average

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.corruptions import Condition
+from skinlesion.audits.robustness.corruptions import Condition
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate

@@ -7,9 +7,9 @@ import pandas as pd
 
 from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.audits.robustness.corruptions import Condition, corrupt
 from skinlesion.base.devices import choose_device
 from skinlesion.config.params import RobustnessParams
-from skinlesion.corruptions import Condition, corrupt
 from skinlesion.evaluation.inference.inference import predict_ensemble, soft_vote
 from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator

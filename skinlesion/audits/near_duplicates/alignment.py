@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from skinlesion.keypoints import SIDE, Keypoints
+from skinlesion.audits.near_duplicates.keypoints import SIDE, Keypoints
 
 RATIO = 0.9  # of the distances to the best and the second-best match; above it a match says nothing
 LOOSE = 0.06 * SIDE  # pixels: how far a match may lie from where another single match puts it
