@@ -20,7 +20,7 @@ from app.sidebar import Choices, choose
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.serving.uploads import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 

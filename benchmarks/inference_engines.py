@@ -34,13 +34,13 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import write_json
 from skinlesion.config.params import ExportParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.engine_speed import Engine, describe_seconds, seconds_of_calls
 from skinlesion.evaluation.inference.inference import Network, predict_batch
-from skinlesion.exported_predictions import graph_inputs
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.network import NetworkSpec, build_network
-from skinlesion.onnx_export import export_network, quantize_network
-from skinlesion.onnx_network import OnnxNetwork
+from skinlesion.serving.export.onnx_export import export_network, quantize_network
+from skinlesion.serving.export.onnx_network import OnnxNetwork
+from skinlesion.serving.export.parity import graph_inputs
+from skinlesion.serving.export.timing import Engine, describe_seconds, seconds_of_calls
 
 NETWORKS = ("resnet18:64", "mobilenet_v2:144", "resnet50:224")
 LESIONS = 48  # about 64 images

@@ -5,11 +5,11 @@ Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.cs
         plots/extras/leak/: inflation.csv (the differences with intervals), history.csv (the metrics of every epoch)
 
 What the two trainings are given, and why so: skinlesion/audits/leak.py. The deal by image is made here, from the images of all
-three lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is trained with
-each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every figure and its
-paired interval over lesions can be computed again; that interval does not hold what another seed would give. So each
-training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the test
-images without a sibling. Synthetic images and `train.loggers` are left out.
+three lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is
+trained with each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every
+figure and its paired interval over lesions can be computed again; that interval does not hold what another seed would give. So
+each training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the
+test images without a sibling. Synthetic images and `train.loggers` are left out.
 
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """

@@ -26,7 +26,7 @@ from extras.optional_plots import extras_without_plots
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.raw import RAW, read_provenance
 from skinlesion.base.errors import PipelineError, run_stage
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
 
 logger = logging.getLogger(__name__)
 

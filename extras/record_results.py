@@ -41,7 +41,7 @@ from skinlesion.base.versions import git_commit
 from skinlesion.config.params import PARAMS_FILE
 from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 REPORT = Path("report")

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from api.application import create_app
 from api.service import Service
 from api.settings import Settings
-from skinlesion.predictor import Predictor
+from skinlesion.serving.predictor import Predictor
 from tests.predictor_cases import encoded, lesion_image
 
 URL = "http://127.0.0.1"  # of whom an application is told that it is called

@@ -16,8 +16,8 @@ from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
 from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.predictor import Predictor, load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.predictor import Predictor, load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.api_cases import Served, image_file, kind_of, problem_of, serve
 from tests.predictor_cases import encoded, lesion_image, make_workspace
 

@@ -12,7 +12,7 @@ import pytest
 from api.application import create_app
 from api.limits import Shares
 from api.settings import Settings
-from skinlesion.predictor import Predictor, load_predictor
+from skinlesion.serving.predictor import Predictor, load_predictor
 from tests.api_cases import BODY_START, MULTIPART, URL, Served, image_file, kind_of, problem_of, serve
 from tests.predictor_cases import make_workspace
 

@@ -20,8 +20,8 @@ from api.multipart import Limits, read_form
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
 from skinlesion.base.errors import PipelineError
-from skinlesion.predictor import Predictor, load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.predictor import Predictor, load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.api_cases import BODY_START, MULTIPART, URL, image_file, kind_of, problem_of, serve
 from tests.conftest import ROOT
 from tests.predictor_cases import make_workspace

@@ -22,11 +22,11 @@ from app.overlays import colors, overlay
 from app.printed import printed_page
 from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.explainer import Explainer
-from skinlesion.operating_point import OperatingPoint, Rate
-from skinlesion.prediction import Prediction
-from skinlesion.predictor import SYNTHETIC_WARNING, Predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.explainer import Explainer
+from skinlesion.serving.operating_point import OperatingPoint, Rate
+from skinlesion.serving.prediction import Prediction
+from skinlesion.serving.predictor import SYNTHETIC_WARNING, Predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.predictor_cases import encoded, lesion_image, make_workspace
 
 POINT = OperatingPoint("recall_0.90", "mel", ("mel",), 0.448, Rate(0.8, 0.54, 1.0), Rate(0.93, 0.86, 0.99), "test", 0.95)

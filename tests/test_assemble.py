@@ -18,8 +18,8 @@ from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
-from skinlesion.curves import TABLES
 from skinlesion.model.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
+from skinlesion.report.curves import TABLES
 from stages import assemble
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams

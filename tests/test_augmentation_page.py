@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from skinlesion import augmentation_page
-from skinlesion.augmentation_page import chosen_augmentations, draw_augmentation_page, switched_on
 from skinlesion.config.augmentation import AugmentationParams
+from skinlesion.report import augmentation_page
+from skinlesion.report.augmentation_page import chosen_augmentations, draw_augmentation_page, switched_on
 from skinlesion.training.augmentation.presets import NONE, PRESETS, resolve
 from skinlesion.training.augmentation.transforms import train_transform
 

@@ -19,7 +19,7 @@ from skinlesion.evaluation.inference.inference import predict
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import METHODS
 from skinlesion.model.classifier import Classifier, load_classifier
-from skinlesion.predictor import load_predictor
+from skinlesion.serving.predictor import load_predictor
 from skinlesion.training import fit
 from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams

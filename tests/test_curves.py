@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.curves import CURVE_COLUMNS, TABLES, collect_curves
+from skinlesion.report.curves import CURVE_COLUMNS, TABLES, collect_curves
 
 HEADER = "epoch," + ",".join(column for columns in TABLES.values() for column in columns)
 

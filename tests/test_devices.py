@@ -21,7 +21,7 @@ from skinlesion.explanation.neighbors.embedding import embed
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.network import SkinNetwork
-from skinlesion.predictor import load_predictor
+from skinlesion.serving.predictor import load_predictor
 from tests.classifier_cases import make_config, make_network
 from tests.predictor_cases import lesion_image, make_workspace
 

@@ -24,7 +24,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from skinlesion.uploads import MAX_BYTES, UploadError, decode_upload
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import MAX_BYTES, decode_upload
 from tests.predictor_cases import encoded, lesion_image, with_scans
 
 IMAGE = lesion_image()

@@ -22,7 +22,6 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from extras import export
-from skinlesion import engine_speed, onnx_export
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
@@ -32,7 +31,6 @@ from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.engine_speed import describe_seconds, time_engines
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_batch
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
@@ -45,11 +43,13 @@ from skinlesion.evaluation.results.decisions import (
     write_operating_points,
 )
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.exported_predictions import describe_parity, predict_table
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
-from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
-from skinlesion.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
-from skinlesion.predictor import ENGINES, load_predictor
+from skinlesion.serving.export import onnx_export, timing
+from skinlesion.serving.export.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
+from skinlesion.serving.export.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
+from skinlesion.serving.export.parity import describe_parity, predict_table
+from skinlesion.serving.export.timing import describe_seconds, time_engines
+from skinlesion.serving.predictor import ENGINES, load_predictor
 from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.predictor_cases import lesion_image
 
@@ -463,7 +463,7 @@ def test_engines_take_turns_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> 
     assert [images for _, images in calls] == [1] * 15 + [4] * 15
     described = describe_seconds([0.1, 0.2, 0.4], images=8)
     assert described == pytest.approx({"p50_ms": 200, "p95_ms": 380, "images_per_second": 40, "calls": 3})
-    monkeypatch.setattr(engine_speed, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
+    monkeypatch.setattr(timing, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
     assert found["1"]["a"]["calls"] == 2 == time_engines(engines, torch.zeros(1, 1), batches=[1], rounds=50)["1"]["c"]["calls"]
 
 

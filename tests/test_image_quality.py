@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from skinlesion.image_quality import laplacian_variance, quality_warnings, skin_share
+from skinlesion.serving.image_quality import laplacian_variance, quality_warnings, skin_share
 from tests.predictor_cases import lesion_image
 
 GOOD = lesion_image(width=300, height=225)

@@ -18,8 +18,8 @@ from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.config.schema import UNSEEN_BY_DVC
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.predictor import load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.predictor import load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.conftest import ROOT
 from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, stages_run
 

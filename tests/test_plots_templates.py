@@ -21,7 +21,7 @@ from extras.dvc_commands import run_dvc_json
 from extras.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import serving
 from benchmarks.http_load import load_server, make_request
-from skinlesion.predictor import load_predictor
+from skinlesion.serving.predictor import load_predictor
 from tests.conftest import ROOT, WriteParams
 from tests.predictor_cases import lesion_image, make_workspace
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from skinlesion import uploads
 from skinlesion.data.preparing import Prepared, prepare_image
-from skinlesion.uploads import UploadError, decode_upload
+from skinlesion.serving import uploads
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import decode_upload
 from tests.predictor_cases import encoded, lesion_image, with_scans
 
 

@@ -29,15 +29,15 @@ from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
-from skinlesion.explainer import Explainer
 from skinlesion.explanation.cam.methods import Method
-from skinlesion.image_quality import quality_warnings
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
-from skinlesion.model_card import describe_model, measured_in_eight_bits, measured_on_test
-from skinlesion.onnx_network import EXPORT, Precision, load_onnx_ensemble
-from skinlesion.operating_point import OperatingPoint, choose_default, find_point, read_points
-from skinlesion.prediction import Prediction, conformal_sets
+from skinlesion.serving.explainer import Explainer
+from skinlesion.serving.export.onnx_network import EXPORT, Precision, load_onnx_ensemble
+from skinlesion.serving.image_quality import quality_warnings
+from skinlesion.serving.model_card import describe_model, measured_in_eight_bits, measured_on_test
+from skinlesion.serving.operating_point import OperatingPoint, choose_default, find_point, read_points
+from skinlesion.serving.prediction import Prediction, conformal_sets
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
@@ -93,7 +93,7 @@ class Predictor:
 
     @property
     def source(self) -> dict[str, str]:
-        """What gives the answers, as `skinlesion.prediction_rows.SOURCE_COLUMNS`."""
+        """What gives the answers, as `skinlesion.serving.prediction.SOURCE_COLUMNS`."""
         return {"model": self.member, "engine": self.engine, CLASSIFIER_SHA256: self.explainer.digest}
 
     @property
@@ -214,7 +214,7 @@ class Predictor:
     ) -> np.ndarray:
         """Where the members found what speaks for a diagnosis: float64 (height, width) from 0 to 1, on the image's pixels.
 
-        As `skinlesion.explainer.Explainer.explain`, which says what is refused.
+        As `skinlesion.serving.explainer.Explainer.explain`, which says what is refused.
         """
         return self.explainer.explain(
             image, self.square(image), patient or Patient(), diagnosis=diagnosis, method=method, layer=layer

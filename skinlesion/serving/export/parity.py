@@ -19,7 +19,7 @@ from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
-from skinlesion.onnx_network import IMAGES, METADATA
+from skinlesion.serving.export.onnx_network import IMAGES, METADATA
 
 Member = tuple[Network, ClassifierConfig]  # a `Classifier` or an `OnnxClassifier`
 

@@ -17,7 +17,7 @@ import torch
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError, reason_of
 from skinlesion.model.classifier import Classifier
-from skinlesion.onnx_network import IMAGES, LOGITS, METADATA, identity
+from skinlesion.serving.export.onnx_network import IMAGES, LOGITS, METADATA, identity
 
 OPSET = 20  # of 2023: what ONNX Runtime 1.17 and later run
 LARGEST = 2_000_000_000  # bytes of weights; a graph in one file, which is a protocol buffer, ends at 2 GiB

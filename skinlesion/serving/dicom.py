@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from skinlesion.uploads import Upload, UploadError, check_scans, check_shape
+from skinlesion.serving.upload_checks import Upload, UploadError, check_scans, check_shape
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -45,7 +45,7 @@ class _InPieces(io.BytesIO):
 
 
 def decode_dicom(data: bytes) -> Upload:
-    """Decode a DICOM file of at most `skinlesion.uploads.MAX_BYTES` bytes.
+    """Decode a DICOM file of at most `skinlesion.serving.uploads.MAX_BYTES` bytes.
 
     Taken are images of one frame and 8 bits a channel, RGB, YBR or MONOCHROME2, uncompressed or baseline JPEG. Sizes are checked
     by the header, and by that of the compressed frame, before a pixel is decoded.
