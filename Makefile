@@ -83,7 +83,7 @@ $(VENV)/bin/python:
 		exit 1; }
 
 # From the lock, not from requirements.txt: what tests, CI and the container have, to the last indirect package, and nothing whose
-# hash is another. tests/test_requirements.py holds the lock against the direct pins.
+# hash is another. tests/tools/test_requirements.py holds the lock against the direct pins.
 $(VENV)/.installed: requirements.lock | $(VENV)/bin/python
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@

@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
-from tests.pipeline_clone import TINY, copy_working_tree, stages_run
+from tests.pipeline.clone import TINY, copy_working_tree, stages_run
 
 pytestmark = pytest.mark.operations
 

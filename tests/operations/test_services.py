@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.predictor_cases import encoded, lesion_image, make_workspace
+from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 pytestmark = pytest.mark.operations
 

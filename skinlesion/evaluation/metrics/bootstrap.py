@@ -1,12 +1,13 @@
 """Confidence intervals by a bootstrap over lesions.
 
-Images of one lesion resemble each other, so drawing images would feign more evidence than there is. Here lesions are drawn
-with replacement, as many as there are, and each brings all of its images: the cluster bootstrap (Davison, Hinkley,
-Bootstrap Methods and their Application, 1997, section 3.8). A draw is a row of integer weights, one an image.
+Images of one lesion resemble each other, so drawing images would feign more evidence than there is. Here lesions are drawn with
+replacement, as many as there are, and each brings all of its images: the cluster bootstrap (Davison, Hinkley, Bootstrap Methods
+and their Application, 1997, section 3.8). A draw is a row of integer weights, one an image.
 
 How often a 95 % percentile interval of accuracy, sensitivity and AUC holds the true value was simulated with clustered images,
-half of them positive (tests/test_coverage.py): in 92 to 96 % of 500 sets of 600 lesions, 94 to 95 % on average over four seeds;
-in 91 to 96 % of sets of 300 lesions, 93 to 94 % on average. The interval of a class of few lesions is a little too narrow.
+half of them positive (tests/evaluation/test_coverage.py): in 92 to 96 % of 500 sets of 600 lesions, 94 to 95 % on average over
+four seeds; in 91 to 96 % of sets of 300 lesions, 93 to 94 % on average. The interval of a class of few lesions is a little too
+narrow.
 """
 
 from __future__ import annotations
