@@ -113,5 +113,7 @@ def test_the_list_in_the_repository_is_in_date() -> None:
 
 def test_every_requirements_file_is_asked_about() -> None:
     asked = {word for question in audit.QUESTIONS for word in question}
-    covered_by_the_locks = {"requirements.txt", "requirements-remotes.txt", "requirements-tools.lock", "requirements-app.txt"}
-    assert {path.name for path in ROOT.glob("requirements*")} - covered_by_the_locks <= asked
+    covered_by_the_locks = {"requirements.txt", "requirements/remotes.txt", "requirements/tools.lock", "requirements/app.txt"}
+    assert {
+        path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*"))
+    } - covered_by_the_locks <= asked

@@ -10,12 +10,12 @@ import yaml
 
 from tests.conftest import ROOT
 
-LINES = (ROOT / "Dockerfile.serving").read_text(encoding="utf-8").splitlines()
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+LINES = (ROOT / "deploy/Dockerfile.serving").read_text(encoding="utf-8").splitlines()
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
 def test_both_images_have_the_same_base_by_digest() -> None:
-    other = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    other = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
     bases = [[line for line in lines if line.startswith("FROM")] for lines in (LINES, other)]
     assert bases[0] == bases[1] and re.fullmatch(r"FROM \S+:\S+@sha256:[0-9a-f]{64}", bases[0][0])
 
@@ -23,12 +23,12 @@ def test_both_images_have_the_same_base_by_digest() -> None:
 def test_the_image_takes_the_code_and_what_the_hashes_name() -> None:
     text = "\n".join(LINES)
     copied = {name for line in LINES if line.startswith("COPY") for name in line.split()[1:-1]}
-    ignored = (ROOT / "Dockerfile.serving.dockerignore").read_text(encoding="utf-8").splitlines()
+    ignored = (ROOT / "deploy/Dockerfile.serving.dockerignore").read_text(encoding="utf-8").splitlines()
     admitted = {line[1:] for line in ignored if line.startswith("!")}
     assert copied == admitted and all((ROOT / name).exists() for name in copied)
     assert [line for line in ignored if line and line[0] not in "#!"] == ["*", "**/__pycache__"]
     assert text.count("pip install") == text.count("--require-hashes") == 1
-    assert "-r requirements.lock -r requirements-app.lock" in text
+    assert "-r requirements/pipeline.lock -r requirements/app.lock" in text
     assert LINES[-2] == "USER 10001:10001"
 
 

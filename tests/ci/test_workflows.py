@@ -40,7 +40,7 @@ def steps() -> list[tuple[str, dict[str, Any]]]:
 )
 def test_linters_find_nothing(command: list[str]) -> None:
     program = PROGRAMS / command[0]
-    assert program.is_file(), f"{command[0]} is missing: pip install -r requirements-dev.txt"
+    assert program.is_file(), f"{command[0]} is missing: pip install -r requirements/dev.txt"
     path = f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([str(program), *command[1:]], cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

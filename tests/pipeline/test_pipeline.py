@@ -222,12 +222,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> None:
-    run(clone, "python", "-m", "extras.record_results", "tiny")
+    run(clone, "python", "-m", "tools.record_results", "tiny")
     record = clone / "results" / "tiny"
     before = contents(record)
     run(clone, "git", "add", "--all")
     run(clone, "git", "commit", "--quiet", "--message", "record")
-    run(clone, "python", "-m", "extras.remeasure", "tiny")
+    run(clone, "python", "-m", "tools.remeasure", "tiny")
     after = contents(record)
     assert "extras/external/predictions.csv" in before
     differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

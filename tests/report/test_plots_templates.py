@@ -17,12 +17,12 @@ import pytest
 import vl_convert
 from ruamel.yaml import YAML
 
-from extras.dvc_commands import run_dvc_json
-from extras.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.report.vega import VEGA_LITE
 from tests.conftest import ROOT
+from tools.dvc_commands import run_dvc_json
+from tools.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 
 TEMPLATES = sorted((ROOT / ".dvc" / "plots").glob("*.json"))
 DECLARED: dict[str, dict[str, Any]] = {"dvc.yaml": {}, "extras/dvc.yaml": {}}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from extras import reading
-from extras.records import list_records
 from tests.conftest import ROOT
+from tools import reading
+from tools.records import list_records
 
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")]
 

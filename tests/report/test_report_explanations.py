@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extras import readme_tables
 from skinlesion.explanation.cam import summary
 from skinlesion.explanation.cam.energy import describe_intervals
 from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.report import explanations
+from tools import readme_tables
 
 IMAGES = 24
 TABLE = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""`python -m extras.mend`: what a kill of DVC left of its own files is mended, and what is whole or in use is left alone."""
+"""`python -m tools.mend`: what a kill of DVC left of its own files is mended, and what is whole or in use is left alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zc.lockfile
 
-from extras import mend
 from skinlesion.base.errors import PipelineError
 from tests.pipeline.clone import run
+from tools import mend
 
 LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: 0123\n"
 

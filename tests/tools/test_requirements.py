@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-DIRECT = ("requirements.txt", "requirements-remotes.txt")
-OTHERS = ("requirements-app.txt", "requirements-dev.txt", "requirements-loggers.txt")
+DIRECT = ("requirements.txt", "requirements/remotes.txt")
+OTHERS = ("requirements/app.txt", "requirements/dev.txt", "requirements/loggers.txt")
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,]+\])?==([A-Za-z0-9.+!]+)")
 
 
@@ -34,7 +34,7 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-def locked(file: str = "requirements.lock") -> dict[str, tuple[str, int]]:
+def locked(file: str = "requirements/pipeline.lock") -> dict[str, tuple[str, int]]:
     """Version and number of hashes of each package in the lock."""
     text = (ROOT / file).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -57,26 +57,26 @@ def test_the_lock_has_the_direct_pins_and_a_hash_for_everything() -> None:
 
 
 def test_the_lock_of_the_tools_is_a_part_of_it() -> None:
-    lock, tools = locked(), locked("requirements-tools.lock")
-    assert {"dvc", *pins("requirements-remotes.txt")} <= tools.keys() and "torch" not in tools
+    lock, tools = locked(), locked("requirements/tools.lock")
+    assert {"dvc", *pins("requirements/remotes.txt")} <= tools.keys() and "torch" not in tools
     assert {name: lock.get(name) for name in tools} == tools, "run `make lock`"
 
 
 def test_the_lock_of_app_and_api_adds_packages_and_changes_none() -> None:
-    lock, app = locked(), locked("requirements-app.lock")
-    direct = pins("requirements-app.txt")
+    lock, app = locked(), locked("requirements/app.lock")
+    direct = pins("requirements/app.txt")
     assert {name: app.get(name, ("not there",))[0] for name in direct} == direct, "run `make lock`"
     assert [name for name, (_, hashes) in app.items() if hashes == 0] == []
     assert {name: lock[name] for name in app if name in lock} == {name: app[name] for name in app if name in lock}
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "requirements-tools.lock", "requirements-app.lock"])
+@pytest.mark.parametrize("file", ["requirements/pipeline.lock", "requirements/tools.lock", "requirements/app.lock"])
 def test_a_lock_names_no_place_and_the_command_that_made_it(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
     assert "#    make lock\n" in text
     assert re.findall(r"https?:|file:|--index-url|--find-links|@ |/work|/home|/root", text) == []
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert f"--output-file requirements.lock {' '.join(DIRECT)}" in recipe
+    assert f"--output-file requirements/pipeline.lock {' '.join(DIRECT)}" in recipe
 
 
 def test_what_tests_need_does_not_change_what_is_locked() -> None:
@@ -88,7 +88,7 @@ def test_what_tests_need_does_not_change_what_is_locked() -> None:
 
 
 @pytest.mark.skipif(shutil.which("hadolint", path=str(Path(sys.executable).parent)) is None, reason="needs hadolint")
-@pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.serving"])
+@pytest.mark.parametrize("file", ["deploy/Dockerfile", "deploy/Dockerfile.serving"])
 def test_a_dockerfile_passes_its_linter(file: str) -> None:
     linter = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([linter, file], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -96,13 +96,17 @@ def test_a_dockerfile_passes_its_linter(file: str) -> None:
 
 
 def test_the_container_takes_the_lock_alone_and_is_not_root() -> None:
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
     bases = [line for line in lines if line.startswith("FROM")]
     assert bases and all(re.fullmatch(r"FROM \S+:\S+@sha256:[0-9a-f]{64}", line) for line in bases)
     copied = [line for line in lines if re.match(r"(COPY|ADD) ", line)]
-    assert [re.findall(r" ([^-/ ]\S*) /", line) for line in copied] == [["requirements.lock"]]
+    assert [re.findall(r" ([^-/ ]\S*) /", line) for line in copied] == [["requirements/pipeline.lock"]]
     install = [number for number, line in enumerate(lines) if "pip install" in line]
     user = next(number for number, line in enumerate(lines) if line.startswith("USER"))
     assert install and all("--require-hashes" in lines[number] and number > user for number in install)
-    ignored = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    assert ignored == ["*", "!requirements.lock"]
+    ignored = [
+        line
+        for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    assert ignored == ["*", "!requirements/pipeline.lock"]

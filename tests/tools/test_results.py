@@ -17,9 +17,6 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sklearn import metrics as sklearn_metrics
 
-from extras import readme_tables, remeasure, summary
-from extras.record_results import record
-from extras.records import check_digests, file_digests, list_records
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
@@ -28,6 +25,9 @@ from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_
 from skinlesion.report.formats import describe_rule
 from tests.conftest import ROOT, WriteParams
 from tests.report.test_reading import SELECTIVE, SUBGROUPS
+from tools import readme_tables, remeasure, summary
+from tools.record_results import record
+from tools.records import check_digests, file_digests, list_records
 
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")] or [NO_RECORD]
@@ -525,7 +525,7 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     record("run-1")
     write("README.md", f"# Title\n\n{readme_tables.BEGIN}\nstale\n{readme_tables.END}\n\nbelow\n")
     monkeypatch.setattr(sys, "argv", ["readme_tables", "--check"])
-    with pytest.raises(PipelineError, match=r"README.md does not say what results/ says: run `python -m extras.readme_tables`"):
+    with pytest.raises(PipelineError, match=r"README.md does not say what results/ says: run `python -m tools.readme_tables`"):
         readme_tables.main()
     assert "stale" in Path("README.md").read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["readme_tables"])

@@ -1,4 +1,4 @@
-"""`python -m extras.verify_cache`: what was altered behind DVC's back is found, named, taken away, and made anew by DVC."""
+"""`python -m tools.verify_cache`: what was altered behind DVC's back is found, named, taken away, and made anew by DVC."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from extras import verify_cache
 from skinlesion.base.errors import PipelineError
 from tests.pipeline.clone import run, stages_run
+from tools import verify_cache
 
 PIPELINE = """\
 stages:

@@ -185,8 +185,8 @@ def test_a_failing_mlflow_server_is_named(workspace: Path, mlflow: list[tuple[An
     ("name", "package", "requirements"),
     [
         ("dvclive", "dvclive", "requirements.txt"),
-        ("tensorboard", "tensorboard", "requirements-loggers.txt"),
-        ("mlflow", "mlflow", "requirements-loggers.txt"),
+        ("tensorboard", "tensorboard", "requirements/loggers.txt"),
+        ("mlflow", "mlflow", "requirements/loggers.txt"),
     ],
 )
 def test_a_missing_package_is_named_before_anything_is_opened(

@@ -1,11 +1,11 @@
-"""Record the run in the workspace: `python -m extras.record_results NAME` (`make record NAME=...`).
+"""Record the run in the workspace: `python -m tools.record_results NAME` (`make record NAME=...`).
 
 Reads   params.yaml, dvc.lock, extras/dvc.lock; metrics/*.json, metrics/train/*.json of the members, metrics/extras/*.json,
         metrics/export.json and data/extras/*/*.csv of the optional stages; data/predictions/{val,test}.csv;
         data/failures/failures.csv; report/; plots/gradcam/images.csv;
         data/raw/provenance.json; data/prepared/index.csv; models/classifier/{ensemble.json,NAME/config.json}; every plot of
         dvc.yaml
-Writes  results/NAME/ (extras/records.py says what lies there), all of it or nothing
+Writes  results/NAME/ (tools/records.py says what lies there), all of it or nothing
 
 It refuses a workspace that is not up to date, so that the record is of this code and these parameters, and prediction tables
 that do not give the metrics. What an optional stage found of another classifier or other images is left out. Pictures are
@@ -27,9 +27,6 @@ import vl_convert
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from extras.dvc_commands import run_dvc, run_dvc_json
-from extras.optional_plots import plots_of_extras
-from extras.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.raw import read_provenance
@@ -42,6 +39,9 @@ from skinlesion.config.params import PARAMS_FILE
 from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.results.predictions import PREDICTIONS
 from skinlesion.report.vega import VEGA_LITE
+from tools.dvc_commands import run_dvc, run_dvc_json
+from tools.optional_plots import plots_of_extras
+from tools.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 REPORT = Path("report")
@@ -249,7 +249,7 @@ def record(name: str, *, replace: bool = False) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.record_results", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.record_results", description=__doc__.partition("\n")[0])
     parser.add_argument("name", metavar="NAME", help="folder under results/, as in ham10000-200x150-baseline")
     parser.add_argument("--replace", action="store_true", help="overwrite a record of that name")
     arguments = parser.parse_args()

@@ -1,15 +1,15 @@
-"""Print where the results of the last run are, and its headline metrics: `python -m extras.summary` (`make run` ends with it)."""
+"""Print where the results of the last run are, and its headline metrics: `python -m tools.summary` (`make run` ends with it)."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from extras.records import HEADLINE
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import read_json
 from skinlesion.evaluation.results.predictions import PREDICTIONS
+from tools.records import HEADLINE
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:

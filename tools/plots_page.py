@@ -1,4 +1,4 @@
-"""One page of all plots that needs no network: `python -m extras.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
+"""One page of all plots that needs no network: `python -m tools.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
 
 Reads   what `dvc plots show` reads; with revisions (commits, branches, experiments), what `dvc plots diff` compares;
         data/raw/provenance.json, to say on the page where the images are synthetic; whether there is a
@@ -21,12 +21,12 @@ from pathlib import Path
 
 import vl_convert
 
-from extras.dvc_commands import run_dvc
-from extras.optional_plots import extras_without_plots
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.raw import RAW, read_provenance
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.report.vega import VEGA_LITE
+from tools.dvc_commands import run_dvc
+from tools.optional_plots import extras_without_plots
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def write_page(folder: Path, revisions: list[str]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.plots_page", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.plots_page", description=__doc__.partition("\n")[0])
     parser.add_argument("revisions", nargs="*", metavar="REVISION", help="compare these (one: with the workspace) instead")
     parser.add_argument("--out", type=Path, default=Path("dvc_plots"), metavar="FOLDER", help="default: %(default)s")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Hold every file of DVC's cache against its name, which is its MD5: `python -m extras.verify_cache [--remove]` (`make verify`).
+"""Hold every file of DVC's cache against its name, which is its MD5: `python -m tools.verify_cache [--remove]` (`make verify`).
 
 Reads   DVC's cache, the runs that it remembers too; dvc.lock and extras/dvc.lock, to say what an altered file is
 Writes  nothing; with --remove it takes altered files away, from the cache and from where the workspace links to them
@@ -23,9 +23,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from extras.dvc_commands import run_dvc
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import file_digest
+from tools.dvc_commands import run_dvc
 
 LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")  # the MD5 without the two digits of its folder; anything else is DVC's scratch
@@ -100,7 +100,7 @@ def links_to(altered: list[Path], outputs: set[Path]) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.verify_cache", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.verify_cache", description=__doc__.partition("\n")[0])
     parser.add_argument("--remove", action="store_true", help="take altered files away, from cache and workspace")
     options = parser.parse_args(arguments)
     cache = Path(run_dvc("cache", "dir").strip())
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.remove:
         raise PipelineError(
             f"{len(altered)} of {count} files in {cache} were altered: {said}. DVC would take them for whole: remove them by "
-            "`python -m extras.verify_cache --remove`, then run `dvc pull` if there is a remote, and `dvc repro`"
+            "`python -m tools.verify_cache --remove`, then run `dvc pull` if there is a remote, and `dvc repro`"
         )
     linked = links_to(altered, {Path(out["path"]) for out in locked_outputs()})
     for path in [*linked, *altered]:

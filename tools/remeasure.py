@@ -1,4 +1,4 @@
-"""Measure a recorded run anew with today's stages, from its own prediction tables: `python -m extras.remeasure NAME`.
+"""Measure a recorded run anew with today's stages, from its own prediction tables: `python -m tools.remeasure NAME`.
 
 Reads   results/NAME/; params.yaml, dvc.yaml and .dvc/plots; data/raw, data/splits, plots/split and data/prepared, which must be
         those that the run was measured on; metrics/extras, data/extras and
@@ -24,8 +24,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from extras.record_results import EXTRA_TABLES, copy_extra_tables, describe_recorder, render_plots
-from extras.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
@@ -50,6 +48,8 @@ from skinlesion.report.html import render_html
 from skinlesion.report.inputs import read_inputs
 from skinlesion.report.markdown import render_markdown
 from stages import assemble, baselines, evaluate, failures, selective, subgroups, threshold_sweep
+from tools.record_results import EXTRA_TABLES, copy_extra_tables, describe_recorder, render_plots
+from tools.records import PREDICTED_SPLITS, RESULTS, check_digests, check_predictions, file_digests
 
 # What the record keeps of the stages before the predictions, and of Grad-CAM, which needs the network.
 # Of gradcam's parameters it keeps those that are still known: what its maps are of stands in its metrics.
@@ -256,7 +256,7 @@ def remeasure(name: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.remeasure", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.remeasure", description=__doc__.partition("\n")[0])
     parser.add_argument("name", metavar="NAME", help="folder under results/, as in ham10000-200x150-baseline")
     remeasure(parser.parse_args().name)
 

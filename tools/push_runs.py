@@ -1,4 +1,4 @@
-"""Push to the DVC remote what another clone needs to train nothing again: `python -m extras.push_runs [--remote NAME]`.
+"""Push to the DVC remote what another clone needs to train nothing again: `python -m tools.push_runs [--remote NAME]`.
 
 It runs `dvc push`, which sends data and models of the workspace, and then sends the record of every run in this clone's cache
 (what `--run-cache` adds) with the files that these records name. `dvc push --run-cache` leaves most of those out: it sends those
@@ -91,7 +91,7 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.push_runs", description="Push data, models and all runs.")
+    parser = argparse.ArgumentParser(prog="python -m tools.push_runs", description="Push data, models and all runs.")
     parser.add_argument("--remote", help="a name of `dvc remote list`; without it the default remote")
     remote = parser.parse_args().remote
     for library in ("aiobotocore", "asyncssh"):  # they tell of every connection

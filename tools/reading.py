@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from extras.records import number
 from skinlesion.base.files import read_json
 from skinlesion.diagnoses import DIAGNOSES
+from tools.records import number
 
 PREFERRED_RECALL = 0.9  # of the operating points by sensitivity, the one that is read out, or else the first
 PREFERRED_COVERAGE = "0.8"

@@ -1,4 +1,4 @@
-"""Keep README's results generated: `python -m extras.readme_tables [--check]`.
+"""Keep README's results generated: `python -m tools.readme_tables [--check]`.
 
 Reads   results/*/metrics/*.json and results/*/provenance.json
 Writes  README.md, between the markers `<!-- results:begin -->` and `<!-- results:end -->`; with --check nothing: it ends
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from extras.reading import read_run
-from extras.records import HEADLINE, RESULTS, list_records, number
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_file, read_json
 from skinlesion.report import explanations
 from skinlesion.report.formats import describe_rule
+from tools.reading import read_run
+from tools.records import HEADLINE, RESULTS, list_records, number
 
 README = Path("README.md")
 WIDTH = 130
@@ -202,7 +202,7 @@ def results_block(records: list[Record]) -> str:
     ordered = sorted(records, key=lambda record: (record.provenance["synthetic"], record.name))
     headline, points, energy = (describe_level(ordered, name) for name in ("evaluate", "threshold_sweep", "gradcam"))
     lines = [
-        "Test split; in brackets intervals by bootstrap over lesions. Written by `python -m extras.readme_tables` from the",
+        "Test split; in brackets intervals by bootstrap over lesions. Written by `python -m tools.readme_tables` from the",
         "metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
         "",
         f"Headline metrics, {headline} intervals.",
@@ -251,14 +251,14 @@ def updated_readme(readme: Path = README, results: Path = RESULTS) -> tuple[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m extras.readme_tables", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_tables", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if README.md is out of date")
     arguments = parser.parse_args()
     text, updated = updated_readme()
     if text == updated:
         logger.info("%s is up to date", README)
     elif arguments.check:
-        raise PipelineError(f"{README} does not say what {RESULTS}/ says: run `python -m extras.readme_tables`")
+        raise PipelineError(f"{README} does not say what {RESULTS}/ says: run `python -m tools.readme_tables`")
     else:
         with atomic_file(README) as partial:
             partial.write_text(updated, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Mend what a kill made of DVC's own files: `python -m extras.mend` (`make run` and `make repro` begin with it).
+"""Mend what a kill made of DVC's own files: `python -m tools.mend` (`make run` and `make repro` begin with it).
 
 Reads   dvc.lock, extras/dvc.lock and .dvc/tmp/rwlock
 Writes  a lock file that is cut, as the last commit has it, or takes it away where none has; it is kept as dvc.lock.cut. Takes a
