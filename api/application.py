@@ -21,7 +21,7 @@ from api.schemas import NOT_FOR_CLINICAL_USE
 from api.service import Service
 from api.settings import Settings
 from skinlesion.base.errors import brief, suggest
-from skinlesion.predictor import Predictor
+from skinlesion.serving.predictor import Predictor
 
 DESCRIPTION = f"""**{NOT_FOR_CLINICAL_USE}**
 

@@ -37,9 +37,9 @@ from skinlesion.artifacts.patients import Patient
 from skinlesion.artifacts.raw import MAX_PIXELS
 from skinlesion.base.errors import PipelineError, brief, suggest
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.explainer import check_diagnosis
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.uploads import MIN_SIDE, UploadError
+from skinlesion.serving.explainer import check_diagnosis
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.upload_checks import MIN_SIDE, UploadError
 
 Fields = TypeVar("Fields", bound=BaseModel)
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from skinlesion.artifacts.patients import SEXES, SITES
 from skinlesion.artifacts.tables import AGE_LIMIT
-from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
+from skinlesion.explanation.cam.methods import METHODS, PERTURBATION_METHODS
 
 NOT_FOR_CLINICAL_USE = (
     "Not for clinical use: research software, no medical device. It must not be used to diagnose or to decide on treatment."

@@ -21,7 +21,7 @@ from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError
-from skinlesion.predictor import load_predictor
+from skinlesion.serving.predictor import load_predictor
 
 logger = logging.getLogger(__name__)
 

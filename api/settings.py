@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
 from skinlesion.config.schema import Device
-from skinlesion.predictor import BATCH, ENSEMBLE, Engine
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.serving.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.serving.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"
 SECRETS = ("api_key",)  # whose values no message repeats

@@ -15,9 +15,10 @@ from PIL import Image
 
 from app.opening import Opened
 from skinlesion.artifacts.patients import Patient
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.prediction import Prediction
-from skinlesion.uploads import UploadError, decode_upload
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.prediction import Prediction
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import decode_upload
 
 SHOWN = 800  # pixels of the longer side, of what the page shows and keeps of an image
 MOST = 20  # images at a time

@@ -18,9 +18,9 @@ from app.overlays import overlay
 from app.printed import Shown, printed_page
 from app.sidebar import Choices, choose
 from skinlesion.base.errors import PipelineError
-from skinlesion.cam.methods import PERTURBATION_METHODS
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
+from skinlesion.serving.uploads import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 

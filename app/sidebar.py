@@ -12,9 +12,9 @@ from app.overlays import OPACITY
 from app.words import name_point, rule_of_point
 from skinlesion.artifacts.patients import SEXES, SITES, Patient
 from skinlesion.artifacts.tables import AGE_LIMIT
-from skinlesion.cam.methods import PERTURBATION_METHODS
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.predictor import ENSEMBLE
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.predictor import ENSEMBLE
 
 ENGINE_NAMES = {"torch": "torch: as it was trained", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, 8 bits"}
 FIRST_METHOD = "GradCAM"

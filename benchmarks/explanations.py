@@ -39,13 +39,13 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device, cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import write_json
-from skinlesion.cam.fusing import fuse_batch_norms
-from skinlesion.cam.layers import find_layer
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.members import MemberMaps, place_mean
 from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
+from skinlesion.explanation.cam.fusing import fuse_batch_norms
+from skinlesion.explanation.cam.layers import find_layer
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.members import MemberMaps, place_mean
 from skinlesion.model.backbones import normalization
 from skinlesion.model.classifier import ClassifierConfig
 from skinlesion.model.float32 import full_float32

@@ -48,11 +48,11 @@ from skinlesion.config.params import load_params
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
-from skinlesion.identity import classifier_digest
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.model.network import NetworkSpec, build_network
-from skinlesion.predictor import ENGINES
+from skinlesion.serving.predictor import ENGINES
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
@@ -165,7 +165,7 @@ def export_workspace(root: Path, images: list[Path], size: int) -> None:
     """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
     # Only for who asks for these engines: both take seconds to import.
     from extras.export import export_member
-    from skinlesion.onnx_network import EXPORT, EXPORT_FILE
+    from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE
 
     params = load_params().export
     raw = root / RAW / "images"

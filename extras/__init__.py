@@ -1,4 +1,4 @@
-"""Beside the pipeline: what shows, records and reports its results."""
+"""Optional stages beside the pipeline, one script a stage; extras/dvc.yaml chains them."""
 
 from skinlesion.base.errors import say_interrupted_in_one_line
 

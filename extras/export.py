@@ -2,7 +2,7 @@
 
 Reads   params `export`, of `evaluate` calibration_bins; models/classifier, calibration.json and operating_points.json;
         data/prepared; data/splits/val.csv; data/predictions/test.csv
-Writes  models/export/ (a folder a member with model.onnx and model-int8.onnx; export.json, for `skinlesion.onnx_network`);
+Writes  models/export/ (a folder a member with model.onnx and model-int8.onnx; export.json, for `export.onnx_network`);
         metrics/export.json (parity of both with torch on the test list, metrics of int8 and their paired difference from torch's,
         bytes, and time of a call on this machine)
 
@@ -25,26 +25,26 @@ import torch
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness.measures import SUMMARY, less, measure_table
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws, percentile_intervals
-from skinlesion.calibration import Calibrator
 from skinlesion.config.params import ExportParams, load_params
-from skinlesion.engine_speed import time_engines
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
-from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
-from skinlesion.extra_metrics import write_extra
-from skinlesion.identity import classifier_digest
 from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
-from skinlesion.onnx_export import OPSET, export_network, quantize_network
-from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
-from skinlesion.robustness import SUMMARY, less, measure_table
-from skinlesion.test_time import TestTime
+from skinlesion.serving.export.onnx_export import OPSET, export_network, quantize_network
+from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
+from skinlesion.serving.export.parity import describe_parity, engine_of, graph_inputs, predict_table
+from skinlesion.serving.export.timing import time_engines
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")

@@ -23,21 +23,7 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import RAW, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
-from skinlesion.base.cores import available_cores
-from skinlesion.base.cpu_memory import keep_freed_memory
-from skinlesion.base.devices import choose_device
-from skinlesion.base.errors import run_stage
-from skinlesion.base.files import atomic_folder
-from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
-from skinlesion.calibration import Calibrator
-from skinlesion.config.params import ExternalParams, load_params
-from skinlesion.data.preparing import write_prepared
-from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.metrics.tables import describe_table
-from skinlesion.evaluation.results.decisions import read_calibration, read_operating_points
-from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
-from skinlesion.external import (
+from skinlesion.audits.external.comparison import (
     EXTERNAL,
     PLOT_COLUMNS,
     TEST,
@@ -48,13 +34,27 @@ from skinlesion.external import (
     compare_points,
     plot_tables,
 )
-from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
-from skinlesion.external_set import read_external
-from skinlesion.extra_metrics import write_extra
-from skinlesion.inference import predict_ensemble
+from skinlesion.audits.external.dataset import EXTERNAL as EXTERNAL_FOLDER
+from skinlesion.audits.external.dataset import read_external
+from skinlesion.audits.external.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.audits.findings import write_extra
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import ExternalParams, load_params
+from skinlesion.data.preparing import write_prepared
+from skinlesion.evaluation.inference.inference import predict_ensemble
+from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.tables import describe_table
+from skinlesion.evaluation.results.decisions import read_calibration, read_operating_points
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
 from skinlesion.model.classifier import Classifier, load_ensemble
-from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
-from skinlesion.test_time import TestTime
 
 PREDICTIONS = Path("data/extras/external")
 PREDICTION_COLUMNS = (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS)

@@ -17,6 +17,7 @@ from typing import Any
 
 from skinlesion.artifacts.raw import image_path, read_metadata
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
+from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
@@ -28,7 +29,6 @@ from skinlesion.data.sources.ground_truth import to_ham10000_columns
 from skinlesion.data.sources.images import check_files
 from skinlesion.data.sources.layout import bring_files, read_rows, write_rows
 from skinlesion.data.sources.provenance import count, describe_sample
-from skinlesion.external_set import EXTERNAL
 
 # So that no id is one of download's sample.
 DRAWN, DRAWN_HERE = "SYNTH_", "EXTERNAL_"

@@ -4,12 +4,12 @@ Reads   params `leak`, `train`, `ensemble` (the first member's overrides) and of
 Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.csv, predictions of the same test images;
         plots/extras/leak/: inflation.csv (the differences with intervals), history.csv (the metrics of every epoch)
 
-What the two trainings are given, and why so: skinlesion/leak.py. The deal by image is made here, from the images of all three
-lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is trained with
-each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every figure and its
-paired interval over lesions can be computed again; that interval does not hold what another seed would give. So each
-training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the test
-images without a sibling. Synthetic images and `train.loggers` are left out.
+What the two trainings are given, and why so: skinlesion/audits/leak.py. The deal by image is made here, from the images of all
+three lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is
+trained with each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every
+figure and its paired interval over lesions can be computed again; that interval does not hold what another seed would give. So
+each training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the
+test images without a sibling. Synthetic images and `train.loggers` are left out.
 
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """
@@ -23,21 +23,21 @@ from typing import Any
 import pandas as pd
 
 from extras.leak_training import Trained, check_one_device, train
-from skinlesion import leak
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
 from skinlesion.artifacts.tables import write_table
+from skinlesion.audits import leak
+from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import LeakParams, load_params
 from skinlesion.config.training import TrainParams
-from skinlesion.ensemble import member_metrics, spread
+from skinlesion.evaluation.inference.ensemble import member_metrics, spread
+from skinlesion.evaluation.inference.inference import soft_vote
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
-from skinlesion.extra_metrics import write_extra
-from skinlesion.inference import soft_vote
 from skinlesion.training import setup
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"

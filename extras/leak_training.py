@@ -22,7 +22,7 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.inference import Predicted, predict
+from skinlesion.evaluation.inference.inference import Predicted, predict
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
 from skinlesion.training import checkpoint, engine, fit, setup

@@ -24,16 +24,9 @@ from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.raw import read_metadata, read_provenance
 from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import write_table
-from skinlesion.base.cores import available_cores
-from skinlesion.base.errors import run_stage
-from skinlesion.base.files import atomic_folder
-from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.audits import NearDuplicatesParams
-from skinlesion.config.params import load_params
-from skinlesion.data.splitting import check_images
-from skinlesion.extra_metrics import write_extra
-from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
-from skinlesion.pair_tables import (
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.near_duplicates.search import Candidates, describe_images, find_candidates, sibling_pairs, verify
+from skinlesion.audits.near_duplicates.tables import (
     PAIR_COLUMNS,
     PAIRS,
     SCORE_COLUMNS,
@@ -42,6 +35,13 @@ from skinlesion.pair_tables import (
     describe_pairs,
     score_shares,
 )
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import NearDuplicatesParams
+from skinlesion.config.params import load_params
+from skinlesion.data.splitting import check_images
 
 logger = logging.getLogger(__name__)
 

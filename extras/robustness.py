@@ -22,19 +22,9 @@ import pandas as pd
 
 from skinlesion.artifacts.paths import CLASSIFIER, PLOTS
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
-from skinlesion.base.cpu_memory import keep_freed_memory
-from skinlesion.base.errors import PipelineError, run_stage
-from skinlesion.base.files import atomic_folder
-from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws, percentile_intervals
-from skinlesion.config.params import RobustnessParams, load_params
-from skinlesion.corrupted_predictions import Predictor
-from skinlesion.corruption_page import draw_corruption_page
-from skinlesion.corruptions import STRENGTHS, Condition
-from skinlesion.evaluation.results.decisions import read_operating_points
-from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
-from skinlesion.extra_metrics import write_extra
-from skinlesion.robustness import (
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
+from skinlesion.audits.robustness.measures import (
     METRIC_COLUMNS,
     POINT_COLUMNS,
     SUMMARY,
@@ -44,6 +34,16 @@ from skinlesion.robustness import (
     point_rows,
     summarise,
 )
+from skinlesion.audits.robustness.page import draw_corruption_page
+from skinlesion.audits.robustness.predictions import Predictor
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import RobustnessParams, load_params
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.results.decisions import read_operating_points
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 
 TOLERANCE = 1e-4  # between probabilities of one classifier on two machines
 

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from skinlesion.base.errors import PipelineError, run_stage
-from skinlesion.bootstrap import describe_draws
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.metrics.pairing import compare, pair
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
-from skinlesion.pairing import compare, pair
 
 WORKSPACE = "workspace"
 

@@ -23,15 +23,15 @@ from skinlesion.artifacts.paths import CLASSIFIER, MEMBERS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
 from skinlesion.artifacts.tables import write_table
-from skinlesion.augmentation_page import draw_augmentation_page
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.augmentation import AugmentationParams
 from skinlesion.config.params import Params, load_params
-from skinlesion.curves import CURVE_COLUMNS, collect_curves
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.classifier import CONFIG_FILE, ENSEMBLE_FILE, WEIGHTS_FILE, ClassifierConfig, read_classifier_config
+from skinlesion.report.augmentation_page import draw_augmentation_page
+from skinlesion.report.curves import CURVE_COLUMNS, collect_curves
 
 # What members must have in common; a mean and a standard deviation of its own is a member's own affair.
 SHARED = ("classes", "size", "fit", "color_constancy", "fingerprint", "images_sha256", "data")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import baselines
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
@@ -24,11 +23,12 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.config.params import BaselinesParams, load_params
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis import baselines
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.metrics import HEADLINE, ClassificationMetrics
 
 COLUMNS = ("model", "metric", "value", "low", "high")
 

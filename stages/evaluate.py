@@ -7,7 +7,8 @@ Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evalua
 The members' probabilities, and those of `test_time` views, are averaged, then the calibration is fitted on validation. Every
 metric but the `_before` ones and those of `members` and `spread` is of calibrated probabilities and can be computed again from
 the prediction tables, whose logits are the log of the mean probability where any were averaged. `per_lesion` is of one prediction
-a lesion, the mean of its images' probabilities. What a metric is where it is undefined: skinlesion/metrics.py.
+a lesion, the mean of its images' probabilities. What a metric is where it is undefined:
+skinlesion/evaluation/metrics/classification.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import calibration_scores
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
@@ -28,19 +28,20 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
-from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.config.params import EvaluateParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.ensemble import describe_members
+from skinlesion.evaluation.inference.ensemble import describe_members
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
+from skinlesion.evaluation.metrics import calibration_scores
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.metrics.tables import arrays_of, describe_table, metrics_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, write_calibration
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.identity import classifier_digest
-from skinlesion.inference import predict_ensemble
-from skinlesion.lesions import predict_lesions
-from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.model.classifier import load_ensemble
 
 CURVE_POINTS = 200
@@ -82,7 +83,7 @@ def measure_and_write(
 ) -> dict[str, Any]:
     """Measure the prediction tables of `val` and `test`, and write everything that the stage writes; what evaluate.json holds.
 
-    train : the training list. alone : what each member reaches alone, as `skinlesion.ensemble.describe_members` gives it.
+    train : the training list. alone : what each member reaches alone, as `ensemble.describe_members` gives it.
     classifier : digest of the one that predicted; None where its weights are not kept.
     """
     facts, prior = read_split_facts(), class_shares(train)

@@ -1,7 +1,8 @@
 """List what the classifier gets badly wrong on test: every missed melanoma and every confident error, with metadata.
 
 Reads   section `failures` of params.yaml; data/predictions/test.csv; models/operating_points.json
-Writes  data/failures/failures.csv (a row an image, columns as skinlesion/failures.py says); metrics/failures.json (how many)
+Writes  data/failures/failures.csv (a row an image, columns: skinlesion/evaluation/analysis/failures.py); metrics/failures.json
+        (how many)
 
 It looks and chooses nothing: which image failed is known only because test was measured.
 """
@@ -16,9 +17,9 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
+from skinlesion.evaluation.analysis.failures import COLUMNS, FAILURES, count_failures, list_failures
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
 
 logger = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ a map is the mean of the members' maps, of the images as they are, without test-
 writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
-  least confident correct predictions, and typical correct ones of each class (`skinlesion.cam.cases`);
+  least confident correct predictions, and typical correct ones of each class (`skinlesion.explanation.cam.cases`);
 - `plots/gradcam/mel_1.png`, `mel_2.png`, ...: their pages, a set for each true diagnosis, on errors with the map of the true
   class beside that of the predicted one;
 - `plots/gradcam/index.png`, `index.html`: what there is on which page, as a picture for DVC and as a page that links to them;
-- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every image measured that has a mask, but for those
+- `plots/gradcam/energy.csv`: an energy ratio (`cam.energy`) for every image measured that has a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
 
-and of every method (`skinlesion.cam.faithfulness` says what is measured):
+and of every method (`skinlesion.explanation.cam.faithfulness` says what is measured):
 
 - `plots/gradcam/faithfulness.csv`, `groups.csv`, `curves.csv`, `sanity.csv`: means that the plots show (`groups.csv` of the first
   method alone); `images.csv`: the figures of each image;
@@ -38,16 +38,16 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.cam import tables
-from skinlesion.cam.cases import choose_cases, judge_predictions
-from skinlesion.cam.energy import describe_intervals, summarize_energy
-from skinlesion.cam.faithfulness import Faithfulness, measure_methods
-from skinlesion.cam.gallery import Placed, write_gallery
-from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
-from skinlesion.cam.subject import Subject
-from skinlesion.cam.summary import layers_of, summarize
 from skinlesion.config.params import GradcamParams, load_params
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.explanation.cam import tables
+from skinlesion.explanation.cam.cases import choose_cases, judge_predictions
+from skinlesion.explanation.cam.energy import describe_intervals, summarize_energy
+from skinlesion.explanation.cam.faithfulness import Faithfulness, measure_methods
+from skinlesion.explanation.cam.gallery import Placed, write_gallery
+from skinlesion.explanation.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
+from skinlesion.explanation.cam.subject import Subject
+from skinlesion.explanation.cam.summary import layers_of, summarize
 from skinlesion.model.classifier import check_prepared, load_ensemble
 
 logger = logging.getLogger(__name__)

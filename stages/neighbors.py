@@ -27,16 +27,16 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import load_params
 from skinlesion.data.originals import read_image
 from skinlesion.diagnoses import CLASSES
-from skinlesion.embedding import embed
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.explanation.neighbors.embedding import embed
+from skinlesion.explanation.neighbors.metrics import measure_neighbors
+from skinlesion.explanation.neighbors.pages import Case, Neighbor, Shares, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
 from skinlesion.model.classifier import Classifier, load_ensemble
-from skinlesion.neighbor_metrics import measure_neighbors
-from skinlesion.neighbor_pages import Case, Neighbor, Shares, draw_pages
-from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
 
 BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
 

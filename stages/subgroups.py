@@ -18,10 +18,18 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import describe_draws
 from skinlesion.config.params import load_params
+from skinlesion.evaluation.analysis.subgroups import (
+    COLUMNS,
+    SOURCE,
+    assign_groups,
+    flag_small,
+    measure_groups,
+    measure_table,
+    worst_groups,
+)
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.subgroups import COLUMNS, SOURCE, assign_groups, flag_small, measure_groups, measure_table, worst_groups
 
 HISTOLOGY = "histo"
 

@@ -21,12 +21,12 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.config.params import ThresholdSweepParams, load_params
-from skinlesion.decisions import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "threshold", "sensitivity", "specificity", "precision", "f1", "flagged")

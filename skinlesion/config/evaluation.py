@@ -11,7 +11,7 @@ from skinlesion.base.errors import suggest
 from skinlesion.config.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
 from skinlesion.diagnoses import CLASSES
 
-# Here and not in skinlesion.cam.methods, so that reading params needs nothing but this module.
+# Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
 CamMethod = Literal[
     "CAM",
     "GradCAM",

@@ -57,7 +57,7 @@ def map_to_original(
     width, height : of the original in pixels.
     size, fit : how the original was prepared.
     centers : centre of the map's first cell, and distance from one cell's centre to the next, in pixels of the square, the
-        same along both sides (`skinlesion.cam.receptive_field`); None if the cells tile the square.
+        same along both sides (`skinlesion.explanation.cam.receptive_field`); None if the cells tile the square.
 
     Returns
     -------

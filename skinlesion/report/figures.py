@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from skinlesion.artifacts.tables import parse_csv
 from skinlesion.base.errors import PipelineError
 from skinlesion.report.blocks import Figure
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
 
 PIPELINE_FILE = Path("dvc.yaml")
 TEMPLATES = Path(".dvc/plots")

@@ -13,13 +13,13 @@ from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.raw import RAW, read_provenance
 from skinlesion.artifacts.splits import read_split_facts
 from skinlesion.artifacts.tables import parse_csv
+from skinlesion.audits.findings import outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
 from skinlesion.base.versions import git_commit
 from skinlesion.config.contents import Named, check_member_names
 from skinlesion.config.params import PARAMS_FILE, load_params, read_params
 from skinlesion.evaluation.results.decisions import read_operating_points
-from skinlesion.extra_metrics import outdated, read_extra
 from skinlesion.report.extras import EXTRAS
 
 METRIC_FILES: tuple[str, ...] = (

@@ -106,8 +106,8 @@ class MLflowLogger:
 # The logger's class, the module that it takes, the package that brings it, and the file that lists that.
 LOGGERS: dict[str, tuple[type, str, str, str]] = {
     "dvclive": (DVCLiveLogger, "dvclive", "dvclive", "requirements.txt"),
-    "tensorboard": (TensorBoardLogger, "torch.utils.tensorboard", "tensorboard", "requirements-loggers.txt"),
-    "mlflow": (MLflowLogger, "mlflow", "mlflow", "requirements-loggers.txt"),
+    "tensorboard": (TensorBoardLogger, "torch.utils.tensorboard", "tensorboard", "requirements/loggers.txt"),
+    "mlflow": (MLflowLogger, "mlflow", "mlflow", "requirements/loggers.txt"),
 }
 
 

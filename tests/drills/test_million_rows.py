@@ -16,8 +16,8 @@ import pytest
 from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams

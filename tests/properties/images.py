@@ -15,7 +15,7 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path
 from stages import download, prepare
 from tests.conftest import WriteParams
-from tests.download_cases import HEIGHT, WIDTH, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
+from tests.data.download_cases import HEIGHT, WIDTH, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 

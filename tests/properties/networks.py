@@ -18,13 +18,13 @@ from skinlesion.artifacts.prepared import PREPARED
 from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, fingerprint, read_split
 from skinlesion.model import backbones
 from stages import evaluate
-from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import make_config, make_network, save_ensemble
 from tests.properties.documents import Written, judge, written
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 from tests.properties.tables import FEW_DRAWS
-from tests.training_cases import write_inputs
+from tests.training.training_cases import write_inputs
 
 BACKBONE = "shufflenet_v2_x0_5"
 MEMBER = CLASSIFIER / "base-0"

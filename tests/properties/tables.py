@@ -19,9 +19,9 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import baselines, download, failures, selective, split, subgroups, threshold_sweep
-from tests import test_baselines, test_subgroups
 from tests.conftest import WriteParams
-from tests.download_cases import kaggle_files, table, write_files
+from tests.data.download_cases import kaggle_files, table, write_files
+from tests.evaluation import test_baselines, test_subgroups
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 

@@ -9,11 +9,11 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.splits import SPLITS, fingerprint
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.calibration import Calibrator
+from skinlesion.evaluation.inference.inference import Predicted, soft_vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
-from skinlesion.inference import Predicted, soft_vote
 from skinlesion.model.classifier import Classifier
-from skinlesion.test_time import TestTime
 
 LOGIT_DECIMALS = 6  # about what float32 knows of a logit; keeps the tables readable
 

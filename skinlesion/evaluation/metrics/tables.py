@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import calibration_scores
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of
-from skinlesion.calibration import Calibrator
-from skinlesion.metrics import ClassificationMetrics
+from skinlesion.evaluation.metrics import calibration_scores
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 
 
 def arrays_of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,8 +21,8 @@ CLASSIFIER_SHA256 = "classifier_sha256"  # the key in these files that says to w
 def write_calibration(content: dict[str, Any], path: Path = CALIBRATION) -> None:
     """Write how logits become probabilities: `method`, `scale` and `bias` of each of `CLASSES`, `fitted_on`, `test_time`.
 
-    `test_time` names the views over which the logits were averaged that it was fitted to (`skinlesion.test_time`),
-    `classifier_sha256` the classifier that gave them (`skinlesion.identity`); so it does in the next two.
+    `test_time` names the views over which the logits were averaged that it was fitted to (`inference.views`),
+    `classifier_sha256` the classifier that gave them (`skinlesion.evaluation.inference.identity`); so it does in the next two.
     """
     check_calibration(content, path)
     write_json(path, content)
@@ -42,7 +42,7 @@ def read_calibration(path: Path = CALIBRATION) -> dict[str, Any]:
 
 
 def write_conformal(content: dict[str, Any], path: Path = CONFORMAL) -> None:
-    """Write how a set of diagnoses is formed: `method`, `penalty` and `free` of `skinlesion.conformal.class_scores`; `levels`.
+    """Write how a set of diagnoses is formed: `method`, `penalty` and `free` of `conformal.class_scores`; `levels`.
 
     `levels` maps each promised coverage to its quantile of the scores, None where validation has too few lesions to promise it.
     `calibration` is what the quantiles hold for, as of `write_calibration`; not that of the prediction tables, because it was
