@@ -139,7 +139,7 @@ def raw_folder(make_raw: MakeRaw, metadata: pd.DataFrame) -> Path:
 @pytest.fixture(scope="session")
 def evaluated(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
     """A folder in which `evaluate` was run once on a small classifier, to read."""
-    from tests.evaluate_cases import run_evaluate  # loads torch, which most tests do without
+    from tests.evaluation.evaluate_cases import run_evaluate  # loads torch, which most tests do without
 
     return build_once("evaluated", lambda folder: run_evaluate(folder, write_params_here))
 
@@ -153,7 +153,7 @@ def project(evaluated: Path, workspace: Path) -> Path:
 @pytest.fixture(scope="session")
 def exported(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
     """A folder in which `export` was run once, to read."""
-    from tests.export_cases import run_export
+    from tests.serving.export_cases import run_export
 
     return build_once("exported", lambda folder: run_export(folder, write_params_here))
 
@@ -173,7 +173,7 @@ def exported_copy(exported: Path, workspace: Path) -> Path:
 @pytest.fixture(scope="session")
 def external_inputs(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
     """A folder with all that `external` reads."""
-    from tests.external_cases import write_inputs
+    from tests.audits.external_cases import write_inputs
 
     return build_once("external", lambda folder: write_inputs(folder, write_params_here))
 
@@ -187,7 +187,7 @@ def external_project(external_inputs: Path, workspace: Path) -> Path:
 @pytest.fixture(scope="session")
 def plots_repository(build_once: BuildOnce) -> Path:
     """A repository with every plot and two revisions of their tables, to read."""
-    from tests.plot_cases import make_repository
+    from tests.report.plot_cases import make_repository
 
     return build_once("plots", make_repository)
 

@@ -18,17 +18,17 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.raw import read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import labels_of
+from skinlesion.audits.external.comparison import OVER_CLASSES, Draws
+from skinlesion.audits.external.dataset import EXTERNAL, read_external
+from skinlesion.audits.external.overlap import SAME_PICTURE
 from skinlesion.base.files import read_json, write_json
-from skinlesion.bootstrap import lesion_weights
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.external import OVER_CLASSES, Draws
-from skinlesion.external_set import EXTERNAL, read_external
-from skinlesion.metrics import HEADLINE
-from skinlesion.overlap import SAME_PICTURE
+from tests.audits.external_cases import DRAWS, POINTS, classes_of, predicted, rewrite, run_stage, save_classifier
 from tests.conftest import refuses
-from tests.external_cases import DRAWS, POINTS, classes_of, predicted, rewrite, run_stage, save_classifier
 from tests.stage_cases import logits_of, probabilities_of
 
 Run = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]

@@ -14,13 +14,14 @@ import pytest
 
 from extras import external_download
 from skinlesion.artifacts.raw import read_metadata
+from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.data.sources import dataverse, isic2018, transfer
 from skinlesion.data.sources.dataverse import RemoteFile
 from skinlesion.data.sources.ground_truth import ONE_HOT
 from stages import download
 from tests.conftest import WriteParams, refuses
-from tests.download_cases import jpeg, mask, pack, table, write_files
-from tests.scripted_server import Answer, Scripted, serve
+from tests.data.download_cases import jpeg, mask, pack, table, write_files
+from tests.data.scripted_server import Answer, Scripted, serve
 
 IDS = [f"ISIC_{number:07d}" for number in range(34524, 34534)]
 TRUTH, IMAGES = "/6924466", "/3855824"

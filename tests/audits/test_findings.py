@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skinlesion.audits.findings import EXTRAS, outdated, read_extra, write_extra
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from skinlesion.extra_metrics import EXTRAS, outdated, read_extra, write_extra
 from tests.conftest import WriteParams, refuses
 
 

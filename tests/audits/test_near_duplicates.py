@@ -18,12 +18,12 @@ from extras import near_duplicates
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.splits import SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
+from skinlesion.audits.near_duplicates.alignment import NO_FIT, Fit, correlate, fit_similarity
+from skinlesion.audits.near_duplicates.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
+from skinlesion.audits.near_duplicates.search import Verified, sibling_pairs
+from skinlesion.audits.near_duplicates.tables import count_crossing, describe_pairs, score_shares
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.splitting import merge_lesions, read_links
-from skinlesion.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
-from skinlesion.near_duplicates import NO_FIT, Fit, correlate, fit_similarity
-from skinlesion.pair_search import Verified, sibling_pairs
-from skinlesion.pair_tables import count_crossing, describe_pairs, score_shares
 from tests.conftest import WriteParams, refuses
 
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]

@@ -15,19 +15,20 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
-from skinlesion import corrupted_predictions
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration_scores import expected_calibration_error, reliability_table
+from skinlesion.audits.findings import outdated, read_extra
+from skinlesion.audits.robustness import predictions
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
+from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.extra_metrics import outdated, read_extra
-from skinlesion.metrics import HEADLINE
-from skinlesion.robustness import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
-from tests.classifier_cases import POINTS, SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
 from tests.conftest import WriteParams, refuses
+from tests.model.classifier_cases import POINTS, SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
 from tests.stage_cases import PATIENT, Run, probabilities_of, read_metrics, with_logits, write_prepared
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ from skinlesion.base.files import read_json, write_json
 from skinlesion.model.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
 from skinlesion.report.curves import TABLES
 from stages import assemble
-from tests.classifier_cases import make_config, make_network
 from tests.conftest import WriteParams, refuses
+from tests.model.classifier_cases import make_config, make_network
 
 HISTORY = [column for columns in TABLES.values() for column in columns]
 FINGERPRINT = "0123456789abcdef" * 4

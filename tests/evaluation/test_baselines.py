@@ -10,10 +10,10 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.baselines import color_histograms, color_model, fit_predict, metadata_model
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.metrics import HEADLINE
 from stages import baselines
 from tests.conftest import WriteParams, refuses
 from tests.stage_cases import PATIENT, Run, stage_runner, with_logits, write_lists, write_prepared

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion import bootstrap as module
-from skinlesion.bootstrap import bootstrap, describe_draws, lesion_weights, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics import bootstrap as module
+from skinlesion.evaluation.metrics.bootstrap import (
+    bootstrap,
+    describe_draws,
+    lesion_weights,
+    percentile_intervals,
+    point_estimate,
+)
 from tests.conftest import refuses
 
 

@@ -14,15 +14,11 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion import compare as command
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import lesion_weights
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import compare, p_value, pair
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.metrics import HEADLINE
-from skinlesion.pairing import compare, p_value, pair
 from tests.conftest import refuses
 from tests.stage_cases import PATIENT, probabilities_of, with_logits
 

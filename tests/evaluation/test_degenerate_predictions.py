@@ -19,7 +19,7 @@ from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_cali
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import failures, selective, subgroups, threshold_sweep
 from tests.conftest import WriteParams, refuses
-from tests.test_subgroups import make_predictions, write_inputs
+from tests.evaluation.test_subgroups import make_predictions, write_inputs
 
 TEST = PREDICTIONS / "test.csv"
 STAGES = (threshold_sweep, selective, subgroups, failures)

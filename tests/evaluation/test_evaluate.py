@@ -16,24 +16,18 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import fingerprint, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.bootstrap import lesion_weights
-from skinlesion.calibration import softmax
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import Predicted, log_softmax, predict, soft_vote
-from skinlesion.evaluation.inference.views import views_of
+from skinlesion.evaluation.inference.inference import Predicted, predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
-from skinlesion.inference import Predicted, predict
-from skinlesion.lesions import predict_lesions
-from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import load_ensemble
 from stages import evaluate
 from tests.conftest import WriteParams, refuses
-from tests.evaluate_cases import COUNTS, CPU, evaluate_with, read_splits, rewrite_splits, write_images
+from tests.evaluation.evaluate_cases import COUNTS, CPU, evaluate_with, read_splits, rewrite_splits, write_images
 from tests.stage_cases import bytes_below, logits_of, probabilities_of, read_metrics, write_lists, write_prepared
 
 

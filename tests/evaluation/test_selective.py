@@ -10,11 +10,23 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
-from skinlesion.bootstrap import point_estimate
-from skinlesion.calibration import Calibrator, softmax
-from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.abstention import (
+    area_under_risk_coverage,
+    audit_abstention,
+    confidence_threshold,
+    risk_coverage_curve,
+)
+from skinlesion.evaluation.analysis.conformal import (
+    audit_sets,
+    choose_one_image,
+    class_scores,
+    conformal_quantile,
+    deal_lesions,
+    prediction_sets,
+)
+from skinlesion.evaluation.metrics.bootstrap import point_estimate
+from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective

@@ -12,11 +12,9 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from skinlesion.artifacts.tables import METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
-from skinlesion.bootstrap import lesion_weights
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import subgroups
 from tests.conftest import WriteParams

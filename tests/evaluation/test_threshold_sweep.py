@@ -14,10 +14,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.bootstrap import percentile_intervals
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_operating_points,

@@ -26,7 +26,7 @@ from skinlesion.explanation.cam.receptive_field import cell_centers, tiled_cente
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import last_linear, make_config, make_network, tensors_left_by
+from tests.model.classifier_cases import last_linear, make_config, make_network, tensors_left_by
 
 CPU = torch.device("cpu")
 

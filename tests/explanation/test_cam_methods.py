@@ -31,10 +31,9 @@ from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import make_config, tensors_left_by
 from tests.conftest import ROOT
 from tests.explanation.test_cam import CPU, ColourNet, build, colour_network, config_of, noise_images
-from tests.model.classifier_cases import make_config
+from tests.model.classifier_cases import make_config, tensors_left_by
 
 SIZE = 16
 SEED = 5

@@ -19,17 +19,13 @@ from skinlesion.artifacts.raw import image_path
 from skinlesion.base.files import read_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.explanation.neighbors import search
 from skinlesion.explanation.neighbors.embedding import embed
-from skinlesion.explanation.neighbors.metrics import measure_neighbors
-from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
-from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
+from skinlesion.explanation.neighbors.pages import Case, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS
 from skinlesion.model.classifier import load_ensemble, normalize
-from skinlesion.neighbor_pages import Case, draw_pages
-from skinlesion.neighbors import COLUMNS
 from stages import neighbors as stage
-from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams, refuses
+from tests.model.classifier_cases import make_config, make_network, save_ensemble
 from tests.stage_cases import bytes_below, predictions_of, write_lists, write_prepared
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33

@@ -17,7 +17,7 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
 from tests.conftest import WriteParams, refuses
-from tests.network_cases import build, images, wake
+from tests.model.network_cases import build, images, wake
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
 FAMILIES = [

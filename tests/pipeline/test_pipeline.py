@@ -19,10 +19,10 @@ from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.config.schema import UNSEEN_BY_DVC
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.predictor import load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.predictor import load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.conftest import ROOT, BuildOnce
-from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
+from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
 AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
@@ -205,7 +205,7 @@ def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone
     )
     assert stages_run(run(clone, "dvc", "repro")) == []
     commit_all(clone, "external test")
-    run(clone, "python", "-m", "extras.record_results", "tiny")
+    run(clone, "python", "-m", "tools.record_results", "tiny")
     provenance = json.loads((clone / "results/tiny/provenance.json").read_text(encoding="utf-8"))
     assert provenance["recorder"]["git_commit"] == run(clone, "git", "rev-parse", "HEAD").strip()
     assert {"extras/external/predictions.csv", "report/index.html"} <= provenance["files_sha256"].keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skinlesion.curves import CURVE_COLUMNS, TABLES, collect_curves
+from skinlesion.report.curves import CURVE_COLUMNS, TABLES, collect_curves
 from tests.conftest import refuses
 
 HEADER = "epoch," + ",".join(column for columns in TABLES.values() for column in columns)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import vl_convert
 
-from extras.dvc_commands import run_dvc_json
-from skinlesion.vega import VEGA_LITE
-from tests.plot_cases import DEFINITIONS, TEMPLATES, VEGA_PLOTS
+from skinlesion.report.vega import VEGA_LITE
+from tests.report.plot_cases import DEFINITIONS, TEMPLATES, VEGA_PLOTS
+from tools.dvc_commands import run_dvc_json
 
 
 @pytest.fixture(scope="module")

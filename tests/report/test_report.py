@@ -29,7 +29,7 @@ from skinlesion.report.html import render_html
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
 from tests.conftest import ROOT, WriteParams
-from tests.test_plots_templates import write_tables
+from tests.report.plot_cases import write_tables
 
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}

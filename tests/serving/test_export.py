@@ -21,9 +21,14 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
+from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import predict_batch
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import (
     CLASSIFIER_SHA256,
     read_calibration,
@@ -32,17 +37,14 @@ from skinlesion.evaluation.results.decisions import (
     write_operating_points,
 )
 from skinlesion.evaluation.results.predictions import read_predictions
-from skinlesion.exported_predictions import describe_parity, predict_table
-from skinlesion.extra_metrics import found_extras, outdated, read_extra
-from skinlesion.identity import classifier_digest
-from skinlesion.inference import predict_batch
 from skinlesion.model.classifier import load_ensemble, save_classifier
-from skinlesion.onnx_network import EXPORT, load_onnx_ensemble
-from skinlesion.predictor import ENGINES, load_predictor
-from tests.classifier_cases import POINTS, SCALE, make_config, make_network
-from tests.conftest import refuses
-from tests.export_cases import COLUMNS, DRAWS, IMAGES, MEMBERS, PARAMS, SIZE, pixels_of
-from tests.predictor_cases import lesion_image
+from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
+from skinlesion.serving.export.parity import describe_parity, predict_table
+from skinlesion.serving.predictor import ENGINES, load_predictor
+from tests.conftest import ROOT, refuses
+from tests.model.classifier_cases import POINTS, SCALE, make_config, make_network
+from tests.serving.export_cases import COLUMNS, DRAWS, IMAGES, MEMBERS, PARAMS, SIZE, pixels_of
+from tests.serving.predictor_cases import lesion_image
 from tests.stage_cases import read_metrics
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from skinlesion import predict
 from skinlesion.base.errors import PipelineError
-from skinlesion.identity import classifier_digest
-from skinlesion.prediction_rows import ROW_COLUMNS
-from skinlesion.predictor import load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.serving.prediction import ROW_COLUMNS
+from skinlesion.serving.predictor import load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.conftest import ROOT, refuses
-from tests.predictor_cases import encoded, lesion_image, make_workspace
+from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 
 @pytest.fixture

@@ -34,11 +34,11 @@ from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA2
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.prediction import chance_of
-from skinlesion.predictor import Member, load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.prediction import chance_of
+from skinlesion.serving.predictor import Member, load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.conftest import refuses
-from tests.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
+from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
 TWO = ({}, {"metadata": True, "member": "b"})

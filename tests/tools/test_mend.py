@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zc.lockfile
 
-from extras import mend
 from tests.conftest import refuses
-from tests.pipeline_clone import run
+from tests.pipeline.clone import run
+from tools import mend
 
 LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: 0123\n"
 

@@ -25,6 +25,9 @@ from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_
 from skinlesion.report.formats import describe_rule
 from tests.conftest import ROOT, WriteParams
 from tests.test_reading import SELECTIVE, SUBGROUPS
+from tools import readme_tables, remeasure, summary
+from tools.record_results import record
+from tools.records import check_digests, file_digests, list_records
 
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")] or [NO_RECORD]

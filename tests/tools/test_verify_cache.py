@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from extras import verify_cache
 from tests.conftest import refuses
-from tests.pipeline_clone import run, stages_run
+from tests.pipeline.clone import run, stages_run
+from tools import verify_cache
 
 PIPELINE = """\
 stages:

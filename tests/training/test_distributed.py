@@ -17,7 +17,7 @@ import torch
 from skinlesion.config.params import load_params
 from skinlesion.training import engine
 from tests.conftest import ROOT, WriteParams, refuses
-from tests.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
+from tests.training.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
 
 # A network without batch norm and dropout: what remains must agree but for rounding. 42 training images make two batches of
 # 16 and one of 10; 13 validation images make uneven shares.

@@ -16,7 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.training.losses import Criterion, make_criterion
-from tests.test_class_weights import COUNTS, weigh
+from tests.training.test_class_weights import COUNTS, weigh
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
 PLAIN = {

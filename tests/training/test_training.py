@@ -28,7 +28,7 @@ from skinlesion.model.classifier import load_classifier, normalize, read_classif
 from skinlesion.training import engine, fit, loop
 from stages import train
 from tests.conftest import WriteParams, refuses
-from tests.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
 
 
 @pytest.fixture

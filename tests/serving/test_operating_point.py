@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from skinlesion.operating_point import OperatingPoint, Rate
+from skinlesion.serving.operating_point import OperatingPoint, Rate
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from extras.dvc_commands import run_dvc_json
-from extras.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 from tests.conftest import refuses
-from tests.plot_cases import VEGA_PLOTS
+from tests.report.plot_cases import VEGA_PLOTS
+from tools.dvc_commands import run_dvc_json
+from tools.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 
 
 @pytest.fixture

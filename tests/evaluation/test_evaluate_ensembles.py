@@ -15,15 +15,15 @@ from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import fingerprint
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.evaluation.inference.views import views_of
+from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_calibration
-from skinlesion.inference import Predicted, log_softmax, predict, soft_vote
-from skinlesion.metrics import HEADLINE
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize
-from skinlesion.test_time import views_of
 from stages import evaluate
-from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.conftest import WriteParams, refuses
-from tests.evaluate_cases import CPU, SIZE, Member, evaluate_with, fitted_member, read_splits, rewrite_splits
+from tests.evaluation.evaluate_cases import CPU, SIZE, Member, evaluate_with, fitted_member, read_splits, rewrite_splits
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.stage_cases import logits_of, read_metrics
 
 

@@ -17,8 +17,8 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.model.classifier import Classifier
-from tests.classifier_cases import SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
 from tests.stage_cases import with_logits, write_lists, write_prepared
 
 SIZE, IMAGES, DRAWS = 32, 42, 100

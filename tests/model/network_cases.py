@@ -9,7 +9,7 @@ from torch import nn
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.network import SkinNetwork, build_network
-from tests.classifier_cases import make_spec
+from tests.model.classifier_cases import make_spec
 
 
 def build(size: int = 32, *, backbone: str = "resnet18", **options: Any) -> SkinNetwork:

@@ -17,7 +17,7 @@ from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError
 from skinlesion.training import fit, loop
 from tests.conftest import WriteParams, refuses
-from tests.training_cases import MEMBER, TINY, outputs, start_train, train_base, write_inputs
+from tests.training.training_cases import MEMBER, TINY, outputs, start_train, train_base, write_inputs
 
 
 @pytest.fixture

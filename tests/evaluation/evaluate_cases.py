@@ -16,12 +16,12 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint, read_split
 from skinlesion.base.files import read_json, write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.inference import predict
+from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.network import SkinNetwork
 from stages import evaluate
-from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.stage_cases import PATIENT, stage_runner, write_lists, write_prepared
 
 Member = tuple[SkinNetwork, ClassifierConfig]

@@ -17,10 +17,10 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.model.classifier import Classifier, load_ensemble, save_classifier
-from skinlesion.onnx_network import EXPORT, load_onnx_ensemble
-from tests.classifier_cases import last_linear
+from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
 from tests.conftest import refuses
-from tests.export_cases import COLUMNS, MEMBERS
+from tests.model.classifier_cases import last_linear
+from tests.serving.export_cases import COLUMNS, MEMBERS
 
 
 def flip_a_byte(path: Path) -> None:

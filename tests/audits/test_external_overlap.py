@@ -14,12 +14,12 @@ from PIL import Image
 from extras import external
 from skinlesion.artifacts.raw import RAW, image_path, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
+from skinlesion.audits.external.dataset import EXTERNAL
+from skinlesion.audits.external.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from skinlesion.base.errors import PipelineError
-from skinlesion.external_set import EXTERNAL
-from skinlesion.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
+from tests.audits.external_cases import rewrite, run_stage
 from tests.conftest import refuses
-from tests.external_cases import rewrite, run_stage
-from tests.pipeline_clone import set_params
+from tests.pipeline.clone import set_params
 
 
 def reencoded(path: Path, **options: Any) -> bytes:

@@ -15,19 +15,19 @@ from extras import external
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint
+from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.files import write_json
-from skinlesion.calibration import Calibrator
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.external_set import EXTERNAL
-from skinlesion.inference import predict_ensemble
 from skinlesion.model.classifier import load_ensemble
-from tests.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.stage_cases import probabilities_of, read_metrics, write_lists
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.model.network import SkinNetwork
 from tests.conftest import refuses
-from tests.network_cases import build, images, wake
+from tests.model.network_cases import build, images, wake
 
 # Every family that has a map, but for the largest.
 FAMILIES = (

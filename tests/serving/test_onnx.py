@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 import torch
 
-from skinlesion import engine_speed, onnx_export
 from skinlesion.base.errors import PipelineError
-from skinlesion.engine_speed import describe_seconds, time_engines
 from skinlesion.model.classifier import Classifier
-from skinlesion.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
-from skinlesion.onnx_network import OnnxNetwork
-from tests.classifier_cases import make_config
+from skinlesion.serving.export import onnx_export, timing
+from skinlesion.serving.export.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
+from skinlesion.serving.export.onnx_network import OnnxNetwork
+from skinlesion.serving.export.timing import describe_seconds, time_engines
+from tests.model.classifier_cases import make_config
 
 SIZE = 32
 
@@ -85,5 +85,5 @@ def test_engines_take_turns_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> 
     assert [images for _, images in calls] == [1] * 15 + [4] * 15
     described = describe_seconds([0.1, 0.2, 0.4], images=8)
     assert described == pytest.approx({"p50_ms": 200, "p95_ms": 380, "images_per_second": 40, "calls": 3})
-    monkeypatch.setattr(engine_speed, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
+    monkeypatch.setattr(timing, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
     assert found["1"]["a"]["calls"] == 2 == time_engines(engines, torch.zeros(1, 1), batches=[1], rounds=50)["1"]["c"]["calls"]

@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from skinlesion import neighbors
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.neighbor_metrics import measure_neighbors
-from skinlesion.neighbor_pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
-from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
+from skinlesion.explanation.neighbors import search
+from skinlesion.explanation.neighbors.metrics import measure_neighbors
+from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
 from tests.stage_cases import predictions_of
 
 
@@ -36,9 +36,9 @@ def listing(lesions: list[str], image_ids: list[str] | None = None, dx: list[str
 # The search
 
 
-@pytest.mark.parametrize("cells", [1, 300, neighbors.BLOCK_CELLS])
+@pytest.mark.parametrize("cells", [1, 300, search.BLOCK_CELLS])
 def test_the_search_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    monkeypatch.setattr(neighbors, "BLOCK_CELLS", cells)
+    monkeypatch.setattr(search, "BLOCK_CELLS", cells)
     wanted, searched = directions(23, 9, 0), directions(60, 9, 1)
     lesions = [f"L{number}" for number in np.random.default_rng(2).permutation(60)]
     found = find_neighbors(wanted, searched, listing(lesions), k=7)
@@ -95,7 +95,7 @@ def test_a_tied_vote_goes_to_the_nearest(labels: list[int], voted: int) -> None:
 def test_the_table_names_every_neighbour_once() -> None:
     test = predictions_of([("I1", "L1", "mel", "nv", 0.5), ("I2", "L2", "nv", "nv", 0.5)]).set_index(pd.Index([7, 3]))
     listed = listing(["A", "B", "C"], dx=["mel", "nv", "df"]).set_index(pd.Index([9, 8, 7]))
-    found = neighbors.Neighbors(np.array([[2, 0], [1, 2]]), np.array([[0.9, 0.25], [0.5, -0.125]]))
+    found = search.Neighbors(np.array([[2, 0], [1, 2]]), np.array([[0.9, 0.25], [0.5, -0.125]]))
     table = neighbor_table(test, listed, found)
     assert set(table.columns) == set(COLUMNS)
     assert table[list(COLUMNS)].to_numpy().tolist() == [
