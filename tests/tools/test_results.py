@@ -24,7 +24,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
 from skinlesion.report.formats import describe_rule
 from tests.conftest import ROOT, WriteParams
-from tests.test_reading import SELECTIVE, SUBGROUPS
+from tests.report.test_reading import SELECTIVE, SUBGROUPS
 from tools import readme_tables, remeasure, summary
 from tools.record_results import record
 from tools.records import check_digests, file_digests, list_records
