@@ -149,30 +149,24 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
     ],
 )
 def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
+    provenance = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}}
+    points = {
+        "target": "mel",
+        "classes": ["mel"],
+        "score": "s",
+        "rule": "r",
+        "chosen_on": "val",
+        "points": {"a": {"threshold": 0.5}},
+    }
+    calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"}
     readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
-        "provenance.json": (
-            lambda file: read_provenance(file.parent),
-            {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}},
-        ),
+        "provenance.json": (lambda file: read_provenance(file.parent), provenance),
         "facts.json": (
             lambda file: read_split_facts(file.parent),
             {"fingerprint": "f00d", "source": "sample", "synthetic": True},
         ),
-        "calibration.json": (
-            read_calibration,
-            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"},
-        ),
-        "points.json": (
-            read_operating_points,
-            {
-                "target": "mel",
-                "classes": ["mel"],
-                "score": "s",
-                "rule": "r",
-                "chosen_on": "val",
-                "points": {"a": {"threshold": 0.5}},
-            },
-        ),
+        "calibration.json": (read_calibration, calibration),
+        "points.json": (read_operating_points, points),
     }
     read, good = readers[path]
     file = workspace / path
@@ -186,11 +180,8 @@ def test_values_of_another_type(workspace: Path, path: str, content: dict[str, o
 def test_predictions_come_back_as_written(workspace: Path) -> None:
     write_predictions({"val": predictions(), "test": predictions(2)})
     frame = read_predictions("val")
-    assert list(frame.columns) == [
-        *DESCRIPTIVE_COLUMNS,
-        *(f"logit_{dx}" for dx in CLASSES),
-        *(f"probability_{dx}" for dx in CLASSES),
-    ]
+    numbers = [f"{kind}_{dx}" for kind in ("logit", "probability") for dx in CLASSES]
+    assert list(frame.columns) == [*DESCRIPTIVE_COLUMNS, *numbers]
     assert frame["probability_nv"].tolist() == [1.0, 1.0, 1.0]
     assert frame["localization"].tolist() == ["unknown"] * 3
     assert len(read_predictions("test")) == 2

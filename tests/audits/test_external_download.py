@@ -170,8 +170,12 @@ def take(write_params: WriteParams, workspace: Path) -> Callable[..., pd.DataFra
     return run
 
 
+def as_diagnoses(frame: pd.DataFrame) -> dict[str, bytes]:
+    return {"diagnoses.csv": as_csv(frame)}
+
+
 def clinic(names: list[str], frame: pd.DataFrame) -> dict[str, bytes]:
-    return {"diagnoses.csv": as_csv(frame)} | {f"pictures/{name}": jpeg(number) for number, name in enumerate(names)}
+    return as_diagnoses(frame) | {f"pictures/{name}": jpeg(number) for number, name in enumerate(names)}
 
 
 def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplog: pytest.LogCaptureFixture) -> None:
@@ -181,10 +185,8 @@ def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplo
     with caplog.at_level(logging.WARNING):
         assert list(take(files)["image_id"]) == ids
     assert "left aside, since they are no JPEG: a_segmentation.png" in caplog.text
-    assert provenance()["origin"] == "clinic" and [entry["name"] for entry in provenance()["files"]] == [
-        "diagnoses.csv",
-        "pictures/",
-    ]
+    assert provenance()["origin"] == "clinic"
+    assert [entry["name"] for entry in provenance()["files"]] == ["diagnoses.csv", "pictures/"]
     whole = {"all.zip": pack(files)}
     assert list(take(whole)["image_id"]) == list(take(whole, "clinic/all.zip")["image_id"]) == ids
     assert provenance()["files"][1]["name"] == "all.zip"
@@ -197,22 +199,13 @@ def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplo
         (lambda files, frame: {"d.csv": as_csv(frame), "a.png": mask()}, r"no image as \.jpg or \.jpeg.*a\.png: convert"),
         (lambda files, frame: {name: files[name] for name in files if name != "diagnoses.csv"}, r"holds no table \(\.csv"),
         (lambda files, frame: files | {"diagnoses.csv": b"id,label\n1,2\n"}, "has the columns id, label; known are HAM10000's"),
+        (lambda files, frame: files | as_diagnoses(frame.drop(columns="age")), r"diagnoses\.csv lacks the column\(s\) age"),
+        (lambda files, frame: files | as_diagnoses(frame.assign(dx="MEL")), r"diagnoses\.csv: unknown diagnosis 'MEL'"),
         (
-            lambda files, frame: files | {"diagnoses.csv": as_csv(frame.drop(columns="age"))},
-            r"diagnoses\.csv lacks the column\(s\) age",
+            lambda files, frame: files | as_diagnoses(one_hot(frame).assign(NV=1)),
+            r"csv: ISIC_0000000, .* must have a 1 for one diag",
         ),
-        (
-            lambda files, frame: files | {"diagnoses.csv": as_csv(frame.assign(dx="MEL"))},
-            r"diagnoses\.csv: unknown diagnosis 'MEL'",
-        ),
-        (
-            lambda files, frame: files | {"diagnoses.csv": as_csv(one_hot(frame).assign(NV=1))},
-            r"diagnoses\.csv: ISIC_0000000, .* must have a 1 for one diagnosis",
-        ),
-        (
-            lambda files, frame: files | {"diagnoses.csv": as_csv(one_hot(frame).assign(MEL="often"))},
-            "must have a 1 for one diagnosis",
-        ),
+        (lambda files, frame: files | as_diagnoses(one_hot(frame).assign(MEL="often")), "must have a 1 for one diagnosis"),
         (
             lambda files, frame: files | {"pictures/ISIC_0000003.jpg": b"no picture"},
             "1 of 10 images cannot be used: ISIC_0000003",

@@ -102,7 +102,6 @@ def test_hidden_siblings_are_found_others_are_not_and_the_split_takes_the_list(r
     assert metrics["crossing_the_split"] == {"train-val": 1, "train-test": HIDDEN - 1, "val-test": 0}
     assert metrics["known_siblings"] == {"pairs": KNOWN, "reached": 1.0, "verified": 1.0, "recall_on_known_siblings": 1.0}
     assert metrics["false_matches"]["accepted_share_of_different_dx"] == metrics["false_matches"]["expected_among_same_dx"] == 0
-
     links = read_links(Path("data/extras/near_duplicates/links.csv"))
     assert as_set(links) == hidden_pairs()
     merged = merge_lesions(metadata, links)

@@ -85,12 +85,11 @@ def test_metrics_and_plots_against_the_lists(metadata: pd.DataFrame, write_param
     assert metrics["class_shares"]["val"] == pytest.approx(shares["val"].to_dict(), abs=1e-6)
     largest = 100 * np.abs(shares.sub(whole, axis=0)).to_numpy().max()
     assert metrics["largest_deviation_points"] == pytest.approx(largest, abs=1e-4)
-    assert sum(part["age"] for part in metrics["missing"].values()) == metadata["age"].isna().sum()
-    assert sum(part["sex"] for part in metrics["missing"].values()) == (metadata["sex"] == "").sum()
-    assert sum(part["localization"] for part in metrics["missing"].values()) == (metadata["localization"] == "unknown").sum()
+    missing = {"age": metadata["age"].isna(), "sex": metadata["sex"] == "", "localization": metadata["localization"] == "unknown"}
+    for name, rows in missing.items():
+        assert sum(part[name] for part in metrics["missing"].values()) == rows.sum()
     assert metrics["links"] == {"pairs": 0, "merges": 0, "sha256": None}
     assert metrics["fingerprint"] == fingerprint(splits)
-
     for name, column in (("classes", "dx"), ("age", "age"), ("sex", "sex"), ("localization", "localization")):
         table = pd.read_csv(f"plots/split/{name}.csv")
         assert list(table.columns) == ["split", column, "images", "share"]
@@ -282,13 +281,13 @@ def test_a_planted_overlap_stops_the_stage(
 def test_command_line(raw_folder: Path, write_params: WriteParams) -> None:
     write_params(SMALL)
     command = [sys.executable, "-m", "stages.split"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, **options)
     assert (done.returncode, done.stdout) == (0, "")
     assert "split: train" in done.stderr
     before = bytes_below(*WRITTEN)
     (raw_folder / "images" / "ISIC_0000003.jpg").unlink()
-    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    failed = subprocess.run(command, **options)
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: 1 row(s) of the metadata without an image: ISIC_0000003")
     assert "Traceback" not in failed.stderr

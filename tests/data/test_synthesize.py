@@ -116,7 +116,6 @@ def test_validation_and_test_images_never_reach_it(synthesize: Synthesize) -> No
     frame = write_data()
     expected = synthesize()
     page = Path("plots/synthesize/samples.png").read_bytes()
-
     for name in ("val.csv", "test.csv", "facts.json"):
         (Path("data/splits") / name).unlink(missing_ok=True)
     held_out = np.flatnonzero(frame["split"] != "train")
@@ -127,7 +126,6 @@ def test_validation_and_test_images_never_reach_it(synthesize: Synthesize) -> No
     shutil.rmtree(SYNTHETIC)
     assert synthesize() == expected
     assert Path("plots/synthesize/samples.png").read_bytes() == page
-
     pixels[np.flatnonzero(frame["split"] == "train")[0]] = 0  # and a single training image does reach it
     np.save(path, pixels)
     assert synthesize()["images.npy"] != expected["images.npy"]

@@ -23,6 +23,7 @@ from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
 from tests.conftest import ROOT, BuildOnce
 from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
+from tests.stage_cases import read_metrics
 
 BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
 AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
@@ -58,10 +59,6 @@ def clone(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "project", symlinks=True)
 
 
-def read_metrics(folder: Path, name: str) -> dict[str, Any]:
-    return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "repro")) == []
     assert "up to date" in run(clone, "dvc", "status", "dvc.yaml")
@@ -72,7 +69,7 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
 
 def test_the_stages_agree_with_each_other(finished: Path) -> None:
     split, evaluated, explained, compared = (
-        read_metrics(finished, name) for name in ("split", "evaluate", "gradcam", "neighbors")
+        read_metrics(name, finished) for name in ("split", "evaluate", "gradcam", "neighbors")
     )
     config = json.loads((finished / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
@@ -80,7 +77,7 @@ def test_the_stages_agree_with_each_other(finished: Path) -> None:
     assert config["fingerprint"] == split["fingerprint"]
     assert config["git_commit"] == run(finished, "git", "rev-parse", "HEAD~1").strip()
     assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
-    assert set(read_metrics(finished, "threshold_sweep")["points"]) >= {"recall_0.85", "youden"}
+    assert set(read_metrics("threshold_sweep", finished)["points"]) >= {"recall_0.85", "youden"}
 
 
 def test_the_predictor_gives_what_stands_in_the_prediction_table(finished: Path) -> None:
@@ -89,7 +86,7 @@ def test_the_predictor_gives_what_stands_in_the_prediction_table(finished: Path)
     predictions = predictor.predict(images)
     given = [list(prediction.probabilities.values()) for prediction in predictions]
     np.testing.assert_allclose(given, table[list(PROBABILITY_COLUMNS)].to_numpy(), rtol=0, atol=1e-5)
-    stated = read_metrics(finished, "threshold_sweep")["points"]["recall_0.90"]
+    stated = read_metrics("threshold_sweep", finished)["points"]["recall_0.90"]
     positive = (table["dx"] == "mel").to_numpy()
     flagged = np.array([prediction.flagged for prediction in predictions])
     assert flagged[positive].mean() == pytest.approx(stated["test"]["sensitivity"])
@@ -145,11 +142,11 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch:
     assert run(clone, "git", "status", "--porcelain") == ""  # it ran in a workspace of its own
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
     run(clone, "dvc", "exp", "apply", "aside")
-    assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
-    assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
+    assert read_metrics("threshold_sweep", clone)["classes"] == ["mel", "bcc", "akiec"]
+    assert list(read_metrics("selective", clone)["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
-    assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
-    assert read_metrics(clone, "neighbors")["k"] == 3
+    assert read_metrics("gradcam", clone)["method"] == "LayerCAM"
+    assert read_metrics("neighbors", clone)["k"] == 3
 
 
 def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:
@@ -176,7 +173,7 @@ def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the
     assert stages_run(said) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
     ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
     assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
-    evaluated = read_metrics(clone, "evaluate")
+    evaluated = read_metrics("evaluate", clone)
     assert evaluated["members"].keys() == {"base-0", *added}
     mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 4
     assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
@@ -200,9 +197,8 @@ def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone
     assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
     assert stages_run(run(clone, "dvc", "repro")) == ["report"]
     external = json.loads((clone / "metrics/extras/external.json").read_text(encoding="utf-8"))
-    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in (clone / "report/report.md").read_text(
-        encoding="utf-8"
-    )
+    report = (clone / "report/report.md").read_text(encoding="utf-8")
+    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in report
     assert stages_run(run(clone, "dvc", "repro")) == []
     commit_all(clone, "external test")
     run(clone, "python", "-m", "tools.record_results", "tiny")

@@ -57,7 +57,6 @@ def test_what_dvc_takes_for_whole_is_found_named_and_made_anew(project: Path, ca
     alter(weights)
     assert stages_run(run(project, "dvc", "repro")) == []
     assert weights.read_text() == "X2345\n"  # DVC brought the altered file back, and is content
-
     refuses(r"1 of 4 files in .* were altered: models/network/weights\. DVC would .*--remove", verify_cache.main, [])
     verify_cache.main(["--remove"])
     assert "removed 1 of 4 files: models/network/weights; now run `dvc pull`" in caplog.messages[-1]

@@ -19,13 +19,8 @@ from skinlesion.training.losses import Criterion, make_criterion
 from tests.training.test_class_weights import COUNTS, weigh
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
-PLAIN = {
-    "label_smoothing": 0.0,
-    "class_weights": "none",
-    "class_weights_mean": "images",
-    "class_multipliers": {},
-    "defer_weights": 0.0,
-}
+PLAIN = {"label_smoothing": 0.0, "class_weights": "none", "class_weights_mean": "images", "class_multipliers": {}}
+PLAIN["defer_weights"] = 0.0
 
 MakeParams = Callable[..., TrainParams]
 Make = Callable[..., Criterion]
@@ -53,56 +48,34 @@ def batch(images: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 # Losses by hand: logits log 1 to log 6 and log 79 give the probabilities 0.01 to 0.06 and 0.79.
 
 HAND = torch.log(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 79.0]]))
+FOUR_AND_ONE, OF_16 = [4, 1, 0, 0, 0, 0, 0], [16, 1, 16, 16, 16, 16, 16]
+LDAM = {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0}
+BY_CLASSES = {"class_weights": "inverse", "class_weights_mean": "classes"}
 
 
 @pytest.mark.parametrize(
     ("values", "counts", "target", "expected"),
     [
-        ({"loss": "cross_entropy"}, COUNTS, 3, -math.log(0.04)),
+        ({}, COUNTS, 3, -math.log(0.04)),
         # Smoothed by 0.7, the class itself has 0.3 + 0.1, the others 0.1 each.
-        (
-            {"loss": "cross_entropy", "label_smoothing": 0.7},
-            COUNTS,
-            3,
-            -0.3 * math.log(0.04) - 0.1 * sum(math.log(p / 100) for p in (1, 2, 3, 4, 5, 6, 79)),
-        ),
-        ({"loss": "cross_entropy", "class_multipliers": {"df": 3.0}}, COUNTS, 3, -3 * math.log(0.04)),
-        # The class weights of 4 and 1 images, as above.
-        ({"loss": "cross_entropy", "class_weights": "inverse"}, [4, 1, 0, 0, 0, 0, 0], 1, -2.5 * math.log(0.02)),
-        (
-            {"loss": "cross_entropy", "class_weights": "inverse", "class_weights_mean": "classes"},
-            [4, 1, 0, 0, 0, 0, 0],
-            1,
-            -1.6 * math.log(0.02),
-        ),
+        ({"label_smoothing": 0.7}, COUNTS, 3, -0.3 * math.log(0.04) - 0.1 * math.log(1 * 2 * 3 * 4 * 5 * 6 * 79 / 100**7)),
+        ({"class_multipliers": {"df": 3.0}}, COUNTS, 3, -3 * math.log(0.04)),
+        # The class weights of 4 and 1 images, as by hand in `test_class_weights`.
+        ({"class_weights": "inverse"}, FOUR_AND_ONE, 1, -2.5 * math.log(0.02)),
+        (BY_CLASSES, FOUR_AND_ONE, 1, -1.6 * math.log(0.02)),
         ({"loss": "focal", "focal_gamma": 2.0}, COUNTS, 3, -(0.96**2) * math.log(0.04)),
         ({"loss": "focal", "focal_gamma": 0.5}, COUNTS, 6, -(0.21**0.5) * math.log(0.79)),
-        ({"loss": "class_balanced", "effective_beta": 0.5}, [4, 1, 0, 0, 0, 0, 0], 0, -16 / 23 * math.log(0.01)),
+        ({"loss": "class_balanced", "effective_beta": 0.5}, FOUR_AND_ONE, 0, -16 / 23 * math.log(0.01)),
         # Counts 16 and 1: margins in the ratio 1/2 to 1. Logits are lowered by 2 x 0.25 and 2 x 0.5.
-        (
-            {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
-            [16, 1, 16, 16, 16, 16, 16],
-            0,
-            -math.log(math.exp(-0.5) / (math.exp(-0.5) + 2 + 3 + 4 + 5 + 6 + 79)),
-        ),
-        (
-            {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
-            [16, 1, 16, 16, 16, 16, 16],
-            1,
-            -math.log(2 * math.exp(-1) / (1 + 2 * math.exp(-1) + 3 + 4 + 5 + 6 + 79)),
-        ),
+        (LDAM, OF_16, 0, -math.log(math.exp(-0.5) / (math.exp(-0.5) + 2 + 3 + 4 + 5 + 6 + 79))),
+        (LDAM, OF_16, 1, -math.log(2 * math.exp(-1) / (1 + 2 * math.exp(-1) + 3 + 4 + 5 + 6 + 79))),
         # Priors 1/28 to 7/28 multiply 1 to 6 and 79: 1 + 4 + 9 + 16 + 25 + 36 + 553 = 644; with tau 1/2 their roots do.
         ({"loss": "logit_adjusted", "logit_tau": 1.0}, [1, 2, 3, 4, 5, 6, 7], 3, -math.log(16 / 644)),
-        (
-            {"loss": "logit_adjusted", "logit_tau": 0.5},
-            [1, 1, 1, 4, 1, 1, 1],
-            3,
-            -math.log(8 / (1 + 2 + 3 + 8 + 5 + 6 + 79)),
-        ),
+        ({"loss": "logit_adjusted", "logit_tau": 0.5}, [1, 1, 1, 4, 1, 1, 1], 3, -math.log(8 / (1 + 2 + 3 + 8 + 5 + 6 + 79))),
     ],
 )
 def test_losses_by_hand(make: Make, values: dict[str, Any], counts: list[int], target: int, expected: float) -> None:
-    (loss,) = make(counts, **values)(HAND, torch.tensor([target])).tolist()
+    (loss,) = make(counts, **{"loss": "cross_entropy"} | values)(HAND, torch.tensor([target])).tolist()
     assert loss == pytest.approx(expected, rel=1e-5)
 
 

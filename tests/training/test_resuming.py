@@ -39,7 +39,6 @@ def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
-
     caplog.set_level("INFO")
     train_base()
     assert "resuming from" in caplog.text and "epoch 1/3" not in caplog.text
