@@ -398,6 +398,7 @@ def test_a_setting_that_cannot_be_stops_the_start(environment: dict[str, str], s
     assert "short" not in str(raised.value) and KEY not in str(raised.value)
 
 
+@pytest.mark.structure
 def test_the_documentation_has_every_setting_as_it_is() -> None:
     table = [
         f"| `{PREFIX}{name.upper()}` | {'' if field.default in (None, '') else f'`{field.default}`'} | {field.description} |"

@@ -61,10 +61,12 @@ def texts(svg: str) -> str:
     return "\n".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg)).replace("&gt;", ">").replace("&#39;", "'")
 
 
+@pytest.mark.structure
 def test_templates_and_plots_name_each_other() -> None:
     assert {definition["template"] for definition in DEFINITIONS.values() if definition} == {path.stem for path in TEMPLATES}
 
 
+@pytest.mark.structure
 def test_every_axis_is_labelled_by_the_template_or_by_the_plots_that_share_it() -> None:
     for name in VEGA_PLOTS:
         template = next(path for path in TEMPLATES if path.stem == DEFINITIONS[name]["template"]).read_text(encoding="utf-8")

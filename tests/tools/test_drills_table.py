@@ -99,6 +99,7 @@ def test_no_rounds_are_no_success(workspace: Path) -> None:
     refuses(r"rounds.jsonl holds no round", table.main, ["rounds.jsonl"])
 
 
+@pytest.mark.structure
 def test_readme_has_the_recorded_table_in_which_all_survived() -> None:
     record = read_json(ROOT / table.RECORD)
     assert table.updated_readme(record, ROOT / "README.md") == (ROOT / "README.md").read_text(encoding="utf-8")
