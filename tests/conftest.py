@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,54 +133,6 @@ def make_raw(workspace: Path) -> MakeRaw:
 def raw_folder(make_raw: MakeRaw, metadata: pd.DataFrame) -> Path:
     """`data/raw` of the workspace, from `metadata`."""
     return make_raw(metadata)
-
-
-@pytest.fixture(scope="session")
-def evaluated(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
-    """A folder in which `evaluate` was run once on a small classifier, to read."""
-    from tests.evaluation.evaluate_cases import run_evaluate  # loads torch, which most tests do without
-
-    return build_once("evaluated", lambda folder: run_evaluate(folder, write_params_here))
-
-
-@pytest.fixture
-def project(evaluated: Path, workspace: Path) -> Path:
-    """A copy of that folder to change, the working directory."""
-    return shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
-
-
-@pytest.fixture(scope="session")
-def exported(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
-    """A folder in which `export` was run once, to read."""
-    from tests.serving.export_cases import run_export
-
-    return build_once("exported", lambda folder: run_export(folder, write_params_here))
-
-
-@pytest.fixture
-def exported_here(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That folder is the working directory."""
-    monkeypatch.chdir(exported)
-
-
-@pytest.fixture
-def exported_copy(exported: Path, workspace: Path) -> Path:
-    """A copy of that folder to change, the working directory."""
-    return shutil.copytree(exported, workspace, dirs_exist_ok=True)
-
-
-@pytest.fixture(scope="session")
-def external_inputs(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
-    """A folder with all that `external` reads."""
-    from tests.audits.external_cases import write_inputs
-
-    return build_once("external", lambda folder: write_inputs(folder, write_params_here))
-
-
-@pytest.fixture
-def external_project(external_inputs: Path, workspace: Path) -> Path:
-    """A copy of that folder, the working directory."""
-    return shutil.copytree(external_inputs, workspace, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
