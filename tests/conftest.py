@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]
 BuildOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what is imported here, and stays, from the garbage collector, which would walk all of it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def refuses(message: str, call: Callable[..., object], *arguments: Any, **options: Any) -> None:

@@ -109,12 +109,9 @@ def last_linear(model: SkinNetwork) -> nn.Linear:
 def tensors_left_by(call: Callable[[], object]) -> int:
     """How many tensors a call leaves behind. What was there before is kept from the collector, which walks it for seconds."""
     gc.freeze()
-    try:
-        call()
-        gc.collect()
-        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-    finally:
-        gc.unfreeze()
+    call()
+    gc.collect()
+    return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
 def save_ensemble(members: Iterable[tuple[SkinNetwork, ClassifierConfig]]) -> None:
