@@ -19,7 +19,7 @@ from starlette.datastructures import UploadFile
 
 from api.documentation import draw_page
 from api.forms import read_form
-from api.pictures import draw_map, shrink
+from api.pictures import LONG_SIDE, draw_map
 from api.problems import MEDIA_TYPE, Problem, of_refusals, of_upload
 from api.schemas import (
     METHODS_HERE,
@@ -134,24 +134,20 @@ async def _predict_seen(
 ) -> list[ImageOut]:
     """The entry of each file in the answer; a problem if none could be used."""
     whole = [one for one in seen if isinstance(one, Seen)]
-    refused = [of_upload(one) for one in seen if not isinstance(one, Seen)]
-    if not whole:
-        entries = [_refused(index, file, problem) for index, (file, problem) in enumerate(zip(files, refused, strict=True))]
-        raise of_refusals(refused, [entry.model_dump() for entry in entries])
-    rows = iter(await service.batcher.logits([one.square for one in whole], patient))
-    images = []
+    rows = iter(await service.batcher.logits([one.square for one in whole], patient) if whole else ())
+    images, refused = [], []
     for index, (file, one) in enumerate(zip(files, seen, strict=True)):
+        image = ImageOut(index=index, name=file.filename or "", prediction=None, problem=None)
         if isinstance(one, Seen):
             prediction = service.predictor.conclude(next(rows), one.square, one.quality, point)
             described = describe_prediction(prediction, notes=one.notes, top_k=top_k)
-            images.append(ImageOut(index=index, name=file.filename or "", prediction=described, problem=None))
+            images.append(image.model_copy(update={"prediction": described}))
         else:
-            images.append(_refused(index, file, of_upload(one)))
+            refused.append(of_upload(one))
+            images.append(image.model_copy(update={"problem": FileProblem(**refused[-1].document())}))
+    if not whole:
+        raise of_refusals(refused, [image.model_dump() for image in images])
     return images
-
-
-def _refused(index: int, file: UploadFile, problem: Problem) -> ImageOut:
-    return ImageOut(index=index, name=file.filename or "", prediction=None, problem=FileProblem(**problem.document()))
 
 
 @router.post(
@@ -182,7 +178,9 @@ async def _explain(request: Request, query: ExplainQuery, service: Service) -> t
     def shrunken(file: UploadFile) -> tuple[Image.Image, np.ndarray]:
         """The image, shrunken for its map, and the square of the whole image."""
         image, _ = service.decode(file)
-        return shrink(image), predictor.square(image)
+        square = predictor.square(image)
+        image.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.BILINEAR)
+        return image, square
 
     try:
         image, square = await service.run_decoder(shrunken, files[0])
@@ -214,12 +212,7 @@ async def model(request: Request) -> ModelAnswer:
         default_operating_point=predictor.default_point,
         takes_metadata=predictor.needs_metadata,
         methods=list(service.methods),
-        limits=LimitsOut(
-            files=settings.max_files,
-            file_bytes=settings.max_file_bytes,
-            pixels=MAX_PIXELS,
-            shortest_side=MIN_SIDE,
-        ),
+        limits=LimitsOut(files=settings.max_files, file_bytes=settings.max_file_bytes, pixels=MAX_PIXELS, shortest_side=MIN_SIDE),
     )
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.operations.proxy import free_port
 from tests.predictor_cases import encoded, lesion_image, make_workspace
 
 pytestmark = pytest.mark.operations
@@ -110,12 +110,6 @@ def wait_for(url: str, process: subprocess.Popen[str]) -> None:
             return
     process.kill()
     pytest.fail(f"{url} did not answer: {process.stdout.read() if process.stdout else ''}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def status_of(process: subprocess.Popen[str]) -> dict[str, str]:
