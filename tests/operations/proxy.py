@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def configure(folder: Path, *, api: int, app: int = 1) -> tuple[Path, int, int]:
-    """The configuration with the ports of this machine and a folder in place of /tmp; its ports for the API and the demo."""
+    """The configuration with the ports of this machine, a folder in place of /tmp, and warnings; its ports for API and demo."""
     text = CONFIGURATION.read_text(encoding="utf-8")
     ports = free_port(), free_port()
     changes = {
@@ -44,7 +44,8 @@ def configure(folder: Path, *, api: int, app: int = 1) -> tuple[Path, int, int]:
         "listen 8501": f"listen 127.0.0.1:{ports[1]}",
         " /tmp/": f" {folder}/",
     }
-    for old, new in (changes | {"api:8000": f"127.0.0.1:{api}", "app:8501": f"127.0.0.1:{app}"}).items():
+    changes |= {"api:8000": f"127.0.0.1:{api}", "app:8501": f"127.0.0.1:{app}", "error_log stderr error": "error_log stderr warn"}
+    for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
     file = folder / "nginx.conf"
