@@ -64,7 +64,8 @@ async def read_form(request: Request, model: type[Fields], *, file_field: str, m
     fields: dict[str, str] = {}
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            _check_file_name(name, file_field)
+            if name != file_field:
+                raise Problem("invalid", f"The part {brief(name)} is a file: send files under the name '{file_field}'.")
             value.filename = (value.filename or "")[:LONGEST_NAME]
             files.append(value)
         else:
@@ -84,11 +85,6 @@ def _of_parser(error: MultiPartException) -> Problem:
     if error.message.startswith("Part exceeded"):
         return Problem("invalid", f"A field has more than {MAX_FIELD_BYTES} bytes: shorten it, or send it as a file.")
     return Problem("malformed", f"The body is not valid multipart/form-data: {error.message} Send it again.")
-
-
-def _check_file_name(name: str, file_field: str) -> None:
-    if name != file_field:
-        raise Problem("invalid", f"The part {brief(name)} is a file: send files under the name '{file_field}'.")
 
 
 def _check_field(name: str, known: list[str], *, taken: dict[str, str]) -> None:

@@ -49,7 +49,8 @@ def configure(folder: Path, *, api: int, app: int = 1) -> tuple[Path, int, int]:
         assert old in text
         text = text.replace(old, new)
     file = folder / "nginx.conf"
-    file.write_text(f"user {'root' if os.geteuid() == 0 else 'nobody'};\n{text}", encoding="utf-8")
+    # Started by root, it would change to a user who may not enter the tests' folders.
+    file.write_text(f"user root;\n{text}" if os.geteuid() == 0 else text, encoding="utf-8")
     return file, *ports
 
 
