@@ -52,8 +52,6 @@ Checked = TypeVar("Checked")
 
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
-open_router = APIRouter()  # without the key
-router = APIRouter()
 bearer = HTTPBearer(scheme_name="key", description="the API key", auto_error=False)
 
 
@@ -88,18 +86,18 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ProblemOut, "description": "Problem", "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
-ANY = problems(421, 422, 429, 500, 503, 504)
-BODY = problems(400, 401, 403, 413, 415) | ANY
+BODY = problems(400, 403, 413, 415)
+open_router = APIRouter(dependencies=PLAIN, responses=problems(422, 500))  # without the key
+router = APIRouter(responses=problems(401, 421, 422, 429, 500, 503, 504))
 
 
 @router.post(
     "/predict",
     dependencies=PLAIN,
-    response_model=PredictAnswer,
     responses=BODY,
     openapi_extra={"requestBody": form_schema(PredictFields, file_field="files", many=True)},
 )
-async def predict(request: Request) -> Response:
+async def predict(request: Request) -> PredictAnswer:
     """Predict one image or several.
 
     A file that is refused has its problem in place of its prediction, and the others are answered. If all are refused, so is the
@@ -112,7 +110,7 @@ async def predict(request: Request) -> Response:
         point, patient = refuse_invalid(predictor.find_point, fields.operating_point), known_patient(service, fields)
         seen = await service.see(files)
         images = await _predict_seen(service, files, seen, patient=patient, point=point, top_k=fields.top_k)
-    answer = PredictAnswer(
+    return PredictAnswer(
         not_for_clinical_use=NOT_FOR_CLINICAL_USE,
         request_id=correlation_id.get() or "",
         model=predictor.member,
@@ -120,7 +118,6 @@ async def predict(request: Request) -> Response:
         operating_point=None if point is None else PointOut.model_validate(point),
         images=images,
     )
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 async def _predict_seen(
@@ -199,7 +196,7 @@ async def _explain(request: Request, query: ExplainQuery, service: Service) -> t
     return await service.draw(draw), diagnosis
 
 
-@router.get("/model", dependencies=PLAIN, response_model=ModelAnswer, responses=problems(401) | ANY)
+@router.get("/model", dependencies=PLAIN)
 async def model(request: Request) -> ModelAnswer:
     """What the model is, what it can be asked, and how it was measured."""
     service = service_of(request)
@@ -216,13 +213,13 @@ async def model(request: Request) -> ModelAnswer:
     )
 
 
-@open_router.get("/health", dependencies=PLAIN, response_model=HealthAnswer, responses=problems(422, 500))
+@open_router.get("/health")
 async def health() -> HealthAnswer:
     """Whether the process is alive. If this fails, restart it."""
     return HealthAnswer(status="alive")
 
 
-@open_router.get("/ready", dependencies=PLAIN, response_model=HealthAnswer, responses=problems(422, 500, 503))
+@open_router.get("/ready", responses=problems(503))
 async def ready(request: Request) -> HealthAnswer:
     """Whether requests are accepted: the model has run once, images are decoded, and the server is not stopping."""
     service = service_of(request)
@@ -236,7 +233,7 @@ async def ready(request: Request) -> HealthAnswer:
     "/metrics",
     dependencies=PLAIN,
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Counters"}} | problems(401) | ANY,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Counters"}},
 )
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
