@@ -10,8 +10,8 @@ import time
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -134,7 +134,8 @@ class Guard:
         message = f"This is not a name of the server: call it {settings.names[0]}, or add the name to {PREFIX}HOSTS."
         named = TrustedHostMiddleware(limited, settings.names, www_redirect=False)
         self._named = Refusals(named, Problem("wrong-host", message))
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        # Two numbers a client, which are dropped after two minutes; the library's moving window would never drop a client.
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._limit = RateLimitItemPerMinute(settings.rate_limit) if settings.rate_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,7 +143,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            self._check_rate(client_of(address_of(scope)))
+            await self._check_rate(client_of(address_of(scope)))
             if scope["method"] == "POST":
                 check_origin(Headers(scope=scope), self._settings)
         except Problem as problem:
@@ -150,11 +151,12 @@ class Guard:
         else:
             await self._named(scope, receive, send)
 
-    def _check_rate(self, client: str) -> None:
+    async def _check_rate(self, client: str) -> None:
         """Before the key, so that nobody can try keys faster than this."""
-        if self._limit is None or self._limiter.hit(self._limit, client):
+        if self._limit is None or await self._limiter.hit(self._limit, client):
             return
-        wait = max(1, math.ceil(self._limiter.get_window_stats(self._limit, client).reset_time - time.time()))
+        stats = await self._limiter.get_window_stats(self._limit, client)
+        wait = max(1, math.ceil(stats.reset_time - time.time()))
         message = f"One client may send {self._limit.amount} requests a minute: try again in {wait} s."
         raise Problem("too-many-requests", message, headers={"Retry-After": str(wait)})
 
