@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.problems import FAILED, Problem, body_too_large, respond
 from api.service import Service
 from api.settings import PREFIX, Settings
-from skinlesion.errors import brief
+from skinlesion.base.errors import brief
 
 logger = logging.getLogger("api.request")
 

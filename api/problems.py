@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from asgi_correlation_id import correlation_id
 from starlette.responses import Response
 
-from skinlesion.uploads import UploadError
+from skinlesion.serving.upload_checks import UploadError
 
 MEDIA_TYPE = "application/problem+json"
 FAILED = "The server failed; its log has the details under the request id."  # all that an answer says about our own errors
@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "busy": Kind(503, "The server has too much to do"),
     "not-ready": Kind(503, "The server is starting or stopping"),
     "time-limit": Kind(504, "The answer took too long"),
-    # Of one file: the reasons of `skinlesion.uploads`.
+    # Of one file: the reasons of `skinlesion.serving.uploads`.
     "empty": Kind(422, "The file is empty"),
     "broken": Kind(422, "The file is damaged"),
     "too-small": Kind(422, "The image is too small"),

@@ -17,9 +17,9 @@ from api.application import create_app
 from api.logs import log_as_json
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.errors import PipelineError
-from skinlesion.predictor import load_predictor
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.errors import PipelineError
+from skinlesion.serving.predictor import load_predictor
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def main() -> None:
 
 def _say_for_whom(settings: Settings) -> None:
     """Say who may reach the server as it is set up: it does not limit slow clients, connections and bodies by itself."""
-    proxy = "the proxy of compose.yaml limits slow clients, connections and bodies (docs/serving.md)"
+    proxy = "the proxy of deploy/compose.yaml limits slow clients, connections and bodies (docs/serving.md)"
     if settings.local:
         logger.info(f"this server is for this machine alone: for others, {proxy}")
     elif not settings.trusted_proxies:

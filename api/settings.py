@@ -19,10 +19,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from skinlesion.errors import PipelineError, brief, reason_of
-from skinlesion.predictor import BATCH, ENSEMBLE, Engine
-from skinlesion.schema import Device, suggest
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.config.schema import Device
+from skinlesion.serving.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.serving.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api_cases import BODY_START, MULTIPART, image_file, kind_of
+from tests.api.cases import BODY_START, MULTIPART, image_file, kind_of
 from tests.operations.api_process import Running, api_process, send_raw
 from tests.operations.proxy import CONFIGURATION, configure, nginx, proxy
-from tests.predictor_cases import make_workspace
+from tests.serving.predictor_cases import make_workspace
 
 pytestmark = pytest.mark.operations
 
