@@ -148,4 +148,6 @@ def test_ten_thousand_parts_are_refused_at_the_limit(running: Running) -> None:
 def test_the_log_repeats_nothing_of_a_file(running: Running) -> None:
     predict(running, b"secret bytes", name="secret name.jpg")
     assert "secret" not in running.log_file.read_text(encoding="utf-8")
-    assert running.log()[-1]["route"] == "/predict"
+    line = running.log()[-1]
+    assert (line["route"], line["level"], len(line["id"])) == ("/predict", "INFO", 32)
+    assert line.keys() == {"time", "level", "logger", "message", "id", "client", "method", "route", "status", "ms"}

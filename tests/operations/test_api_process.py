@@ -85,6 +85,7 @@ def test_a_stop_under_load_loses_no_request_that_was_taken(root: Path, tmp_path:
 
 def test_while_it_drains_it_is_not_ready_and_answers(root: Path, tmp_path: Path) -> None:
     with api_process(root, tmp_path, drain_seconds=60) as running:
+        assert any("for this machine alone" in line["message"] for line in running.log())
         running.process.terminate()
         time.sleep(0.5)
         ready = httpx.get(f"{running.url}/ready")
