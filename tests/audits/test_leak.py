@@ -207,7 +207,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def written() -> dict[str, bytes]:
     """Bytes of everything that the script writes."""
-    return content(REPORT.parent) | content(extras.leak.TABLES) | content(extras.leak.PLOTS)
+    return content(REPORT.parent) | content(extras.leak.TABLES) | content(extras.leak.LEAK_PLOTS)
 
 
 def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alone(
@@ -232,7 +232,7 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
         assert accuracy_score(table["dx"], predicted) == pytest.approx(accuracy["all"][arm])
         assert found["trainings"][f"{arm}-0"]["accuracy"] == pytest.approx(accuracy["all"][arm])
     assert found["lists"]["image_level"]["class_counts"] == found["lists"]["lesion_level"]["class_counts"]
-    assert len(pd.read_csv(extras.leak.PLOTS / "history.csv")) == 10
+    assert len(pd.read_csv(extras.leak.LEAK_PLOTS / "history.csv")) == 10
     assert f"accuracy {accuracy['all']['inflation']:+.3f} ({accuracy['all']['low']:+.3f} to " in caplog.text
     assert content(SPLITS) == splits
     assert not list((prepared_workspace / ".resume").rglob("*.pt"))
