@@ -17,7 +17,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sklearn import metrics as sklearn_metrics
 
-from extras import readme_tables, remeasure, summary
+from extras import readme_tables, summary
 from extras.record_results import record
 from extras.records import check_digests, file_digests, list_records
 from skinlesion.artifacts import DESCRIPTIVE_COLUMNS, LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_predictions
@@ -483,39 +483,6 @@ def test_a_plot_that_dvc_cannot_draw_is_refused(finished_run: Path) -> None:
     with pytest.raises(PipelineError, match=r"DVC cannot draw odd \(.*no_such_column.*\): run the stage that writes it"):
         record("run-1")
     assert not Path("results/run-1").exists()
-
-
-def test_a_record_is_measured_anew_with_what_it_has_of_stages_that_need_the_network(finished_run: Path) -> None:
-    folder = record("run-1").resolve()
-    remeasure.lay_out(folder, Path("laid"), remeasure.merge_params(folder))
-    assert Path("laid/metrics/neighbors.json").is_file()
-    params = YAML(typ="safe", pure=True).load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["neighbors"] = {"k": 7}
-    write(str(folder / "params.yaml"), json.dumps(params))
-    with pytest.raises(PipelineError, match="other keys in its section `neighbors` than today's params: record the run again"):
-        remeasure.merge_params(folder)
-    # Of before there was such a stage: nothing is kept, and nothing is asked of its params.
-    (folder / "metrics" / "neighbors.json").unlink()
-    del params["neighbors"]
-    # And of when gradcam had one method: what its maps are of stays said.
-    params["gradcam"] = {"device": "cpu", "batch_size": 32, "method": "XGradCAM", "layer": "auto", "max_errors": 12}
-    write(str(folder / "params.yaml"), json.dumps(params))
-    merged = remeasure.merge_params(folder)
-    assert merged["neighbors"]["k"] == 5
-    assert (merged["gradcam"]["methods"], merged["gradcam"]["split"]) == (["XGradCAM"], "test")
-    assert "method" not in merged["gradcam"]
-    remeasure.lay_out(folder, Path("older"), merged)
-    assert sorted(path.name for path in Path("older/metrics").glob("*.json")) == ["gradcam.json", "split.json"]
-
-
-def test_a_changed_record_is_not_measured_anew(finished_run: Path) -> None:
-    table = record("run-1") / "predictions" / "test.csv"
-    table.write_text("", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"predictions/test\.csv missing, new or changed since the run was recorded"):
-        remeasure.remeasure("run-1")
-    assert table.read_bytes() == b"" and not Path(".resume").exists()
-    with pytest.raises(PipelineError, match=r"results/run-2 is no recorded run: `ls results` lists them"):
-        remeasure.remeasure("run-2")
 
 
 # README's tables
