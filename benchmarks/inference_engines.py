@@ -14,7 +14,6 @@ whose threads wait for each other in every layer, loses most, and the ratios fla
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 
 from benchmarks.explanations import make_config, quartiles
 from benchmarks.stage_loop import draw_images, read_images
+from benchmarks.timing import describe_machine, print_facts
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion.artifacts import PreparedImages
 from skinlesion.classifier import Classifier, ClassifierConfig
@@ -40,7 +40,6 @@ from skinlesion.network import NetworkSpec, build_network
 from skinlesion.onnx_export import export_network, quantize_network
 from skinlesion.onnx_network import OnnxNetwork
 from skinlesion.params import ExportParams, load_params
-from skinlesion.precision import cpu_model
 
 NETWORKS = ("resnet18:64", "mobilenet_v2:144", "resnet50:224")
 LESIONS = 48  # about 64 images
@@ -124,15 +123,11 @@ def main(arguments: list[str] | None = None) -> None:
     whole = load_params()
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    facts = {
-        "machine": cpu_model(),
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+    facts = describe_machine(torch.device("cpu")) | {
         "rounds": options.rounds,
         "float32_layers": whole.export.float32_layers,
     }
-    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    print_facts(facts)
     results: dict[str, dict[str, Any]] = {}
     for backbone, side in options.networks:
         with tempfile.TemporaryDirectory() as folder:

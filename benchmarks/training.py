@@ -25,19 +25,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import contestant
 from benchmarks.contestant import Contestant
 from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
+from benchmarks.timing import describe_machine, print_facts
 from skinlesion import loading
 from skinlesion.augmentation_params import AugmentationParams
 from skinlesion.devices import choose_device
 from skinlesion.errors import run_stage
 from skinlesion.files import write_json
 from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
 from skinlesion.train_params import TrainParams
 
 logger = logging.getLogger(__name__)
@@ -203,18 +201,14 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     steps = options.steps or STEPS.get(device.type, STEPS["cpu"])
     params = load_params().train.model_copy(update=AS_PLAIN | {"batch_size": options.batch, "device": options.device})
-    facts = {
-        "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
+    facts = describe_machine(device) | {
         "loading_processes": loading.worker_count(),
-        "torch": torch.__version__,
         "size": options.size,
         "batch": options.batch,
         "rounds": options.rounds,
         "steps": steps,
     }
-    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    print_facts(facts)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         draw_images(Path(folder), size=options.size, lesions=LESIONS)
