@@ -69,12 +69,9 @@ def test_dataverse_through_cuts_and_refusals(harvard: Scripted, workspace: Path,
     assert header == "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
     assert harvard.asked[0] == ("/4338392?format=original", None)
     assert harvard.asked[2] == ("/3838943", "bytes=500-")
-    assert not (workspace / SCRATCH / "dataverse").exists()
 
 
-def test_dataverse_keeps_what_is_verified_until_the_stage_succeeds(
-    harvard: Scripted, workspace: Path, write_params: WriteParams
-) -> None:
+def test_dataverse_keeps_what_is_verified(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:
     write_params({"download.source": "dataverse"})
     with pytest.raises(PipelineError, match="not the whole of HAM10000"):
         download.main()
@@ -82,7 +79,14 @@ def test_dataverse_keeps_what_is_verified_until_the_stage_succeeds(
     asked = len(harvard.asked)
     write_params({"download.source": "dataverse", "download.expect": "any"})
     download.main()
+    download.main()
     assert len(harvard.asked) == asked
+    archive = workspace / SCRATCH / "dataverse" / "HAM10000_images_part_2.zip"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"!")
+    before = (workspace / "data/raw/provenance.json").read_bytes()
+    download.main()
+    assert harvard.asked[asked:] == [("/3172584", None)]  # the damaged one alone
+    assert (workspace / "data/raw/provenance.json").read_bytes() == before
 
 
 def test_dataverse_with_wrong_bytes(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:

@@ -97,7 +97,8 @@ def test_isic2018_through_a_cut_with_its_known_gap_said(
         file.name: file.md5 for file in (isic2018.GROUND_TRUTH, isic2018.IMAGES)
     }
     assert stated["counts"]["images"] == 10
-    assert not (workspace / ".resume/download/isic2018").exists()
+    external_download.main()
+    assert len(scripted.asked) == 3  # both files were kept
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])

@@ -68,7 +68,8 @@ def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str
     os.chdir(place)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     dataverse.SERVER, dataverse.FILES = url, files
-    transfer.FIRST_WAIT, transfer.LONGEST_WAIT, transfer.LONGEST_RETRY_AFTER = 0.001, 0.01, 0.02
+    transfer.FIRST_WAIT = 0.001
+    transfer.RETRY = transfer.RETRY.new(backoff_factor=0.001, backoff_max=0.01, retry_after_max=0.02)
     transfer.TIMEOUT, transfer.PIECE = (5.0, 0.3), 100
     run_stage(download.main)
 
