@@ -18,7 +18,7 @@ from skinlesion.errors import PipelineError
 from skinlesion.sources import dataverse, kaggle_mirror, transfer
 from stages import download
 from tests.conftest import ROOT, WriteParams
-from tests.download_cases import kaggle_files, pack, table
+from tests.download_cases import dataverse_files, kaggle_files, pack, publish
 from tests.scripted_server import Answer, Scripted, serve
 
 SCRATCH = Path(".resume/download")
@@ -27,26 +27,11 @@ SCRATCH = Path(".resume/download")
 @pytest.fixture
 def harvard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     """A server with a small data set under Dataverse's names and ids."""
-    files = kaggle_files()
-    parts = {
-        "HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(),
-        "HAM10000_segmentations_lesion_tschandl.zip": pack({path: c for path, c in files.items() if "segm" in path}),
-        "HAM10000_images_part_1.zip": pack({path: c for path, c in files.items() if "part_1" in path}),
-        "HAM10000_images_part_2.zip": pack({path: c for path, c in files.items() if "part_2" in path}),
-    }
     monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(transfer, "PIECE", 100)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     with serve() as scripted:
         monkeypatch.setattr(dataverse, "SERVER", scripted.url)
-        published = []
-        for file in dataverse.FILES:
-            content = parts[file.name]
-            scripted.files[f"/{file.number}{file.query}"] = content
-            size = file.size and len(content)
-            published.append(dataverse.RemoteFile(file.name, file.number, hashlib.md5(content).hexdigest(), size, file.query))
-        monkeypatch.setattr(dataverse, "FILES", tuple(published))
+        monkeypatch.setattr(dataverse, "FILES", publish(dataverse_files(), scripted))
         yield scripted
 
 

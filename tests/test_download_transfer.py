@@ -22,8 +22,6 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(transfer, "PIECE", 1000)
     with serve() as scripted:
         scripted.files["/file"] = CONTENT

@@ -468,7 +468,7 @@ def test_missing_metrics_are_named(finished_run: Path, missing: str) -> None:
 
 
 def test_plots_without_their_files_are_left_out(finished_run: Path) -> None:
-    """As after a training with an empty `train.loggers`; a plot that has one of its two files is no whole plot."""
+    """A plot that has one of its two files is not a whole plot."""
     add_plot("half", {"plots/evaluate/per_class.csv": "dx", "plots/train/loss.tsv": "dx"})
     add_plot("none", {"plots/train/loss.tsv": "dx"})
     folder = record("run-1")
