@@ -1,4 +1,4 @@
-"""Images per second of a loop that trains, end to end and of its step alone, and the machine that they were measured on."""
+"""Images per second of a loop that trains: end to end, of its step, of its loading; and what machine it was."""
 
 from __future__ import annotations
 
@@ -81,6 +81,17 @@ def time_end_to_end(loop: Loop, steps: int) -> float:
     for _ in batches:
         raise ValueError(f"the epoch has more than {steps} + 1 batches")
     return images / seconds
+
+
+def time_loading(loop: Loop, batches: int) -> float:
+    """Images per second of loading alone, over whole epochs until they have at least so many batches."""
+    read = images = 0
+    started = time.perf_counter()
+    while read < batches:
+        for batch in loop.batches():
+            read, images = read + 1, images + len(batch[1])
+    synchronize(loop.device)
+    return images / (time.perf_counter() - started)
 
 
 def time_step(loop: Loop, batch: Any, steps: int) -> float:
