@@ -16,18 +16,12 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from threading import Timer
@@ -38,6 +32,7 @@ import pandas as pd
 import psutil
 import torch
 
+from benchmarks.api_server import Server, serve
 from benchmarks.explanations import make_config
 from benchmarks.timing import describe_machine, print_facts
 from benchmarks.training import AS_PLAIN, positive
@@ -58,61 +53,7 @@ MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 WARM_UP_SECONDS = 15  # until batches of every size have had their memory
-START_SECONDS = 120
 STOP_SECONDS = 30  # for the answers to the last requests
-
-
-@dataclass
-class Server:
-    """An API that runs, and what was measured of it, a value a round."""
-
-    process: psutil.Popen
-    port: int
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-
-    def memory(self) -> float:
-        """Resident memory, MB."""
-        return float(self.process.memory_info().rss / 1e6)
-
-    def cpu(self) -> float:
-        """Processor seconds so far."""
-        return float(sum(self.process.cpu_times()[:2]))
-
-
-@contextmanager
-def serve(root: Path, engine: str, log: Path) -> Iterator[Server]:
-    """Serve a workspace by an engine until the block ends."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SKINLESION_")}
-    settings = {"ROOT": root.resolve(), "ENGINE": engine, "DEVICE": "cpu", "PORT": 0, "RATE_LIMIT": 0, "DRAIN_SECONDS": 0}
-    environment |= {f"SKINLESION_{name}": str(value) for name, value in settings.items()}
-    with log.open("wb") as file:
-        process = psutil.Popen([sys.executable, "-m", "api"], env=environment, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        yield Server(process, wait_until_ready(process, log))
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def wait_until_ready(process: psutil.Popen, log: Path) -> int:
-    """The port, once requests are answered.
-
-    Raises
-    ------
-    PipelineError
-        The API ended, or was not ready in time; with the end of its log.
-    """
-    until = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        if found := re.search(r"at http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/ready", timeout=10):
-                    return int(found[1])
-            except urllib.error.URLError:
-                pass  # not yet
-        time.sleep(0.1)
-    raise PipelineError(f"the API did not start: {log.read_text(encoding='utf-8').strip()[-1000:]}")
 
 
 def load_server(port: int, images: Path, *, clients: int, seconds: int) -> dict[str, float]:
@@ -274,7 +215,11 @@ def main(arguments: list[str] | None = None) -> None:
             build_workspace(root, options.backbone, options.size)
             if set(options.engines) != {"torch"}:
                 export_workspace(root, images, options.size)
-        servers = {engine: stack.enter_context(serve(root, engine, folder / f"{engine}.log")) for engine in options.engines}
+        settings = {"device": "cpu", "rate_limit": 0}
+        servers = {
+            engine: stack.enter_context(serve(root, folder / f"{engine}.log", engine=engine, **settings))
+            for engine in options.engines
+        }
         for server in servers.values():
             load_server(server.port, images, clients=options.clients, seconds=WARM_UP_SECONDS)
         for number in range(options.rounds):

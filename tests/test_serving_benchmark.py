@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import serving
 from skinlesion.predictor import load_predictor
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import WriteParams
 from tests.predictor_cases import lesion_image, make_workspace
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -94,7 +94,7 @@ def test_what_it_builds_can_be_served(write_params: WriteParams, tmp_path: Path)
 @pytest.mark.operations
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     with pytest.raises(serving.PipelineError, match=r"the API did not start: error: .*no trained classifier"):  # noqa: SIM117
-        with serving.serve(tmp_path, "torch", tmp_path / "log"):
+        with serving.serve(tmp_path, tmp_path / "log"):
             pass
 
 
@@ -105,7 +105,6 @@ def test_the_exported_engines_are_served_too(
     write_params()
     monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
     monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     options = "--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2"
     serving.main(options.split())
     printed = capsys.readouterr().out.splitlines()
