@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from skinlesion.errors import PipelineError
+from skinlesion.base.errors import PipelineError
 
 PROJECT = Path(__file__).resolve().parents[1]
 START_SECONDS = 120

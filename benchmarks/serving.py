@@ -1,6 +1,6 @@
 """The API under load: `python -m benchmarks.serving`, after `make run`.
 
-Starts the API for each engine, has Locust (in requirements-dev.txt) send it single JPEGs from several clients, and prints images
+Starts the API for each engine, has Locust (in requirements/dev.txt) send it single JPEGs from several clients, and prints images
 per second, how long answers took (median and 95th percentile, which Locust rounds to two digits), how many requests failed, and
 the server's memory at the beginning, in the middle and at the end. With several rounds the engines alternate, there and back.
 Ends with exit code 1 where a request failed, or memory grew by more than 5 % in the second half of a round.
@@ -36,18 +36,20 @@ from benchmarks.api_server import Server, serve
 from benchmarks.explanations import make_config
 from benchmarks.timing import describe_machine, print_facts
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion import artifacts
-from skinlesion.classifier import load_ensemble, save_classifier
-from skinlesion.cores import available_cores
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.raw import RAW, list_images
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.config.params import load_params
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.identity import classifier_digest
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.params import load_params
-from skinlesion.predictor import ENGINES
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
+from skinlesion.model.classifier import load_ensemble, save_classifier
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.serving.predictor import ENGINES
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
@@ -71,7 +73,7 @@ def load_server(port: int, images: Path, *, clients: int, seconds: int) -> dict[
     ended = subprocess.run(command, env=os.environ | {"IMAGES": str(images)}, capture_output=True, text=True, check=False)
     if ended.returncode or not (counted := json.loads(ended.stdout)):
         said = ended.stderr.strip()[-1000:]
-        raise PipelineError(f"Locust (pip install -r requirements-dev.txt) gave no result, exit code {ended.returncode}: {said}")
+        raise PipelineError(f"Locust (pip install -r requirements/dev.txt) gave no result, exit code {ended.returncode}: {said}")
     [found] = counted
     taken = np.repeat([float(each) for each in found["response_times"]], list(found["response_times"].values()))
     answered = found["num_requests"] - found["num_failures"]
@@ -109,25 +111,25 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
     config = make_config(params, size=size)
     torch.manual_seed(0)
     network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=size)
-    save_classifier(network.state_dict(), config, root / artifacts.CLASSIFIER / config.name)
-    write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": [{"name": config.name}]})
-    whose = {"classifier_sha256": classifier_digest(root / artifacts.CLASSIFIER)}
+    save_classifier(network.state_dict(), config, root / CLASSIFIER / config.name)
+    write_json(root / CLASSIFIER / "ensemble.json", {"members": [{"name": config.name}]})
+    whose = {"classifier_sha256": classifier_digest(root / CLASSIFIER)}
     calibration = whose | {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 1.0}
-    artifacts.write_calibration(calibration | {"test_time": "none"}, root / artifacts.CALIBRATION)
+    write_calibration(calibration | {"test_time": "none"}, root / CALIBRATION)
     point = {"threshold": 0.5, "val": {"sensitivity": None, "specificity": None}}
     points = whose | {"target": "mel", "classes": ["mel"], "score": "sum", "rule": "at least", "chosen_on": "val"}
-    artifacts.write_operating_points(points | {"points": {"half": point}}, root / artifacts.OPERATING_POINTS)
+    write_operating_points(points | {"points": {"half": point}}, root / OPERATING_POINTS)
 
 
 def export_workspace(root: Path, images: Path, size: int) -> None:
     """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
     # Only for who asks for these engines: both take seconds to import.
     from extras.export import export_member
-    from skinlesion.onnx_network import EXPORT, EXPORT_FILE
+    from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE
 
     params = load_params().export
-    shutil.copytree(images, root / artifacts.RAW / "images")
-    listed = pd.DataFrame({"image_id": artifacts.list_images(root / artifacts.RAW)})
+    shutil.copytree(images, root / RAW / "images")
+    listed = pd.DataFrame({"image_id": list_images(root / RAW)})
     options: dict[str, Any] = {"size": size, "fit": "squash", "color_constancy": "none", "workers": available_cores()}
     with contextlib.chdir(root):
         write_prepared(list(listed["image_id"]), **options)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from skinlesion.precision import cpu_model
+from skinlesion.base.devices import cpu_model
 
 WARM_UP_STEPS = 2  # the first one compiles, or lets the libraries choose their algorithms
 

@@ -14,10 +14,10 @@ import vl_convert
 from dvc_render import VegaRenderer
 from ruamel.yaml import YAML
 
-from skinlesion.errors import PipelineError
+from skinlesion.artifacts.tables import parse_csv
+from skinlesion.base.errors import PipelineError
 from skinlesion.report.blocks import Figure
-from skinlesion.tables import parse_csv
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
 
 PIPELINE_FILE = Path("dvc.yaml")
 TEMPLATES = Path(".dvc/plots")
