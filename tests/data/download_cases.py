@@ -18,7 +18,7 @@ from PIL import Image
 
 from skinlesion.data.sources.dataverse import FILES, RemoteFile
 from skinlesion.diagnoses import CLASSES
-from tests.scripted_server import Scripted
+from tests.data.scripted_server import Scripted
 
 WIDTH, HEIGHT = 40, 30
 
