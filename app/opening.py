@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, METRICS, OPERATING_POINTS
-from skinlesion.cam.methods import Method
 from skinlesion.classifier import read_member_names
+from skinlesion.evidence_params import CamMethod
 from skinlesion.onnx_network import EXPORT, MODEL_FILES
 from skinlesion.predictor import ENSEMBLE, PRECISION_OF, Engine, Predictor, load_predictor
 
@@ -19,7 +19,7 @@ class Opened:
     """A predictor; the methods that can explain it; and `key`, which another training, model or engine changes."""
 
     predictor: Predictor
-    methods: tuple[Method, ...]
+    methods: tuple[CamMethod, ...]
     key: str
 
 

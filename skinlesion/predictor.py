@@ -19,12 +19,12 @@ from PIL import Image
 
 from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.calibration import Calibrator, softmax
-from skinlesion.cam.methods import Method
 from skinlesion.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.devices import choose_device, full_float32
 from skinlesion.diagnoses import CLASSES
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import vote
+from skinlesion.evidence_params import CamMethod
 from skinlesion.explainer import Explainer
 from skinlesion.identity import check_belongs, classifier_digest
 from skinlesion.image_quality import quality_warnings
@@ -220,7 +220,7 @@ class Predictor:
             image, self.square(image), patient or Patient(), diagnosis=diagnosis, method=method, layer=layer
         )
 
-    def usable_methods(self) -> tuple[Method, ...]:
+    def usable_methods(self) -> tuple[CamMethod, ...]:
         """The methods that can be used on all these networks, in the order of `skinlesion.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 

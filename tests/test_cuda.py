@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from skinlesion import artifacts, fitting
 from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.methods import METHODS
+from skinlesion.cam.methods import DEFAULT_SAMPLES, METHODS, MapOptions
 from skinlesion.classifier import Classifier, load_classifier
 from skinlesion.diagnoses import CLASSES
 from skinlesion.inference import predict
@@ -51,10 +52,10 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
     backbone = "vit_b_16" if method == "LeGrad" else "resnet18"
     config = make_config(backbone, size=64)
     network = make_network(config)
-    options: dict[str, Any] = {"method": method, "layer": "auto", "batch_size": 4, "seed": 0, "samples": 2}
-    if method not in ("SmoothGradCAMpp", "SSCAM", "ISCAM"):
-        options["samples"] = None
-    expected, found = (compute_maps(network, config, PIXELS[:2], [4, 5], device=device, **options) for device in (CPU, GPU))
+    options = MapOptions(method, CPU, batch_size=4, samples=2 if method in DEFAULT_SAMPLES else None)
+    expected, found = (
+        compute_maps(network, config, PIXELS[:2], [4, 5], replace(options, device=device)) for device in (CPU, GPU)
+    )
     # The quotient of small numbers of the one, and the many passes of the other, magnify rounding.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2 if method in ("SmoothGradCAMpp", "Occlusion") else 1e-3)
 

@@ -14,6 +14,7 @@ import torch
 from skinlesion.artifacts import PreparedImages
 from skinlesion.cam.fusing import fuse_batch_norms
 from skinlesion.cam.maps import compute_maps
+from skinlesion.cam.methods import MapOptions
 from skinlesion.cam.randomization import renew_batch_norm
 from skinlesion.cam.subject import Subject
 from skinlesion.classifier import Classifier, ClassifierConfig
@@ -38,12 +39,12 @@ def prepared() -> PreparedImages:
 
 
 def score(network: SkinNetwork, config: ClassifierConfig) -> object:
-    subject = Subject({"base-0": Classifier(network, config)}, PIXELS, LISTED, "auto", CPU, 2, None, 0)
+    subject = Subject({"base-0": Classifier(network, config)}, PIXELS, LISTED, MapOptions("GradCAM", CPU))
     return subject.score()(torch.from_numpy(PIXELS), np.arange(2))
 
 
 def maps(network: SkinNetwork, config: ClassifierConfig) -> object:
-    return compute_maps(network, config, PIXELS, [4, 5], method="GradCAM", layer="layer2", device=CPU, batch_size=2, seed=0)
+    return compute_maps(network, config, PIXELS, [4, 5], MapOptions("GradCAM", CPU, "layer2"))
 
 
 USES: dict[str, Use] = {

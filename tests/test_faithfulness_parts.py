@@ -14,9 +14,10 @@ from skinlesion.cam import deletion, patches, randomization, summary
 from skinlesion.cam.faithfulness import FIGURES, choose_some, other_images
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.members import MemberMaps
+from skinlesion.cam.placing import map_to_original
 from skinlesion.cam.pointing import center_hits, points_at
 from skinlesion.classifier import Classifier
-from skinlesion.geometry import fit_image, map_to_original
+from skinlesion.geometry import fit_image
 from tests.classifier_cases import make_config, make_network
 
 P = patches.PATCHES

@@ -18,8 +18,8 @@ from PIL import Image
 
 from skinlesion import artifacts
 from skinlesion.cam import cases, gallery, index, pages, panels
+from skinlesion.cam.placing import map_to_original
 from skinlesion.diagnoses import CLASSES
-from skinlesion.geometry import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
 from tests.test_gradcam import CENTERS, HEIGHT, IMAGE_IDS, PREDICTED, SIZE, WIDTH, disc, make_predictions, make_workspace

@@ -17,6 +17,8 @@ import torch
 from skinlesion import artifacts
 from skinlesion.calibration import Calibrator, softmax
 from skinlesion.cam.maps import compute_maps
+from skinlesion.cam.methods import MapOptions
+from skinlesion.cam.placing import map_to_original
 from skinlesion.cam.targets import find_target
 from skinlesion.classifier import load_ensemble
 from skinlesion.conformal import class_scores
@@ -25,7 +27,6 @@ from skinlesion.ensemble import SPREAD
 from skinlesion.errors import PipelineError
 from skinlesion.evaluation import prediction_table, vote
 from skinlesion.files import write_json
-from skinlesion.geometry import map_to_original
 from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.metadata import SITES
@@ -190,8 +191,8 @@ def test_a_map_is_the_one_of_the_method(tmp_path: Path) -> None:
     heat = predictor.explain(image, diagnosis="bcc", method="LayerCAM", layer="layer2")
     assert heat.shape == (70, 90) and heat.min() >= 0 and heat.max() <= 1
     model, config = load_ensemble(tmp_path / artifacts.CLASSIFIER)["base-0"]
-    options: dict[str, Any] = {"method": "LayerCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
-    values = compute_maps(model, config, predictor.square(image)[None], [CLASSES.index("bcc")], **options)[0]
+    options = MapOptions("LayerCAM", torch.device("cpu"), "layer2")
+    values = compute_maps(model, config, predictor.square(image)[None], [CLASSES.index("bcc")], options)[0]
     centers = find_target(model, "LayerCAM", "layer2", size=32).centers
     np.testing.assert_allclose(heat, map_to_original(values, 90, 70, size=32, fit="squash", centers=centers), atol=1e-6)
 

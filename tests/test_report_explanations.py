@@ -45,7 +45,7 @@ def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
         positions = np.arange(IMAGES if name != "ScoreCAM" else 12)
         figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
         maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
-        measured[name] = Faithfulness(positions, maps, figures, {}, 0)
+        measured[name] = Faithfulness(positions, maps, figures, {}, 0, 0)
     return {"split": "test", "bootstrap": describe_intervals(), **summary.summarize(measured, TABLE)}
 
 

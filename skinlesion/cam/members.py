@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from skinlesion.artifacts import Fit
 from skinlesion.cam.layers import TargetLayer
 from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.methods import Method
+from skinlesion.cam.methods import MapOptions
+from skinlesion.cam.placing import map_to_original
 from skinlesion.cam.targets import find_target
 from skinlesion.classifier import Classifier
 from skinlesion.errors import PipelineError, name_some
-from skinlesion.geometry import map_to_original
+from skinlesion.evidence_params import CamMethod
 from skinlesion.metadata import encode_metadata
 from skinlesion.schema import suggest
 
@@ -33,7 +33,9 @@ class MemberMaps:
     maps: np.ndarray
 
 
-def find_layers(members: Mapping[str, Classifier], methods: Sequence[Method], layer: str) -> dict[Method, dict[str, TargetLayer]]:
+def find_layers(
+    members: Mapping[str, Classifier], methods: Sequence[CamMethod], layer: str
+) -> dict[CamMethod, dict[str, TargetLayer]]:
     """What each method reads of each member, all of it found before any image is explained.
 
     Returns
@@ -51,7 +53,7 @@ def find_layers(members: Mapping[str, Classifier], methods: Sequence[Method], la
     }
 
 
-def _find_target(name: str, classifier: Classifier, method: Method, layer: str, members: int) -> TargetLayer:
+def _find_target(name: str, classifier: Classifier, method: CamMethod, layer: str, members: int) -> TargetLayer:
     """`find_target` of one member, which its errors name."""
     try:
         return find_target(classifier.model, method, layer, size=classifier.config.size)
@@ -64,21 +66,15 @@ def explain(
     members: Mapping[str, Classifier],
     images: np.ndarray,
     table: pd.DataFrame,
+    options: MapOptions,
     *,
-    method: Method,
-    layer: str,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
-    samples: int | None = None,
-    flipped: bool = False,
     column: str = "predicted",
 ) -> dict[str, MemberMaps]:
     """Each member's maps of the class that the table names, by member.
 
     Parameters
     ----------
-    images, method, layer, device, batch_size, seed, samples, flipped : as of `skinlesion.cam.maps.compute_maps`.
+    images : prepared images, as for `skinlesion.cam.maps.compute_maps`.
     table : a row an image: `row` (its position in `images`), `column` (diagnosis), and `age`, `sex` and `localization`,
         which are read where a member needs metadata.
     column : of the table, with the diagnosis that an image's map speaks for.
@@ -89,20 +85,14 @@ def explain(
         As `find_layers` and `compute_maps`; or `column` holds what is no diagnosis.
     """
     maps = {}
-    for name, target in find_layers(members, [method], layer)[method].items():
+    for name, target in find_layers(members, [options.method], options.layer)[options.method].items():
         model, config = members[name]
         values = compute_maps(
             model,
             config,
             images,
             _positions(table[column], config.classes),
-            method=method,
-            layer=layer,
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-            samples=samples,
-            flipped=flipped,
+            options,
             rows=table["row"].to_numpy(),
             metadata=encode_metadata(table) if config.needs_metadata else None,
             progress=True,
