@@ -33,8 +33,9 @@ from skinlesion.identity import classifier_digest
 from skinlesion.inference import predict_ensemble
 from skinlesion.lesions import predict_lesions
 from skinlesion.locks import one_at_a_time
-from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.metrics import ClassificationMetrics
 from skinlesion.params import EvaluateParams, load_params
+from skinlesion.plot_tables import confusion_table, precision_recall_table, roc_table
 from skinlesion.tables import write_table
 
 CURVE_POINTS = 200
