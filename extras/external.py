@@ -41,10 +41,11 @@ from skinlesion.external import (
 from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
 from skinlesion.external_set import read_external
 from skinlesion.extra_metrics import write_extra
+from skinlesion.extra_params import NearCopies
 from skinlesion.files import atomic_folder
 from skinlesion.inference import predict_ensemble
 from skinlesion.locks import one_at_a_time
-from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.overlap import prove_disjoint, read_contents
 from skinlesion.params import ExternalParams, load_params
 from skinlesion.preparing import write_prepared
 from skinlesion.tables import write_table

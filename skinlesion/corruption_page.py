@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from skinlesion.corruptions import STRENGTHS, Corruption, corrupt
+from skinlesion.corruptions import STRENGTHS, corrupt
+from skinlesion.extra_params import Corruption
 from skinlesion.files import atomic_file
 
 CELL, GAP, CAPTION, LEFT, TOP = 1.36, 0.06, 0.22, 1.1, 0.34  # inches: a panel's side, between panels, below one, at the edges

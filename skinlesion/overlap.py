@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,8 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from skinlesion.artifacts import image_path
 from skinlesion.errors import PipelineError, name_some
+from skinlesion.extra_params import NearCopies
 from skinlesion.preparing import map_in_order
-
-NearCopies = Literal["refuse", "report"]
 
 THUMBNAIL = (32, 24)  # pixels
 # Root mean square difference of two thumbnails, in grey levels (0 to 255), up to which they are of one photograph. Measured on
