@@ -556,9 +556,9 @@ def test_a_method_of_many_passes_says_how_long_it_will_take(caplog: pytest.LogCa
     ]
 
 
-def test_damaged_weights_are_named_by_methods_of_many_passes() -> None:
+def test_damaged_weights_are_named() -> None:
     model = small_network()
     nn.init.constant_(model.head.weight, torch.inf)
-    for method in ("ScoreCAM", "Occlusion", "RefineCAM"):
+    for method in ("GradCAM", "ScoreCAM", "Occlusion", "RefineCAM"):
         with pytest.raises(PipelineError, match="scores are not finite: its weights are damaged"):
             maps_of(model, noise_images(1, SIZE), [0], method=method, layer="second")
