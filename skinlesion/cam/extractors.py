@@ -175,11 +175,8 @@ def _graph_from(network: SkinNetwork, layer: str | None) -> Iterator[None]:
         yield
         return
     # Registered before torchcam's hooks, so that they see its output, and after that of attention.
-    handle = network.backbone.get_submodule(layer).register_forward_hook(start_graph)
-    try:
+    with network.backbone.get_submodule(layer).register_forward_hook(start_graph):
         yield
-    finally:
-        handle.remove()
 
 
 def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: TargetLayer) -> Any:
