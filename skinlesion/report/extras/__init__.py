@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skinlesion.extra_metrics import extra_path
+from skinlesion.audits.findings import extra_path
 from skinlesion.report.blocks import Block, Details, Note, Paragraph
 from skinlesion.report.extras import export, external, leak, near_duplicates, robustness
 

@@ -1,0 +1,130 @@
+"""What the report and README show of how far maps can be believed, from figures whose verdicts are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion.explanation.cam import summary
+from skinlesion.explanation.cam.energy import describe_intervals
+from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness
+from skinlesion.explanation.cam.layers import TargetLayer
+from skinlesion.explanation.cam.members import MemberMaps
+from skinlesion.report import explanations
+from tools.readme_evidence import evidence_tables
+from tools.records import Record
+
+IMAGES = 24
+TABLE = pd.DataFrame(
+    {
+        "lesion_id": [f"L{number}" for number in range(IMAGES)],
+        "dx": ["mel"] * 10 + ["nv"] * 14,
+        "outcome": ["wrong"] * 8 + ["correct"] * 16,
+    }
+)
+GOOD = {
+    "energy": 2.5,
+    "energy_other": 1.5,
+    "pointing": 1.0,
+    "pointing_center": 0.0,
+    "deletion": 0.25,
+    "deletion_random": 0.75,
+    "deletion_center": 0.5,
+    "insertion": 0.875,
+    "insertion_random": 0.25,
+    "insertion_center": 0.5,
+    "flip": 0.9375,
+    "shuffled": 0.125,
+}
+
+
+def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
+    """What `metrics/gradcam.json` has under `faithfulness`, of methods whose figures are the same in every image."""
+    measured = {}
+    for name, values in methods.items():
+        positions = np.arange(IMAGES if name != "ScoreCAM" else 12)
+        figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
+        maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
+        measured[name] = Faithfulness(positions, maps, figures, {}, 0, 0)
+    return {"split": "test", "bootstrap": describe_intervals(), **summary.summarize(measured, TABLE)}
+
+
+def test_maps_that_beat_every_control() -> None:
+    faithful = make_faithful(GradCAM=GOOD)
+    assert explanations.warnings(faithful) == []
+    table = explanations.methods_table(faithful)
+    assert table.caption == "Faithfulness by method, test; 95 % intervals by 1,000 bootstrap draws of lesions"
+    (row,) = table.rows
+    assert [cell.replace("\xa0", " ") for cell in row] == [
+        *("GradCAM", "24", "2.500 [2.500, 2.500]", "1.000 [1.000, 1.000]", "0.250 [0.250, 0.250]", "0.875 [0.875, 0.875]"),
+        *("0.938 [0.938, 0.938]", "0.125 [0.125, 0.125]"),
+    ]
+    assert explanations.compared_table(faithful) is None
+    against = {row[1]: row[2:] for row in explanations.controls_table(faithful).rows}
+    assert against["deletion AUC against image's centre"][:3] == ["better", "0.250", "0.500"]
+    assert against["deletion AUC against image's centre"][3].startswith("-0.250 [-0.250,")
+    assert len(against) == 6
+    groups = explanations.groups_table("GradCAM", faithful["methods"]["GradCAM"])
+    assert [row[:2] for row in groups.rows] == [["mel", "10"], ["nv", "14"], ["correct", "16"], ["wrong", "8"]]
+
+
+def verdicts(faithful: dict[str, object]) -> dict[tuple[str, str], str]:
+    """The verdict of each method and measure against its control."""
+    return {(row[0], row[1]): row[2] for row in explanations.controls_table(faithful).rows}
+
+
+@pytest.mark.parametrize(
+    ("changed", "measure", "verdict"),
+    [
+        ({"pointing_center": 1.0}, "peak on the lesion", "no difference shown"),
+        ({"deletion": 0.5}, "deletion AUC", "no difference shown"),
+        ({"insertion": 0.25}, "insertion AUC", "worse"),
+        # A fine order that beats the centre, but no random maps of its own grain.
+        ({"deletion_random": 0.25}, "deletion AUC", explanations.BY_GRAIN),
+    ],
+)
+def test_maps_that_do_not_beat_the_centre_are_warned_about(changed: dict[str, float], measure: str, verdict: str) -> None:
+    faithful = make_faithful(GradCAM=GOOD | changed)
+    assert explanations.warnings(faithful) == [explanations.CENTER_NOT_BEATEN]
+    assert verdicts(faithful)["GradCAM", f"{measure} against image's centre"] == verdict
+
+
+def test_a_failed_sanity_check_is_warned_about() -> None:
+    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": 0.75}, ScoreCAM=GOOD)
+    assert explanations.warnings(faithful) == [explanations.NOT_SANE]
+    assert [row[1] for row in explanations.sanity_table(faithful).rows] == ["passed", "failed", "passed"]
+    same = explanations.compared_table(faithful)
+    assert same is not None
+    assert same.caption == "The methods on the same 12 images"
+    assert [row[0] for row in same.rows] == ["GradCAM", "LayerCAM", "ScoreCAM"]
+
+
+def test_the_sanity_check_is_shown_whole() -> None:
+    table = explanations.sanity_table(make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": -0.75}))
+    assert [row[:2] for row in table.rows] == [["GradCAM", "passed"], ["LayerCAM", "failed"]]
+    assert table.rows[1][2].startswith("0.562 ")
+    assert table.rows[0][3:] == ["24", "0.0 %"]
+
+
+def test_without_masks() -> None:
+    unmasked = {name: value for name, value in GOOD.items() if not name.startswith(("energy", "pointing"))}
+    faithful = make_faithful(GradCAM=unmasked)
+    assert explanations.warnings(faithful) == []
+    assert [row[1].split(" against")[0] for row in explanations.controls_table(faithful).rows] == ["deletion AUC"] * 2 + [
+        "insertion AUC"
+    ] * 2
+
+
+def test_readme_has_the_measures_and_the_verdicts() -> None:
+    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"deletion": 0.5, "shuffled": 0.75})
+    records = [
+        Record(name, {}, {"gradcam": found}, has_report=False)
+        for name, found in {"older": {}, "mine": {"faithfulness": faithful}}.items()
+    ]
+    behind, measures, judged = evidence_tables(records)
+    assert len(behind.rows) == 2
+    assert measures.caption.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")
+    assert [cell.replace("\xa0", " ") for cell in measures.rows[1][:3]] == ["LayerCAM", "24", "2.500 [2.500, 2.500]"]
+    assert judged.header[3] == "deletion AUC against image's centre"
+    assert [(row[3], row[-1]) for row in judged.rows] == [("better", "passed"), ("no difference shown", "failed")]
