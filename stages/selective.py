@@ -17,27 +17,12 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import SelectiveParams, load_params
-from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.analysis.abstention import (
-    area_under_risk_coverage,
-    audit_abstention,
-    confidence_threshold,
-    risk_coverage_curve,
-)
-from skinlesion.evaluation.analysis.conformal import (
-    audit_sets,
-    choose_one_image,
-    class_scores,
-    conformal_quantile,
-    deal_lesions,
-    prediction_sets,
-    size_table,
-)
+from skinlesion.evaluation.analysis import abstention, conformal
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.evaluation.metrics.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_conformal
@@ -48,11 +33,6 @@ CURVE_COLUMNS = ("split", "coverage", "risk", "confidence")
 SIZE_COLUMNS = ("level", "size", "images", "share")
 
 logger = logging.getLogger(__name__)
-
-
-def labels_of(table: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
 
 
 def probabilities_of(table: pd.DataFrame) -> np.ndarray:
@@ -76,9 +56,10 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
     """What each asked coverage gives: the threshold from validation, its audit on validation and, with intervals, on test."""
     points = {}
     for coverage in params.coverages:
-        threshold = confidence_threshold(judge(tables["val"])[1], coverage)
+        threshold = abstention.confidence_threshold(judge(tables["val"])[1], coverage)
         audits = {
-            split: audit_abstention(labels_of(table), probabilities_of(table), threshold) for split, table in tables.items()
+            split: abstention.audit_abstention(labels_of(table), probabilities_of(table), threshold)
+            for split, table in tables.items()
         }
         points[f"{coverage:g}"] = {
             "threshold": threshold,
@@ -96,14 +77,14 @@ def score_apart(
     The calibration is fitted on the rest of validation.
     """
     val, whole = tables["val"], read_calibration()
-    held = deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
+    held = conformal.deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
     calibrator = fit_calibrator(labels_of(val[~held]), val.loc[~held, list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
     chances = np.random.default_rng(params.seed)
     scores = [
-        class_scores(calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()), chances.random(len(part)), **rule)
+        conformal.class_scores(calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()), chances.random(len(part)), **rule)
         for part in (val[held], tables["test"])
     ]
-    one = choose_one_image(val.loc[held, "lesion_id"], seed=params.seed)
+    one = conformal.choose_one_image(val.loc[held, "lesion_id"], seed=params.seed)
     calibration = calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)}
     return scores[0][one, labels_of(val[held])[one]], scores[1], calibration
 
@@ -116,18 +97,20 @@ def describe_sets(
     true_scores, scores, calibration = score_apart(tables, params, rule)
     levels, sets = {}, {}
     for level in params.conformal_levels:
-        quantile = conformal_quantile(true_scores, level)
+        quantile = conformal.conformal_quantile(true_scores, level)
         if not np.isfinite(quantile):
             message = "level %g: %d lesions are too few to promise it, so every set holds every diagnosis"
             logger.warning(message, level, len(true_scores))
-        sets[level] = prediction_sets(scores, quantile)
+        sets[level] = conformal.prediction_sets(scores, quantile)
         levels[f"{level:g}"] = {
             "quantile": quantile if np.isfinite(quantile) else None,
             "lesions_of_validation": len(true_scores),
-            "test": with_intervals(audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], params),
+            "test": with_intervals(
+                conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], params
+            ),
         }
     quantiles = {name: level["quantile"] for name, level in levels.items()}
-    return levels, size_table(sets), rule | {"levels": quantiles, "calibration": calibration}
+    return levels, conformal.size_table(sets), rule | {"levels": quantiles, "calibration": calibration}
 
 
 @one_at_a_time("selective")
@@ -138,20 +121,20 @@ def main() -> None:
         check_calibrated(table, Calibrator.of(read_calibration()), name=f"{PREDICTIONS / split}.csv")
     judged = {split: judge(table) for split, table in tables.items()}
     areas = {
-        split: with_intervals(area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
+        split: with_intervals(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
         for split, table in tables.items()
     }
-    abstention = describe_abstention(tables, params)
-    levels, sizes, conformal = describe_sets(tables, params)
-    write_conformal(conformal)
+    points = describe_abstention(tables, params)
+    levels, sizes, rule = describe_sets(tables, params)
+    write_conformal(rule)
     with atomic_folder(PLOTS / "selective") as folder:
-        curves = [risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
+        curves = [abstention.risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
         write_table(pd.concat(curves), folder / "risk_coverage.csv", CURVE_COLUMNS)
         write_table(sizes, folder / "set_sizes.csv", SIZE_COLUMNS)
     draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": abstention, "conformal": levels}
+    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": points, "conformal": levels}
     write_json(METRICS / "selective.json", content)
-    for name, point in abstention.items():
+    for name, point in points.items():
         test = point["test"]
         message = "coverage %s: on test %.3f answered, accuracy %.3f, %.3f of the melanomas answered with another diagnosis"
         logger.info(message, name, test["coverage"], test["accuracy"], test["melanomas_missed"])

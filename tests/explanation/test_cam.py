@@ -27,7 +27,7 @@ from skinlesion.explanation.cam.receptive_field import cell_centers, tiled_cente
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import last_linear, make_config, make_network
+from tests.model.classifier_cases import last_linear, make_config, make_network
 
 CPU = torch.device("cpu")
 

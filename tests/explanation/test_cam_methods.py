@@ -32,9 +32,9 @@ from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import make_config
 from tests.conftest import ROOT
 from tests.explanation.test_cam import CPU, ColourNet, build, colour_network, config_of, noise_images
+from tests.model.classifier_cases import make_config
 
 SIZE = 16
 SEED = 5
@@ -340,7 +340,7 @@ import numpy as np
 import torch
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
-from tests.classifier_cases import make_config
+from tests.model.classifier_cases import make_config
 from tests.explanation.test_cam_methods import small_network
 
 class Watched:

@@ -24,7 +24,7 @@ from skinlesion.explanation.cam.randomization import DEPTHS
 from skinlesion.explanation.cam.subject import Subject
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import make_config, make_network
+from tests.model.classifier_cases import make_config, make_network
 
 SIZE, IMAGES = 32, 24
 OPTIONS = MapOptions("GradCAM", torch.device("cpu"), "features", batch_size=8)

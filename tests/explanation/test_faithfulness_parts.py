@@ -18,7 +18,7 @@ from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.pointing import center_hits, points_at
 from skinlesion.model.classifier import Classifier
-from tests.classifier_cases import make_config, make_network
+from tests.model.classifier_cases import make_config, make_network
 
 P = patches.PATCHES
 

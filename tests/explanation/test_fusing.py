@@ -14,7 +14,7 @@ from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.network import SkinNetwork
-from tests.classifier_cases import make_config, make_network
+from tests.model.classifier_cases import make_config, make_network
 
 SIZE = 64
 

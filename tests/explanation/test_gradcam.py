@@ -32,8 +32,8 @@ from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import crop_to_square, map_to_original
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
-from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import make_config, make_network, save_ensemble
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
 CENTERS = (0.5, 8.0)  # of layer2's cells in resnet18: stride 8, from the first pixel's centre

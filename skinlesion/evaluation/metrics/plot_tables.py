@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.classification import ratio, thin
+from skinlesion.evaluation.metrics import calibration_scores
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics, ratio, thin
+from skinlesion.evaluation.metrics.tables import arrays_of
+
+CURVE_POINTS = 200
+
+
+def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibrator, bins: int) -> dict[str, pd.DataFrame]:
+    """The tables that the plots of a prediction table are drawn from, by file name.
+
+    metrics : what `metrics/evaluate.json` says of it: `per_class`, and `intervals` with the F1 of each class.
+    """
+    labels, logits, probabilities = arrays_of(table)
+    confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
+    per_class = [
+        {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}
+        for dx, values in metrics["per_class"].items()
+    ]
+    return {
+        "confusion": confusion_table(confusion),
+        "roc": roc_table(labels, probabilities, most=CURVE_POINTS),
+        "precision_recall": precision_recall_table(labels, probabilities, most=CURVE_POINTS),
+        "reliability": calibration_scores.reliability_before_after(labels, logits, calibrator=calibrator, bins=bins),
+        "reliability_per_class": calibration_scores.reliability_per_class(labels, probabilities, bins),
+        "confidence": calibration_scores.confidence_table(labels, probabilities),
+        "per_class": pd.DataFrame(per_class),
+    }
 
 
 def confusion_table(confusion: np.ndarray) -> pd.DataFrame:
