@@ -172,7 +172,7 @@ def operating_points(inputs: Inputs, plots: Plots) -> Section:
         ("AUC, test", measured(sweep["test"], "auc")),
     ]
     figures = [plots.draw(name) for name in ("threshold_sweep_operating_points", "threshold_sweep_decision_curve")]
-    blocks = [Facts(facts), points_table(inputs), predictive_table(sweep), *figures]
+    blocks: list[Block] = [Facts(facts), points_table(inputs), predictive_table(sweep), *figures]
     return Section("operating-points", "Operating points", blocks)
 
 

@@ -79,12 +79,14 @@ class SeededNoise:
 class PlacedRefineCAM(RefineCAM):
     """torchcam's RefineCAM, which stretches maps as if cells tiled the image; here each map lies where its cells do."""
 
-    def __init__(self, model: nn.Module, parts: Sequence[TargetLayer], names: list[str], **options: Any) -> None:
+    def __init__(self, model: nn.Module, parts: Sequence[TargetLayer], names: list[nn.Module | str], **options: Any) -> None:
         super().__init__(model, names, **options)
         self.parts = parts
 
     @torch.no_grad()
-    def fuse_cams(self, cams: list[torch.Tensor], target_shape: None = None, normalized: bool = True) -> torch.Tensor:
+    def fuse_cams(
+        self, cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None, normalized: bool = True
+    ) -> torch.Tensor:
         """The product of the maps of the parts, each (N, side, side) from 0 to 1, on the first part's cells."""
         if target_shape is not None:
             raise ValueError("maps are fused on the cells of the first layer: target_shape must be None")
@@ -182,7 +184,7 @@ def _graph_from(network: SkinNetwork, layer: str | None) -> Iterator[None]:
 def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: TargetLayer) -> Any:
     """torchcam's extractor of the method, on the layers of `target`."""
     method = options.method
-    names = [f"network.backbone.{part.name}" for part in target.parts or (target,)]
+    names: list[nn.Module | str] = [f"network.backbone.{part.name}" for part in target.parts or (target,)]
     if method == "LeGrad":
         return LeGrad(explained, names, score_projection=explained.scores_of_tokens)
     taken: dict[str, Any] = {"reshape_transform": reshape_for((target.parts or (target,))[0])}
@@ -200,7 +202,7 @@ def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: Ta
     return extractor
 
 
-def _make_cam(explained: ExplainedNetwork, name: str, options: dict[str, Any]) -> CAM:
+def _make_cam(explained: ExplainedNetwork, name: nn.Module | str, options: dict[str, Any]) -> CAM:
     """CAM with the last linear layer's weights of the image's features."""
     last = [layer for layer, module in explained.named_modules() if isinstance(module, nn.Linear)][-1]
     extractor = CAM(explained, name, fc_layer=last, **options)

@@ -83,7 +83,7 @@ def choose_some(table: pd.DataFrame, count: int | None) -> np.ndarray:
 
 def measure_methods(
     subject: Subject, methods: Sequence[CamMethod], *, images: int | None, perturbation_images: int, steps: int
-) -> dict[CamMethod, Faithfulness]:
+) -> dict[str, Faithfulness]:
     """Measure each method.
 
     Parameters
@@ -102,7 +102,7 @@ def measure_methods(
         shuffled[depth] = fuse_members(members, keep=subject.options.layer)
     subject = replace(subject, members=fuse_members(subject.members, keep=subject.options.layer))
     orders = _Orders(subject.some(largest), steps)
-    measured = {}
+    measured: dict[str, Faithfulness] = {}
     for method, chosen in positions.items():
         logger.info(
             "%s: %d images, mapped %d times", method, len(chosen), 3 if method in PERTURBATION_METHODS else 2 + len(DEPTHS)
