@@ -99,9 +99,7 @@ def failure_facts(inputs: Inputs) -> Facts:
 
 def neighbors(inputs: Inputs, plots: Plots) -> Section:
     """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
-    name, title, found = "neighbors", "Nearest training cases", inputs.metrics.get("neighbors")
-    if found is None:
-        return Section(name, title, [Paragraph("Not measured in this run, which is older than the stage that measures it.")])
+    found = inputs.metrics["neighbors"]
     searched = Facts(
         [
             ("neighbours of each test image", count(found["k"])),
@@ -120,8 +118,8 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
         for metric, each in found["metrics"].items()
     ]
     return Section(
-        name,
-        title,
+        "neighbors",
+        "Nearest training cases",
         [
             searched,
             agreement_table(found),

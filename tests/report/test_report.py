@@ -21,12 +21,10 @@ from skinlesion.base.files import write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.report import checklist
 from skinlesion.report.blocks import Figure
-from skinlesion.report.compose import compose
 from skinlesion.report.evidence import NOT_APPLICABLE, OPEN, PARTLY, SATISFIED
 from skinlesion.report.extras import EXTRAS
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import bounded, count, decimal, percent, rate
-from skinlesion.report.html import render_html
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
 from tests.conftest import ROOT
@@ -601,14 +599,6 @@ def test_what_the_neighbours_tell_stands_with_its_interval(quick: Path) -> None:
     ):
         assert any(cells[start : start + len(row)] == row for start in range(len(cells))), row
     assert "training lesions, each by its nearest image 230" in page.text
-
-
-def test_a_recorded_run_may_be_older_than_a_stage(quick: Path) -> None:
-    Path("metrics/neighbors.json").unlink()
-    inputs = read_inputs(may_lack=["neighbors", "gradcam"])
-    assert "neighbors" not in inputs.metrics and "gradcam" in inputs.metrics
-    page = Page(render_html(compose(inputs, Plots())))
-    assert "Nearest training cases Not measured in this run, which is older than the stage that measures it." in page.text
 
 
 def test_several_networks_are_told_one_by_one(quick: Path) -> None:
