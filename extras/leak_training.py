@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion import artifacts, checkpoint, engine, fitting, training_setup
 from skinlesion.classifier import Classifier, ClassifierConfig

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion import artifacts, backbones, checkpoint, classifier, engine, fitting, metric_loggers, training_setup
 from skinlesion.diagnoses import CLASSES
