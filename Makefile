@@ -15,20 +15,20 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 run: repro ## set up, run the pipeline, say where the results are
-	@python -m extras.summary
+	@python -m tools.summary
 
 repro: $(VENV)/.installed ## set up, then dvc repro: runs what has changed
-	@python -m extras.mend
+	@python -m tools.mend
 	@dvc repro
 
 plots: $(VENV)/.installed ## write dvc_plots/index.html, one page of all plots that needs no network
-	@python -m extras.plots_page
+	@python -m tools.plots_page
 
 metrics: $(VENV)/.installed ## print all metrics
 	@dvc metrics show
 
 verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, which DVC itself does not
-	@python -m extras.verify_cache
+	@python -m tools.verify_cache
 
 app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; PORT=9000 takes another port
 	@python -m streamlit run app/demo.py --server.address $(ADDRESS) --server.port $(PORT)
@@ -53,23 +53,24 @@ drills: $(VENV)/.installed-dev ## all drills, for about an hour; their table is 
 	@status=0; DRILLS=full DRILLS_LEDGER=.drills.jsonl python -m pytest --numprocesses 2 --dist loadfile -m drills || status=$$?; \
 		python -m tests.drills.table .drills.jsonl $$(test $$status -ne 0 || echo --record); exit $$status
 
-lint: $(VENV)/.installed-dev ## ruff: rules and format
+lint: $(VENV)/.installed-dev ## ruff: rules and format; import-linter: the order of the rooms
 	@ruff check .
 	@ruff format --check .
+	@lint-imports --no-logo
 
 record: $(VENV)/.installed ## record the run in the workspace: make record NAME=my-run writes results/my-run/
-	@python -m extras.record_results "$(NAME)"
-	@python -m extras.readme_tables
+	@python -m tools.record_results "$(NAME)"
+	@python -m tools.readme_tables
 
-lock: $(VENV)/.installed-dev ## write requirements.lock anew from the direct pins; UPGRADE=--upgrade takes the newest of what they leave open
+lock: $(VENV)/.installed-dev ## write requirements/pipeline.lock anew from the direct pins; UPGRADE=--upgrade takes the newest of what they leave open
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url $(UPGRADE) \
-		--custom-compile-command "make lock" --output-file requirements.lock requirements.txt requirements-remotes.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements.lock \
-		--custom-compile-command "make lock" --output-file requirements-tools.lock requirements-remotes.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements.lock \
-		--custom-compile-command "make lock" --output-file requirements-app.lock requirements-app.txt
+		--custom-compile-command "make lock" --output-file requirements/pipeline.lock requirements.txt requirements/remotes.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements/pipeline.lock \
+		--custom-compile-command "make lock" --output-file requirements/tools.lock requirements/remotes.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraints requirements/pipeline.lock \
+		--custom-compile-command "make lock" --output-file requirements/app.lock requirements/app.txt
 
-audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements.lock; ci/audit-allow.toml lists what is tolerated until when
+audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements/pipeline.lock; ci/audit-allow.toml lists what is tolerated until when
 	@python -m ci.audit
 
 clean: ## remove what the stages wrote and the environment; the DVC cache stays
@@ -83,18 +84,18 @@ $(VENV)/bin/python:
 		exit 1; }
 
 # From the lock, not from requirements.txt: what tests, CI and the container have, to the last indirect package, and nothing whose
-# hash is another. tests/test_requirements.py holds the lock against the direct pins.
-$(VENV)/.installed: requirements.lock | $(VENV)/bin/python
-	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+# hash is another. tests/tools/test_requirements.py holds the lock against the direct pins.
+$(VENV)/.installed: requirements/pipeline.lock | $(VENV)/bin/python
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pipeline.lock
 	@touch $@
 
 # Versions of what both locks have are the same, so that this adds packages and changes none.
-$(VENV)/.installed-app: requirements-app.lock $(VENV)/.installed
-	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-app.lock
+$(VENV)/.installed-app: requirements/app.lock $(VENV)/.installed
+	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/app.lock
 	@touch $@
 
 # What tests need must not replace a locked package, as a newer boto3 would its botocore.
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed $(VENV)/.installed-app
-	grep --no-filename --only-matching '^[^ #]*==[^ ]*' requirements.lock requirements-app.lock > $(VENV)/locked.txt
-	python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/locked.txt -r requirements-dev.txt
+$(VENV)/.installed-dev: requirements/dev.txt $(VENV)/.installed $(VENV)/.installed-app
+	grep --no-filename --only-matching '^[^ #]*==[^ ]*' requirements/pipeline.lock requirements/app.lock > $(VENV)/locked.txt
+	python -m pip install --quiet --disable-pip-version-check --constraint $(VENV)/locked.txt -r requirements/dev.txt
 	@touch $@

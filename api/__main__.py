@@ -1,6 +1,6 @@
 """`python -m api`."""
 
-from skinlesion.errors import run_stage, say_interrupted_in_one_line
+from skinlesion.base.errors import run_stage, say_interrupted_in_one_line
 
 if __name__ == "__main__":
     say_interrupted_in_one_line()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from api.schemas import DiagnosisOut, PointOut, PredictionOut, RateOut, SetOut
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.operating_point import OperatingPoint, Rate
-from skinlesion.prediction import Prediction
+from skinlesion.serving.operating_point import OperatingPoint, Rate
+from skinlesion.serving.prediction import Prediction
 
 
 def describe_prediction(prediction: Prediction, *, notes: Sequence[str], top_k: int) -> PredictionOut:

@@ -20,9 +20,8 @@ from api.routes import router
 from api.schemas import NOT_FOR_CLINICAL_USE
 from api.service import Service
 from api.settings import Settings
-from skinlesion.errors import brief
-from skinlesion.predictor import Predictor
-from skinlesion.schema import suggest
+from skinlesion.base.errors import brief, suggest
+from skinlesion.serving.predictor import Predictor
 
 DESCRIPTION = f"""**{NOT_FOR_CLINICAL_USE}**
 

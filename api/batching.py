@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from api.problems import Problem
-from skinlesion.patients import Patient
+from skinlesion.artifacts.patients import Patient
 
 Network = Callable[[np.ndarray, list[Patient]], np.ndarray]
 

@@ -17,7 +17,7 @@ from api.middleware import OPEN, PROBES, WITH_IMAGES
 from api.problems import Problem, respond
 from api.service import Service
 from api.settings import PREFIX, Settings
-from skinlesion.errors import brief
+from skinlesion.base.errors import brief
 
 SHORTLY = {"Retry-After": "1"}
 

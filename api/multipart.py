@@ -13,8 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from api.problems import Problem
-from skinlesion.errors import brief
-from skinlesion.schema import suggest
+from skinlesion.base.errors import brief, suggest
 
 MAX_FIELD_BYTES = 1000
 LONGEST_NAME = 200  # characters of a file's name that an answer repeats

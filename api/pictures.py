@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from skinlesion.cam.panels import COLOR_MAP
+from skinlesion.explanation.cam.panels import COLOR_MAP
 
 LINE = "Not for clinical use"
 LINE_HEIGHT = 20  # pixels of the strip that it has below a map

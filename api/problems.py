@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from skinlesion.uploads import UploadError
+from skinlesion.serving.upload_checks import UploadError
 
 MEDIA_TYPE = "application/problem+json"
 FAILED = "The server failed; its log has the details under the request id."  # all that is told of an error of ours
@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "busy": Kind(503, "The server has as much to do as it takes"),
     "not-ready": Kind(503, "The server is starting or stopping"),
     "time-limit": Kind(504, "The answer took too long"),
-    # Of one file: the reasons of `skinlesion.uploads`.
+    # Of one file: the reasons of `skinlesion.serving.uploads`.
     "empty": Kind(422, "The file is empty"),
     "broken": Kind(422, "The file is damaged"),
     "too-small": Kind(422, "The image is too small"),

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from skinlesion.cam.methods import METHODS, PERTURBATION_METHODS
+from skinlesion.artifacts.patients import SEXES, SITES
+from skinlesion.artifacts.tables import AGE_LIMIT
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.metadata import SEXES, SITES
-from skinlesion.tables import AGE_LIMIT
+from skinlesion.explanation.cam.methods import METHODS, PERTURBATION_METHODS
 
 NOT_FOR_CLINICAL_USE = (
     "Not for clinical use: research software, no medical device. It must not be used to diagnose or to decide on treatment."

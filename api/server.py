@@ -19,9 +19,9 @@ from api.connections import protocol_class
 from api.logs import log_as_json
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.errors import PipelineError
-from skinlesion.predictor import load_predictor
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.errors import PipelineError
+from skinlesion.serving.predictor import load_predictor
 
 logger = logging.getLogger(__name__)
 

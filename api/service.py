@@ -20,10 +20,11 @@ from api.multipart import Limits, SentFile
 from api.problems import Problem
 from api.schemas import METHODS_HERE
 from api.settings import Settings
-from skinlesion.cores import available_cores
-from skinlesion.patients import Patient
-from skinlesion.predictor import Predictor
-from skinlesion.uploads import UploadError, check_size, decode_upload
+from skinlesion.artifacts.patients import Patient
+from skinlesion.base.cores import available_cores
+from skinlesion.serving.predictor import Predictor
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import check_size, decode_upload
 
 logger = logging.getLogger(__name__)
 

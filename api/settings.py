@@ -10,10 +10,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from skinlesion.errors import PipelineError, brief, reason_of
-from skinlesion.predictor import BATCH, ENSEMBLE, Engine
-from skinlesion.schema import Device, suggest
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.config.schema import Device
+from skinlesion.serving.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.serving.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"
 SECRETS = ("api_key",)  # whose values no message repeats

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from app.opening import Opened
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
-from skinlesion.prediction import Prediction
-from skinlesion.uploads import UploadError, decode_upload
+from skinlesion.artifacts.patients import Patient
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.prediction import Prediction
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import decode_upload
 
 SHOWN = 800  # pixels of the longer side, of what the page shows and keeps of an image
 MOST = 20  # images at a time

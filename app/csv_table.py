@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from app.answers import Answer
 from app.words import notes_of
-from skinlesion.prediction_rows import ROW_COLUMNS, row_of
+from skinlesion.serving.prediction import ROW_COLUMNS, row_of
 
 
 def csv_table(answers: Iterable[Answer], source: Mapping[str, str]) -> str:

@@ -17,10 +17,10 @@ from app.examples import draw_example, name_example
 from app.overlays import overlay
 from app.printed import Shown, printed_page
 from app.sidebar import Choices, choose
-from skinlesion.cam.methods import PERTURBATION_METHODS
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.errors import PipelineError
-from skinlesion.uploads import MAX_BYTES
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
+from skinlesion.serving.uploads import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 

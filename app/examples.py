@@ -7,8 +7,8 @@ from functools import cache
 
 import numpy as np
 
+from skinlesion.data.sample.view import draw_views
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.synthetic.view import draw_views
 
 SEED = 36  # with which no lesion is a blend of two diagnoses
 WIDTH, HEIGHT = 400, 300  # pixels

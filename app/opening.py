@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion.artifacts import CALIBRATION, CLASSIFIER, CONFORMAL, METRICS, OPERATING_POINTS
-from skinlesion.cam.methods import Method
-from skinlesion.classifier import read_member_names
-from skinlesion.onnx_network import EXPORT, MODEL_FILES
-from skinlesion.predictor import ENSEMBLE, PRECISION_OF, Engine, Predictor, load_predictor
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS
+from skinlesion.evaluation.results.decisions import CALIBRATION, CONFORMAL, OPERATING_POINTS
+from skinlesion.explanation.cam.methods import Method
+from skinlesion.model.classifier import read_member_names
+from skinlesion.serving.export.onnx_network import EXPORT, MODEL_FILES
+from skinlesion.serving.predictor import ENSEMBLE, PRECISION_OF, Engine, Predictor, load_predictor
 
 READ = (CLASSIFIER, EXPORT, CALIBRATION, OPERATING_POINTS, CONFORMAL, METRICS / "evaluate.json", METRICS / "threshold_sweep.json")
 

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from skinlesion.cam.panels import COLOR_MAP, MAP_WEIGHT
+from skinlesion.explanation.cam.panels import COLOR_MAP, MAP_WEIGHT
 
 OPACITY = MAP_WEIGHT
 # Of the legend, from nothing to most: five colours of the map.

@@ -11,10 +11,10 @@ from app import words
 from app.answers import Answer
 from app.markup import bars, render
 from app.overlays import data_uri, overlay
+from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
-from skinlesion.predictor import Predictor
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.predictor import Predictor
 
 # Of an answer: the diagnosis that its map is for, the method, and the map, uint8 (H, W).
 Shown = tuple[str, str, np.ndarray]

@@ -10,12 +10,11 @@ import streamlit as st
 from app.opening import Opened, list_engines, list_models, open_predictor, stamp
 from app.overlays import OPACITY
 from app.words import name_point, rule_of_point
-from skinlesion.cam.methods import PERTURBATION_METHODS
-from skinlesion.metadata import SEXES, SITES
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
-from skinlesion.predictor import ENSEMBLE
-from skinlesion.tables import AGE_LIMIT
+from skinlesion.artifacts.patients import SEXES, SITES, Patient
+from skinlesion.artifacts.tables import AGE_LIMIT
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.predictor import ENSEMBLE
 
 ENGINE_NAMES = {"torch": "torch: as it was trained", "onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, 8 bits"}
 FIRST_METHOD = "GradCAM"

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.operating_point import OperatingPoint, percent
-from skinlesion.prediction import Prediction
-from skinlesion.predictor import SYNTHETIC_WARNING, Engine
+from skinlesion.serving.operating_point import OperatingPoint, percent
+from skinlesion.serving.prediction import Prediction
+from skinlesion.serving.predictor import SYNTHETIC_WARNING, Engine
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
@@ -77,7 +77,7 @@ def unbroken(text: str) -> str:
 
 
 def in_percent(share: float) -> str:
-    """A share from 0 to 1, as `skinlesion.operating_point.percent` says it, on one line."""
+    """A share from 0 to 1, as `skinlesion.serving.operating_point.percent` says it, on one line."""
     return unbroken(percent(share))
 
 

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.timing import Loop, time_end_to_end, time_step, warm_up
-from skinlesion.engine import explained_failures
-from skinlesion.errors import PipelineError
-from skinlesion.train_params import TrainParams
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import TrainParams
+from skinlesion.training.engine import explained_failures
 
 
 class Contestant:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training import positive
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import read_json
-from skinlesion.params import load_params
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import read_json
+from skinlesion.config.params import load_params
 
 IMAGES = (10_015, 400_000)  # HAM10000, and an archive of the size that ISIC 2024 had
 EPOCHS = 40  # of the recipe best_gpu, as are the six trainings

@@ -7,7 +7,7 @@ loop   an image at a time: JPEG opened, resized and normalised by torchvision, a
 
 Both have the same backbone from random weights, layer, images, classes and threads. That both give the same maps is checked
 first, to 1e-4; on a GPU with both in float32, after which the loop has torch's default there, convolutions in TF32. They share a
-process, and so what the stage does about its memory (`skinlesion.cpu_memory`), which notebooks do not. JPEGs are synthetic,
+process, and so what the stage does about its memory (`skinlesion.base.cpu_memory`), which notebooks do not. JPEGs are synthetic,
 600 x 450 pixels like HAM10000's. Besides end to end, `maps alone` leaves out reading, resizing and placing on both sides. Rounds
 alternate; ratios are taken within a round. Not in the times: preparation, which a run does once for all stages, and a warm-up of
 both.
@@ -35,21 +35,21 @@ from torchvision import transforms
 from benchmarks.stage_loop import Images, draw_images, read_images
 from benchmarks.timing import synchronize
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion.backbones import normalization
-from skinlesion.cam.fusing import fuse_batch_norms
-from skinlesion.cam.layers import find_layer
-from skinlesion.cam.maps import compute_maps
-from skinlesion.cam.members import MemberMaps, place_mean
-from skinlesion.classifier import ClassifierConfig
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device, full_float32
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device, cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import write_json
+from skinlesion.config.params import load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import write_json
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network
-from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
-from skinlesion.train_params import TrainParams
+from skinlesion.explanation.cam.fusing import fuse_batch_norms
+from skinlesion.explanation.cam.layers import find_layer
+from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.members import MemberMaps, place_mean
+from skinlesion.model.backbones import normalization
+from skinlesion.model.classifier import ClassifierConfig
+from skinlesion.model.float32 import full_float32
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too

@@ -4,7 +4,7 @@ torch    eager, as `evaluate` runs it: channels last in memory, in inference mod
 float32  the ONNX graph of the extra `export` in ONNX Runtime
 int8     the same, quantised with the `export` section of params.yaml; its ranges are taken from the images below
 
-All three predict the same prepared images, uint8, through `skinlesion.inference.predict_batch`, so normalisation is in the times,
+All three predict the same prepared images, uint8, through `inference.predict_batch`, so normalisation is in the times,
 on as many threads. The networks have random weights, which change neither the work nor its time. That float32 gives torch's
 logits is checked first, to 1e-4 of the largest. Rounds alternate there and back, an image and then a batch a call; ratios are
 taken within a round. Not in the times: loading, export, and a warm-up of all. On a machine that does other work besides, torch,
@@ -26,21 +26,21 @@ import torch
 from benchmarks.explanations import make_config, quartiles
 from benchmarks.stage_loop import draw_images, read_images
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion.artifacts import PreparedImages
-from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import write_json
+from skinlesion.config.params import ExportParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.engine_speed import Engine, describe_seconds, seconds_of_calls
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.exported_predictions import graph_inputs
-from skinlesion.files import write_json
-from skinlesion.inference import Network, predict_batch
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.onnx_export import export_network, quantize_network
-from skinlesion.onnx_network import OnnxNetwork
-from skinlesion.params import ExportParams, load_params
-from skinlesion.precision import cpu_model
+from skinlesion.evaluation.inference.inference import Network, predict_batch
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.serving.export.onnx_export import export_network, quantize_network
+from skinlesion.serving.export.onnx_network import OnnxNetwork
+from skinlesion.serving.export.parity import graph_inputs
+from skinlesion.serving.export.timing import Engine, describe_seconds, seconds_of_calls
 
 NETWORKS = ("resnet18:64", "mobilenet_v2:144", "resnet50:224")
 LESIONS = 48  # about 64 images

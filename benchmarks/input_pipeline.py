@@ -31,11 +31,14 @@ from torchvision.transforms import v2
 from benchmarks.plain_loop import decoding_loader
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
 from benchmarks.timing import synchronize
-from skinlesion import loading, training, transforms
-from skinlesion.errors import run_stage
-from skinlesion.geometry import fit_image
-from skinlesion.params import Params, load_params
-from skinlesion.train_params import TrainParams
+from skinlesion.base.errors import run_stage
+from skinlesion.config.params import Params, load_params
+from skinlesion.config.training import TrainParams
+from skinlesion.data.geometry import fit_image
+from skinlesion.training import loading
+from skinlesion.training.augmentation import transforms
+from skinlesion.training.augmentation.presets import resolve
+from skinlesion.training.loop import train_one_epoch
 
 BATCHES_A_WORKER = 16  # at least: what workers have ready when the clock starts is then a small part of an epoch
 
@@ -59,7 +62,7 @@ def measure(loop: StageLoop, usual: DataLoader, *, steps: int) -> dict[str, floa
     speeds["c"] = len(batch[0]) * steps / seconds_of(loop, lambda: take_steps(loop, batch, steps))
     # Never one of the frozen epochs that params.yaml may ask for.
     epoch = loop.training.params.freeze_epochs + loop.training.batches.epoch
-    speeds["d"] = loop.training.batches.images / seconds_of(loop, lambda: training.train_one_epoch(loop.training, epoch))
+    speeds["d"] = loop.training.batches.images / seconds_of(loop, lambda: train_one_epoch(loop.training, epoch))
     return speeds
 
 
@@ -87,7 +90,7 @@ def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[Sta
     images = read_images(folder)
     least = BATCHES_A_WORKER * loading.worker_count() * params.train.batch_size
     images = images.repeated(max(len(images.listed), least))
-    augment = transforms.train_transform(params.train.augmentation.resolve(), size=size)
+    augment = transforms.train_transform(resolve(params.train.augmentation), size=size)
     transform = partial(resize_and_augment, size=size, augment=augment)
     usual = decoding_loader(images.paths, images.labels(), transform, batch_size=params.train.batch_size)
     return StageLoop.over(images, params.train), usual

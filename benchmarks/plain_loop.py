@@ -12,9 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from skinlesion import backbones, loading
-from skinlesion.augmentation_params import Augmentation
+from skinlesion.config.augmentation import Augmentation
 from skinlesion.diagnoses import CLASSES
+from skinlesion.model import backbones
+from skinlesion.training import loading
 
 Picture = Callable[[Image.Image], torch.Tensor]
 PlainBatch = list[torch.Tensor]  # images and labels

@@ -38,19 +38,21 @@ import torch
 from benchmarks.explanations import make_config
 from benchmarks.http_load import Load, load_server, make_request
 from benchmarks.training import AS_PLAIN, positive
-from skinlesion import artifacts
-from skinlesion.classifier import load_ensemble, save_classifier
-from skinlesion.cores import available_cores
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.raw import RAW, image_path, list_images
+from skinlesion.base.cores import available_cores
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.config.params import load_params
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.identity import classifier_digest
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
-from skinlesion.predictor import ENGINES
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
+from skinlesion.model.classifier import load_ensemble, save_classifier
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.serving.predictor import ENGINES
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
@@ -142,11 +144,11 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
     config = make_config(params, size=size)
     torch.manual_seed(0)
     network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=size)
-    save_classifier(network.state_dict(), config, root / artifacts.CLASSIFIER / config.name)
-    write_json(root / artifacts.CLASSIFIER / "ensemble.json", {"members": [{"name": config.name}]})
-    whose = {"classifier_sha256": classifier_digest(root / artifacts.CLASSIFIER)}
+    save_classifier(network.state_dict(), config, root / CLASSIFIER / config.name)
+    write_json(root / CLASSIFIER / "ensemble.json", {"members": [{"name": config.name}]})
+    whose = {"classifier_sha256": classifier_digest(root / CLASSIFIER)}
     calibration = whose | {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 1.0}
-    artifacts.write_calibration(calibration | {"test_time": "none"}, root / artifacts.CALIBRATION)
+    write_calibration(calibration | {"test_time": "none"}, root / CALIBRATION)
     point = {"threshold": 0.5, "val": {"sensitivity": None, "specificity": None}}
     points = whose | {
         "target": "mel",
@@ -156,17 +158,17 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
         "chosen_on": "val",
         "points": {"half": point},
     }
-    artifacts.write_operating_points(points, root / artifacts.OPERATING_POINTS)
+    write_operating_points(points, root / OPERATING_POINTS)
 
 
 def export_workspace(root: Path, images: list[Path], size: int) -> None:
     """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
     # Only for who asks for these engines: both take seconds to import.
     from extras.export import export_member
-    from skinlesion.onnx_network import EXPORT, EXPORT_FILE
+    from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE
 
     params = load_params().export
-    raw = root / artifacts.RAW / "images"
+    raw = root / RAW / "images"
     raw.mkdir(parents=True)
     for path in images:
         shutil.copy(path, raw)
@@ -188,7 +190,7 @@ def draw_requests(folder: Path) -> list[bytes]:
 
 def list_jpegs(folder: Path) -> list[Path]:
     """The drawn JPEGs."""
-    return [artifacts.image_path(name, folder) for name in artifacts.list_images(folder)]
+    return [image_path(name, folder) for name in list_images(folder)]
 
 
 def describe(engine: str, found: dict[str, Any]) -> str:

@@ -10,30 +10,32 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skinlesion import artifacts, engine, training_setup
-from skinlesion.cores import available_cores
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.raw import image_path, list_images, read_metadata
+from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.base.cores import available_cores
+from skinlesion.config.training import TrainParams
+from skinlesion.data.preparing import write_prepared
+from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
-from skinlesion.network import NetworkSpec, build_network
-from skinlesion.parameter_groups import set_train_mode
-from skinlesion.preparing import write_prepared
-from skinlesion.synthetic.sample import draw_sample
-from skinlesion.synthetic_images import SyntheticImages
-from skinlesion.train_params import TrainParams
-from skinlesion.training import Batch, Training, train_step
+from skinlesion.model.network import NetworkSpec, build_network
+from skinlesion.training import engine, setup
+from skinlesion.training.loop import Batch, Training, train_step
+from skinlesion.training.optimizers import set_train_mode
 
 
 @dataclass(frozen=True)
 class Images:
     """The same images twice.
 
-    listed : a row an image, columns `artifacts.METADATA_COLUMNS`.
+    listed : a row an image, columns `skinlesion.artifacts.tables.METADATA_COLUMNS`.
     paths : their JPEGs, 600 x 450 pixels like HAM10000's.
     prepared : as `prepare` writes them.
     """
 
     listed: pd.DataFrame
     paths: list[Path]
-    prepared: artifacts.PreparedImages
+    prepared: PreparedImages
 
     def repeated(self, number: int) -> Images:
         """A list of `number` images, which begins again where it ends."""
@@ -42,14 +44,14 @@ class Images:
 
     def labels(self) -> list[int]:
         """Class indices."""
-        return training_setup.class_indices(self.listed["dx"]).tolist()
+        return setup.class_indices(self.listed["dx"]).tolist()
 
 
 def draw_images(folder: Path, *, size: int, lesions: int) -> None:
     """Draw synthetic JPEGs of `lesions` lesions, about 1.3 each, and prepare them as squares of `size` pixels."""
     draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
     write_prepared(
-        artifacts.list_images(folder),
+        list_images(folder),
         size=size,
         fit="squash",
         color_constancy="none",
@@ -61,9 +63,9 @@ def draw_images(folder: Path, *, size: int, lesions: int) -> None:
 
 def read_images(folder: Path) -> Images:
     """What `draw_images` wrote into a folder."""
-    listed = artifacts.read_metadata(folder)
-    paths = [artifacts.image_path(image_id, folder) for image_id in listed["image_id"]]
-    return Images(listed, paths, artifacts.read_prepared(folder / "prepared"))
+    listed = read_metadata(folder)
+    paths = [image_path(image_id, folder) for image_id in listed["image_id"]]
+    return Images(listed, paths, read_prepared(folder / "prepared"))
 
 
 @dataclass
@@ -84,8 +86,8 @@ class StageLoop:
         fabric = engine.make_fabric(params, precision=precision, seed=0)
         none = SyntheticImages(np.empty((0, size, size, 3), dtype=np.uint8), [], "")
         splits = {"train": images.listed, "val": images.listed}
-        data = training_setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
-        training = training_setup.build_training(fabric, network, data, params=params, seed=0)
+        data = setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
+        training = setup.build_training(fabric, network, data, params=params, seed=0)
         set_train_mode(network, frozen=False)
         return cls(training, precision, torch.Generator().manual_seed(0))
 

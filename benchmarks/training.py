@@ -31,14 +31,14 @@ from benchmarks import contestant
 from benchmarks.contestant import Contestant
 from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
-from skinlesion import loading
-from skinlesion.augmentation_params import AugmentationParams
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
-from skinlesion.files import write_json
-from skinlesion.params import load_params
-from skinlesion.precision import cpu_model
-from skinlesion.train_params import TrainParams
+from skinlesion.base.devices import choose_device, cpu_model
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import write_json
+from skinlesion.config.augmentation import AugmentationParams
+from skinlesion.config.params import load_params
+from skinlesion.config.training import TrainParams
+from skinlesion.training import loading
+from skinlesion.training.augmentation.presets import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def build_plain(folder: Path, images: int, params: TrainParams) -> PlainLoop:
     loader = decoding_loader(
         listed.paths,
         listed.labels(),
-        usual_transform(params.augmentation.resolve(), size=size, backbone=params.backbone),
+        usual_transform(resolve(params.augmentation), size=size, backbone=params.backbone),
         batch_size=params.batch_size,
         pin_memory=device.type == "cuda",
     )

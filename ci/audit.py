@@ -16,15 +16,15 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from skinlesion.errors import PipelineError, name_some, run_stage
+from skinlesion.base.errors import PipelineError, name_some, run_stage
 
 ALLOW = Path("ci/audit-allow.toml")
 LONGEST = timedelta(days=180)
 # The locks have every package of a run, of the app and of the API. Of what tests and loggers need only the direct pins are known.
 QUESTIONS = (
-    ("--require-hashes", "-r", "requirements.lock"),
-    ("--require-hashes", "-r", "requirements-app.lock"),
-    ("--no-deps", "-r", "requirements-dev.txt", "-r", "requirements-loggers.txt"),
+    ("--require-hashes", "-r", "requirements/pipeline.lock"),
+    ("--require-hashes", "-r", "requirements/app.lock"),
+    ("--no-deps", "-r", "requirements/dev.txt", "-r", "requirements/loggers.txt"),
 )
 KEYS = {"id": str, "package": str, "reason": str, "until": date}
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from extras.records import HEADLINE, METRIC_FILES
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import read_json
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import read_json
+from tools.records import HEADLINE, METRIC_FILES
 
 DATA_STAGES = ("download", "split", "prepare", "synthesize")
 

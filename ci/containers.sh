@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 make run
+export COMPOSE_FILE=deploy/compose.yaml
 trap 'docker compose logs --tail 50; docker compose down' EXIT
 docker compose up --build --detach --wait --wait-timeout 180
 for service in api app; do

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 environment="${NEWEST_VENV:-.venv-newest}"
 
-sed -E '/^(#|$)/d; s/==.*//' requirements.txt requirements-remotes.txt requirements-app.txt requirements-dev.txt >newest.txt
+sed -E '/^(#|$)/d; s/==.*//' requirements.txt requirements/remotes.txt requirements/app.txt requirements/dev.txt >newest.txt
 trap 'rm -f newest.txt' EXIT
 [ "$(wc -l <newest.txt)" -gt 20 ] || { echo "error: no names in the requirements files" >&2; exit 1; }
 rm -rf "$environment"
@@ -19,7 +19,7 @@ python - <<'END'
 import re
 from importlib.metadata import distributions
 
-text = "".join(open(name, encoding="utf-8").read() for name in ("requirements.lock", "requirements-app.lock"))
+text = "".join(open(name, encoding="utf-8").read() for name in ("requirements/pipeline.lock", "requirements/app.lock"))
 locked = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;]+)", text, re.MULTILINE))
 for found in sorted(distributions(), key=lambda each: each.name.lower()):
     name = re.sub(r"[-_.]+", "-", found.name).lower()

@@ -10,9 +10,9 @@ from typing import Any
 import vl_convert
 from PIL import Image
 
-from extras.dvc_commands import run_dvc_json
-from extras.record_results import plots_without_file
-from skinlesion.vega import VEGA_LITE
+from skinlesion.report.vega import VEGA_LITE
+from tools.dvc_commands import run_dvc_json
+from tools.record_results import plots_without_file
 
 WORKSPACE = "workspace"
 PIXELS_PER_INCH = 108  # where 72 is the size of dvc_plots: sharp enough on a dense screen

@@ -3,4 +3,4 @@
 # credentials and runs nothing of the checkout, which is the working directory: see fetch.sh. push.sh TRUSTED_CHECKOUT.
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
-PYTHONPATH="$(realpath "$1")" exec "$(environment_of "$1" tools)/bin/python" -P -m extras.push_runs --remote ci
+PYTHONPATH="$(realpath "$1")" exec "$(environment_of "$1" tools)/bin/python" -P -m tools.push_runs --remote ci

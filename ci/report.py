@@ -22,13 +22,14 @@ from ruamel.yaml import YAML
 from ci.compare_sample import at_revision
 from ci.pictures import WORKSPACE, draw
 from ci.run_log import RunLog, read_log
-from extras.dvc_commands import run_dvc
-from extras.records import HEADLINE, number
-from skinlesion.artifacts import METRICS, read_provenance
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.artifacts.raw import read_provenance
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file, read_json
+from skinlesion.base.versions import git_commit
 from skinlesion.compare import main as compare_runs
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_file, read_json
-from skinlesion.versions import git_commit
+from tools.dvc_commands import run_dvc
+from tools.records import HEADLINE, number
 
 MARKER = "<!-- pipeline-report -->"  # by which a later run finds the comment that it updates
 OPEN = ("train", "evaluate")  # the stages whose pictures are unfolded

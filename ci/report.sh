@@ -5,5 +5,5 @@ source "$(dirname "$0")/environment.sh"
 PATH="$(environment_of . project)/bin:$PATH"
 export PATH
 python -m ci.report --base "$(base_commit)" --out ci-report
-python -m extras.plots_page --out ci-report/plots_page
+python -m tools.plots_page --out ci-report/plots_page
 cp -r dvc.lock metrics params.yaml report ci-report/

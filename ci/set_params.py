@@ -18,9 +18,9 @@ from dvc.exceptions import InvalidArgumentError
 from dvc.utils.hydra import apply_overrides
 
 from recipes import recipe_words
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_file
-from skinlesion.params import PARAMS_FILE, load_params
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file
+from skinlesion.config.params import PARAMS_FILE, load_params
 
 
 def wanted(recipes: str, overrides: str) -> list[str]:

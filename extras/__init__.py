@@ -1,5 +1,5 @@
-"""Beside the pipeline: what shows, records and reports its results."""
+"""Optional stages beside the pipeline, one script a stage; extras/dvc.yaml chains them."""
 
-from skinlesion.errors import say_interrupted_in_one_line
+from skinlesion.base.errors import say_interrupted_in_one_line
 
 say_interrupted_in_one_line()

@@ -2,7 +2,7 @@
 
 Reads   params `export`, of `evaluate` calibration_bins; models/classifier, calibration.json and operating_points.json;
         data/prepared; data/splits/val.csv; data/predictions/test.csv
-Writes  models/export/ (a folder a member with model.onnx and model-int8.onnx; export.json, for `skinlesion.onnx_network`);
+Writes  models/export/ (a folder a member with model.onnx and model-int8.onnx; export.json, for `export.onnx_network`);
         metrics/export.json (parity of both with torch on the test list, metrics of int8 and their paired difference from torch's,
         bytes, and time of a call on this machine)
 
@@ -22,25 +22,29 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skinlesion import artifacts
-from skinlesion.bootstrap import describe_draws, percentile_intervals
-from skinlesion.calibration import Calibrator
-from skinlesion.classifier import WEIGHTS_FILE, Classifier, load_ensemble
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.engine_speed import time_engines
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.exported_predictions import describe_parity, engine_of, graph_inputs, predict_table
-from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder, file_digest, write_json
-from skinlesion.identity import classifier_digest
-from skinlesion.locks import one_at_a_time
-from skinlesion.onnx_export import OPSET, export_network, quantize_network
-from skinlesion.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
-from skinlesion.params import ExportParams, load_params
-from skinlesion.precision import cpu_model
-from skinlesion.robustness import SUMMARY, less, measure_table
-from skinlesion.test_time import TestTime
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness.measures import SUMMARY, less, measure_table
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, file_digest, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import ExportParams, load_params
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
+from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
+from skinlesion.serving.export.onnx_export import OPSET, export_network, quantize_network
+from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
+from skinlesion.serving.export.parity import describe_parity, engine_of, graph_inputs, predict_table
+from skinlesion.serving.export.timing import time_engines
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
@@ -54,13 +58,13 @@ def export_member(classifier: Classifier, folder: Path, calibration: pd.DataFram
     calibration : rows of the validation list.
     """
     name = classifier.config.name
-    weights = artifacts.CLASSIFIER / name / WEIGHTS_FILE
+    weights = CLASSIFIER / name / WEIGHTS_FILE
     digest = file_digest(weights, "sha256")
     paths = {precision: folder / name / MODEL_FILES[precision] for precision in PRECISIONS}
     (folder / name).mkdir()
     logger.info("exporting %s (%s)", name, classifier.config.backbone)
     export_network(classifier, paths["float32"], weights_sha256=digest)
-    batches = graph_inputs(classifier.config, artifacts.read_prepared(), calibration, params.batch_size)
+    batches = graph_inputs(classifier.config, read_prepared(), calibration, params.batch_size)
     how = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
     quantize_network(paths["float32"], paths["int8"], batches, **how)
     files = {
@@ -79,11 +83,11 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
     said = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
     if apart > TOLERANCE:
         raise PipelineError(
-            f"classifier and predictions are not of one run: {artifacts.CLASSIFIER} gives image {said} "
-            f"{artifacts.PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
+            f"classifier and predictions are not of one run: {CLASSIFIER} gives image {said} "
+            f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
         )
     raise PipelineError(
-        f"the exported float32 network gives image {said} {artifacts.PREDICTIONS / 'test.csv'}, and torch does not: this network "
+        f"the exported float32 network gives image {said} {PREDICTIONS / 'test.csv'}, and torch does not: this network "
         f"cannot be exported faithfully by torch {torch.__version__}; stay with the engine torch, or take another train.backbone"
     )
 
@@ -108,7 +112,7 @@ def compare_engines(
 def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: TestTime, params: ExportParams) -> dict[str, Any]:
     """Time of a call of each engine, on as many threads, for one image and for a batch of the test list."""
     threads, before, load = available_cores(), torch.get_num_threads(), os.getloadavg()[0]
-    prepared = artifacts.read_prepared()
+    prepared = read_prepared()
     first = test.head(params.batch_size)
     images = torch.from_numpy(prepared.images[prepared.rows_of(first["image_id"])])
     engines = {name: engine_of(members, first, test_time=test_time) for name, members in ensembles.items()}
@@ -129,9 +133,9 @@ def main() -> None:
     whole = load_params()
     params = whole.export
     keep_freed_memory()
-    calibration, points = artifacts.read_calibration(), artifacts.read_operating_points()
-    test, val = artifacts.read_predictions("test"), artifacts.read_split("val")
-    members, prepared, test_time = load_ensemble(), artifacts.read_prepared(), calibration["test_time"]
+    calibration, points = read_calibration(), read_operating_points()
+    test, val = read_predictions("test"), read_split("val")
+    members, prepared, test_time = load_ensemble(), read_prepared(), calibration["test_time"]
     chosen = val.sample(min(params.calibration_images, len(val)), random_state=params.seed)
     with atomic_folder(EXPORT) as folder:
         described = {
@@ -154,7 +158,7 @@ def main() -> None:
         compared = compare_engines(both, points, bins=whole.evaluate.calibration_bins, params=params)
     draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
     content = {
-        artifacts.CLASSIFIER_SHA256: classifier_digest(),
+        CLASSIFIER_SHA256: classifier_digest(),
         "thresholds": {name: point["threshold"] for name, point in points["points"].items()},
         "split": "test",
         "images": len(test),

@@ -18,16 +18,12 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion import artifacts
-from skinlesion.bootstrap import describe_draws
-from skinlesion.calibration import Calibrator
-from skinlesion.classifier import Classifier, load_ensemble
-from skinlesion.cores import available_cores
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
-from skinlesion.evaluation import check_same_split, describe_table, prediction_table, vote
-from skinlesion.external import (
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.raw import RAW, list_images, read_metadata
+from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.external.comparison import (
     EXTERNAL,
     PLOT_COLUMNS,
     TEST,
@@ -38,20 +34,30 @@ from skinlesion.external import (
     compare_points,
     plot_tables,
 )
-from skinlesion.external_set import EXTERNAL as EXTERNAL_FOLDER
-from skinlesion.external_set import read_external
-from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
-from skinlesion.inference import predict_ensemble
-from skinlesion.locks import one_at_a_time
-from skinlesion.overlap import NearCopies, prove_disjoint, read_contents
-from skinlesion.params import ExternalParams, load_params
-from skinlesion.preparing import write_prepared
-from skinlesion.tables import write_table
-from skinlesion.test_time import TestTime
+from skinlesion.audits.external.dataset import EXTERNAL as EXTERNAL_FOLDER
+from skinlesion.audits.external.dataset import read_external
+from skinlesion.audits.external.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.audits.findings import write_extra
+from skinlesion.base.cores import available_cores
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import ExternalParams, load_params
+from skinlesion.data.preparing import write_prepared
+from skinlesion.evaluation.inference.inference import predict_ensemble
+from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.tables import describe_table
+from skinlesion.evaluation.results.decisions import read_calibration, read_operating_points
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
+from skinlesion.model.classifier import Classifier, load_ensemble
 
 PREDICTIONS = Path("data/extras/external")
-PREDICTION_COLUMNS = (*artifacts.DESCRIPTIVE_COLUMNS, *artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS)
+PREDICTION_COLUMNS = (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS)
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +67,18 @@ def main() -> None:
     params, evaluated = load_params().external, load_params().evaluate
     keep_freed_memory()
     metadata, provenance = read_external()
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+    splits = {name: read_split(name) for name in SPLIT_NAMES}
     members = load_ensemble()
     check_same_split(splits, members)
     proof = prove_external(metadata, splits, params.near_copies)
 
-    calibrator = Calibrator.of(artifacts.read_calibration())
+    calibrator = Calibrator.of(read_calibration())
     table = predict_external(metadata, members, calibrator, params, evaluated.test_time)
-    tables = {EXTERNAL: table, TEST: artifacts.read_predictions("test")}
+    tables = {EXTERNAL: table, TEST: read_predictions("test")}
     how = Draws(params.bootstrap_draws, params.confidence, params.seed)
     compared, absent = compare_headline(tables, how), absent_classes(tables)
-    points = compare_points(tables, artifacts.read_operating_points(), how)
-    with atomic_folder(artifacts.PLOTS / "extras" / "external") as folder:
+    points = compare_points(tables, read_operating_points(), how)
+    with atomic_folder(PLOTS / "extras" / "external") as folder:
         for name, frame in plot_tables(compared, points).items():
             write_table(frame, folder / f"{name}.csv", PLOT_COLUMNS)
 
@@ -96,10 +102,10 @@ def main() -> None:
 
 def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near_copies: NearCopies) -> dict[str, Any]:
     """The proof that no external image is in data/raw, by ids and by content."""
-    internal = artifacts.read_metadata()
+    internal = read_metadata()
     lists = pd.concat([split.assign(list=name) for name, split in splits.items()])
     theirs = read_contents(metadata["image_id"], EXTERNAL_FOLDER, workers=available_cores())
-    ours = read_contents(artifacts.list_images(), artifacts.RAW, workers=available_cores())
+    ours = read_contents(list_images(), RAW, workers=available_cores())
     return prove_disjoint(metadata, internal, lists, (theirs, ours), near_copies=near_copies)
 
 
@@ -118,7 +124,7 @@ def predict_external(
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
         options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": test_time}
-        predicted = predict_ensemble(members, artifacts.read_prepared(prepared), metadata, **options)
+        predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)
         write_table(table, folder / "predictions.csv", PREDICTION_COLUMNS)

@@ -15,20 +15,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import METADATA_COLUMNS, image_path, read_metadata
-from skinlesion.errors import run_stage
-from skinlesion.external_set import EXTERNAL
-from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked, one_at_a_time
-from skinlesion.params import ExternalParams, SampleParams, load_params
-from skinlesion.sources import dataverse, ham10000, isic2018
-from skinlesion.sources.collection import find_collection, jpeg_target
-from skinlesion.sources.ground_truth import to_ham10000_columns
-from skinlesion.sources.images import check_files
-from skinlesion.sources.layout import bring_files, read_rows, write_rows
-from skinlesion.sources.provenance import count, describe_sample
-from skinlesion.synthetic.sample import draw_sample
-from skinlesion.tables import write_table
+from skinlesion.artifacts.raw import image_path, read_metadata
+from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
+from skinlesion.audits.external.dataset import EXTERNAL
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
+from skinlesion.base.locks import locked, one_at_a_time
+from skinlesion.config.params import ExternalParams, SampleParams, load_params
+from skinlesion.data.sample.sample import draw_sample
+from skinlesion.data.sources import dataverse, ham10000, isic2018
+from skinlesion.data.sources.collection import find_collection, jpeg_target
+from skinlesion.data.sources.ground_truth import to_ham10000_columns
+from skinlesion.data.sources.images import check_files
+from skinlesion.data.sources.layout import bring_files, read_rows, write_rows
+from skinlesion.data.sources.provenance import count, describe_sample
 
 # So that no id is one of download's sample.
 DRAWN, DRAWN_HERE = "SYNTH_", "EXTERNAL_"

@@ -4,12 +4,12 @@ Reads   params `leak`, `train`, `ensemble` (the first member's overrides) and of
 Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.csv, predictions of the same test images;
         plots/extras/leak/: inflation.csv (the differences with intervals), history.csv (the metrics of every epoch)
 
-What the two trainings are given, and why so: skinlesion/leak.py. The deal by image is made here, from the images of all three
-lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is trained with
-each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every figure and its
-paired interval over lesions can be computed again; that interval does not hold what another seed would give. So each
-training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the test
-images without a sibling. Synthetic images and `train.loggers` are left out.
+What the two trainings are given, and why so: skinlesion/audits/leak.py. The deal by image is made here, from the images of all
+three lists, and is seen by nothing else: no param gives the pipeline such a split. With several `leak.seeds` each kind is
+trained with each of them and its probabilities are averaged, so that there is one table of predictions a kind, from which every
+figure and its paired interval over lesions can be computed again; that interval does not hold what another seed would give. So
+each training's own metrics stand beside it, and a difference is the leak's only as far as it exceeds that of the control, the
+test images without a sibling. Synthetic images and `train.loggers` are left out.
 
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """
@@ -23,20 +23,25 @@ from typing import Any
 import pandas as pd
 
 from extras.leak_training import Trained, check_one_device, train
-from skinlesion import artifacts, leak, training_setup
-from skinlesion.bootstrap import describe_draws
-from skinlesion.ensemble import member_metrics, spread
-from skinlesion.errors import run_stage
-from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
-from skinlesion.inference import soft_vote
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import LeakParams, load_params
-from skinlesion.tables import write_table
-from skinlesion.train_params import TrainParams
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
+from skinlesion.artifacts.tables import write_table
+from skinlesion.audits import leak
+from skinlesion.audits.findings import write_extra
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import LeakParams, load_params
+from skinlesion.config.training import TrainParams
+from skinlesion.evaluation.inference.ensemble import member_metrics, spread
+from skinlesion.evaluation.inference.inference import soft_vote
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
+from skinlesion.training import setup
 
-TABLES = artifacts.PREDICTIONS.parent / "extras" / "leak"
-PLOTS = artifacts.PLOTS / "extras" / "leak"
+TABLES = PREDICTIONS.parent / "extras" / "leak"
+LEAK_PLOTS = PLOTS / "extras" / "leak"
 SAID = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "sensitivity for melanoma"}
 
 logger = logging.getLogger(__name__)
@@ -47,8 +52,8 @@ def main() -> None:
     params = load_params(check_backbone=True)
     recipe = params.leak_recipe()
     check_one_device(recipe)
-    prepared, facts = artifacts.read_prepared(), artifacts.read_split_facts()
-    images = pd.concat([artifacts.read_split(name) for name in artifacts.SPLIT_NAMES], ignore_index=True)
+    prepared, facts = read_prepared(), read_split_facts()
+    images = pd.concat([read_split(name) for name in SPLIT_NAMES], ignore_index=True)
     folds = {"folds": params.split.folds, "validation_folds": params.split.validation_folds}
     lists = leak.make_lists(images, **folds, seed=params.leak.seed)
     trained = {
@@ -60,8 +65,8 @@ def main() -> None:
     siblings = leak.has_sibling(lists.test, lists.train[leak.IMAGE_LEVEL])
     draws = {"draws": params.leak.bootstrap_draws, "confidence": params.leak.confidence, "seed": params.leak.seed}
     inflation = leak.measure_inflation(tables, siblings.to_numpy(), **draws)
-    artifacts.write_predictions(tables, TABLES)
-    with atomic_folder(PLOTS) as folder:
+    write_predictions(tables, TABLES)
+    with atomic_folder(LEAK_PLOTS) as folder:
         write_table(inflation, folder / "inflation.csv", leak.COLUMNS)
         history = history_table(trained)
         write_table(history, folder / "history.csv", history.columns)
@@ -80,7 +85,7 @@ def main() -> None:
 
 def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:
     """What metrics/extras/leak.json says of the lists, of who has a sibling, and of each training alone."""
-    labels = training_setup.class_indices(lists.test["dx"])
+    labels = setup.class_indices(lists.test["dx"])
     alone = {arm: [member_metrics(labels, one.predicted.logits) for one in each] for arm, each in trained.items()}
     differences = [
         {metric: image_level[metric] - lesion_level[metric] for metric in image_level}

@@ -15,16 +15,17 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from skinlesion import artifacts, checkpoint, engine, fitting, training_setup
-from skinlesion.classifier import Classifier, ClassifierConfig
-from skinlesion.devices import choose_device
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.splits import fingerprint
+from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError
-from skinlesion.inference import Predicted, predict
-from skinlesion.network import NetworkSpec, build_network, load_pretrained
-from skinlesion.splitting import fingerprint
-from skinlesion.synthetic_images import SyntheticImages
-from skinlesion.train_params import TrainParams
+from skinlesion.evaluation.inference.inference import Predicted, predict
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
+from skinlesion.training import checkpoint, engine, fit, setup
 from stages.train import describe
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Trained(NamedTuple):
     """One training: what it was, how it went, what it says of the test images; and its checkpoint, kept until all is written."""
 
     config: ClassifierConfig
-    fitted: fitting.Fitted
+    fitted: fit.Fitted
     predicted: Predicted
     resume: checkpoint.Checkpoint
 
@@ -48,9 +49,7 @@ def check_one_device(recipe: TrainParams) -> None:
         )
 
 
-def train(
-    arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: artifacts.PreparedImages
-) -> Trained:
+def train(arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: PreparedImages) -> Trained:
     """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers."""
     torch.manual_seed(seed)
     network = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
@@ -61,11 +60,11 @@ def train(
     config = replace(described, fingerprint=fingerprint(lists))
     logger.info("training %s (%s) on %s in %s", config.name, recipe.backbone, fabric.device.type, precision)
     none = SyntheticImages(np.empty((0, *prepared.images.shape[1:]), dtype=np.uint8), [], "")
-    data = training_setup.gather_data(prepared, lists, none, with_metadata=recipe.metadata)
+    data = setup.gather_data(prepared, lists, none, with_metadata=recipe.metadata)
     resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
     with resume.lock():
-        training = training_setup.build_training(fabric, network, data, params=recipe, seed=seed)
-        fitted = fitting.fit(training, checkpoint=resume, on_epoch=lambda metrics: None)
+        training = setup.build_training(fabric, network, data, params=recipe, seed=seed)
+        fitted = fit.fit(training, checkpoint=resume, on_epoch=lambda metrics: None)
     best = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
     best.load_state_dict(fitted.best_state)
     config = replace(config, epoch=fitted.best_epoch)

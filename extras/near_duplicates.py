@@ -20,15 +20,13 @@ from typing import Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from skinlesion.artifacts import PLOTS, SPLIT_NAMES, read_metadata, read_provenance, read_split
-from skinlesion.cores import available_cores
-from skinlesion.errors import run_stage
-from skinlesion.extra_metrics import write_extra
-from skinlesion.extra_params import NearDuplicatesParams
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
-from skinlesion.pair_search import Candidates, describe_images, find_candidates, sibling_pairs, verify
-from skinlesion.pair_tables import (
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES, read_split
+from skinlesion.artifacts.tables import write_table
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.near_duplicates.search import Candidates, describe_images, find_candidates, sibling_pairs, verify
+from skinlesion.audits.near_duplicates.tables import (
     PAIR_COLUMNS,
     PAIRS,
     SCORE_COLUMNS,
@@ -37,9 +35,13 @@ from skinlesion.pair_tables import (
     describe_pairs,
     score_shares,
 )
-from skinlesion.params import load_params
-from skinlesion.splitting import LINK_COLUMNS, check_images
-from skinlesion.tables import write_table
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import NearDuplicatesParams
+from skinlesion.config.params import load_params
+from skinlesion.data.splitting import check_images
 
 logger = logging.getLogger(__name__)
 

@@ -20,18 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
-from skinlesion.bootstrap import describe_draws, percentile_intervals
-from skinlesion.corrupted_predictions import Predictor
-from skinlesion.corruption_page import draw_corruption_page
-from skinlesion.corruptions import STRENGTHS, Condition
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.extra_metrics import write_extra
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import RobustnessParams, load_params
-from skinlesion.robustness import (
+from skinlesion.artifacts.paths import CLASSIFIER, PLOTS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
+from skinlesion.audits.robustness.measures import (
     METRIC_COLUMNS,
     POINT_COLUMNS,
     SUMMARY,
@@ -41,7 +34,16 @@ from skinlesion.robustness import (
     point_rows,
     summarise,
 )
-from skinlesion.tables import write_table
+from skinlesion.audits.robustness.page import draw_corruption_page
+from skinlesion.audits.robustness.predictions import Predictor
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import RobustnessParams, load_params
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.results.decisions import read_operating_points
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 
 TOLERANCE = 1e-4  # between probabilities of one classifier on two machines
 
@@ -50,13 +52,13 @@ logger = logging.getLogger(__name__)
 
 def check_reproduced(table: pd.DataFrame, predictions: pd.DataFrame) -> None:
     """Refuse a classifier that does not give the predictions that were evaluated and on which all figures rest."""
-    columns = list(artifacts.PROBABILITY_COLUMNS)
+    columns = list(PROBABILITY_COLUMNS)
     apart = np.abs(table[columns].to_numpy() - predictions[columns].to_numpy()).max(axis=1)
     if apart.max() > TOLERANCE:
         raise PipelineError(
-            f"classifier and predictions are not of one run: {artifacts.CLASSIFIER} gives image "
+            f"classifier and predictions are not of one run: {CLASSIFIER} gives image "
             f"{predictions['image_id'].iloc[int(apart.argmax())]} a probability that differs by {apart.max():.4f} from that in "
-            f"{artifacts.PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
+            f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
         )
 
 
@@ -93,7 +95,7 @@ def main() -> None:
     params = load_params()
     chosen, test_time = params.robustness, params.evaluate.test_time
     keep_freed_memory()
-    predictions, points = artifacts.read_predictions("test"), artifacts.read_operating_points()
+    predictions, points = read_predictions("test"), read_operating_points()
     predictor, conditions = Predictor(predictions, chosen, test_time=test_time), conditions_of(chosen)
     begun = time.monotonic()
     check_reproduced(predictor(None), predictions)
@@ -104,7 +106,7 @@ def main() -> None:
     measured_by, rows = measure_conditions(predictor, conditions, clean, points, measuring)
     summary = summarise(measured_by, clean, confidence=chosen.confidence)
 
-    with atomic_folder(artifacts.PLOTS / "extras" / "robustness") as folder:
+    with atomic_folder(PLOTS / "extras" / "robustness") as folder:
         write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
         write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
         first = np.array(predictor.prepared.images[predictor.rows[0]])

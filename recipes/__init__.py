@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.errors import PipelineError
-from skinlesion.params import PARAMS_FILE, Params, check_params, read_params
-from skinlesion.schema import Section
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import PARAMS_FILE, Params, check_params, read_params
+from skinlesion.config.schema import Section
 
 FOLDER = Path(__file__).parent
 

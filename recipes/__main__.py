@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from recipes import read_recipe, recipe_names, recipe_words
-from skinlesion.errors import PipelineError, run_stage
+from skinlesion.base.errors import PipelineError, run_stage
 
 REFUSED = "--recipe-was-refused"
 

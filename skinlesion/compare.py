@@ -18,10 +18,10 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.artifacts import PREDICTIONS, read_predictions
-from skinlesion.bootstrap import describe_draws
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.pairing import compare, pair
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.metrics.pairing import compare, pair
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 
 WORKSPACE = "workspace"
 

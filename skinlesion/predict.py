@@ -1,6 +1,6 @@
 """Predict image files from the command line: `python -m skinlesion.predict IMAGE_OR_FOLDER... --csv OUT`.
 
-Every file gets a row, one that cannot be read with the reason; the columns are `skinlesion.prediction_rows.ROW_COLUMNS`. Exit
+Every file gets a row, one that cannot be read with the reason; the columns are `skinlesion.serving.prediction.ROW_COLUMNS`. Exit
 code 0 where every file was predicted, 3 where some were not, 1 where nothing could be begun.
 
 Not for clinical use.
@@ -21,15 +21,15 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from skinlesion.cores import available_cores
-from skinlesion.errors import PipelineError, describe_os_error, run_stage
-from skinlesion.files import atomic_file
-from skinlesion.operating_point import OperatingPoint
-from skinlesion.patients import Patient
-from skinlesion.prediction_rows import ROW_COLUMNS, row_of
-from skinlesion.predictor import BATCH, ENGINES, ENSEMBLE, Predictor, load_predictor
-from skinlesion.preparing import map_in_order
-from skinlesion.uploads import EXTENSIONS, check_size, decode_upload
+from skinlesion.artifacts.patients import Patient
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import PipelineError, describe_os_error, run_stage
+from skinlesion.base.files import atomic_file
+from skinlesion.base.parallel import map_in_order
+from skinlesion.serving.operating_point import OperatingPoint
+from skinlesion.serving.prediction import ROW_COLUMNS, row_of
+from skinlesion.serving.predictor import BATCH, ENGINES, ENSEMBLE, Predictor, load_predictor
+from skinlesion.serving.uploads import EXTENSIONS, check_size, decode_upload
 
 SOME_FAILED = 3
 

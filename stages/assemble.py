@@ -19,17 +19,19 @@ from typing import Any
 import safetensors
 from safetensors import SafetensorError
 
-from skinlesion import artifacts
-from skinlesion.augmentation_page import draw_augmentation_page
-from skinlesion.augmentation_params import AugmentationParams
-from skinlesion.classifier import CONFIG_FILE, ENSEMBLE_FILE, WEIGHTS_FILE, ClassifierConfig, read_classifier_config
-from skinlesion.curves import CURVE_COLUMNS, collect_curves
+from skinlesion.artifacts.paths import CLASSIFIER, MEMBERS, PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.augmentation import AugmentationParams
+from skinlesion.config.params import Params, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import Params, load_params
-from skinlesion.tables import write_table
+from skinlesion.model.classifier import CONFIG_FILE, ENSEMBLE_FILE, WEIGHTS_FILE, ClassifierConfig, read_classifier_config
+from skinlesion.report.augmentation_page import draw_augmentation_page
+from skinlesion.report.curves import CURVE_COLUMNS, collect_curves
 
 # What members must have in common; a mean and a standard deviation of its own is a member's own affair.
 SHARED = ("classes", "size", "fit", "color_constancy", "fingerprint", "images_sha256", "data")
@@ -46,25 +48,25 @@ def main() -> None:
     configs = {name: read_member(name) for name in names}
     check_agreement(configs)
     curves = collect_curves(names)
-    stale = sorted(path.name for path in artifacts.MEMBERS.iterdir() if path.is_dir() and path.name not in names)
+    stale = sorted(path.name for path in MEMBERS.iterdir() if path.is_dir() and path.name not in names)
     if stale:
         logger.info("left out, since params do not name them: %s", name_some(stale))
-    with atomic_folder(artifacts.CLASSIFIER) as folder:
+    with atomic_folder(CLASSIFIER) as folder:
         for name in names:
             (folder / name).mkdir()
             for file in (WEIGHTS_FILE, CONFIG_FILE):
-                shutil.copyfile(artifacts.MEMBERS / name / file, folder / name / file)
+                shutil.copyfile(MEMBERS / name / file, folder / name / file)
         write_json(folder / ENSEMBLE_FILE, describe(configs))
-    with atomic_folder(artifacts.PLOTS / "assemble") as folder:
+    with atomic_folder(PLOTS / "assemble") as folder:
         for table, frame in curves.items():
             write_table(frame, folder / f"{table}.csv", CURVE_COLUMNS)
         draw_augmentation(params, folder)
-    logger.info("%s: %s", artifacts.CLASSIFIER, ", ".join(f"{name} ({each.backbone})" for name, each in configs.items()))
+    logger.info("%s: %s", CLASSIFIER, ", ".join(f"{name} ({each.backbone})" for name, each in configs.items()))
 
 
 def draw_augmentation(params: Params, folder: Path) -> None:
     """What the augmentation of the first member does to some training images, and of others that augment otherwise."""
-    train, prepared = artifacts.read_split("train"), artifacts.read_prepared()
+    train, prepared = read_split("train"), read_prepared()
     some = train.iloc[:: max(1, len(train) // PAGE_IMAGES)].head(PAGE_IMAGES)
     images = prepared.images[prepared.rows_of(some["image_id"])]
     labels = [CLASSES.index(dx) for dx in some["dx"]]
@@ -85,7 +87,7 @@ def read_member(name: str) -> ClassifierConfig:
     PipelineError
         A file of it is missing or damaged, or it is another member's.
     """
-    folder = artifacts.MEMBERS / name
+    folder = MEMBERS / name
     member, _, seed = name.rpartition("-")
     way_out = f"run `dvc repro`, or `python -m stages.train --member {member} --seed {seed}`"
     files = (folder / WEIGHTS_FILE, folder / CONFIG_FILE)

@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts, baselines
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import SPLITS, read_split
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import BaselinesParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.metadata import encode_metadata
-from skinlesion.metrics import HEADLINE, ClassificationMetrics
-from skinlesion.params import BaselinesParams, load_params
-from skinlesion.tables import write_table
+from skinlesion.evaluation.analysis import baselines
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.results.predictions import read_predictions
 
 COLUMNS = ("model", "metric", "value", "low", "high")
 
@@ -38,9 +42,9 @@ def labels_of(frame: pd.DataFrame) -> np.ndarray:
 
 def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: BaselinesParams) -> dict[str, np.ndarray]:
     """Probabilities of the test images, float64 (images, classes), by each baseline."""
-    prepared, labels = artifacts.read_prepared(), labels_of(train)
+    prepared, labels = read_prepared(), labels_of(train)
     if len(np.unique(labels)) < 2:
-        raise PipelineError(f"{artifacts.SPLITS / 'train.csv'} holds one diagnosis, and nothing can be learnt from that")
+        raise PipelineError(f"{SPLITS / 'train.csv'} holds one diagnosis, and nothing can be learnt from that")
     histograms = [
         np.sqrt(baselines.color_histograms(prepared.images, prepared.rows_of(frame["image_id"]), bins=params.color_bins))
         for frame in (train, test)
@@ -63,20 +67,20 @@ def describe(probabilities: np.ndarray, test: pd.DataFrame, params: BaselinesPar
 @one_at_a_time("baselines")
 def main() -> None:
     params = load_params().baselines
-    train, test, predictions = artifacts.read_split("train"), artifacts.read_split("test"), artifacts.read_predictions("test")
+    train, test, predictions = read_split("train"), read_split("test"), read_predictions("test")
     described = {
         name: describe(probabilities, test, params) for name, probabilities in predict_baselines(train, test, params).items()
     }
-    classifier = describe(predictions[list(artifacts.PROBABILITY_COLUMNS)].to_numpy(), predictions, params)
+    classifier = describe(predictions[list(PROBABILITY_COLUMNS)].to_numpy(), predictions, params)
     rows = [
         {"model": name, "metric": metric, "value": values[metric], **values["intervals"][metric]}
         for name, values in (described | {"classifier": classifier}).items()
         for metric in HEADLINE
     ]
     draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-    with atomic_folder(artifacts.PLOTS / "baselines") as folder:
+    with atomic_folder(PLOTS / "baselines") as folder:
         write_table(pd.DataFrame(rows), folder / "models.csv", COLUMNS)
-    write_json(artifacts.METRICS / "baselines.json", {"split": "test", "bootstrap": draws} | described)
+    write_json(METRICS / "baselines.json", {"split": "test", "bootstrap": draws} | described)
     for name, values in described.items():
         said = "%s alone: on test balanced accuracy %.3f, macro_auc %.3f"
         logger.info(said, name, values["balanced_accuracy"], values["macro_auc"])

@@ -16,16 +16,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from skinlesion.artifacts import RAW, read_metadata
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, resolve_from_root, scratch_folder, write_json
-from skinlesion.locks import locked, one_at_a_time
-from skinlesion.params import DownloadParams, SampleParams, load_params
-from skinlesion.sources import dataverse, ham10000, kaggle_mirror
-from skinlesion.sources.images import check_files
-from skinlesion.sources.layout import bring_files, find_inputs, write_metadata
-from skinlesion.sources.provenance import count, describe_sample
-from skinlesion.synthetic.sample import draw_sample
+from skinlesion.artifacts.raw import RAW, read_metadata
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
+from skinlesion.base.locks import locked, one_at_a_time
+from skinlesion.config.params import DownloadParams, SampleParams, load_params
+from skinlesion.data.sample.sample import draw_sample
+from skinlesion.data.sources import dataverse, ham10000, kaggle
+from skinlesion.data.sources.images import check_files
+from skinlesion.data.sources.layout import bring_files, find_inputs, write_metadata
+from skinlesion.data.sources.provenance import count, describe_sample
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
     """Bring the images of a source into `raw`; returns their provenance. Metadata and counts are checked before images."""
     if params.source == "kaggle":
         place = scratch_folder("download/kaggle")
-        kaggle_mirror.download(place)
-        origin, licence = f"https://www.kaggle.com/datasets/{kaggle_mirror.SLUG}", ham10000.KAGGLE_LICENCE
+        kaggle.download(place)
+        origin, licence = f"https://www.kaggle.com/datasets/{kaggle.SLUG}", ham10000.KAGGLE_LICENCE
     elif params.source == "dataverse":
         place = scratch_folder("download/dataverse")
         dataverse.download(place)

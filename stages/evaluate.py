@@ -7,7 +7,8 @@ Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evalua
 The members' probabilities, and those of `test_time` views, are averaged, then the calibration is fitted on validation. Every
 metric but the `_before` ones and those of `members` and `spread` is of calibrated probabilities and can be computed again from
 the prediction tables, whose logits are the log of the mean probability where any were averaged. `per_lesion` is of one prediction
-a lesion, the mean of its images' probabilities. What a metric is where it is undefined: skinlesion/metrics.py.
+a lesion, the mean of its images' probabilities. What a metric is where it is undefined:
+skinlesion/evaluation/metrics/classification.py.
 """
 
 from __future__ import annotations
@@ -18,24 +19,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts, calibration_scores
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals
-from skinlesion.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
-from skinlesion.classifier import load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
+from skinlesion.artifacts.tables import labels_of, write_table
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import EvaluateParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.ensemble import describe_members
-from skinlesion.errors import run_stage
-from skinlesion.evaluation import arrays_of, check_same_split, describe_table, labels_of, metrics_of, prediction_table, vote
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.identity import classifier_digest
-from skinlesion.inference import predict_ensemble
-from skinlesion.lesions import predict_lesions
-from skinlesion.locks import one_at_a_time
-from skinlesion.metrics import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
-from skinlesion.params import EvaluateParams, load_params
-from skinlesion.tables import write_table
+from skinlesion.evaluation.inference.ensemble import describe_members
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import predict_ensemble
+from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
+from skinlesion.evaluation.metrics import calibration_scores
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.evaluation.metrics.lesions import predict_lesions
+from skinlesion.evaluation.metrics.tables import arrays_of, describe_table, metrics_of
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, write_calibration
+from skinlesion.evaluation.results.predictions import write_predictions
+from skinlesion.model.classifier import load_ensemble
 
 CURVE_POINTS = 200
 
@@ -46,8 +53,8 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().evaluate
     keep_freed_memory()
-    splits = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
-    members, prepared = load_ensemble(), artifacts.read_prepared()
+    splits = {name: read_split(name) for name in SPLIT_NAMES}
+    members, prepared = load_ensemble(), read_prepared()
     check_same_split(splits, members)
     options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": params.test_time}
     predicted = {name: predict_ensemble(members, prepared, splits[name], **options) for name in ("val", "test")}
@@ -76,26 +83,26 @@ def measure_and_write(
 ) -> dict[str, Any]:
     """Measure the prediction tables of `val` and `test`, and write everything that the stage writes; what evaluate.json holds.
 
-    train : the training list. alone : what each member reaches alone, as `skinlesion.ensemble.describe_members` gives it.
+    train : the training list. alone : what each member reaches alone, as `ensemble.describe_members` gives it.
     classifier : digest of the one that predicted; None where its weights are not kept.
     """
-    facts, prior = artifacts.read_split_facts(), class_shares(train)
+    facts, prior = read_split_facts(), class_shares(train)
     metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
-    artifacts.write_predictions(tables)
-    artifacts.write_calibration(calibrator.content() | {"test_time": params.test_time, artifacts.CLASSIFIER_SHA256: classifier})
-    with atomic_folder(artifacts.PLOTS / "evaluate") as folder:
+    write_predictions(tables)
+    write_calibration(calibrator.content() | {"test_time": params.test_time, CLASSIFIER_SHA256: classifier})
+    with atomic_folder(PLOTS / "evaluate") as folder:
         for name, frame in plot_tables(tables["test"], metrics["test"], calibrator, params.calibration_bins).items():
             write_table(frame, folder / f"{name}.csv", frame.columns)
     described = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
-        artifacts.CLASSIFIER_SHA256: classifier,
+        CLASSIFIER_SHA256: classifier,
         "test_time": params.test_time,
         "calibration": params.calibration,
         "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
         **metrics,
         **alone,
     }
-    write_json(artifacts.METRICS / "evaluate.json", described)
+    write_json(METRICS / "evaluate.json", described)
     return described
 
 

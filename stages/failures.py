@@ -1,7 +1,8 @@
 """List what the classifier gets badly wrong on test: every missed melanoma and every confident error, with metadata.
 
 Reads   section `failures` of params.yaml; data/predictions/test.csv; models/operating_points.json
-Writes  data/failures/failures.csv (a row an image, columns as skinlesion/failures.py says); metrics/failures.json (how many)
+Writes  data/failures/failures.csv (a row an image, columns: skinlesion/evaluation/analysis/failures.py); metrics/failures.json
+        (how many)
 
 It looks and chooses nothing: which image failed is known only because test was measured.
 """
@@ -10,13 +11,15 @@ from __future__ import annotations
 
 import logging
 
-from skinlesion.artifacts import METRICS, read_operating_points, read_predictions
-from skinlesion.errors import run_stage
-from skinlesion.failures import COLUMNS, FAILURES, count_failures, list_failures
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.tables import write_table
+from skinlesion.artifacts.paths import METRICS
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.evaluation.analysis.failures import COLUMNS, FAILURES, count_failures, list_failures
+from skinlesion.evaluation.results.decisions import read_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 

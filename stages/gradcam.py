@@ -6,14 +6,14 @@ a map is the mean of the members' maps, of the images as they are, without test-
 writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
-  least confident correct predictions, and typical correct ones of each class (`skinlesion.cam.cases`);
+  least confident correct predictions, and typical correct ones of each class (`skinlesion.explanation.cam.cases`);
 - `plots/gradcam/mel_1.png`, `mel_2.png`, ...: their pages, a set for each true diagnosis, on errors with the map of the true
   class beside that of the predicted one;
 - `plots/gradcam/index.png`, `index.html`: what there is on which page, as a picture for DVC and as a page that links to them;
-- `plots/gradcam/energy.csv`: an energy ratio (`skinlesion.cam.energy`) for every image measured that has a mask, but for those
+- `plots/gradcam/energy.csv`: an energy ratio (`cam.energy`) for every image measured that has a mask, but for those
   whose ratio is undefined (no lesion pixel in the mask, or a map that is zero everywhere);
 
-and of every method (`skinlesion.cam.faithfulness` says what is measured):
+and of every method (`skinlesion.explanation.cam.faithfulness` says what is measured):
 
 - `plots/gradcam/faithfulness.csv`, `groups.csv`, `curves.csv`, `sanity.csv`: means that the plots show (`groups.csv` of the first
   method alone); `images.csv`: the figures of each image;
@@ -29,23 +29,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
-from skinlesion.cam import tables
-from skinlesion.cam.cases import choose_cases, judge_predictions
-from skinlesion.cam.energy import describe_intervals, summarize_energy
-from skinlesion.cam.faithfulness import Faithfulness, measure_methods
-from skinlesion.cam.gallery import Placed, write_gallery
-from skinlesion.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
-from skinlesion.cam.subject import Subject
-from skinlesion.cam.summary import layers_of, summarize
-from skinlesion.classifier import check_prepared, load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import GradcamParams, load_params
-from skinlesion.tables import write_table
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.raw import RAW, mask_path, read_provenance
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import GradcamParams, load_params
+from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.explanation.cam import tables
+from skinlesion.explanation.cam.cases import choose_cases, judge_predictions
+from skinlesion.explanation.cam.energy import describe_intervals, summarize_energy
+from skinlesion.explanation.cam.faithfulness import Faithfulness, measure_methods
+from skinlesion.explanation.cam.gallery import Placed, write_gallery
+from skinlesion.explanation.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
+from skinlesion.explanation.cam.subject import Subject
+from skinlesion.explanation.cam.summary import layers_of, summarize
+from skinlesion.model.classifier import check_prepared, load_ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def main() -> None:
     """Compute the maps, measure them, and draw the cases."""
     params = load_params().gradcam
     keep_freed_memory()
-    synthetic = artifacts.read_provenance()["synthetic"]
+    synthetic = read_provenance()["synthetic"]
     subject = load_subject(params)
     # What cannot be used is refused before anything is measured.
     for name, layers in find_layers(subject.members, params.methods, params.layer).items():
@@ -75,7 +78,7 @@ def main() -> None:
     method, first = next(iter(measured.items()))
     energy = energy_table(first, subject.table)
     title = describe(subject, method, first.maps, params.split) + (", synthetic images" if synthetic else "")
-    with atomic_folder(artifacts.PLOTS / "gradcam") as folder:
+    with atomic_folder(PLOTS / "gradcam") as folder:
         cases = choose_cases(
             subject.table,
             confident_errors=params.confident_errors,
@@ -90,20 +93,20 @@ def main() -> None:
     metrics: dict[str, Any] = {"method": method, "layers": layers_of(first), **count_maps(first, subject.table, energy)}
     metrics |= summarize_energy(energy)
     metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_intervals(), **summary}
-    write_json(artifacts.METRICS / "gradcam.json", metrics)
+    write_json(METRICS / "gradcam.json", metrics)
 
 
 def load_subject(params: GradcamParams) -> Subject:
     """Classifiers, images and the judged predictions of the split."""
-    prepared, members = artifacts.read_prepared(), load_ensemble()
+    prepared, members = read_prepared(), load_ensemble()
     for classifier in members.values():
         check_prepared(prepared, classifier.config)
-    predictions = artifacts.read_predictions(params.split)
-    table = judge_predictions(predictions).join(predictions[[*METADATA_COLUMNS, *artifacts.PROBABILITY_COLUMNS]])
+    predictions = read_predictions(params.split)
+    table = judge_predictions(predictions).join(predictions[[*METADATA_COLUMNS, *PROBABILITY_COLUMNS]])
     table["row"] = prepared.rows_of(table["image_id"])
     for side in ("width", "height"):
         table[side] = prepared.index.loc[table["row"], side].to_numpy(dtype=np.int64)
-    table["has_mask"] = [artifacts.mask_path(image_id).exists() for image_id in table["image_id"]]
+    table["has_mask"] = [mask_path(image_id).exists() for image_id in table["image_id"]]
     return Subject(
         members=members,
         images=prepared.images,
@@ -149,7 +152,7 @@ def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame
     if zeros:
         logger.warning("%d of %d maps are zero: nothing in the layer speaks for the class", zeros, len(measured.positions))
     if not masks:
-        logger.info("no lesion masks in %s: the energy ratio is not measured", artifacts.RAW)
+        logger.info("no lesion masks in %s: the energy ratio is not measured", RAW)
     if measured.empty_masks:
         logger.warning(
             "%d mask(s) have no lesion pixel where the network looks: left out of the energy ratio", measured.empty_masks

@@ -18,22 +18,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion import artifacts
-from skinlesion.bootstrap import describe_draws
-from skinlesion.classifier import Classifier, load_ensemble
-from skinlesion.cpu_memory import keep_freed_memory
-from skinlesion.devices import choose_device
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.cpu_memory import keep_freed_memory
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.data.originals import read_image
 from skinlesion.diagnoses import CLASSES
-from skinlesion.embedding import embed
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.neighbor_metrics import measure_neighbors
-from skinlesion.neighbor_pages import Case, Neighbor, Shares, draw_pages
-from skinlesion.neighbors import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
-from skinlesion.originals import read_image
-from skinlesion.params import load_params
-from skinlesion.tables import write_table
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.explanation.neighbors.embedding import embed
+from skinlesion.explanation.neighbors.metrics import measure_neighbors
+from skinlesion.explanation.neighbors.pages import Case, Neighbor, Shares, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
+from skinlesion.model.classifier import Classifier, load_ensemble
 
 BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
 
@@ -44,8 +47,8 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params = load_params().neighbors
     keep_freed_memory()
-    members, prepared, facts = load_ensemble(), artifacts.read_prepared(), artifacts.read_split_facts()
-    train, test = artifacts.read_split("train"), artifacts.read_predictions("test")
+    members, prepared, facts = load_ensemble(), read_prepared(), read_split_facts()
+    train, test = read_split("train"), read_predictions("test")
     check_same_lists(members, facts)
     check_apart(train, test)
     options = {"device": choose_device(params.device), "batch_size": params.batch_size}
@@ -61,7 +64,7 @@ def main() -> None:
     measured = measure_neighbors(test, labels, train, **draws)
     cases = choose_cases(test, cases=params.cases)
     title = describe_page(members, params.k) + (", synthetic images" if facts.synthetic else "")
-    with atomic_folder(artifacts.PLOTS / "neighbors") as folder:
+    with atomic_folder(PLOTS / "neighbors") as folder:
         draw_pages(load_cases(cases, table, prepared), folder, title=title, neighbors=params.k)
         write_table(table, folder / "neighbors.csv", COLUMNS)
         write_table(by_class(measured), folder / "by_class.csv", BY_CLASS)
@@ -75,7 +78,7 @@ def main() -> None:
         "pictured": len(cases),
         "bootstrap": describe_draws(**draws),
     }
-    write_json(artifacts.METRICS / "neighbors.json", described | measured)
+    write_json(METRICS / "neighbors.json", described | measured)
     agreement = measured["agreement"]
     logger.info(
         "the network is right in %.3f of %d test images where the %d nearest training lesions vote as it does, and in %.3f of %d",
@@ -84,11 +87,11 @@ def main() -> None:
     )  # fmt: skip
 
 
-def check_same_lists(members: dict[str, Classifier], facts: artifacts.SplitFacts) -> None:
+def check_same_lists(members: dict[str, Classifier], facts: SplitFacts) -> None:
     """Refuse a classifier that was trained on other lists: these would not be the cases that it learnt from."""
     if {config.fingerprint for _, config in members.values()} != {facts.fingerprint}:
         raise PipelineError(
-            f"{artifacts.CLASSIFIER} was trained on other lists than those in {artifacts.SPLITS}, so these are not the cases "
+            f"{CLASSIFIER} was trained on other lists than those in {SPLITS}, so these are not the cases "
             "that it learnt from: run `train` again, or `dvc repro`"
         )
 
@@ -113,7 +116,7 @@ def by_class(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: artifacts.PreparedImages) -> Iterator[Case]:
+def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImages) -> Iterator[Case]:
     """Each case with the originals of its image and of its neighbours."""
     sizes = prepared.index.set_index("image_id")[["width", "height"]]
 

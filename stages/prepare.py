@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 
-from skinlesion.artifacts import PREPARED, list_images
-from skinlesion.cores import available_cores
-from skinlesion.errors import run_stage
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.preparing import write_prepared
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.artifacts.raw import list_images
+from skinlesion.base.cores import available_cores
+from skinlesion.base.errors import run_stage
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.data.preparing import write_prepared
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
 from skinlesion.report.compose import compose
 from skinlesion.report.figures import Plots
 from skinlesion.report.html import render_html

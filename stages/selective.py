@@ -16,27 +16,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.abstention import area_under_risk_coverage, audit_abstention, confidence_threshold, risk_coverage_curve
-from skinlesion.artifacts import (
-    CLASSIFIER_SHA256,
-    LOGIT_COLUMNS,
-    METRICS,
-    PLOTS,
-    PREDICTIONS,
-    PROBABILITY_COLUMNS,
-    read_calibration,
-    read_predictions,
-    write_conformal,
-)
-from skinlesion.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
-from skinlesion.calibration import Calibrator, check_calibrated, fit_calibrator
-from skinlesion.conformal import audit_sets, choose_one_image, class_scores, conformal_quantile, deal_lesions, prediction_sets
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import SelectiveParams, load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import SelectiveParams, load_params
-from skinlesion.tables import write_table
+from skinlesion.evaluation.analysis.abstention import (
+    area_under_risk_coverage,
+    audit_abstention,
+    confidence_threshold,
+    risk_coverage_curve,
+)
+from skinlesion.evaluation.analysis.conformal import (
+    audit_sets,
+    choose_one_image,
+    class_scores,
+    conformal_quantile,
+    deal_lesions,
+    prediction_sets,
+)
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.calibration import Calibrator, check_calibrated, fit_calibrator
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_conformal
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "coverage", "risk", "confidence")

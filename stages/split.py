@@ -14,24 +14,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, SplitFacts, list_images, read_metadata, read_provenance, write_splits
-from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, file_digest, resolve_from_root, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.splitting import (
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
+from skinlesion.artifacts.splits import SplitFacts, fingerprint, write_splits
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.data.splitting import (
     check_classes,
     check_diagnoses,
     check_disjoint,
     check_images,
     class_shares,
     deal,
-    fingerprint,
     merge_lesions,
     read_links,
 )
-from skinlesion.tables import write_table
+from skinlesion.diagnoses import CLASSES
 
 logger = logging.getLogger(__name__)
 

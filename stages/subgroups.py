@@ -12,14 +12,24 @@ import logging
 
 import pandas as pd
 
-from skinlesion.artifacts import METRICS, PLOTS, read_metadata, read_predictions
-from skinlesion.bootstrap import describe_draws
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.subgroups import COLUMNS, SOURCE, assign_groups, flag_small, measure_groups, measure_table, worst_groups
-from skinlesion.tables import write_table
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.raw import read_metadata
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.evaluation.analysis.subgroups import (
+    COLUMNS,
+    SOURCE,
+    assign_groups,
+    flag_small,
+    measure_groups,
+    measure_table,
+    worst_groups,
+)
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
+from skinlesion.evaluation.results.predictions import read_predictions
 
 HISTOLOGY = "histo"
 

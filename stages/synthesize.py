@@ -16,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import PLOTS, PreparedImages, read_prepared, read_split
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.prepared import PreparedImages, read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.synthetic import read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_folder
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import load_params
+from skinlesion.config.training import SynthesizeParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import atomic_folder
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import load_params
-from skinlesion.synthetic_images import read_synthetic, training_fingerprint, write_synthetic
-from skinlesion.tables import write_table
-from skinlesion.train_params import SynthesizeParams
 
 # torch and matplotlib are imported where they are used: a stage that is off must not take their seconds.
 if TYPE_CHECKING:
-    from skinlesion.synthesis.page import Samples
+    from skinlesion.data.synthesis.page import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,10 @@ def synthesize(
     train: pd.DataFrame, prepared: PreparedImages, params: SynthesizeParams, *, counts: pd.DataFrame, facts: dict[str, Any]
 ) -> list[Samples]:
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
-    from skinlesion.cpu_memory import keep_freed_memory
-    from skinlesion.devices import choose_device
-    from skinlesion.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
-    from skinlesion.synthesis.page import SAMPLES, Samples
+    from skinlesion.base.cpu_memory import keep_freed_memory
+    from skinlesion.base.devices import choose_device
+    from skinlesion.data.synthesis.fitting import draw_images, fit_vae, reconstruct, shrink_images
+    from skinlesion.data.synthesis.page import SAMPLES, Samples
 
     keep_freed_memory()
     rows = prepared.rows_of(train["image_id"])
@@ -107,7 +109,7 @@ def write_plots(counts: pd.DataFrame, samples: list[Samples]) -> None:
     with atomic_folder(PLOTS / "synthesize") as folder:
         write_table(counts, folder / "counts.csv", COUNT_COLUMNS)
         if samples:
-            from skinlesion.synthesis.page import draw_page
+            from skinlesion.data.synthesis.page import draw_page
 
             draw_page(samples, folder / "samples.png")
 

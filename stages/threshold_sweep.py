@@ -16,15 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts import CLASSIFIER_SHA256, METRICS, PLOTS, read_calibration, read_predictions, write_operating_points
-from skinlesion.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
-from skinlesion.decisions import at_prevalence, decision_curve
-from skinlesion.errors import run_stage
-from skinlesion.files import atomic_folder, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.params import ThresholdSweepParams, load_params
-from skinlesion.tables import write_table
-from skinlesion.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
+from skinlesion.artifacts.paths import METRICS, PLOTS
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import run_stage
+from skinlesion.base.files import atomic_folder, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.params import ThresholdSweepParams, load_params
+from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "threshold", "sensitivity", "specificity", "precision", "f1", "flagged")

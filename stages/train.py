@@ -5,8 +5,8 @@ Writes  models/members/MEMBER-SEED/{weights.safetensors,config.json}; metrics/tr
         plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and DVCLive's curves
 
 Run as `python -m stages.train --member base --seed 0`. Killed and started again, it goes on from the last finished epoch
-(skinlesion/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this script, and
-the first one alone writes.
+(skinlesion/training/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this
+script, and the first one alone writes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from skinlesion import artifacts, backbones, checkpoint, classifier, engine, fitting, metric_loggers, training_setup
+from skinlesion.artifacts.paths import MEMBERS, METRICS, PLOTS
+from skinlesion.artifacts.prepared import PREPARED, PreparedImages, read_prepared
+from skinlesion.artifacts.splits import read_split, read_split_facts
+from skinlesion.artifacts.synthetic import SYNTHETIC, read_synthetic
+from skinlesion.artifacts.tables import write_table
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import file_digest, write_json
+from skinlesion.base.locks import one_at_a_time
+from skinlesion.base.versions import git_commit, library_versions
+from skinlesion.config.params import Params, load_params
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.errors import PipelineError, run_stage
-from skinlesion.files import file_digest, write_json
-from skinlesion.locks import one_at_a_time
-from skinlesion.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
-from skinlesion.params import Params, load_params
-from skinlesion.synthetic_images import SYNTHETIC, read_synthetic
-from skinlesion.tables import write_table
-from skinlesion.train_params import TrainParams
-from skinlesion.versions import git_commit, library_versions
+from skinlesion.model import backbones, classifier
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.training import checkpoint, engine, fit, setup
+from skinlesion.training.loggers import open_loggers
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", required=True, type=int, help="of the head's weights, the order and the augmentation, >= 0")
     options = parser.parse_args(arguments)
     params = member_params(load_params(check_backbone=True), options.member)
-    splits = {name: artifacts.read_split(name) for name in ("train", "val")}
-    prepared = artifacts.read_prepared()
+    splits = {name: read_split(name) for name in ("train", "val")}
+    prepared = read_prepared()
     synthetic = read_synthetic(prepared.size)
     synthetic.check_training_list(splits["train"])
     torch.manual_seed(options.seed)
@@ -57,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     if fabric.is_global_zero:
         devices = f"{fabric.world_size} x {fabric.device.type}"
         logger.info("training %s (%s) on %s in %s", config.name, params.backbone, devices, precision)
-    data = training_setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
+    data = setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
     resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
     with engine.ending_together(fabric), held_alone(config.name, resume) if fabric.is_global_zero else nullcontext():
-        training = training_setup.build_training(fabric, network, data, params=params, seed=options.seed)
+        training = setup.build_training(fabric, network, data, params=params, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
             write(fitted, data, network, replace(config, epoch=fitted.best_epoch), params)
@@ -76,10 +81,10 @@ def member_params(params: Params, member: str) -> TrainParams:
 
 
 def describe(
-    params: TrainParams, prepared: artifacts.PreparedImages, *, member: str, seed: int, weights_sha256: str | None
+    params: TrainParams, prepared: PreparedImages, *, member: str, seed: int, weights_sha256: str | None
 ) -> classifier.ClassifierConfig:
     """Where the classifier comes from and how it is loaded; the epoch is not known yet."""
-    facts = artifacts.read_split_facts()
+    facts = read_split_facts()
     mean, std = backbones.normalization(params.backbone)
     return classifier.ClassifierConfig(
         member=member,
@@ -96,7 +101,7 @@ def describe(
         epoch=0,
         weights_sha256=weights_sha256,
         fingerprint=facts.fingerprint,
-        images_sha256=file_digest(artifacts.PREPARED / "images.npy", "sha256"),
+        images_sha256=file_digest(PREPARED / "images.npy", "sha256"),
         data={"source": facts.source, "synthetic": facts.synthetic},
         git_commit=git_commit(),
         versions=library_versions(),
@@ -119,30 +124,30 @@ def held_alone(name: str, resume: checkpoint.Checkpoint) -> Iterator[None]:
         yield
 
 
-def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fitting.Fitted:
+def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fit.Fitted:
     """Train, and in the first process give every epoch's metrics to the loggers that params name."""
     names = training.params.loggers if training.fabric.is_global_zero else []
-    loggers = metric_loggers.open_loggers(names, artifacts.PLOTS / "train" / name)
+    opened = open_loggers(names, PLOTS / "train" / name)
 
     def log_epoch(metrics: dict[str, float]) -> None:
-        for metric_logger in loggers:
+        for metric_logger in opened:
             metric_logger.log_epoch(metrics)
 
-    fitted = fitting.fit(training, checkpoint=resume, on_epoch=log_epoch)
-    for metric_logger in loggers:
+    fitted = fit.fit(training, checkpoint=resume, on_epoch=log_epoch)
+    for metric_logger in opened:
         metric_logger.close()
     return fitted
 
 
 def write(
-    fitted: fitting.Fitted,
-    data: training_setup.TrainingData,
+    fitted: fit.Fitted,
+    data: setup.TrainingData,
     network: SkinNetwork,
     config: classifier.ClassifierConfig,
     params: TrainParams,
 ) -> None:
     """Write the member, its metrics and its plots."""
-    classifier.save_classifier(fitted.best_state, config, artifacts.MEMBERS / config.name)
+    classifier.save_classifier(fitted.best_state, config, MEMBERS / config.name)
     best = fitted.history[fitted.best_epoch - 1]
     summary = {
         "backbone": params.backbone,
@@ -153,8 +158,8 @@ def write(
         "train_loss": best["train/loss"],
         "val": {metric.removeprefix("val/"): value for metric, value in best.items() if metric.startswith("val/")},
     }
-    write_json(artifacts.METRICS / "train" / f"{config.name}.json", summary)
-    plots = artifacts.PLOTS / "train" / config.name
+    write_json(METRICS / "train" / f"{config.name}.json", summary)
+    plots = PLOTS / "train" / config.name
     history = pd.DataFrame(fitted.history).rename(columns=lambda column: column.replace("/", "_"))
     history.insert(0, "epoch", range(1, len(history) + 1))
     write_table(history, plots / "history.csv", history.columns)

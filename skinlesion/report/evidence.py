@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skinlesion.artifacts import PLOTS, SPLITS
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.splits import SPLITS
 from skinlesion.report.extras import command, file_of
 from skinlesion.report.inputs import GROUPS, Inputs
 

@@ -9,23 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.artifacts import (
-    CLASSIFIER,
-    METRICS,
-    PLOTS,
-    RAW,
-    read_operating_points,
-    read_provenance,
-    read_split_facts,
-)
-from skinlesion.contents import Named, check_member_names
-from skinlesion.errors import PipelineError
-from skinlesion.extra_metrics import outdated, read_extra
-from skinlesion.files import read_json
-from skinlesion.params import PARAMS_FILE, load_params, read_params
+from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
+from skinlesion.artifacts.raw import RAW, read_provenance
+from skinlesion.artifacts.splits import read_split_facts
+from skinlesion.artifacts.tables import parse_csv
+from skinlesion.audits.findings import outdated, read_extra
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
+from skinlesion.base.versions import git_commit
+from skinlesion.config.contents import Named, check_member_names
+from skinlesion.config.params import PARAMS_FILE, load_params, read_params
+from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.report.extras import EXTRAS
-from skinlesion.tables import parse_csv
-from skinlesion.versions import git_commit
 
 METRIC_FILES: tuple[str, ...] = (
     *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),

@@ -18,11 +18,12 @@ from typing import Any
 
 import httpx
 
-from skinlesion.artifacts import CLASSIFIER, CLASSIFIER_SHA256
-from skinlesion.files import write_json
-from skinlesion.identity import classifier_digest
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.files import write_json
+from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from tests.conftest import ROOT
-from tests.predictor_cases import make_workspace
+from tests.serving.predictor_cases import make_workspace
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
 

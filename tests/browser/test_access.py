@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from app.words import NOT_FOR_CLINICAL_USE
 from tests.browser.pages import Open, case, choose, hand_in, settled
 from tests.browser.server import Served
-from tests.predictor_cases import encoded, lesion_image
+from tests.serving.predictor_cases import encoded, lesion_image
 
 pytestmark = pytest.mark.browser
 

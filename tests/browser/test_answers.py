@@ -11,8 +11,8 @@ from playwright.sync_api import expect
 from app.examples import draw_example
 from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC, in_percent
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.predictor import load_predictor
-from skinlesion.uploads import decode_upload
+from skinlesion.serving.predictor import load_predictor
+from skinlesion.serving.uploads import decode_upload
 from tests.browser.pages import Open, case, choose, hand_in, settled
 from tests.browser.server import Served
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_the_containers_command_draws_the_page(browser: Browser, tmp_path: Path) -> None:
-    command = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]["app"]["command"]
+    command = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]["app"]["command"]
     folder = tmp_path / "served"
     folder.mkdir()
     with serve(folder, tmp_path / "home", command) as served:

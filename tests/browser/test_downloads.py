@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.examples import draw_example
 from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
-from skinlesion.prediction_rows import ROW_COLUMNS
+from skinlesion.serving.prediction import ROW_COLUMNS
 from tests.browser.pages import Open, case, hand_in
 from tests.browser.server import Served
 

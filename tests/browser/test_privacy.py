@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from tests.browser.pages import Open, case, hand_in, settled
 from tests.browser.server import Served
-from tests.predictor_cases import encoded
+from tests.serving.predictor_cases import encoded
 
 pytestmark = pytest.mark.browser
 

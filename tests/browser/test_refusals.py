@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.browser.pages import Open, case, hand_in
 from tests.browser.server import Served
-from tests.predictor_cases import encoded, lesion_image
+from tests.serving.predictor_cases import encoded, lesion_image
 
 pytestmark = pytest.mark.browser
 

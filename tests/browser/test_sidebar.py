@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import opening, sidebar
-from tests.predictor_cases import make_workspace
+from tests.serving.predictor_cases import make_workspace
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from skinlesion.versions import git_commit
+from skinlesion.base.versions import git_commit
 
 COMMIT = git_commit()  # of the code that is drilled; some rounds may be repeated with a later one
 Outcome = Literal["survived", "failed", "corrupt"]

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
-from extras.verify_cache import find_altered
 from tests.drills.ledger import Corrupt
-from tests.pipeline_clone import TINY, copy_working_tree, user_environment
+from tests.pipeline.clone import TINY, copy_working_tree, user_environment
+from tools.verify_cache import find_altered
 
 # As small as every stage takes it; so many epochs that a training can be hit between two of them.
 PARAMS = TINY | {

@@ -19,12 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-from extras.readme_tables import README, replace_block, table
-from skinlesion.errors import PipelineError, name_some, run_stage
-from skinlesion.files import atomic_file, read_json, write_json
-from skinlesion.precision import cpu_model
-from skinlesion.versions import library_versions
+from skinlesion.base.devices import cpu_model
+from skinlesion.base.errors import PipelineError, name_some, run_stage
+from skinlesion.base.files import atomic_file, read_json, write_json
+from skinlesion.base.versions import library_versions
 from tests.drills.ledger import Outcome
+from tools.readme_tables import README, replace_block, table
 
 RECORD = Path("results/drills.json")
 MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
@@ -68,7 +68,7 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
 
 def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a drill and fault, by name: `places` where it struck, `rounds`, how many ended in which outcome, `seconds` in all,
-    and in how many `extras.mend` was needed before `dvc repro` went on (`mended`).
+    and in how many `tools.mend` was needed before `dvc repro` went on (`mended`).
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for one in rounds:

@@ -19,7 +19,7 @@ WEIGHTS = "models/members/base-0/weights.safetensors"
 IMAGES = "data/prepared/images.npy"
 TABLE = "data/predictions/test.csv"
 LIST = "data/predictions"  # of a folder the cache keeps a list of its files
-VERIFY = ("python", "-m", "extras.verify_cache")
+VERIFY = ("python", "-m", "tools.verify_cache")
 
 
 def flip(path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.drills.conftest import only_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Project
-from tests.pipeline_clone import stages_run
+from tests.pipeline.clone import stages_run
 
 DAY = 86_400
 LIBRARIES = sorted(Path("/usr/lib").glob("**/faketime/libfaketime.so.1"))

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, WriteParams
-from tests.download_cases import kaggle_files, pack, write_files
+from tests.data.download_cases import kaggle_files, pack, write_files
 from tests.drills.ledger import Corrupt, Ledger
 from tests.properties import networks
-from tests.training_cases import ARGUMENTS, TINY, write_inputs
+from tests.training.training_cases import ARGUMENTS, TINY, write_inputs
 
 # To mount and unmount: as on a runner whose user may become root without a password.
 AS_ROOT = ["sudo", "-n"] if os.geteuid() and shutil.which("sudo") else []

@@ -81,7 +81,7 @@ def recover(project: Project, said: dict[str, object]) -> str:
     status, answer = project.run("dvc", "repro")
     if status and re.search(CUT, answer):
         said["mended"] = True
-        assert project.run("python", "-m", "extras.mend")[0] == 0  # as `make repro` does before `dvc repro`
+        assert project.run("python", "-m", "tools.mend")[0] == 0  # as `make repro` does before `dvc repro`
         status, answer = project.run("dvc", "repro")
     if status and re.search(TOLD, answer):
         said["told"] = True
@@ -132,6 +132,6 @@ def test_cut_while_dvc_writes_its_lock_file(project: Project, ledger: Ledger, sh
         path.write_text(content[: int(share * len(content))], encoding="utf-8")
         rwlock.write_text("", encoding="utf-8")
         said |= {"share": share, "mended": True}
-        assert "rwlock was cut" in project.run("python", "-m", "extras.mend")[1]
+        assert "rwlock was cut" in project.run("python", "-m", "tools.mend")[1]
         assert "Running stage" not in recover(project, said)
         project.check()

@@ -10,15 +10,15 @@ from time import sleep
 
 import pytest
 
-from skinlesion.errors import run_stage
-from skinlesion.sources import transfer
+from skinlesion.base.errors import run_stage
+from skinlesion.data.sources import transfer
 from stages import download
 from tests.conftest import WriteParams
+from tests.data.scripted_server import Answer, Scripted
+from tests.data.test_download_servers import harvard
 from tests.drills.conftest import seed_of_moments, wants_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import hold, wait_for
-from tests.scripted_server import Answer, Scripted
-from tests.test_download_servers import harvard
 
 __all__ = ["harvard"]  # the fixture: a server of our own with a small data set
 

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion import artifacts
-from skinlesion.calibration import softmax
+from skinlesion.artifacts.raw import RAW
+from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.diagnoses import CLASSES
-from skinlesion.tables import write_table
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.results.decisions import write_operating_points
+from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
 from tests.drills.ledger import Corrupt, Ledger
 
@@ -48,7 +51,7 @@ def make_metadata(rows: int) -> pd.DataFrame:
 def make_predictions(metadata: pd.DataFrame) -> pd.DataFrame:
     logits = np.random.default_rng(1).normal(size=(len(metadata), len(CLASSES))).round(4)
     numbers = np.hstack([logits, softmax(logits).round(8)])
-    columns = [*artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS]
+    columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
     return metadata.join(pd.DataFrame(numbers, columns=columns, index=metadata.index))
 
 
@@ -81,15 +84,15 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, 
     rows = FULL if full else SHORT
     write_params()
     metadata = make_metadata(rows)
-    images = artifacts.RAW / "images"
+    images = RAW / "images"
     images.mkdir(parents=True)
     for image_id in metadata["image_id"]:
         (images / f"{image_id}.jpg").touch()
-    write_table(metadata, artifacts.RAW / "metadata.csv", artifacts.METADATA_COLUMNS)
-    (artifacts.RAW / "provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
+    write_table(metadata, RAW / "metadata.csv", METADATA_COLUMNS)
+    (RAW / "provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
     with ledger.round("million rows", f"split of {rows:,} rows") as said:
         measured("stages.split", rows, said)
-        lists = {name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES}
+        lists = {name: read_split(name) for name in SPLIT_NAMES}
         if sum(map(len, lists.values())) != rows or set().union(*(part["image_id"] for part in lists.values())) != set(
             metadata["image_id"]
         ):
@@ -97,7 +100,7 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, 
 
     point = {"rule": "youden", "constraint": None, "threshold": 0.5, "val": {}}
     about = {"target": "mel", "classes": ["mel"], "score": "s", "rule": "r", "chosen_on": "val", "points": {"youden": point}}
-    artifacts.write_operating_points(about)
-    artifacts.write_predictions({"test": make_predictions(metadata)})
+    write_operating_points(about)
+    write_predictions({"test": make_predictions(metadata)})
     with ledger.round("million rows", f"failures of {rows:,} predictions") as said:
         measured("stages.failures", rows, said)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.errors import run_stage
-from skinlesion.sources import dataverse, transfer
+from skinlesion.base.errors import run_stage
+from skinlesion.data.sources import dataverse, transfer
 from stages import download
 from tests.conftest import WriteParams
-from tests.download_cases import kaggle_files, pack, table
+from tests.data.download_cases import kaggle_files, pack, table
+from tests.data.scripted_server import Answer, Scripted, serve
 from tests.drills.ledger import Corrupt, Ledger
-from tests.scripted_server import Answer, Scripted, serve
 
 SHORT, FULL = 8, 200  # rounds of answers drawn at random
 ANSWERS = 16  # bad ones in a round, at most

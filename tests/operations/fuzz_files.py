@@ -5,8 +5,8 @@ from __future__ import annotations
 import schemathesis
 from hypothesis import strategies
 
-from tests.api_cases import image_file
-from tests.predictor_cases import encoded, lesion_image
+from tests.api.cases import image_file
+from tests.serving.predictor_cases import encoded, lesion_image
 
 IMAGES = [image_file(), encoded(lesion_image(1), "PNG"), encoded(lesion_image(2, width=400, height=300)), image_file()[:-200]]
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.api_cases import image_file
+from tests.api.cases import image_file
 from tests.operations.api_process import Running, api_process, send_raw
-from tests.predictor_cases import encoded, lesion_image, make_workspace, with_scans
-from tests.test_dicom import compressed, with_items
+from tests.serving.predictor_cases import encoded, lesion_image, make_workspace, with_scans
+from tests.serving.test_dicom import compressed, with_items
 
 pytestmark = pytest.mark.operations
 

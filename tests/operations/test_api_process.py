@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api_cases import image_file
+from tests.api.cases import image_file
 from tests.conftest import ROOT
 from tests.operations.api_process import Running, api_process
-from tests.predictor_cases import make_workspace
+from tests.serving.predictor_cases import make_workspace
 
 pytestmark = pytest.mark.operations
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks import inference_engines
-from skinlesion.errors import PipelineError
-from skinlesion.files import read_json
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import read_json
 from tests.conftest import WriteParams
 
 pytestmark = pytest.mark.operations  # two exports and a benchmark

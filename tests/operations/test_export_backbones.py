@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from skinlesion.classifier import Classifier
-from skinlesion.metadata import WIDTH
-from skinlesion.onnx_export import export_network, quantize_network
-from skinlesion.onnx_network import OnnxNetwork
-from tests.classifier_cases import make_config, make_network
+from skinlesion.artifacts.patients import WIDTH
+from skinlesion.model.classifier import Classifier
+from skinlesion.serving.export.onnx_export import export_network, quantize_network
+from skinlesion.serving.export.onnx_network import OnnxNetwork
+from tests.model.classifier_cases import make_config, make_network
 
 pytestmark = pytest.mark.operations
 

@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.operations.workflow_steps import Job
-from tests.pipeline_clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run, user_environment
+from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run, user_environment
 
 pytestmark = pytest.mark.operations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline_clone import run
+from tests.pipeline.clone import run
 
 pytestmark = pytest.mark.operations
 

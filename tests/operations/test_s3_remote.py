@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
-from tests.pipeline_clone import TINY, copy_working_tree, stages_run
+from tests.pipeline.clone import TINY, copy_working_tree, stages_run
 
 pytestmark = pytest.mark.operations
 
@@ -86,7 +86,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         succeed(first, "git", "commit", "--quiet", "--message", "run")
         succeed(first, "dvc", "push", "--run-cache", keys=storage.environment)
         before_runs = storage.names()
-        assert "7 runs are at the remote" in succeed(first, "python", "-m", "extras.push_runs", keys=storage.environment)
+        assert "7 runs are at the remote" in succeed(first, "python", "-m", "tools.push_runs", keys=storage.environment)
         yield Team(first, storage, before_runs)
 
 
@@ -116,7 +116,7 @@ def test_why_push_runs_is_there(team: Team) -> None:
     (metrics,) = (out["md5"] for out in outs if out["path"] == "metrics/train/base-0.json")
     name = f"skin-lesion/files/md5/{metrics[:2]}/{metrics[2:]}"
     assert any("/runs/" in sent for sent in team.before_runs)
-    assert name not in team.before_runs, "DVC sends them now: extras/push_runs.py can go"
+    assert name not in team.before_runs, "DVC sends them now: tools/push_runs.py can go"
     assert name in team.storage.names()
 
 
@@ -131,7 +131,7 @@ def test_no_file_holds_the_credentials(team: Team, tmp_path: Path) -> None:
 
 
 REPRO = ("dvc", "repro", "--pull", TARGET)
-PUSH_RUNS = ("python", "-m", "extras.push_runs")
+PUSH_RUNS = ("python", "-m", "tools.push_runs")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: 
 def test_a_folder_is_a_remote_too(team: Team, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     succeed(team.first, "dvc", "remote", "add", "--local", "folder", str(folder))
-    assert "7 runs are at the remote" in succeed(team.first, "python", "-m", "extras.push_runs", "--remote", "folder")
+    assert "7 runs are at the remote" in succeed(team.first, "python", "-m", "tools.push_runs", "--remote", "folder")
     clone = team.clone(tmp_path / "clone", "not-run")
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     assert stages_run(succeed(clone, "dvc", "repro", "--pull", TARGET)) == []
@@ -206,7 +206,7 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     """As on a machine that pulled everybody's records, and some are of before a `dvc gc`."""
     folder = tmp_path / "shared"
     succeed(team.first, "dvc", "remote", "add", "--local", "--force", "folder", str(folder))
-    succeed(team.first, "python", "-m", "extras.push_runs", "--remote", "folder")
+    succeed(team.first, "python", "-m", "tools.push_runs", "--remote", "folder")
     lists = sorted(folder.glob("files/md5/??/*.dir"))
     assert lists
     for listed in lists:
@@ -215,7 +215,7 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     succeed(clone, "dvc", "pull", "--run-cache", "--allow-missing")
     assert (clone / ".dvc/cache/runs").is_dir() and not (clone / "data/raw").exists()
-    said = succeed(clone, "python", "-m", "extras.push_runs")
+    said = succeed(clone, "python", "-m", "tools.push_runs")
     assert "7 runs are at the remote, 0 of their files new there" in said and "7 of them cannot be brought back" in said
 
 

@@ -20,11 +20,11 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.predictor_cases import encoded, lesion_image, make_workspace
+from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 pytestmark = pytest.mark.operations
 
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
 # In a mount name space of its own: everything that is mounted becomes read-only, and /tmp a small memory.
 LOCK = """set -e
 mount --make-rprivate /
@@ -77,7 +77,7 @@ def served() -> Iterator[Path]:
 
 def image_environment() -> dict[str, str]:
     """The ENV of Dockerfile.serving, but for PATH."""
-    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile.serving").read_text(encoding="utf-8"))
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "deploy/Dockerfile.serving").read_text(encoding="utf-8"))
     pairs = [pair for line in text.splitlines() if line.startswith("ENV ") for pair in line.removeprefix("ENV ").split()]
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name != "PATH"}
 

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
-from tests.pipeline_clone import user_environment
+from tests.pipeline.clone import user_environment
 
 EXPRESSION = re.compile(r"\$\{\{\s*(.+?)\s*\}\}")
 

@@ -1,4 +1,4 @@
 """Properties of whatever a user can hand in: it works, or one message names what is wrong with it. No traceback, ever.
 
-`tests/test_properties.py` tries a few derandomised examples of each in seconds, `tests/drills/test_properties.py` thousands.
+`test_properties.py` tries a few derandomised examples of each in seconds, `tests/drills/test_properties.py` thousands.
 """

@@ -11,7 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from skinlesion import artifacts
+from skinlesion.artifacts.raw import RAW
+from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS
 from stages import failures, selective, split
 from tests.conftest import WriteParams
 from tests.properties.mutations import changed_bytes, changed_documents
@@ -51,7 +52,7 @@ def judge(path: Path, main: Callable[[], None], names: tuple[str, ...], example:
     refused_by_name(message_of(main), path.name, *names, must=b"NaN" in example.content or b"Infinity" in example.content)
 
 
-CALIBRATION = {"method": "vector", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"}
+FITTED = {"method": "vector", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"}
 POINTS = {
     "target": "mel",
     "classes": ["mel"],
@@ -65,7 +66,7 @@ PROVENANCE = {"source": "sample", "synthetic": True, "licence": "CC0", "counts":
 
 def prepare_split_with_metadata(write_params: WriteParams) -> None:
     prepare_split(write_params)
-    metadata_rows().to_csv(artifacts.RAW / "metadata.csv", index=False)
+    metadata_rows().to_csv(RAW / "metadata.csv", index=False)
 
 
 def property_of(
@@ -78,15 +79,13 @@ def property_of(
 
 PROPERTIES = (
     property_of(
-        *("calibration.json in selective", prepare_predictions, artifacts.CALIBRATION, CALIBRATION, selective.main),
+        *("calibration.json in selective", prepare_predictions, CALIBRATION, FITTED, selective.main),
         names=("probabilities", "NaN"),
         cost=15,
     ),
+    property_of(*("operating_points.json in failures", prepare_predictions, OPERATING_POINTS, POINTS, failures.main), cost=5),
     property_of(
-        *("operating_points.json in failures", prepare_predictions, artifacts.OPERATING_POINTS, POINTS, failures.main), cost=5
-    ),
-    property_of(
-        *("provenance.json in split", prepare_split_with_metadata, artifacts.RAW / "provenance.json", PROVENANCE, split.main),
+        *("provenance.json in split", prepare_split_with_metadata, RAW / "provenance.json", PROVENANCE, split.main),
         cost=10,
     ),
 )

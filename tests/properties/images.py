@@ -11,11 +11,11 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from skinlesion import artifacts
-from skinlesion.artifacts import RAW, image_path
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.raw import RAW, image_path
 from stages import download, prepare
 from tests.conftest import WriteParams
-from tests.download_cases import HEIGHT, WIDTH, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
+from tests.data.download_cases import HEIGHT, WIDTH, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 
@@ -92,13 +92,13 @@ def prepare_raw(write_params: WriteParams) -> None:
 
 def judge_prepare(content: bytes) -> None:
     """What cannot be decoded is named, and the array of before stays; what can has its size in the index."""
-    before = (artifacts.PREPARED / "images.npy").read_bytes()
+    before = (PREPARED / "images.npy").read_bytes()
     image_path(ONE).write_bytes(content)
     message = message_of(prepare.main)
     refused_by_name(message, ONE)
     if message is not None:
-        assert (artifacts.PREPARED / "images.npy").read_bytes() == before
-    assert artifacts.read_prepared().images.shape == (10, 32, 32, 3)
+        assert (PREPARED / "images.npy").read_bytes() == before
+    assert read_prepared().images.shape == (10, 32, 32, 3)
     assert [path.name for path in Path("data").iterdir() if "partial" in path.name] == []
 
 

@@ -13,17 +13,18 @@ import safetensors.torch
 import torch
 from hypothesis import strategies as st
 
-from skinlesion import artifacts, backbones
-from skinlesion.artifacts import CLASSIFIER, PREPARED, SPLITS
-from skinlesion.splitting import fingerprint
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.artifacts.prepared import PREPARED
+from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, fingerprint, read_split
+from skinlesion.model import backbones
 from stages import evaluate
-from tests.classifier_cases import make_config, make_network, save_ensemble
 from tests.conftest import WriteParams
+from tests.model.classifier_cases import make_config, make_network, save_ensemble
 from tests.properties.documents import Written, judge, written
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 from tests.properties.tables import FEW_DRAWS
-from tests.training_cases import write_inputs
+from tests.training.training_cases import write_inputs
 
 BACKBONE = "shufflenet_v2_x0_5"
 MEMBER = CLASSIFIER / "base-0"
@@ -39,7 +40,7 @@ def lay_out(write_params: WriteParams) -> None:
     """A tiny data set and an untrained network of its size."""
     write_params(FEW_DRAWS)
     write_inputs(Path(), images=len(IDS))
-    own = fingerprint({name: artifacts.read_split(name) for name in artifacts.SPLIT_NAMES})
+    own = fingerprint({name: read_split(name) for name in SPLIT_NAMES})
     (SPLITS / "facts.json").write_text(json.dumps(FACTS | {"fingerprint": own}))
     config = make_config(BACKBONE, fingerprint=own)
     save_ensemble([(make_network(config), config)])

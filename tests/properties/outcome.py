@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from skinlesion.errors import run_stage
+from skinlesion.base.errors import run_stage
 from tests.conftest import WriteParams
 
 LONGEST_MESSAGE = 20_000  # characters; more is no message that anybody reads

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from skinlesion.params import load_params
+from skinlesion.config.params import load_params
 from tests.conftest import ROOT, WriteParams
 from tests.properties.mutations import changed_bytes, changed_documents, odd_values
 from tests.properties.outcome import Property, message_of, refused_by_name

@@ -11,16 +11,21 @@ from pathlib import Path
 import pandas as pd
 from hypothesis import strategies as st
 
-from skinlesion import artifacts, compare
-from skinlesion.tables import write_table
+from skinlesion import compare
+from skinlesion.artifacts.raw import RAW, image_path
+from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.results.decisions import write_calibration
+from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import baselines, download, failures, selective, split, subgroups, threshold_sweep
-from tests import test_baselines, test_subgroups
 from tests.conftest import WriteParams
-from tests.download_cases import kaggle_files, table, write_files
+from tests.data.download_cases import kaggle_files, table, write_files
+from tests.evaluation import test_baselines, test_subgroups
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 
-REQUIRED = {*artifacts.METADATA_COLUMNS, *artifacts.LOGIT_COLUMNS, *artifacts.PROBABILITY_COLUMNS}
+REQUIRED = {*METADATA_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS}
 NO_ID = ("", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "..", ".hidden", "a\nb", "a\rb", "a\0b", "\x7f", "\t")
 NO_AGE = ("old", "-5", "-0.1", "121", "1e9", "1e400", "inf", "-inf", "0x10", "1_0", "True", "4 5", "\u0665", "NA", "null")
 NO_NUMBER = ("", "nan", "NaN", "inf", "-inf", "high", "1,5", "1e999", "--1", "0x1p3")
@@ -30,8 +35,8 @@ IMPOSSIBLE: dict[str, tuple[str, ...]] = {
     "lesion_id": ("", "a\nb", "a\0b"),
     "dx": ("", "melanoma", "MEL", " mel", "mel ", "nv;", "\u200bnv"),
     "age": NO_AGE,
-    **dict.fromkeys(artifacts.LOGIT_COLUMNS, NO_NUMBER),
-    **dict.fromkeys(artifacts.PROBABILITY_COLUMNS, (*NO_NUMBER, "-0.5", "1.5", "1e300")),
+    **dict.fromkeys(LOGIT_COLUMNS, NO_NUMBER),
+    **dict.fromkeys(PROBABILITY_COLUMNS, (*NO_NUMBER, "-0.5", "1.5", "1e300")),
 }
 ODD = (
     "",
@@ -148,15 +153,15 @@ def judge_download(damage: Damage) -> None:
 
 def metadata_rows() -> pd.DataFrame:
     """88 rows in which every diagnosis has lesions enough."""
-    frame = test_subgroups.make_predictions(88)[list(artifacts.METADATA_COLUMNS)]
-    return frame.assign(dx=[artifacts.CLASSES[row // 2 % 7] for row in range(len(frame))])
+    frame = test_subgroups.make_predictions(88)[list(METADATA_COLUMNS)]
+    return frame.assign(dx=[CLASSES[row // 2 % 7] for row in range(len(frame))])
 
 
 def prepare_split(write_params: WriteParams) -> None:
     frame = metadata_rows()
     Path("data/raw/images").mkdir(parents=True)
     for image_id in frame["image_id"]:
-        artifacts.image_path(image_id).touch()
+        image_path(image_id).touch()
     Path("data/raw/provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
     write_params({"split.max_deviation": 50.0, "split.folds": 2, "split.validation_folds": 2})
 
@@ -169,11 +174,9 @@ def prepare_predictions(write_params: WriteParams) -> None:
     write_params(FEW_DRAWS)
     test_subgroups.write_inputs(PREDICTED)
     val = PREDICTED.assign(image_id="V" + PREDICTED["image_id"], lesion_id="V" + PREDICTED["lesion_id"])
-    artifacts.write_predictions({"val": val, "test": PREDICTED})
-    artifacts.write_predictions({"val": val, "test": PREDICTED}, Path("other"))
-    artifacts.write_calibration(
-        {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
-    )
+    write_predictions({"val": val, "test": PREDICTED})
+    write_predictions({"val": val, "test": PREDICTED}, Path("other"))
+    write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"})
     threshold_sweep.main()
 
 
@@ -183,14 +186,14 @@ def compare_with_other() -> None:
 
 def prepare_lists(write_params: WriteParams) -> None:
     write_params(FEW_DRAWS)
-    frames = {name: test_baselines.make_frame(name, seed=seed, images=30) for seed, name in enumerate(artifacts.SPLIT_NAMES)}
+    frames = {name: test_baselines.make_frame(name, seed=seed, images=30) for seed, name in enumerate(SPLIT_NAMES)}
     test_baselines.write_inputs(frames)
-    write_table(frames["train"], Path("train.csv"), artifacts.METADATA_COLUMNS)
+    write_table(frames["train"], Path("train.csv"), METADATA_COLUMNS)
 
 
 LISTED = test_baselines.make_frame("train", seed=0, images=30)
 PREPARED_INDEX = LISTED[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
-TEST_TABLE, TRAIN_LIST = artifacts.PREDICTIONS / "test.csv", artifacts.SPLITS / "train.csv"
+TEST_TABLE, TRAIN_LIST = PREDICTIONS / "test.csv", SPLITS / "train.csv"
 
 PROPERTIES = (
     Property("metadata in download", prepare_download, damaged_tables(table()), judge_download, cost=4),
@@ -198,7 +201,7 @@ PROPERTIES = (
         "metadata in split",
         prepare_split,
         damaged_tables(metadata_rows()),
-        partial(judge, artifacts.RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split.")),
+        partial(judge, RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split.")),
         cost=10,
     ),
     Property(
@@ -218,7 +221,7 @@ PROPERTIES = (
     Property(
         "lists in baselines",
         prepare_lists,
-        damaged_tables(LISTED[list(artifacts.METADATA_COLUMNS)]),
+        damaged_tables(LISTED[list(METADATA_COLUMNS)]),
         partial(judge, TRAIN_LIST, (baselines.main,), ("train.csv", "not prepared")),
         cost=60,
     ),

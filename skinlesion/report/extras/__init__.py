@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from skinlesion.extra_metrics import extra_path
+from skinlesion.audits.findings import extra_path
 from skinlesion.report.blocks import Block, Facts, Note, Paragraph
 from skinlesion.report.extras import export, external, leak, near_duplicates, robustness
 

@@ -1,0 +1,134 @@
+"""CSV tables whose rows are images: one way to read them, which checks, and one way to write them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.base.errors import PipelineError, name_some, reason_of
+from skinlesion.base.files import atomic_file
+from skinlesion.diagnoses import CLASSES
+
+METADATA_COLUMNS: tuple[str, ...] = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+LOGIT_COLUMNS: tuple[str, ...] = tuple(f"logit_{dx}" for dx in CLASSES)
+PROBABILITY_COLUMNS: tuple[str, ...] = tuple(f"probability_{dx}" for dx in CLASSES)
+
+AGE_LIMIT = 120.0  # years
+# What an id must not begin with or hold: it names a file (`artifacts.raw.image_path`), and must not lead out of its folder or
+# hide there.
+_NOT_IN_AN_ID = r"^\.|[/\\\x00-\x1f\x7f]"
+_NOT_IN_A_LESION = r"[\x00-\x1f\x7f]"
+
+
+def parse_csv(source: Path | io.BytesIO, *, name: str, **options: Any) -> pd.DataFrame:
+    """pandas' `read_csv` for a file that is not trusted; no text means a missing value unless `options` say so.
+
+    source : a file, or its bytes. name : of it, for messages.
+
+    Raises
+    ------
+    PipelineError
+        It is no CSV, names a column twice, or has rows with more values than there are column names (pandas would take the
+        first for an index, and shift the others).
+    FileNotFoundError
+        It is missing; the caller knows who writes it.
+    """
+    options = {"keep_default_na": False, "compression": None} | options
+    try:
+        frame = pd.read_csv(source, **options)
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        form = {key: options[key] for key in ("sep", "compression") if key in options}
+        header = pd.read_csv(source, header=None, nrows=1, dtype="str", keep_default_na=False, **form).iloc[0]
+    except (ValueError, OverflowError) as error:  # pandas' own errors and one in decoding are of the first kind
+        raise PipelineError(f"{name} is not a readable CSV file ({reason_of(error)})") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise PipelineError(f"{name}: the rows have more values than there are column names")
+    twice = header[header.duplicated() & header.fillna("").str.strip().ne("")]  # a spreadsheet's empty columns are no matter
+    if len(twice):
+        raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
+    return frame
+
+
+def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a CSV whose rows are images, keyed by `image_id`, and check what every such table promises.
+
+    Identifiers, diagnoses and sites are strings, `age` is a float in years (NaN where unknown); an empty `sex` or
+    `localization` becomes 'unknown'. Further columns are kept.
+
+    Raises
+    ------
+    PipelineError
+        The file is missing, empty or no CSV, lacks a column, has an empty or duplicate `image_id`, an id that cannot be
+        one, an unknown diagnosis or an age that is no number from 0 to `AGE_LIMIT`.
+    """
+    wanted = list(columns)
+    text_columns = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "fit", "color_constancy")
+    try:
+        frame = parse_csv(path, name=str(path), dtype=dict.fromkeys(text_columns, "str"), na_values={"age": ["", "NaN", "nan"]})
+    except FileNotFoundError:
+        raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        raise PipelineError(f"{path} lacks the column(s) {', '.join(missing)}; it has {name_some(frame.columns, 40)}")
+    _check_rows(frame, path)
+    for name in ("sex", "localization"):
+        if name in frame.columns:
+            frame[name] = frame[name].replace("", "unknown")
+    return frame
+
+
+def _check_rows(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse ids that are empty, there twice or no id, unknown diagnoses, and ages that are none."""
+    identifiers = frame["image_id"]
+    if (identifiers == "").any():
+        raise PipelineError(f"{path}: {(identifiers == '').sum()} row(s) have no image_id")
+    duplicates = identifiers[identifiers.duplicated()].unique()
+    if len(duplicates):
+        raise PipelineError(f"{path}: duplicate image_id {name_some(duplicates)}: keep one row an image")
+    _check_ids(frame, path)
+    if "dx" in frame.columns:
+        unknown = frame[~frame["dx"].isin(CLASSES)]
+        if len(unknown):
+            offenders = name_some(f"'{row.dx}' ({row.image_id})" for row in unknown[["dx", "image_id"]].itertuples())
+            raise PipelineError(f"{path}: unknown diagnosis {offenders}; known are {', '.join(CLASSES)}")
+    if "age" in frame.columns:
+        ages = pd.to_numeric(frame["age"], errors="coerce")
+        broken = frame.loc[~ages.between(0, AGE_LIMIT) & frame["age"].notna(), ["image_id", "age"]]
+        if len(broken):
+            offenders = name_some(f"'{row.age}' ({row.image_id})" for row in broken.itertuples())
+            raise PipelineError(
+                f"{path}: age must be a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown, not {offenders}"
+            )
+        frame["age"] = ages.astype("float64")
+
+
+def _check_ids(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse ids that lead out of a folder, hide in it, or break a line."""
+    no_file = "no '/', no '\\', no control character and no full stop at the front"
+    for column, pattern, rule in (
+        ("image_id", _NOT_IN_AN_ID, no_file),
+        ("lesion_id", _NOT_IN_A_LESION, "no control character"),
+    ):
+        if column in frame.columns:
+            odd = frame.loc[frame[column].str.contains(pattern, regex=True), column]
+            if len(odd):
+                raise PipelineError(f"{path}: {column} {name_some(map(repr, odd))} cannot be one: {rule}")
+    if "lesion_id" in frame.columns and (frame["lesion_id"] == "").any():
+        raise PipelineError(f"{path}: no lesion_id for {name_some(frame.loc[frame['lesion_id'] == '', 'image_id'])}")
+
+
+def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None:
+    """Write a table with exactly `columns`, in that order, one line a row, byte-identical for equal content."""
+    with atomic_file(path) as partial:
+        frame[list(columns)].to_csv(partial, index=False, lineterminator="\n")
+
+
+def labels_of(frame: pd.DataFrame) -> np.ndarray:
+    """Indices into `CLASSES`, int64 (images,)."""
+    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)

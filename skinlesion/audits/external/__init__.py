@@ -1,0 +1,1 @@
+"""The classifier on images of another source."""

@@ -1,0 +1,158 @@
+"""A classifier on images of another source beside the test images of its own: both measured in one way, and their difference.
+
+The two sets share no lesion, so each has bootstrap draws of its own, and the interval of a difference is that of the differences
+of independent draws. A metric that is a mean over classes runs over those that are present; where the sets differ in that, its
+difference would compare two quantities and is undefined (NaN). Accuracy, weighted F1, precision and the share of flagged images
+move with the mix of diagnoses, too: their difference is not the classifier's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.thresholds import audit, target_auc, truth_and_scores
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import HEADLINE, ratio
+from skinlesion.evaluation.metrics.tables import metrics_of
+
+EXTERNAL, TEST = "external", "test"
+OVER_CLASSES: tuple[str, ...] = ("balanced_accuracy", "macro_f1", "macro_auc", "macro_average_precision")
+# "The arithmetic mean of the (true positives / positives) across each of the diagnostic categories", by which the ISIC challenge
+# of 2018 ranks in task 3 (its page on evaluation). Its scoring takes a tie of two highest probabilities for
+# wrong, and `skinlesion.evaluation.metrics.classification` the first of both; calibrated float64 probabilities hardly tie.
+CHALLENGE, CHALLENGE_METRIC = "ISIC 2018 task 3: balanced multiclass accuracy", "balanced_accuracy"
+PLOT_COLUMNS: tuple[str, ...] = ("set", "metric", "value", "low", "high")
+PLOT_NAMES = {EXTERNAL: "external", TEST: "internal test"}
+RATES: tuple[str, ...] = ("sensitivity", "specificity", "precision")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How intervals are made: number of draws, confidence, seed of the test set's draws (the external set's is derived)."""
+
+    draws: int
+    confidence: float
+    seed: int
+
+    def seed_of(self, name: str) -> int:
+        """The seed of a set's draws. Test has that of params, so that its intervals are those of the other stages."""
+        return self.seed if name == TEST else int(np.random.SeedSequence([self.seed, 1]).generate_state(1)[0])
+
+
+def absent_classes(tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
+    """The diagnoses of which a set has no image."""
+    return {name: [dx for dx in CLASSES if not (table["dx"] == dx).any()] for name, table in tables.items()}
+
+
+def headline_measure(table: pd.DataFrame) -> Measure:
+    """The headline metrics of a prediction table, and `recall_<class>`, as a function of image weights."""
+    measured = metrics_of(table)
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        confusion = measured.confusion(weights)
+        recalls = ratio(np.einsum("dcc->dc", confusion), confusion.sum(axis=2), undefined=np.nan)
+        return measured.headline(weights) | {f"recall_{dx}": recalls[:, index] for index, dx in enumerate(CLASSES)}
+
+    return measure
+
+
+def measure_beside(
+    measures: dict[str, Measure], tables: dict[str, pd.DataFrame], how: Draws, *, undefined: Iterable[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Values with intervals of each set, and of their difference.
+
+    Parameters
+    ----------
+    measures, tables : by `EXTERNAL` and `TEST`.
+    undefined : metrics that have no difference.
+
+    Returns
+    -------
+    `external`, `test` and `difference` (external - test), each `{metric: {"value", "low", "high"}}`, NaN where undefined.
+    """
+    values = {name: point_estimate(measure, len(tables[name])) for name, measure in measures.items()}
+    drawn = {
+        name: bootstrap(measure, tables[name]["lesion_id"], draws=how.draws, seed=how.seed_of(name))
+        for name, measure in measures.items()
+    }
+    gaps = {metric: (values[EXTERNAL][metric] - values[TEST][metric]) for metric in values[TEST]}
+    drawn_gaps = {metric: drawn[EXTERNAL][metric] - drawn[TEST][metric] for metric in drawn[TEST]}
+    gaps |= dict.fromkeys(undefined, np.nan)
+    drawn_gaps |= {metric: np.full(how.draws, np.nan) for metric in undefined}
+    sets = {EXTERNAL: (values[EXTERNAL], drawn[EXTERNAL]), TEST: (values[TEST], drawn[TEST]), "difference": (gaps, drawn_gaps)}
+    return {name: _with_intervals(*pair, confidence=how.confidence) for name, pair in sets.items()}
+
+
+def _with_intervals(values: dict[str, float], drawn: dict[str, np.ndarray], *, confidence: float) -> dict[str, Any]:
+    """`{metric: {"value", "low", "high"}}`; no interval where there is no value to be in it."""
+    intervals = percentile_intervals(drawn, confidence)
+    nowhere = {"low": np.nan, "high": np.nan}
+    return {name: {"value": value, **(nowhere if np.isnan(value) else intervals[name])} for name, value in values.items()}
+
+
+def compare_headline(tables: dict[str, pd.DataFrame], how: Draws) -> dict[str, dict[str, Any]]:
+    """`measure_beside` of the headline metrics, of F1 and of recall of each class."""
+    absent = absent_classes(tables)
+    undefined = OVER_CLASSES if absent[EXTERNAL] != absent[TEST] else ()
+    measures = {name: headline_measure(table) for name, table in tables.items()}
+    return measure_beside(measures, tables, how, undefined=undefined)
+
+
+def compare_points(tables: dict[str, pd.DataFrame], operating_points: dict[str, Any], how: Draws) -> dict[str, Any]:
+    """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve.
+
+    operating_points : as `evaluation.results.decisions.read_operating_points` gives them.
+    """
+    truths = {name: truth_and_scores(table, operating_points["classes"]) for name, table in tables.items()}
+    points = {}
+    for point, chosen in operating_points["points"].items():
+        measures = {name: audit(*truth, chosen["threshold"]) for name, truth in truths.items()}
+        points[point] = {"threshold": chosen["threshold"], **measure_beside(measures, tables, how)}
+    areas = measure_beside({name: target_auc(*truth) for name, truth in truths.items()}, tables, how)
+    return {
+        "target": operating_points["target"],
+        "classes": operating_points["classes"],
+        "positives": {name: int(positive.sum()) for name, (positive, _) in truths.items()},
+        "auc": {name: values["auc"] for name, values in areas.items()},
+        "points": points,
+    }
+
+
+def challenge_metric(compared: dict[str, dict[str, Any]], absent: dict[str, list[str]]) -> dict[str, Any]:
+    """The challenge's own metric of both sets, and over how many classes it is a mean."""
+    return {
+        "metric": CHALLENGE,
+        "classes": {name: len(CLASSES) - len(missing) for name, missing in absent.items()},
+        **{name: values[CHALLENGE_METRIC] for name, values in compared.items()},
+    }
+
+
+def plot_tables(compared: dict[str, dict[str, Any]], points: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Rows of `PLOT_COLUMNS`, by file name: headline metrics, recall of each class, rates of each operating point."""
+    recalls = [(dx, f"recall_{dx}") for dx in CLASSES]
+    rates = [
+        {"set": shown, "metric": f"{point}: {rate}", **achieved[name][rate]}
+        for point, achieved in points["points"].items()
+        for rate in RATES
+        for name, shown in PLOT_NAMES.items()
+    ]
+    return {
+        "metrics": _rows(compared, [(name, name) for name in HEADLINE]),
+        "recall": _rows(compared, recalls),
+        "operating_points": pd.DataFrame(rates),
+    }
+
+
+def _rows(compared: dict[str, dict[str, Any]], labels: list[tuple[str, str]]) -> pd.DataFrame:
+    """Label and metric to a row a set."""
+    return pd.DataFrame(
+        {"set": shown, "metric": label, **compared[name][metric]}
+        for label, metric in labels
+        for name, shown in PLOT_NAMES.items()
+    )

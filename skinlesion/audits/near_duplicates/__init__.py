@@ -1,0 +1,1 @@
+"""Pairs of images under two lesion ids that show one lesion."""

@@ -1,0 +1,87 @@
+"""The sections of `params.yaml` of the optional stages in extras/dvc.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from skinlesion.config.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
+
+
+class LeakParams(Section):
+    """Which trainings show what siblings of the test images in the training list do."""
+
+    seeds: list[Seed] = Field(min_length=1)
+    overrides: dict[str, Any]
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> LeakParams:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds names a value twice")
+        return self
+
+
+class NearDuplicatesParams(Section):
+    """How images that show one lesion under two ids are looked for."""
+
+    neighbors: int = Field(ge=1, le=200)
+    mirrored: bool
+    min_inliers: int = Field(ge=3)
+    min_correlation: float = Field(ge=-1, le=1)
+    seed: Seed
+
+
+class RobustnessParams(Section):
+    """How the test images are corrupted."""
+
+    device: Device
+    batch_size: BatchSize
+    corruptions: list[Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]] = Field(min_length=1)
+    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> RobustnessParams:
+        if len(set(self.corruptions)) != len(self.corruptions):
+            raise ValueError("corruptions names one twice")
+        if len(set(self.severities)) != len(self.severities):
+            raise ValueError("severities names one twice")
+        return self
+
+
+class ExternalParams(Section):
+    """Of which other images the classifier is measured."""
+
+    source: Literal["sample", "isic2018", "local"]
+    path: str | None
+    sample_seed: Seed
+    sample_lesions: int = Field(ge=21, le=100_000)
+    near_copies: Literal["refuse", "report"]
+    device: Device
+    batch_size: BatchSize
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _path_belongs_to_local(self) -> ExternalParams:
+        check_path(self.source, self.path, section="external")
+        return self
+
+
+class ExportParams(Section):
+    """How the classifier is exported to ONNX, and measured."""
+
+    batch_size: BatchSize
+    calibration_images: int = Field(ge=1, le=100_000)
+    float32_layers: int = Field(ge=0, le=10_000)
+    rounds: int = Field(ge=1, le=10_000)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed

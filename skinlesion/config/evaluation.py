@@ -1,0 +1,172 @@
+"""The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `neighbors`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from skinlesion.base.errors import suggest
+from skinlesion.config.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
+from skinlesion.diagnoses import CLASSES
+
+# Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
+CamMethod = Literal[
+    "CAM",
+    "GradCAM",
+    "GradCAMpp",
+    "SmoothGradCAMpp",
+    "XGradCAM",
+    "LayerCAM",
+    "FinerCAM",
+    "RefineCAM",
+    "LeGrad",
+    "ScoreCAM",
+    "SSCAM",
+    "ISCAM",
+    "Occlusion",
+]
+
+
+class EvaluateParams(Section):
+    """How the classifier is measured."""
+
+    device: Device
+    batch_size: BatchSize
+    test_time: Literal["none", "flips", "square", "multi_crop"]
+    calibration: Literal["temperature", "vector"]
+    calibration_bins: int = Field(ge=2, le=100)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+
+class ThresholdSweepParams(Section):
+    """For which target, and under which constraints, operating points are chosen."""
+
+    target: str
+    groups: dict[str, list[str]]
+    recall_constraints: list[PositiveShare] = Field(min_length=1)
+    specificity_constraints: list[PositiveShare]
+    cost_ratios: list[Annotated[float, Field(gt=0)]]
+    guaranteed_recalls: list[InnerShare]
+    guarantee: InnerShare
+    prevalences: list[InnerShare]
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _target_is_known(self) -> ThresholdSweepParams:
+        for name, members in self.groups.items():
+            if name in CLASSES:
+                raise ValueError(f"groups.{name} has the name of a diagnosis: choose another name")
+            if name in UNSEEN_BY_DVC:
+                raise ValueError(f"groups.{name}: a name in which DVC does not see changes: choose another name")
+            if not members or len(set(members)) != len(members):
+                raise ValueError(f"groups.{name} must list different diagnoses, at least one")
+            for member in members:
+                if member not in CLASSES:
+                    raise ValueError(f"groups.{name}: '{member}' is not a diagnosis{suggest(member, CLASSES)}")
+            if len(members) == len(CLASSES):
+                raise ValueError(f"groups.{name} holds every diagnosis: nothing is left to tell it from")
+        targets = [*CLASSES, *self.groups]
+        if self.target not in targets:
+            raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{suggest(self.target, targets)}")
+        for name in ("recall_constraints", "specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
+        return self
+
+    def target_classes(self) -> list[str]:
+        """The diagnoses whose probabilities are summed into the target's score."""
+        return list(self.groups.get(self.target, [self.target]))
+
+
+class BaselinesParams(Section):
+    """How the classifiers that see little are made and measured."""
+
+    color_bins: int = Field(ge=2, le=16)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+
+class SelectiveParams(Section):
+    """How much is answered, and with which promise sets of diagnoses are made."""
+
+    coverages: list[PositiveShare] = Field(min_length=1)
+    conformal_levels: list[InnerShare] = Field(min_length=1)
+    conformal_method: Literal["aps", "raps"]
+    raps_penalty: float = Field(ge=0)
+    raps_free: int = Field(ge=0, le=len(CLASSES))
+    conformal_share: InnerShare
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _values_differ(self) -> SelectiveParams:
+        for name in ("coverages", "conformal_levels"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
+        return self
+
+
+class SubgroupsParams(Section):
+    """Into which groups the test images are sorted, and which groups count as small."""
+
+    age_bands: list[Annotated[float, Field(gt=0, le=120)]] = Field(min_length=1)
+    min_lesions: int = Field(ge=1)
+    min_melanomas: int = Field(ge=1)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _bands_rise(self) -> SubgroupsParams:
+        if any(after <= before for before, after in pairwise(self.age_bands)):
+            raise ValueError(f"age_bands must rise, and {list(self.age_bands)} does not: each is the age at which a band begins")
+        return self
+
+
+class FailuresParams(Section):
+    """Which errors are listed besides the missed melanomas."""
+
+    min_confidence: PositiveShare
+
+
+class GradcamParams(Section):
+    """Which maps are made, of which layer, for which cases, and on how many images they are measured."""
+
+    device: Device
+    batch_size: BatchSize
+    split: Literal["val", "test"]
+    methods: list[CamMethod] = Field(min_length=1)
+    layer: str = Field(min_length=1)
+    samples: int | None = Field(ge=1)
+    confident_errors: int = Field(ge=0)
+    unsure_correct: int = Field(ge=0)
+    typical_correct: int = Field(ge=0)
+    faithfulness_images: int | None = Field(ge=2)
+    perturbation_images: int = Field(ge=2)
+    deletion_steps: int = Field(ge=2, le=256)
+
+    @model_validator(mode="after")
+    def _methods_differ(self) -> GradcamParams:
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("methods names a method twice")
+        return self
+
+
+class NeighborsParams(Section):
+    """How many nearest training cases are found, and for how many errors they are shown."""
+
+    device: Device
+    batch_size: BatchSize
+    k: int = Field(ge=1, le=20)
+    cases: int = Field(ge=0)
+    bootstrap_draws: Draws
+    confidence: Confidence
+    seed: Seed

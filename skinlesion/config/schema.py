@@ -1,0 +1,34 @@
+"""What every section of `params.yaml` is made of: exact types, no unknown keys, no defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
+BatchSize = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=100, le=1_000_000)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+InnerShare = Annotated[float, Field(gt=0, lt=1)]
+Confidence = Annotated[float, Field(gt=0.5, lt=1)]
+
+# Below a tracked section, DVC's run cache takes keys of these names for a file's, and does not see that their value has changed
+# (https://github.com/iterative/dvc/issues/10296).
+UNSEEN_BY_DVC: tuple[str, ...] = ("size", "nfiles")
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def check_path(source: str, path: str | None, *, section: str) -> None:
+    """Insist that a path is given with the source `local`, and with it alone."""
+    if source == "local" and not path:
+        raise ValueError(f"source is 'local', which needs a folder: set {section}.path")
+    if source != "local" and path is not None:
+        raise ValueError(f"path is only read by source 'local', and source is '{source}': set {section}.path to null")

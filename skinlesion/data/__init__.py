@@ -1,0 +1,1 @@
+"""Getting, splitting and preparing images."""

@@ -1,0 +1,89 @@
+"""Read the wanted files of a zip archive without trusting it: no path of its own, bounded in number and in bytes."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skinlesion.base.errors import PipelineError, reason_of
+
+# The Kaggle mirror has 20,036 members and 5.6 GB with its doubled folders; an image of 600 x 450 pixels has some 300 kB.
+MAX_MEMBERS = 100_000
+MAX_FILE_BYTES = 64 * 1024**2
+MAX_TOTAL_BYTES = 20 * 1024**3
+
+# What `zipfile` and its decoders raise for an archive that is none, is broken or lies. A ValueError comes of positions before the
+# beginning and of names that are no UTF-8; an OSError of bzip2, and of positions that no file has.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, struct.error, ValueError, OverflowError),
+    *(RuntimeError, IndexError),
+)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive, refuse one with too many members, and name it in whatever shows that it is broken."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            if len(opened.infolist()) > MAX_MEMBERS:
+                raise PipelineError(f"{archive} has {len(opened.infolist()):,} members, more than {MAX_MEMBERS:,}: not HAM10000")
+            yield opened
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's, not the archive's
+        raise PipelineError(
+            f"{archive} is no whole zip archive, or is packed in a way that Python cannot read ({reason_of(error)}): get it again"
+        ) from None
+
+
+def _base_name(member: zipfile.ZipInfo) -> str:
+    """The name without any folder, whatever separator the archive's author used; empty for a folder."""
+    return re.split(r"[/\\]", member.filename)[-1]
+
+
+def member_names(archive: Path) -> list[str]:
+    """Base names of an archive's files, sorted.
+
+    Raises
+    ------
+    PipelineError
+        It is broken or has more than `MAX_MEMBERS` members.
+    """
+    with _opened(archive) as opened:
+        return sorted(name for member in opened.infolist() if (name := _base_name(member)))
+
+
+def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Base name and content of every member whose base name is wanted, in the archive's order.
+
+    Raises
+    ------
+    PipelineError
+        A member is encrypted, broken or over `MAX_FILE_BYTES`, or all together are over `MAX_TOTAL_BYTES` (counted while
+        reading, whatever the archive declares).
+    """
+    total = 0
+    with _opened(archive) as opened:
+        for member in opened.infolist():
+            name = _base_name(member)
+            if not wanted(name):
+                continue
+            if member.flag_bits & 1:
+                raise PipelineError(f"{archive}: {name} is encrypted: unpack the archive yourself and give the folder as path")
+            with opened.open(member) as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+            total += len(content)
+            if len(content) > MAX_FILE_BYTES:
+                raise PipelineError(
+                    f"{archive}: {name} unpacks to more than {MAX_FILE_BYTES:,} bytes, which no image of HAM10000 does"
+                )
+            if total > MAX_TOTAL_BYTES:
+                raise PipelineError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES:,} bytes, which HAM10000 does not")
+            yield name, content

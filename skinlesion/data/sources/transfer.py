@@ -1,0 +1,182 @@
+"""Download one large file over HTTP on a line that may be slow, cut or refused, and trust it only by its checksum."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import requests
+from tqdm import tqdm
+
+from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
+
+logger = logging.getLogger(__name__)
+
+TRIES = 8  # in a row that bring no further byte, before giving up; with the waits below about three minutes
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled after each such try
+LONGEST_RETRY_AFTER = 600.0  # seconds; what a server may ask for at most
+TIMEOUT = (30.0, 60.0)  # seconds without a connection, without a byte
+PIECE = 16 * 1024  # bytes; what a cut can cost, so that a slow line which is cut often still comes forward
+
+
+class NotSentError(PipelineError):
+    """The server answers, and not with the file that is published: it was refused, or other bytes came."""
+
+
+class _Interrupted(Exception):
+    """A try ended before the file did, and another may go on: why, the wait that the server asks for, whether Range works."""
+
+    def __init__(self, cause: str, retry_after: float | None = None, *, range_works: bool = True) -> None:
+        super().__init__(cause)
+        self.retry_after = retry_after
+        self.range_works = range_works
+
+
+def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
+    """Download `url` to `target`, going on from `<target>.part` where an earlier try or run was cut.
+
+    Repeated with exponential back-off on cuts, stalls, HTTP 408, 429 and 5xx, for as long as tries bring further bytes;
+    after `TRIES` in a row that bring none it gives up and keeps the partial file for the next run.
+
+    Parameters
+    ----------
+    url : of the file.
+    target : where it goes; if it is there already it is only verified.
+    md5 : hexadecimal checksum of the whole file.
+    size : in bytes, if it is known.
+
+    Raises
+    ------
+    NotSentError
+        Refused by the server, or not the bytes that the checksum promises (the file is deleted then).
+    PipelineError
+        No progress.
+    """
+    if target.exists():
+        _verify(target, target.name, md5)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.part")
+    if size is not None and _length(partial) > size:
+        partial.unlink()
+    failures, range_works = 0, True
+    with tqdm(total=size, initial=_length(partial), unit="B", unit_scale=True, desc=target.name, disable=None) as bar:
+        while size is None or _length(partial) < size:
+            before = _length(partial)
+            try:
+                _go_on(url, partial, size, range_works=range_works, bar=bar)
+                break
+            except _Interrupted as interruption:
+                failures = 0 if _length(partial) > before else failures + 1
+                range_works = interruption.range_works
+                if failures >= TRIES:
+                    raise PipelineError(
+                        f"{target.name}: {failures} tries in a row brought nothing from {url} ({interruption}). The "
+                        f"{_length(partial):,} bytes that are here are kept: run the same command again later to go on"
+                    ) from None
+                _wait(interruption, failures, target.name, _length(partial))
+    _verify(partial, target.name, md5)
+    partial.replace(target)
+
+
+def _go_on(url: str, partial: Path, size: int | None, *, range_works: bool, bar: tqdm) -> None:
+    """One request: append to `partial` what it lacks. Returns when the file has ended, raises `_Interrupted` otherwise."""
+    have = _length(partial)
+    start = have if range_works else 0
+    # A compressed body would be counted in other bytes than those of the file.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == 416 and size is None:
+                return  # nothing is left to send; the checksum decides
+            start = _first_byte(response, start, size)
+            with partial.open("ab") as file:
+                for piece in _from_byte(response, have - start):
+                    file.write(piece)
+                    have += len(piece)
+                    bar.update(len(piece))
+                    if size is not None and have > size:
+                        break
+    except requests.RequestException as error:
+        raise _Interrupted(f"{type(error).__name__}: {error}") from None
+    if size is not None and have > size:
+        partial.unlink()
+        raise PipelineError(f"{url} sends more than the {size:,} bytes that are published; what had come was deleted")
+    if size is not None and have < size:
+        raise _Interrupted(f"it ended after {have:,} of {size:,} bytes")
+
+
+def _first_byte(response: requests.Response, asked: int, size: int | None) -> int:
+    """Which byte of the file the body starts with; raises if the answer is none that can be used."""
+    status = response.status_code
+    if status in (408, 429) or status >= 500:
+        raise _Interrupted(f"HTTP {status}", _retry_after(response))
+    if status == 416:
+        raise _Interrupted(f"HTTP 416 for byte {asked:,}", range_works=False)
+    if status not in (200, 206):
+        reasons = {401: "access needs an account", 403: "access is refused", 404: "there is no such file", 410: "it was removed"}
+        raise NotSentError(
+            f"{response.url.split('?')[0]} cannot be downloaded: HTTP {status} ({reasons.get(status, response.reason)}). "
+            "Look whether the data set has moved, or take another source"
+        )
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise _Interrupted("a web page came instead of the file")  # a maintenance page, say
+    total = response.headers.get("Content-Length") if status == 200 else None
+    if status == 206:
+        content_range = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", response.headers.get("Content-Range", ""))
+        if content_range is None or int(content_range[1]) != asked:
+            raise _Interrupted(f"another part than that from byte {asked:,} came", range_works=False)
+        total = content_range[2]
+    if size is not None and total is not None and total.isdecimal() and int(total) != size:
+        raise _Interrupted(f"the server announces {int(total):,} bytes, and {size:,} are published")
+    return asked if status == 206 else 0
+
+
+def _from_byte(response: requests.Response, skip: int) -> Iterator[bytes]:
+    """The body in pieces, without its first `skip` bytes: a server that ignores Range sends again what is already here."""
+    for piece in response.iter_content(PIECE):
+        if skip < len(piece):
+            yield piece[skip:]
+        skip = max(0, skip - len(piece))
+
+
+def _wait(interruption: _Interrupted, failures: int, name: str, have: int) -> None:
+    """Sleep for as long as the server asks, or twice as long as before the last try, and say so."""
+    seconds = min(FIRST_WAIT * 2 ** max(failures - 1, 0), LONGEST_WAIT)
+    if interruption.retry_after is not None:
+        seconds = min(interruption.retry_after, LONGEST_RETRY_AFTER)
+    logger.warning("%s: %s; %s bytes are here, going on in %.0f s", name, interruption, f"{have:,}", seconds)
+    time.sleep(seconds)
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds of the Retry-After header, which holds a number or a date; None where there is none that can be read."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _verify(path: Path, name: str, md5: str) -> None:
+    """Delete the file and raise if its MD5 is another."""
+    if (found := file_digest(path, "md5")) != md5:
+        path.unlink()
+        raise NotSentError(
+            f"{name} has the MD5 {found}, and {md5} is published: it was damaged on the way or changed. It was deleted; run "
+            "the same command again to download it anew"
+        )
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file, 0 if it is not there."""
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,1 @@
+"""What is decided from predictions, and whom it works for."""

@@ -1,0 +1,137 @@
+"""Running classifiers over prepared images: one by one, and as an ensemble that votes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import logsumexp
+from tqdm import tqdm
+
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.base.errors import PipelineError
+from skinlesion.evaluation.inference.views import TestTime, views_of
+from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
+from skinlesion.model.float32 import full_float32
+
+Network = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+class Predicted(NamedTuple):
+    """What one classifier says of N images; columns in the order of `config.classes`.
+
+    logits : float32 (N, 7), of the images as they are.
+    log_probabilities : float64 (N, 7), log of the mean over the test-time views of the softmax probabilities.
+    """
+
+    logits: np.ndarray
+    log_probabilities: np.ndarray
+
+
+@torch.inference_mode()
+@full_float32()
+def predict(
+    classifier: Classifier,
+    prepared: PreparedImages,
+    listed: pd.DataFrame,
+    *,
+    device: torch.device,
+    batch_size: int,
+    test_time: TestTime = "none",
+) -> Predicted:
+    """Predict a list of images, each once a view, in float32 arithmetic, whatever the precision of training.
+
+    Parameters
+    ----------
+    listed : rows of a split list, or of any table with its columns: `image_id`, and `age`, `sex` and `localization`, which
+        are read where the classifier needs metadata.
+
+    Returns
+    -------
+    A row an image in the order of `listed`. Nothing else grows with the number of images.
+
+    Raises
+    ------
+    PipelineError
+        An image was not prepared, was prepared in another way than the classifier expects, or a logit is not finite.
+    """
+    model, config = classifier
+    check_prepared(prepared, config)
+    rows = prepared.rows_of(listed["image_id"])
+    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    logits, log_probabilities = [], []
+    for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
+        batch = slice(start, start + batch_size)
+        images = torch.from_numpy(prepared.images[rows[batch]]).to(device)
+        known = None if metadata is None else metadata[batch].to(device)
+        predicted = predict_batch(model, config, images, known, test_time=test_time)
+        logits.append(predicted.logits)
+        log_probabilities.append(predicted.log_probabilities)
+    if not logits:
+        raise ValueError("no image is listed")
+    return Predicted(np.concatenate(logits), np.concatenate(log_probabilities))
+
+
+@torch.inference_mode()
+def predict_batch(
+    network: Network, config: ClassifierConfig, images: torch.Tensor, metadata: torch.Tensor | None, *, test_time: TestTime
+) -> Predicted:
+    """Predict one batch of prepared images.
+
+    Parameters
+    ----------
+    network : anything that maps float32 (N, 3, size, size), normalised, and float32 (N, WIDTH) encoded metadata, or None where
+        `config` needs none, to logits of shape (N, 7).
+    images : uint8 (N, size, size, 3), RGB, on the network's device, as the metadata.
+
+    Raises
+    ------
+    PipelineError
+        A logit is not finite.
+    """
+    views = views_of(normalize(images, config), test_time)
+    by_view = torch.stack([network(view, metadata).float().cpu() for view in views]).numpy()
+    if not np.isfinite(by_view).all():
+        raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
+    return Predicted(by_view[0], log_mean(log_softmax(by_view)))
+
+
+def predict_ensemble(
+    members: Mapping[str, Classifier],
+    prepared: PreparedImages,
+    listed: pd.DataFrame,
+    *,
+    device: torch.device,
+    batch_size: int,
+    test_time: TestTime = "none",
+) -> dict[str, Predicted]:
+    """`predict` of each member, by its name."""
+    options = {"device": device, "batch_size": batch_size, "test_time": test_time}
+    return {name: predict(classifier, prepared, listed, **options) for name, classifier in members.items()}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log of the softmax over the last axis, float64, without underflow."""
+    values = np.asarray(logits, dtype=np.float64)
+    return values - logsumexp(values, axis=-1, keepdims=True)
+
+
+def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
+    """Log of the mean of probabilities over the first axis, without underflow."""
+    return logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities))
+
+
+def soft_vote(predicted: Sequence[Predicted], *, test_time: TestTime) -> np.ndarray:
+    """One set of logits, float64 (N, 7), for an ensemble: log of the mean of its members' probabilities.
+
+    A single member that saw each image once has its own logits, which differ from that by a constant an image and so have the
+    same softmax.
+    """
+    if len(predicted) == 1 and test_time == "none":
+        return predicted[0].logits.astype(np.float64)
+    return log_mean(np.stack([one.log_probabilities for one in predicted]))

@@ -1,0 +1,98 @@
+"""Two classifiers on the same images: how far their metrics lie apart, and how sure that is.
+
+Both are measured in the same bootstrap draws of lesions (`metrics.bootstrap`): what is hard in a draw is hard for both, so the
+interval of the difference is narrower than two intervals side by side suggest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+
+
+class Paired(NamedTuple):
+    """Two prediction tables of the same images in the same order."""
+
+    first: pd.DataFrame
+    second: pd.DataFrame
+
+
+def pair(first: pd.DataFrame, second: pd.DataFrame) -> Paired:
+    """Bring two prediction tables into one order, that of the first.
+
+    Raises
+    ------
+    PipelineError
+        They do not hold the same images, or not the same lesion and diagnosis for each.
+    """
+    for one, other, name in ((first, second, "first"), (second, first, "second")):
+        alone = one.loc[~one["image_id"].isin(other["image_id"]), "image_id"]
+        if len(alone):
+            raise PipelineError(
+                f"{len(alone)} of {len(one)} images are in the {name} table alone ({name_some(alone)}): only predictions of one "
+                "split of the same images can be paired"
+            )
+    ordered = second.set_index("image_id").loc[first["image_id"]].reset_index()
+    for column in ("lesion_id", "dx"):
+        odd = first["image_id"].to_numpy()[first[column].to_numpy() != ordered[column].to_numpy()]
+        if len(odd):
+            raise PipelineError(f"the two tables differ in {column} of {name_some(odd)}: they are not of one data set and split")
+    return Paired(first.reset_index(drop=True), ordered)
+
+
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided p of the hypothesis that a difference is 0, from its bootstrap draws of shape (draws,); NaN without a draw.
+
+    Twice the share of draws on the rarer side of 0, draws at 0 on both, one added to count and draws so that it is never 0: the
+    level at which the percentile interval just touches 0 (Efron, Tibshirani, An Introduction to the Bootstrap, 1993, chapter 15).
+    """
+    defined = differences[~np.isnan(differences)]
+    if len(defined) == 0:
+        return float("nan")
+    rarer = min((defined <= 0).sum(), (defined >= 0).sum())
+    return min(1.0, 2 * (int(rarer) + 1) / (len(defined) + 1))
+
+
+def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.DataFrame:
+    """Headline metrics of both tables, their difference, and what the paired bootstrap over lesions says of it.
+
+    Returns
+    -------
+    A row a metric of `HEADLINE`, then `f1_<class>` a class: `metric, first, second, difference` (second less first),
+    `low, high` (percentile interval of the difference), `p` (`p_value`). NaN where a metric is undefined.
+    """
+    measured = [_measure(table) for table in paired]
+    images, lesions = len(paired.first), paired.first["lesion_id"]
+    points = [point_estimate(each.headline, images) for each in measured]
+
+    def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
+        values = [each.headline(weights) for each in measured]
+        return {name: values[1][name] - values[0][name] for name in values[0]}
+
+    drawn = bootstrap(difference, lesions, draws=draws, seed=seed)
+    intervals = percentile_intervals(drawn, confidence)
+    rows = [
+        {
+            "metric": name,
+            "first": points[0][name],
+            "second": points[1][name],
+            "difference": points[1][name] - points[0][name],
+            **intervals[name],
+            "p": p_value(drawn[name]),
+        }
+        for name in (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
+    ]
+    return pd.DataFrame(rows)
+
+
+def _measure(table: pd.DataFrame) -> ClassificationMetrics:
+    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
+    return ClassificationMetrics(labels, table[list(PROBABILITY_COLUMNS)].to_numpy())

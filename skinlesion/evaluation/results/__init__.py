@@ -1,0 +1,1 @@
+"""Files of results: predictions, and the decisions made from them."""

@@ -1,0 +1,1 @@
+"""Why the classifier says what it says: class activation maps and nearest training cases."""

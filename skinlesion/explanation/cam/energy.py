@@ -1,0 +1,89 @@
+"""Does the network look at the lesion? The share of a map's energy inside the lesion's mask, over the lesion's area share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.data.geometry import covered_box
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+
+OUTCOMES = ("correct", "wrong")
+INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95
+
+
+def crop_to_square(values: np.ndarray, *, size: int, fit: Fit) -> np.ndarray:
+    """The part of an array over an original, shape (height, width), that the network's square shows."""
+    height, width = values.shape
+    left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
+    rows = slice(max(0, math.ceil(top - 0.5)), math.floor(bottom - 0.5) + 1)
+    columns = slice(max(0, math.ceil(left - 0.5)), math.floor(right - 0.5) + 1)
+    return values[rows, columns]
+
+
+def energy_ratio(placed: np.ndarray, lesion: np.ndarray) -> float:
+    """Share of a map's energy inside the lesion, over the lesion's share of the area.
+
+    1 is what a uniform map gives, above 1 the map prefers the lesion; at most 1 / area share. Dividing by the area makes
+    small and large lesions comparable, which the plain share (Wang et al., Score-CAM, CVPR workshops 2020, section 4.3)
+    does not.
+
+    Parameters
+    ----------
+    placed : float map >= 0 over those pixels of the original that the network saw, shape (h, w).
+    lesion : bool, the same shape.
+
+    Returns
+    -------
+    NaN where the map is zero everywhere or the lesion has no pixel.
+    """
+    energy, area = placed.sum(), lesion.mean()
+    return float(placed[lesion].sum() / energy / area) if energy > 0 and area > 0 else math.nan
+
+
+def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
+    """What `metrics/gradcam.json` says of the energy ratios.
+
+    Parameters
+    ----------
+    table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong), `energy_ratio` (NaN where undefined).
+
+    Returns
+    -------
+    `bootstrap`: how the interval was made; `energy_ratio`: mean and median over the images in which it is defined, `low` and
+    `high` of the mean's interval; `by_class` (truth) and `by_outcome`: number of these images and their median. All None if there
+    is none.
+    """
+    if table["energy_ratio"].isna().all():
+        return {"bootstrap": None, "energy_ratio": None, "by_class": None, "by_outcome": None}
+    ratios = table["energy_ratio"].to_numpy(dtype=np.float64)
+    defined = (~np.isnan(ratios)).astype(np.float64)
+
+    def means(weights: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            return {"mean": (weights @ np.nan_to_num(ratios)) / (weights @ defined)}
+
+    drawn = bootstrap(means, table["lesion_id"], draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
+    interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
+    return {
+        "bootstrap": describe_intervals(),
+        "energy_ratio": {"mean": np.nanmean(ratios), "median": np.nanmedian(ratios), **interval},
+        "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
+        "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},
+    }
+
+
+def describe_intervals() -> dict[str, Any]:
+    """How the intervals of maps are made."""
+    return describe_draws(draws=INTERVAL_DRAWS, confidence=INTERVAL_CONFIDENCE, seed=INTERVAL_SEED)
+
+
+def _median_where(table: pd.DataFrame, column: str, value: str) -> dict[str, float | int | None]:
+    """Number of images with that value and the median of their energy ratios, None without images."""
+    ratios = table.loc[table[column] == value, "energy_ratio"].dropna()
+    return {"images": len(ratios), "median": float(ratios.median()) if len(ratios) else None}

@@ -1,0 +1,94 @@
+"""Pages of cases, a set for each true diagnosis: `mel_1.png`, `mel_2.png`, ..."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.explanation.cam.cases import SHOWN_CLASSES
+from skinlesion.explanation.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
+
+CASES_A_PAGE = 8
+HEADING_HEIGHT, LINE_HEIGHT, FOOTER = 0.5, 0.22, 0.78  # inches
+LINE_LENGTH = 135  # characters of the title that fit in a line
+DPI = 88  # keeps a full page of photographs under 2 MB
+
+
+def name_pages(diagnoses: Iterable[str]) -> list[str]:
+    """The page of each case, by its true diagnosis, the cases in the order in which they are shown."""
+    seen: Counter[str] = Counter()
+    names = []
+    for dx in diagnoses:
+        names.append(f"{dx}_{seen[dx] // CASES_A_PAGE + 1}.png")
+        seen[dx] += 1
+    return names
+
+
+def in_page_order(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases class by class, melanoma first, in each class by `position`: as `draw_pages` wants them."""
+    ranks = cases["dx"].map(SHOWN_CLASSES.index)
+    return cases.assign(rank=ranks).sort_values(["rank", "position"]).drop(columns="rank")
+
+
+def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]:
+    """Draw the cases on the pages that they name, PNG files in `folder`, and give the pages' paths in their order.
+
+    The cases of a page must follow one another. They are drawn a page at a time, so an iterator needs no more memory than
+    that. The files hold no date and no software version: equal cases give equal bytes.
+
+    Parameters
+    ----------
+    title : of what the maps are, on every page below its diagnosis; long ones are broken into lines.
+    """
+    pages = []
+    for name, group in groupby(cases, key=lambda case: case.page):
+        path = folder / name
+        _draw_page(list(group), path.stem, title).savefig(path, dpi=DPI, metadata={"Software": None})
+        pages.append(path)
+    return pages
+
+
+def _draw_page(cases: Sequence[Case], name: str, title: str) -> Figure:
+    """One page: heading and title, the cases in rows, and below them what colours and lines mean."""
+    lines = textwrap.wrap(title, LINE_LENGTH)
+    header = HEADING_HEIGHT + len(lines) * LINE_HEIGHT + 0.1
+    height = header + len(cases) * CASE_HEIGHT + FOOTER
+    figure = Figure(figsize=(CASE_WIDTH, height))
+    dx, number = name.rsplit("_", 1)
+    heading = f"{DIAGNOSES[dx]} ({dx}), page {number}"
+    figure.text(0.5, 1 - 0.14 / height, heading[0].upper() + heading[1:], ha="center", va="top", fontsize=17, fontweight="bold")
+    figure.text(0.5, 1 - HEADING_HEIGHT / height, "\n".join(lines), ha="center", va="top", fontsize=12)
+    for row, case in enumerate(cases):
+        draw_case(figure, case, top=height - header - row * CASE_HEIGHT, height=height)
+    _draw_legend(figure, height, with_lesions=any(case.lesion is not None for case in cases))
+    return figure
+
+
+def _draw_legend(figure: Figure, height: float, *, with_lesions: bool) -> None:
+    """The colour bar, and the keys to bars and outline."""
+    middle = 0.36 / height
+    said = "evidence for the map's class, each map on a scale of its own:\n0 none, 1 where this map is strongest in this image"
+    figure.text(0.012, middle, said, va="center", fontsize=10.5)
+    bar = figure.add_axes((0.375, 0.33 / height, 0.15, 0.14 / height))
+    figure.colorbar(ScalarMappable(cmap=COLOR_MAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.tick_params(labelsize=9)
+    handles: list[Line2D | Patch] = [
+        Patch(facecolor=PREDICTED, label="predicted"),
+        Patch(facecolor=TRUE, edgecolor="white", hatch=HATCH, label="true (hatched)"),
+    ]
+    if with_lesions:
+        handles.insert(0, Line2D([], [], color="white", linewidth=1.6, label="outline of the lesion's mask"))
+    legend = figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.545, middle), ncols=3, fontsize=10.5)
+    legend.get_frame().set(facecolor="0.3", edgecolor="none")
+    for text in legend.get_texts():
+        text.set_color("white")

@@ -1,0 +1,98 @@
+"""Maps on the patches of the network's square: one grid for every layer and member, on which maps are ranked and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from skinlesion.artifacts.prepared import Fit
+from skinlesion.data.geometry import covered_box
+from skinlesion.explanation.cam.members import MemberMaps
+from skinlesion.explanation.cam.receptive_field import Centers
+
+PATCHES = 16  # a side, finer than most networks' last feature map
+
+
+def patch_of_pixels(size: int) -> np.ndarray:
+    """The patch, 0 to PATCHES - 1, in which each of `size` rows (or columns) of pixels lies, int64 (size,)."""
+    return np.arange(size) * PATCHES // size
+
+
+def patch_means(members: Sequence[MemberMaps], *, size: int, mirrored: bool = False) -> np.ndarray:
+    """The members' mean map of each image, averaged over the pixels of each patch.
+
+    Every member's map is placed by its own cells, bilinearly and constant beyond the outermost, as on the originals.
+
+    Parameters
+    ----------
+    members : their maps of the same N images, each scaled to a strongest cell of 1.
+    size : side of the network's square in pixels.
+    mirrored : whether the maps are of images mirrored left to right; they are mirrored back, pixel by pixel.
+
+    Returns
+    -------
+    float64 array of shape (N, PATCHES, PATCHES).
+    """
+    placed = []
+    for member in members:
+        side, centers = member.layer.side, member.layer.centers
+        rows = _averaging(side, centers, size=size, mirrored=False)
+        columns = _averaging(side, centers, size=size, mirrored=mirrored)
+        placed.append(rows @ member.maps.astype(np.float64) @ columns.T)
+    return np.mean(placed, axis=0)
+
+
+def _averaging(side: int, centers: Centers, *, size: int, mirrored: bool) -> np.ndarray:
+    """Weights of the cells along one side in each patch, float64 (PATCHES, side), rows summing to 1."""
+    first, step = centers
+    position = np.clip((np.arange(size) + 0.5 - first) / step, 0, side - 1)
+    lower = np.minimum(np.floor(position).astype(int), max(0, side - 2))
+    weights = np.zeros((size, side))
+    weights[np.arange(size), lower] = 1 - (position - lower)
+    weights[np.arange(size), np.minimum(lower + 1, side - 1)] += position - lower
+    if mirrored:
+        weights = weights[::-1]
+    patches = patch_of_pixels(size)
+    return np.stack([weights[patches == patch].mean(axis=0) for patch in range(PATCHES)])
+
+
+def shown_patches(width: int, height: int, *, size: int, fit: Fit) -> np.ndarray:
+    """Which patches show the image at least in part, and not the padding around it: bool (PATCHES, PATCHES)."""
+    left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
+    # In pixels of the square: where the original's edges lie.
+    x = np.array([-left, width - left]) / (right - left) * size
+    y = np.array([-top, height - top]) / (bottom - top) * size
+    edges = np.searchsorted(patch_of_pixels(size), np.arange(PATCHES + 1))
+    inside_x = (edges[1:] > x[0] + 1e-6) & (edges[:-1] < x[1] - 1e-6)
+    inside_y = (edges[1:] > y[0] + 1e-6) & (edges[:-1] < y[1] - 1e-6)
+    return inside_y[:, None] & inside_x[None, :]
+
+
+def center_prior() -> np.ndarray:
+    """A map that knows the centre and nothing of the image: minus each patch's distance from it, float64 (PATCHES, PATCHES)."""
+    offsets = np.arange(PATCHES) - (PATCHES - 1) / 2
+    return -np.hypot(offsets[:, None], offsets[None, :])
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of two maps of each image over the patches that show it, ties at their mean rank.
+
+    Parameters
+    ----------
+    one, other : float (N, PATCHES, PATCHES).
+    shown : bool (N, PATCHES, PATCHES).
+
+    Returns
+    -------
+    float64 (N,) in [-1, 1]; NaN where a map is constant, and so ranks nothing.
+    """
+    correlations = np.full(len(one), np.nan)
+    for position, (first, second, mask) in enumerate(zip(one, other, shown, strict=True)):
+        ranks = [pd.Series(np.round(values[mask], 9)).rank().to_numpy() for values in (first, second)]
+        deviations = [each - each.mean() for each in ranks]
+        norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
+        if norm > 0:
+            correlations[position] = (deviations[0] * deviations[1]).sum() / norm
+    return correlations

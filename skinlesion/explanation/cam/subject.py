@@ -1,0 +1,100 @@
+"""What is explained: the images and predictions of a split, and the ensemble that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.explanation.cam import patches
+from skinlesion.explanation.cam.deletion import Score
+from skinlesion.explanation.cam.members import MemberMaps, explain
+from skinlesion.explanation.cam.methods import Method
+from skinlesion.model.classifier import Classifier, normalize
+from skinlesion.model.float32 import full_float32
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explained, and how.
+
+    members : the classifiers, which agree in size and fit.
+    images : prepared images, uint8 (M, size, size, 3).
+    table : a row an image: `image_id`, `lesion_id`, `predicted` (the diagnosis explained), `row` (its position in `images`),
+        `width`, `height` (of the original, pixels), `has_mask`, and `age`, `sex`, `localization` where a member needs them.
+    layer, samples, seed : as of `skinlesion.explanation.cam.members.explain`.
+    """
+
+    members: Mapping[str, Classifier]
+    images: np.ndarray
+    table: pd.DataFrame
+    layer: str
+    device: torch.device
+    batch_size: int
+    samples: int | None
+    seed: int
+
+    @property
+    def square(self) -> dict[str, Any]:
+        """`size` and `fit` of the network's square."""
+        config = next(iter(self.members.values())).config
+        return {"size": config.size, "fit": config.fit}
+
+    def some(self, positions: np.ndarray) -> Subject:
+        """Of those rows of the table alone."""
+        return self.of(self.table.iloc[positions])
+
+    def of(self, table: pd.DataFrame) -> Subject:
+        """The same of another table."""
+        return replace(self, table=table)
+
+    def maps(self, method: Method, *, flipped: bool = False, column: str = "predicted") -> dict[str, MemberMaps]:
+        """Each member's maps of all images of the table."""
+        return explain(
+            self.members,
+            self.images,
+            self.table,
+            method=method,
+            layer=self.layer,
+            device=self.device,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            samples=self.samples,
+            flipped=flipped,
+            column=column,
+        )
+
+    def shown(self) -> np.ndarray:
+        """Which patches show each image, bool (N, PATCHES, PATCHES)."""
+        masks = {
+            (width, height): patches.shown_patches(width, height, **self.square)
+            for width, height in set(zip(self.table["width"], self.table["height"], strict=True))
+        }
+        return np.stack([masks[key] for key in zip(self.table["width"], self.table["height"], strict=True)])
+
+    def score(self) -> Score:
+        """The members' mean probability of the diagnosis explained, uncalibrated."""
+        indices = {
+            name: np.array([config.classes.index(dx) for dx in self.table["predicted"]])
+            for name, (_, config) in self.members.items()
+        }
+        metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
+        for each in self.members.values():
+            each.model.to(self.device, memory_format=torch.channels_last).eval()
+
+        @torch.inference_mode()
+        @full_float32()
+        def probability(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
+            total = np.zeros(len(positions))
+            for name, (model, config) in self.members.items():
+                known = torch.from_numpy(metadata[positions]).to(self.device) if config.needs_metadata else None
+                logits = model(normalize(batch.to(self.device), config), known).double().softmax(dim=1).cpu().numpy()
+                total += logits[np.arange(len(positions)), indices[name][positions]]
+            return total / len(self.members)
+
+        return probability

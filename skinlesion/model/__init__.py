@@ -1,0 +1,1 @@
+"""The network, and the classifier that is saved and loaded."""

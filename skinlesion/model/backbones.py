@@ -1,0 +1,221 @@
+"""Torchvision's classification networks by name, their heads taken off, and weights from ImageNet or a file."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from skinlesion.base.errors import PipelineError, name_some, reason_of
+from skinlesion.base.files import file_digest, resolve_from_root
+from skinlesion.config.training import list_backbones
+
+RGB = tuple[float, float, float]
+
+# Mean and standard deviation of RGB in [0, 1] that torchvision's ImageNet checkpoints were trained with; we keep to them
+# also with random weights. The few networks of the second kind want inputs from -1 to 1 (`transform_input` for two of them).
+IMAGENET_NORMALIZATION: tuple[RGB, RGB] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF_NORMALIZATION: tuple[RGB, RGB] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF_NORMALIZED = ("efficientnet_v2_l", "googlenet", "inception_v3")
+
+# GoogLeNet and Inception v3 train with auxiliary heads, which we leave out; checkpoints bring their tensors along.
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def normalization(name: str) -> tuple[RGB, RGB]:
+    """Mean and standard deviation of RGB in [0, 1] that a backbone's ImageNet checkpoint was trained with."""
+    return HALF_NORMALIZATION if name in HALF_NORMALIZED else IMAGENET_NORMALIZATION
+
+
+def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
+    """Build a network with random weights and a head of `num_classes` logits for images of `size` x `size` pixels.
+
+    The network maps float32 (N, 3, size, size) to float32 (N, num_classes). Its head is made by torchvision itself, so
+    it is right for every family.
+
+    Raises
+    ------
+    PipelineError
+        Unknown name, or the network cannot take images of that size.
+    """
+    if name not in list_backbones():
+        raise PipelineError(f"torchvision {torchvision.__version__} has no classification model '{name}'")
+    options: dict[str, Any] = {"num_classes": num_classes}
+    if name.startswith("vit_"):
+        options["image_size"] = size
+    elif name.startswith("maxvit"):
+        options["input_size"] = (size, size)
+    elif name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    try:
+        model = torchvision.models.get_model(name, weights=None, **options)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise PipelineError(
+            f"backbone '{name}' cannot take images of {size} x {size} pixels ({reason}): change prepare.size"
+        ) from None
+    if isinstance(model, torchvision.models.MNASNet):
+        # Its own method refuses state dicts without torch's version tags, which safetensors files do not have.
+        model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
+    return model.train()
+
+
+class RemovedHead(nn.Identity):
+    """Stands where a network's last layer was."""
+
+
+def remove_head(model: nn.Module) -> tuple[nn.Linear, float]:
+    """Take the last layer, and a dropout directly before it, out of a torchvision network, which then gives embeddings.
+
+    Returns
+    -------
+    last : the layer, which maps the embedding (N, F) to the logits. SqueezeNet's 1 x 1 convolution of the feature map comes
+        as a linear layer with its weights, for the map is pooled first: the embedding is the mean of the map.
+    dropout : probability of the dropout that was taken out, 0 if there was none. One further in front (AlexNet) stays.
+    """
+    place, _, key = _head_name(model).rpartition(".")
+    parent = model.get_submodule(place)
+    last: Any = parent.get_submodule(key)
+    dropout = 0.0
+    keys = [child for child, _ in parent.named_children()]
+    for before in keys[: keys.index(key)][-1:]:
+        module = parent.get_submodule(before)
+        if isinstance(module, nn.Dropout):
+            setattr(parent, before, nn.Identity())
+            dropout = module.p
+    setattr(parent, key, RemovedHead())
+    return (_as_linear(last) if isinstance(last, nn.Conv2d) else last), dropout
+
+
+def _head_name(model: nn.Module) -> str:
+    """Name of the last layer, or of where it was."""
+    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d, RemovedHead))][-1]
+
+
+def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
+    """A 1 x 1 convolution as a linear layer."""
+    linear = nn.utils.skip_init(nn.Linear, convolution.in_channels, convolution.out_channels)
+    linear.load_state_dict({"weight": convolution.weight.flatten(1), "bias": convolution.bias})
+    return linear
+
+
+def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | None:
+    """Load `none | imagenet | PATH` into a torchvision network with or without its head, all tensors but the head's.
+
+    A relative path starts at the main project root. A file may be a safetensors file or a `torch.save` of a state dict
+    (loaded with `weights_only=True`).
+
+    Returns
+    -------
+    sha256 of the file, or of the checkpoint's file name and content as torchvision names it; None for `none`.
+
+    Raises
+    ------
+    PipelineError
+        The download failed, the file is missing or damaged, or it does not fit the network. Never a silent random start.
+    """
+    if weights == "none":
+        return None
+    if weights == "imagenet":
+        state, digest = _imagenet_state(backbone)
+    else:
+        path = resolve_from_root(weights)
+        state, digest = _read_state(path), file_digest(path, "sha256")
+    _load_all_but_head(model, state, backbone=backbone, weights=weights)
+    return digest
+
+
+def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Download (or take from torch's cache) torchvision's default ImageNet weights."""
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise PipelineError(
+            f"ImageNet weights of '{backbone}' could not be downloaded from {weights.url} ({error}): try again, or put the "
+            "file on this machine and name it in train.weights, or start from random weights with train.weights=none"
+        ) from None
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    return state, file_digest(cached, "sha256")
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from a file."""
+    if not path.is_file():
+        raise PipelineError(
+            f"train.weights: no file {path} (a relative path starts at the project's root); or use none, imagenet"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            # Tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
+        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason_of(error)})") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
+        raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
+    return state
+
+
+def _is_plain(value: object) -> bool:
+    """Whether something from a file is a tensor with its values in memory."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str, torch.Tensor], way_out: str) -> None:
+    """Insist that the tensors of a state dict are numbers of the same kind as in `like`, which a load would convert silently.
+
+    Counters (batch norm's `num_batches_tracked`) may be floating: a whole state dict in half precision has them so.
+
+    Raises
+    ------
+    PipelineError
+        A tensor is of integers where it should be of floating point, or holds NaN or infinity.
+    """
+    known = {name: tensor for name, tensor in state.items() if name in like}
+    kinds = [name for name, tensor in known.items() if like[name].is_floating_point() and not tensor.is_floating_point()]
+    if kinds:
+        said = name_some((f"{name} {str(known[name].dtype).removeprefix('torch.')}" for name in kinds), 3)
+        raise PipelineError(f"{place} has tensors of another type: {said}: {way_out}")
+    broken = [name for name, tensor in known.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise PipelineError(f"{place} holds NaN or infinity in {name_some(broken, 3)}: {way_out}")
+
+
+def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
+    """Load all of a checkpoint but its head, which the model may have or not; anything else that does not fit is refused."""
+    own, head = model.state_dict(), _head_name(model) + "."
+    own_head = {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    own = {name: tensor for name, tensor in own.items() if name not in own_head}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS))}
+    if backbone.startswith("vit_") and "encoder.pos_embedding" in state:
+        state = _resize_position_embedding(model, state)
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misfits = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if missing or unexpected or misfits:
+        problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
+        said = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
+        raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {said}")
+    check_numbers(state, f"train.weights={weights}", like=own, way_out="get the file again, or take another")
+    model.load_state_dict(state | own_head, strict=True)
+
+
+def _resize_position_embedding(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Interpolate a vision transformer's position embedding to our image size, as torchvision's references do."""
+    return dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))

@@ -1,0 +1,1 @@
+"""The classifier as ONNX: written, run, held against torch, timed."""

@@ -1,0 +1,116 @@
+"""What exported networks say of prepared images, and how far that is from what torch said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.evaluation.analysis.thresholds import truth_and_scores
+from skinlesion.evaluation.inference.inference import Network, predict_batch
+from skinlesion.evaluation.inference.predictions import prediction_table, vote
+from skinlesion.evaluation.inference.views import TestTime
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
+from skinlesion.serving.export.onnx_network import IMAGES, METADATA
+
+Member = tuple[Network, ClassifierConfig]  # a `Classifier` or an `OnnxClassifier`
+
+
+def batches_of(
+    config: ClassifierConfig, prepared: PreparedImages, listed: pd.DataFrame, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """The images of a list, uint8 (N, size, size, 3), and their encoded metadata where the network needs it, batch by batch."""
+    check_prepared(prepared, config)
+    rows = prepared.rows_of(listed["image_id"])
+    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
+    for start in range(0, len(rows), batch_size):
+        batch = slice(start, start + batch_size)
+        yield torch.from_numpy(prepared.images[rows[batch]]), None if metadata is None else metadata[batch]
+
+
+def graph_inputs(
+    config: ClassifierConfig, prepared: PreparedImages, listed: pd.DataFrame, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The inputs of an exported graph for the images of a list, batch by batch, each as it is, without test-time views."""
+    for images, metadata in batches_of(config, prepared, listed, batch_size):
+        inputs = {IMAGES: normalize(images, config).contiguous().numpy()}
+        yield inputs if metadata is None else inputs | {METADATA: metadata.numpy()}
+
+
+def predict_table(
+    members: Mapping[str, Member],
+    prepared: PreparedImages,
+    listed: pd.DataFrame,
+    calibrator: Calibrator,
+    *,
+    batch_size: int,
+    test_time: TestTime,
+) -> pd.DataFrame:
+    """The prediction table of a list, made as `evaluate` makes it but for the engine, on the CPU.
+
+    listed : rows of a split list or of a prediction table, whose columns are given back with other numbers.
+
+    Raises
+    ------
+    PipelineError
+        An image was not prepared, was prepared in another way than the classifier expects, or a logit is not finite.
+    """
+    predicted = {}
+    for name, (network, config) in members.items():
+        batches = tqdm(batches_of(config, prepared, listed, batch_size), desc=f"predict {name}", unit="batch", disable=None)
+        parts = [predict_batch(network, config, *batch, test_time=test_time) for batch in batches]
+        predicted[name] = type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
+    return prediction_table(listed, vote(predicted, test_time), calibrator)
+
+
+def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Mapping[str, Any]) -> dict[str, Any]:
+    """How far two prediction tables of the same images in the same order lie apart.
+
+    Parameters
+    ----------
+    points : the operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
+
+    Returns
+    -------
+    largest_difference : of a calibrated probability, with the `image_id` where it is.
+    mean_difference : of all probabilities, their absolute differences.
+    same_diagnosis : share of the images whose most probable class is the same.
+    same_flag : by operating point, the share of the images that both flag or both do not.
+    """
+    first, second = (each[list(PROBABILITY_COLUMNS)].to_numpy() for each in (table, reference))
+    apart = np.abs(first - second)
+    scores = [truth_and_scores(each, points["classes"])[1] for each in (table, reference)]
+    flags = {
+        name: float(np.equal(*(score >= point["threshold"] for score in scores)).mean())
+        for name, point in points["points"].items()
+    }
+    return {
+        "largest_difference": float(apart.max()),
+        "image_id": reference["image_id"].iloc[int(apart.max(axis=1).argmax())],
+        "mean_difference": float(apart.mean()),
+        "same_diagnosis": float((first.argmax(axis=1) == second.argmax(axis=1)).mean()),
+        "same_flag": flags,
+    }
+
+
+def engine_of(members: Mapping[str, Member], metadata: pd.DataFrame, *, test_time: TestTime) -> Callable[[torch.Tensor], None]:
+    """A function that has all members predict one batch of uint8 images, for measuring its time.
+
+    metadata : rows of a list, one an image of the largest batch.
+    """
+    encoded = torch.from_numpy(encode_metadata(metadata))
+
+    def predict(images: torch.Tensor) -> None:
+        for network, config in members.values():
+            known = encoded[: len(images)] if config.needs_metadata else None
+            predict_batch(network, config, images, known, test_time=test_time)
+
+    return predict

@@ -1,0 +1,136 @@
+"""Images that somebody hands in, decoded without trusting them: what is taken, what is refused, and the sentence that says why.
+
+`prepare` decodes what the pipeline downloaded; this decodes what anybody may send. An RGB JPEG gives the same pixels in both.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from skinlesion.artifacts.raw import MAX_PIXELS
+from skinlesion.serving.upload_checks import Upload, UploadError, check_scans, check_shape
+
+MAX_BYTES = 10_000_000  # of one file
+FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
+GREY = ("1", "L", "LA")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
+
+
+# Beginnings of files that people try, by which the refusal can name them.
+_KNOWN_TYPES = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a zip archive",
+    b"<svg": "an SVG",
+    b"<?xml": "an XML file",
+}
+
+
+def decode_upload(data: bytes) -> Upload:
+    """Decode one file.
+
+    Turned as its EXIF orientation says, which cameras write and viewers follow. A transparent image is laid on white. Of a file
+    with several pictures, as phones write them for depth, the first counts; an animation is refused.
+
+    Raises
+    ------
+    UploadError
+        The file is empty, larger than `MAX_BYTES`, no JPEG, PNG or (where pydicom is installed) DICOM, damaged, has more than
+        `MAX_PIXELS` pixels or a side below `MIN_SIDE`, is an animation, CMYK, or has 16 bits a channel; or a JPEG has more than
+        `MAX_SCANS` scans.
+    """
+    check_size(len(data))
+    if data[128:132] == b"DICM":
+        from skinlesion.serving.dicom import decode_dicom  # only for such files: it needs a package that need not be there
+
+        return _checked(decode_dicom(data))
+    check_scans(data)
+    try:
+        # The decoder is chosen by the bytes and among two: every further format is a further decoder that strangers feed.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+            return _checked(_decode(file, data))
+    except UploadError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise UploadError("unsupported-type", f"This is {_type_of(data)}: send a JPEG or a PNG.") from None
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:  # of so many pixels Pillow does not even tell the size
+        most = MAX_PIXELS // 1_000_000
+        raise UploadError("too-many-pixels", f"The image has more than {most} megapixels: save it smaller.") from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
+        raise UploadError("broken", "The file is damaged or incomplete: export or copy it again.") from error
+
+
+def check_size(size: int) -> None:
+    """Refuse a file by its size in bytes, which can be done before it is read.
+
+    Raises
+    ------
+    UploadError
+        It is empty or larger than `MAX_BYTES`.
+    """
+    if size == 0:
+        raise UploadError("empty", "The file is empty: export or copy it again.")
+    if size > MAX_BYTES:
+        raise UploadError("too-large", f"The file has {size / 1e6:.1f} MB, more than {MAX_BYTES // 1_000_000}: save it smaller.")
+
+
+def _decode(file: Image.Image, data: bytes) -> Upload:
+    """What Pillow opened, as an upright RGB image of 8 bits a channel. Its size is looked at before its pixels are."""
+    check_shape(*file.size)
+    # A MPO is a JPEG with further pictures behind it.
+    if file.format == "PNG" and getattr(file, "is_animated", False):
+        raise UploadError("animated", "This is an animation: send a still image.")
+    if file.mode == "CMYK":
+        raise UploadError("cmyk", "This image has printing colours (CMYK), whose look depends on a printer: save it as RGB.")
+    if file.format == "PNG" and data[24] > 8:  # the bit depth in the header; Pillow would cut the lower bits off in silence
+        raise UploadError("bit-depth", f"This image has {data[24]} bits a channel: save it with 8.")
+    notes = []
+    image: Image.Image = file
+    if file.mode in GREY or (file.mode == "P" and _is_grey(file)):
+        notes.append("The image has no colours, and colour is evidence that the classifier needs.")
+    profile = file.info.get("icc_profile") or b"sRGB"
+    if b"sRGB" not in profile.replace(b"\0", b""):  # its name is in one or two bytes a letter, by the profile's version
+        notes.append("The image has a colour profile of its own, which is not applied: its colours may be taken for others.")
+    if file.getexif().get(0x0112) in range(2, 9):
+        image = ImageOps.exif_transpose(file)
+        notes.append("The image was turned upright, as its EXIF data say.")
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = image.getchannel("A")
+        if alpha.getextrema()[0] < 255:
+            notes.append("Transparent parts of the image were filled with white.")
+        # Pasted rather than composed, and below not converted where that only copies: a copy of 25 megapixels is 100 MB.
+        filled = Image.new("RGB", image.size, "white")
+        filled.paste(image, mask=alpha)
+        image = filled
+    image.load()  # a file reads its pixels when they are first looked at, and is closed before
+    return Upload(image if image.mode == "RGB" else image.convert("RGB"), tuple(notes))
+
+
+def _is_grey(file: Image.Image) -> bool:
+    """Whether a palette has greys alone."""
+    palette = np.array(file.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
+
+
+def _checked(upload: Upload) -> Upload:
+    check_shape(*upload.image.size)
+    return upload
+
+
+def _type_of(data: bytes) -> str:
+    """What a file is that is no image of ours, as far as its first bytes tell."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP"
+    if data[4:8] == b"ftyp":
+        return "a HEIC or AVIF image, or a video"
+    start = data.lstrip()[:5]
+    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "no image that is known here")

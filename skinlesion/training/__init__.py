@@ -1,0 +1,1 @@
+"""Everything between prepared images and a checkpoint."""

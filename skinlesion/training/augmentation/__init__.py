@@ -1,0 +1,1 @@
+"""Random changes of training images: their presets, and how each is made."""

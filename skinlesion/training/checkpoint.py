@@ -1,0 +1,83 @@
+"""What lets an interrupted training go on from its last epoch: one file outside DVC's sight, replaced atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from skinlesion.base.errors import PipelineError, reason_of
+from skinlesion.base.files import atomic_file, file_digest, scratch_folder
+from skinlesion.base.locks import locked
+
+logger = logging.getLogger(__name__)
+
+# What `skinlesion.training.fit` saves and needs to go on.
+STATE_KEYS = {
+    *("epoch", "network", "average", "optimizer", "schedule", "scaler", "generators", "history", "best_epoch", "best_state"),
+}
+
+
+def resume_key(facts: dict[str, Any], code: Iterable[ModuleType]) -> str:
+    """Name of the one training that a checkpoint belongs to: a hash of everything that decides its result.
+
+    Parameters
+    ----------
+    facts : params, fingerprint of the data, versions; must be serialisable as JSON.
+    code : modules whose source decides the result.
+    """
+    sources = sorted(file_digest(Path(str(module.__file__)), "sha256") for module in code)
+    content = json.dumps({"facts": facts, "code": sources}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+class Checkpoint:
+    """The resume file of one training. It survives SIGKILL under `dvc repro`, `dvc exp run` and `dvc exp run --temp`."""
+
+    def __init__(self, key: str) -> None:
+        self.path = scratch_folder("train") / f"{key}.pt"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from the same training, as from one that outlived its killed `dvc`."""
+        return locked(self.path.with_suffix(".lock"), doing="training exactly this")
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the file: a reader sees the old state or the new one."""
+        content = io.BytesIO()  # torch reports a full disk as a RuntimeError; writing the bytes ourselves gives the OSError
+        torch.save(state, content)
+        with atomic_file(self.path) as partial:
+            partial.write_bytes(content.getbuffer())
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state with tensors on the CPU, or None if there is none.
+
+        Raises
+        ------
+        PipelineError
+            The file is damaged.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch documents no closed list of what a damaged file raises
+            raise self._damaged(reason_of(error)) from error
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+            raise self._damaged("it is no state of a training")
+        logger.info("resuming from %s after epoch %d", self.path, state["epoch"])
+        return state
+
+    def _damaged(self, reason: str) -> PipelineError:
+        return PipelineError(f"checkpoint {self.path} is damaged ({reason}): delete it to train from the start")
+
+    def delete(self) -> None:
+        """Remove the file once the training's result is written."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""Everything that a training is made of, set up from its params: data, loss, optimizer, schedule, averaging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.config.training import TrainParams
+from skinlesion.diagnoses import CLASSES
+from skinlesion.model import backbones, classifier
+from skinlesion.model.network import SkinNetwork
+from skinlesion.training import loading
+from skinlesion.training.augmentation.presets import resolve
+from skinlesion.training.augmentation.transforms import train_transform
+from skinlesion.training.averaging import make_average
+from skinlesion.training.loading import LabelledImages
+from skinlesion.training.loop import Training, optimizer_steps
+from skinlesion.training.losses import make_criterion
+from skinlesion.training.optimizers import make_optimizer, parameter_groups
+from skinlesion.training.sampling import GlobalBatches, make_sampler
+from skinlesion.training.schedules import make_schedule
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is learnt from and what is validated on.
+
+    train, validation : the two lists.
+    lesions : str (images of `train` and of `synthetic`,), the lesion of each; a synthetic image is one of its own.
+    synthetic : drawn images that are added to the training list; usually none.
+    """
+
+    train: LabelledImages
+    validation: LabelledImages
+    synthetic: LabelledImages
+    lesions: np.ndarray
+
+    def labels(self) -> np.ndarray:
+        """Class indices of everything that is learnt from, int64."""
+        return np.concatenate([self.train.labels, self.synthetic.labels])
+
+
+def gather_data(
+    prepared: PreparedImages, splits: dict[str, pd.DataFrame], synthetic: SyntheticImages, *, with_metadata: bool
+) -> TrainingData:
+    """The lists `train` and `val` of `splits`, and synthetic images, as the loop takes them.
+
+    A synthetic image has the metadata of a training image of its class: with none at all, the network would learn that
+    nothing known means a rare diagnosis.
+    """
+
+    def listed(name: str) -> LabelledImages:
+        split = splits[name]
+        encoded = encode_metadata(split) if with_metadata else np.empty((len(split), 0), dtype=np.float32)
+        return LabelledImages(prepared.images, prepared.rows_of(split["image_id"]), class_indices(split["dx"]), encoded)
+
+    train, drawn, labels = listed("train"), len(synthetic.dx), class_indices(synthetic.dx)
+    lenders = np.empty(drawn, dtype=np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        lenders[own] = np.resize(np.flatnonzero(train.labels == label), len(own))
+    return TrainingData(
+        train=train,
+        validation=listed("val"),
+        synthetic=LabelledImages(synthetic.images, np.arange(drawn), labels, train.metadata[lenders]),
+        lesions=np.array([*splits["train"]["lesion_id"], *(f"synthetic {number}" for number in range(drawn))]),
+    )
+
+
+def class_indices(diagnoses: pd.Series | list[str]) -> np.ndarray:
+    """Indices into `CLASSES`, int64."""
+    return pd.Index(CLASSES).get_indexer(pd.Index(diagnoses)).astype(np.int64)
+
+
+def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, params: TrainParams, seed: int) -> Training:
+    """Set up everything around the network."""
+    augmentation, labels = resolve(params.augmentation), data.labels()
+    size = data.train.images.shape[1]
+    sampler = make_sampler(
+        labels, data.lesions, sampler=params.sampler, one_view_per_lesion=params.one_view_per_lesion, seed=seed
+    )
+    batches = GlobalBatches(sampler, batch_size=params.batch_size, rank=fabric.global_rank, world=fabric.world_size)
+    augmented = loading.AugmentedImages(data.train, data.synthetic, transform=train_transform(augmentation, size=size))
+    shares = slice(fabric.global_rank, None, fabric.world_size)
+    chosen = loading.choose_some(len(data.train), params.batch_norm_images, seed=seed)
+    processes = fabric.world_size // params.num_nodes
+    loaders = fabric.setup_dataloaders(
+        loading.train_loader(augmented, batches, pin_memory=fabric.device.type == "cuda", processes=processes),
+        loading.plain_loader(data.validation.at(shares)),
+        loading.plain_loader(data.train.at(chosen)),
+        use_distributed_sampler=False,
+    )
+    if params.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    if fabric.device.type == "cuda" and fabric.world_size > 1:
+        # Each process has its share of the batch; statistics over so few images would be worse than one process's.
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    optimizer = make_optimizer(parameter_groups(network, params), params)
+    steps = optimizer_steps(len(batches), params.accumulate)
+    schedule = make_schedule(optimizer, params, steps_per_epoch=steps)
+    model, fabric_optimizer = fabric.setup(torch.compile(network, dynamic=False) if params.compile else network, optimizer)
+    if fabric.world_size > 1:
+        torch.manual_seed(seed * 1_009 + fabric.global_rank)  # until here all are alike; dropout's masks should not be
+    return Training(
+        fabric=fabric,
+        params=params,
+        seed=seed,
+        network=network,
+        model=model,
+        optimizer=fabric_optimizer,
+        schedule=schedule,
+        criterion=make_criterion(params, np.bincount(labels, minlength=len(CLASSES))).to(fabric.device),
+        normalize=make_normalize(params),
+        augmentation=augmentation,
+        average=make_average(network, params),
+        batches=batches,
+        train_batches=loaders[0],
+        validation_batches=loaders[1],
+        statistics_batches=loaders[2],
+    )
+
+
+def make_normalize(params: TrainParams) -> Callable[[torch.Tensor], torch.Tensor]:
+    """uint8 (B, 3, H, W) to what the backbone's checkpoint was trained with, in the memory order of `channels_last`."""
+    mean, std = backbones.normalization(params.backbone)
+    standardize = partial(classifier.standardize, mean=mean, std=std)
+    if params.channels_last:
+        return lambda images: standardize(images.permute(0, 2, 3, 1))
+    return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous()

@@ -1,0 +1,362 @@
+"""The contract between stages: what comes back is what was written, and what is damaged is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
+from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts, write_splits
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.results.decisions import (
+    CALIBRATION,
+    read_calibration,
+    read_conformal,
+    read_operating_points,
+    write_calibration,
+    write_conformal,
+)
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions, write_predictions
+
+MakeRaw = Callable[[pd.DataFrame], Path]
+
+
+def refused(fragment: str) -> pytest.RaisesExc[PipelineError]:
+    """Expect a PipelineError whose message contains the fragment literally."""
+    return pytest.RaisesExc(PipelineError, check=lambda error: fragment in str(error))
+
+
+def prepared(folder: Path, *, images: np.ndarray | None = None, ids: tuple[str, ...] = ("b", "a", "c")) -> Path:
+    """Write a prepared folder by hand."""
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3) if images is None else images)
+    rows = pd.DataFrame({"image_id": ids, "width": 200, "height": 150, "fit": "crop", "color_constancy": "none"})
+    rows.to_csv(folder / "index.csv", index=False)
+    return folder
+
+
+def predictions(rows: int = 3) -> pd.DataFrame:
+    """A prediction table of melanomas with one certain class."""
+    frame = pd.DataFrame({"image_id": [f"i{n}" for n in range(rows)], "lesion_id": "l", "dx": "mel", "age": np.nan})
+    frame = frame.assign(sex="male", localization="", dx_type="histo")
+    return frame.assign(**{f"logit_{dx}": 0.5 for dx in CLASSES}, **{f"probability_{dx}": float(dx == "nv") for dx in CLASSES})
+
+
+def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    frame = read_metadata(raw_folder)
+    assert list(frame["image_id"]) == list(metadata["image_id"])
+    assert frame["age"].dtype == np.float64
+    assert frame["age"].isna().sum() == metadata["age"].isna().sum() > 0
+    assert set(frame["sex"]) == {"male", "female", "unknown"}
+    assert (frame["sex"] == "unknown").sum() == (metadata["sex"] == "").sum()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fragment"),
+    [
+        ("image_id", "", "1 row(s) have no image_id"),
+        ("image_id", "ISIC_0000001", "duplicate image_id ISIC_0000001"),
+        ("dx", "melanoma", "unknown diagnosis 'melanoma' (ISIC_0000000); known are akiec, bcc"),
+        ("dx", "", "unknown diagnosis '' (ISIC_0000000)"),
+        ("age", "old", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'old' (ISIC_0000000)"),
+        ("age", "-5", "age must be a number of years from 0 to 120, or empty where it is unknown, not '-5' (ISIC_0000000)"),
+        ("age", "121", "not '121' (ISIC_0000000)"),
+        ("age", "True", "not 'True' (ISIC_0000000)"),
+        ("image_id", "../../etc/passwd", "image_id '../../etc/passwd' cannot be one: no '/'"),
+        ("image_id", ".hidden", "image_id '.hidden' cannot be one"),
+        ("image_id", "a\nb", "image_id 'a\\nb' cannot be one"),
+        ("lesion_id", "a\0b", "lesion_id 'a\\x00b' cannot be one"),
+        ("age", "inf", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'inf' (ISIC_0000000)"),
+        ("lesion_id", "", "no lesion_id for ISIC_0000000"),
+    ],
+)
+def test_a_broken_row_of_the_metadata(make_raw: MakeRaw, metadata: pd.DataFrame, column: str, value: str, fragment: str) -> None:
+    raw = make_raw(metadata)
+    frame = metadata.astype(object).sort_values("image_id")
+    frame.iloc[0, frame.columns.get_loc(column)] = value
+    frame.to_csv(raw / "metadata.csv", index=False)
+    with refused(fragment):
+        read_metadata(raw)
+
+
+def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    path = raw_folder / "metadata.csv"
+    metadata.drop(columns=["dx", "sex"]).to_csv(path, index=False)
+    with refused("lacks the column(s) dx, sex; it has lesion_id, image_id, dx_type"):
+        read_metadata(raw_folder)
+    for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00a"):
+        path.write_bytes(content)
+        with refused("is not a readable CSV file"):
+            read_metadata(raw_folder)
+    metadata.assign(more="x").rename(columns={"more": "age"}).to_csv(path, index=False)
+    with refused("metadata.csv has the column(s) 'age' twice: keep the right one"):
+        read_metadata(raw_folder)
+    path.write_text(path.read_text().replace("age,sex,localization,age", "age,sex,localization"))
+    with refused("metadata.csv: the rows have more values than there are column names"):
+        read_metadata(raw_folder)
+    path.unlink()
+    with refused("metadata.csv not found: run the stage that writes it first"):
+        read_metadata(raw_folder)
+
+
+def test_list_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    (raw_folder / "images" / ".DS_Store").touch()
+    assert list_images(raw_folder) == sorted(metadata["image_id"])
+    (raw_folder / "images" / "notes.txt").touch()
+    with refused("holds notes.txt, which is no .jpg image"):
+        list_images(raw_folder)
+
+
+def test_names_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    """A narrow no-break space, as macOS puts into names of screenshots, is a character like any other; no UTF-8 is none."""
+    (raw_folder / "images" / "at 9.41\u202fAM.jpg").touch()
+    assert "at 9.41\u202fAM" in list_images(raw_folder)
+    (raw_folder / "images" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    with refused(r"holds caf\udce9.jpg, which cannot be an image_id: rename it in the source"):
+        list_images(raw_folder)
+
+
+def test_empty_columns_of_a_spreadsheet_are_no_matter(raw_folder: Path, metadata: pd.DataFrame) -> None:
+    lines = (raw_folder / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    (raw_folder / "metadata.csv").write_text("".join(f"{line},,\n" for line in lines), encoding="utf-8")
+    assert sorted(read_metadata(raw_folder)["image_id"]) == sorted(metadata["image_id"])
+
+
+def test_no_images(workspace: Path) -> None:
+    with refused("images not found: run `download` first"):
+        list_images()
+    Path("data/raw/images").mkdir(parents=True)
+    with refused("holds no image: run `download` again"):
+        list_images()
+
+
+@pytest.mark.parametrize("key", ["source", "synthetic", "licence", "counts"])
+def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> None:
+    path = raw_folder / "provenance.json"
+    content = json.loads(path.read_text())
+    assert read_provenance(raw_folder) == content
+    del content[key]
+    path.write_text(json.dumps(content))
+    with refused(f"lacks '{key}': run `download` again"):
+        read_provenance(raw_folder)
+
+
+def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
+    splits = {"train": metadata[:100], "val": metadata[100:130], "test": metadata[130:]}
+    facts = SplitFacts("0123", "sample", True)
+    write_splits(splits, facts)
+    assert read_split_facts() == facts
+    for name, frame in splits.items():
+        expected = frame.reset_index(drop=True).replace({"sex": {"": "unknown"}})[list(METADATA_COLUMNS)]
+        pd.testing.assert_frame_equal(read_split(name), expected, check_dtype=False)
+    write_splits({**splits, "val": metadata[:0]}, facts)
+    with refused("val.csv lists no image: run `split` again"):
+        read_split("val")
+    (SPLITS / "facts.json").write_text('{"source": "sample"}')
+    with refused("facts.json is incomplete: run `split` again"):
+        read_split_facts()
+
+
+def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
+    images = read_prepared(prepared(workspace / "prepared"))
+    assert isinstance(images.images, np.memmap)
+    assert not images.images.flags.writeable
+    assert (images.size, images.fit, images.color_constancy) == (4, "crop", "none")
+    rows = images.rows_of(["c", "b", "c"])
+    assert rows.tolist() == [2, 0, 2]
+    assert rows.dtype == np.int64
+    with refused("image x, y is listed in a split and was not prepared: run `prepare` again"):
+        images.rows_of(["a", "x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("images", "fragment"),
+    [
+        (np.zeros((3, 4, 4, 3), np.float32), "must be uint8 of shape (N, size, size, 3), not float32 (3, 4, 4, 3)"),
+        (np.zeros((3, 4, 5, 3), np.uint8), "must be uint8 of shape (N, size, size, 3), not uint8 (3, 4, 5, 3)"),
+        (np.zeros((3, 4, 4), np.uint8), "must be uint8 of shape"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "2 images and 3 rows in the index"),
+    ],
+)
+def test_prepared_images_of_the_wrong_shape(workspace: Path, images: np.ndarray, fragment: str) -> None:
+    with refused(fragment):
+        read_prepared(prepared(workspace / "prepared", images=images))
+
+
+def test_damaged_prepared_images(workspace: Path) -> None:
+    folder = prepared(workspace / "prepared")
+    content = (folder / "images.npy").read_bytes()
+    for damaged in (content[:-1], b"not an array", b""):
+        (folder / "images.npy").write_bytes(damaged)
+        with refused("images.npy is damaged"):
+            read_prepared(folder)
+    (folder / "images.npy").unlink()
+    with refused("images.npy not found: run `prepare` first"):
+        read_prepared(folder)
+
+
+@pytest.mark.parametrize(("column", "value", "other"), [("fit", "crop", "pad"), ("color_constancy", "none", "shades_of_gray")])
+def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, column: str, value: str, other: str) -> None:
+    folder = prepared(workspace / "prepared")
+    index = (folder / "index.csv").read_text()
+    (folder / "index.csv").write_text(index.replace(value, other, 1))
+    with refused(f"mixes several values of {column}"):
+        read_prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("fit", "stretch", "fit can be squash, crop, pad, not 'stretch'"),
+        ("color_constancy", "gray_world", "color_constancy can be none, shades_of_gray, not 'gray_world'"),
+        ("width", 0, "width must be a whole number of pixels, not '0' (b), '0' (a), '0' (c)"),
+        ("height", "tall", "height must be a whole number of pixels, not 'tall' (b)"),
+        ("height", 20.5, "not '20.5' (b)"),
+    ],
+)
+def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, said: str) -> None:
+    folder = prepared(workspace / "prepared")
+    pd.read_csv(folder / "index.csv").assign(**{column: value}).to_csv(folder / "index.csv", index=False)
+    with refused(said):
+        read_prepared(folder)
+
+
+def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
+    folder = prepared(workspace / "prepared")
+    with (folder / "images.npy").open("wb") as file:
+        np.savez(file, images=np.zeros((3, 4, 4, 3), np.uint8))
+    with refused("images.npy is damaged"):
+        read_prepared(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "said"),
+    [
+        ("provenance.json", {"synthetic": "no"}, "synthetic must be true or false, not 'no': run `download` again"),
+        ("provenance.json", {"counts": None}, "counts must be an object, not None: run `download` again"),
+        ("facts.json", {"fingerprint": 5}, "fingerprint must not be 5: run `split` again"),
+        ("facts.json", {"more": 1}, "is incomplete: run `split` again, for it must hold fingerprint, source, synthetic alone"),
+        ("calibration.json", {"scale": [True] * 7}, "scale must be 7 finite numbers, not [True"),
+        ("calibration.json", {"scale": [10**400] * 7}, "scale must be 7 finite numbers"),
+        ("calibration.json", {"scale": [-1.0] * 7}, "scale of a temperature must be above 0, not -1.0"),
+        ("points.json", {"classes": 5}, "classes must be a list of diagnoses, not 5"),
+        ("points.json", {"classes": {"mel": 1}}, "classes must be a list of diagnoses"),
+        ("points.json", {"classes": ["mel", "mel"]}, "classes names a diagnosis twice"),
+        ("points.json", {"target": ["mel"]}, "target must be a text, not ['mel']"),
+        ("points.json", {"points": {"a": {"threshold": True}}}, "threshold of 'a' must be a number from 0 to 1, not True"),
+    ],
+)
+def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
+    readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
+        "provenance.json": (
+            lambda file: read_provenance(file.parent),
+            {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}},
+        ),
+        "facts.json": (
+            lambda file: read_split_facts(file.parent),
+            {"fingerprint": "f00d", "source": "sample", "synthetic": True},
+        ),
+        "calibration.json": (
+            read_calibration,
+            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"},
+        ),
+        "points.json": (
+            read_operating_points,
+            {
+                "target": "mel",
+                "classes": ["mel"],
+                "score": "s",
+                "rule": "r",
+                "chosen_on": "val",
+                "points": {"a": {"threshold": 0.5}},
+            },
+        ),
+    }
+    read, good = readers[path]
+    file = workspace / path
+    file.write_text(json.dumps(good))
+    read(file)
+    file.write_text(json.dumps(good | content))
+    with refused(said):
+        read(file)
+
+
+def test_predictions_come_back_as_written(workspace: Path) -> None:
+    write_predictions({"val": predictions(), "test": predictions(2)})
+    frame = read_predictions("val")
+    assert list(frame.columns) == [
+        *DESCRIPTIVE_COLUMNS,
+        *(f"logit_{dx}" for dx in CLASSES),
+        *(f"probability_{dx}" for dx in CLASSES),
+    ]
+    assert frame["probability_nv"].tolist() == [1.0, 1.0, 1.0]
+    assert frame["localization"].tolist() == ["unknown"] * 3
+    assert len(read_predictions("test")) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("logit_mel", float("inf")), ("logit_mel", "high"), ("logit_mel", float("nan")), ("probability_df", 0.1), ("both", 0.5)],
+)
+def test_predictions_that_no_softmax_gave(workspace: Path, column: str, value: object) -> None:
+    frame = predictions().astype(object)
+    if column == "both":  # they still sum to 1
+        frame.loc[1, ["probability_nv", "probability_df"]] = (1 + value, -value)
+    else:
+        frame.loc[1, column] = value
+    write_predictions({"val": frame})
+    with refused("logits must be finite and probabilities sum to 1; offending: i1. Run `evaluate` again"):
+        read_predictions("val")
+
+
+def test_predictions_without_a_row(workspace: Path) -> None:
+    write_predictions({"val": predictions(0)})
+    with refused("no row at all"):
+        read_predictions("val")
+
+
+def test_calibration(workspace: Path) -> None:
+    content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
+    content["test_time"] = "flips"
+    write_calibration(content)
+    assert read_calibration() == content
+    for changed, said in (
+        ({"method": "isotonic"}, "method must be temperature or vector, not 'isotonic'"),
+        ({"scale": 2.0}, "scale must be 7 finite numbers, not 2.0"),
+        ({"scale": [1.0] * 6}, "scale must be 7 finite numbers"),
+        ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
+        ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
+        ({"test_time": "mirror"}, "test_time must be one of none, flips, square, multi_crop, not 'mirror'"),
+    ):
+        CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
+        with refused(said):
+            read_calibration()
+        with refused(said):
+            write_calibration(content | changed)
+
+
+def test_conformal(workspace: Path) -> None:
+    calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
+    content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
+    write_conformal(content)
+    assert read_conformal() == content
+    for changed, said in (
+        ({"method": "split"}, "method must be aps or raps, not 'split'"),
+        ({"penalty": -1.0}, "penalty must be 0 or more, not -1.0"),
+        ({"free": "two"}, "free must be 0 or more, not 'two'"),
+        ({"calibration": 5}, "calibration must be an object, not 5"),
+        ({"calibration": calibration | {"scale": [1.0]}}, "scale must be 7 finite numbers"),
+        ({"levels": {}}, "levels must be an object, a level each"),
+        ({"levels": {"0.9": "high"}}, "levels.0.9 must be a number or null, not 'high'"),
+    ):
+        with refused(said):
+            write_conformal(content | changed)

@@ -1,0 +1,353 @@
+"""The stage `robustness` on a tiny ensemble: what it writes, that it can be recomputed, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy.special import softmax
+from sklearn import metrics as sklearn_metrics
+
+from extras import robustness
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.audits.findings import outdated, read_extra
+from skinlesion.audits.robustness import predictions
+from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
+from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import predict
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
+from skinlesion.model.classifier import Classifier, load_ensemble, normalize
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
+
+WriteParams = Callable[..., Path]
+Run = Callable[..., dict[str, Any]]
+
+CPU = torch.device("cpu")
+SIZE, IMAGES, DRAWS = 32, 48, 100
+SCALE = 0.8  # one over the temperature
+COLUMNS = list(PROBABILITY_COLUMNS)
+POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they give on a network this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def make_listed() -> pd.DataFrame:
+    """Two images a lesion, all diagnoses; their order is not that of the prepared images."""
+    labels = np.arange(IMAGES) // 2 % len(CLASSES)
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{number:03d}" for number in range(IMAGES)],
+            "lesion_id": [f"L{number // 2:02d}" for number in range(IMAGES)],
+            "dx": np.array(CLASSES)[labels],
+        }
+    )
+    frame = frame.assign(age=50.0, sex="male", localization="back", dx_type="histo")
+    return frame.sample(frac=1, random_state=0, ignore_index=True)
+
+
+def votes(members: dict[str, Classifier], images: np.ndarray, *, flips: bool) -> np.ndarray:
+    """Log of the ensemble's mean probability by torch and NumPy alone, or the logits of a single network with a single view."""
+    probabilities, logits = [], np.empty(0)
+    for model, config in members.values():
+        batch = normalize(torch.from_numpy(images), config)
+        views = [batch, batch.flip(-1), batch.flip(-2), batch.flip(-1, -2)] if flips else [batch]
+        with torch.inference_mode():
+            for view in views:
+                logits = model(view).numpy().astype(np.float64)
+                probabilities.append(softmax(logits, axis=1))
+    return logits if len(probabilities) == 1 else np.log(np.mean(probabilities, axis=0))
+
+
+def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> None:
+    """Everything that the stage reads but params."""
+    listed, generator = make_listed(), np.random.default_rng(0)
+    prepared_ids = listed["image_id"].sample(frac=1, random_state=1).tolist()
+    labels = pd.Index(CLASSES).get_indexer(listed.set_index("image_id").loc[prepared_ids, "dx"])
+    colors = generator.uniform(70, 190, (len(CLASSES), 3))[labels] + generator.normal(0, 15, (IMAGES, 3))
+    images = colors[:, None, None] + generator.normal(0, 15, (IMAGES, SIZE, SIZE, 3))
+    PREPARED.mkdir(parents=True)
+    np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
+    index = pd.DataFrame({"image_id": prepared_ids, "width": 40, "height": 30, "fit": "squash", "color_constancy": "none"})
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    save_ensemble([sensitive_member(seed) for seed in seeds])
+    prepared = read_prepared()
+    clean = np.array(prepared.images[prepared.rows_of(listed["image_id"])])
+    logits = votes(load_ensemble(), clean, flips=test_time == "flips")
+    numbers = np.hstack([logits, softmax(SCALE * logits, axis=1)])
+    table = listed.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *COLUMNS]))
+    write_predictions({"val": table.head(10), "test": table})
+    calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
+    write_calibration(calibration | {"test_time": test_time})
+    described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
+    write_operating_points(described)
+
+
+def sensitive_member(seed: int) -> tuple[Any, Any]:
+    """A random network whose logits differ between images by about 1: those of a fresh one hardly do."""
+    config = make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE)
+    model = make_network(config, seed=seed)
+    classifier = Classifier(model, config)
+    listed = make_listed()
+    logits = predict(classifier, read_prepared(), listed, device=CPU, batch_size=IMAGES).logits
+    layer = last_linear(model)
+    with torch.no_grad():
+        layer.weight /= torch.tensor(logits.std(axis=0))[:, None]
+        layer.bias.copy_((layer.bias - torch.tensor(logits.mean(axis=0))) / torch.tensor(logits.std(axis=0)))
+    return model, config
+
+
+@pytest.fixture
+def run_stage(workspace: Path, write_params: WriteParams) -> Run:
+    """Run the stage with a few images a batch; the content of its metrics."""
+
+    def run(*, test_time: str = "none", **overrides: Any) -> dict[str, Any]:
+        small = {"device": "cpu", "batch_size": 16, "bootstrap_draws": DRAWS, "severities": [1, 5]} | overrides
+        write_params({f"robustness.{name}": value for name, value in small.items()} | {"evaluate.test_time": test_time})
+        robustness.main()
+        return json.loads(Path("metrics/extras/robustness.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def read_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables that the plots are drawn from."""
+    folder = Path("plots/extras/robustness")
+    return pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "operating_points.csv")
+
+
+def cell(table: pd.DataFrame, corruption: str, severity: int, **where: str) -> pd.Series:
+    """The one row of a condition and a metric or a point."""
+    for name, value in {"corruption": corruption, "severity": severity, **where}.items():
+        table = table[table[name] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+@pytest.mark.parametrize(("seeds", "test_time"), [((0,), "none"), ((0, 1), "flips")])
+def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
+    run_stage: Run, seeds: tuple[int, ...], test_time: str
+) -> None:
+    write_inputs(seeds=seeds, test_time=test_time)
+    found = run_stage(corruptions=["jpeg"], test_time=test_time)
+    metrics, points = read_tables()
+    table = read_predictions("test")
+    prepared = read_prepared()
+    images = np.stack([jpeg(prepared.images[row], STRENGTHS["jpeg"][4]) for row in prepared.rows_of(table["image_id"])])
+    probabilities = softmax(SCALE * votes(load_ensemble(), images, flips=test_time == "flips"), axis=1)
+    labels = pd.Index(CLASSES).get_indexer(table["dx"])
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, probabilities.argmax(axis=1)),
+        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, probabilities.argmax(axis=1)),
+        "macro_auc": sklearn_metrics.roc_auc_score(labels, probabilities, multi_class="ovr"),
+        "ece": expected_calibration_error(reliability_table(labels, probabilities, 15)),
+    }
+    for name, value in expected.items():
+        assert cell(metrics, "jpeg", 5, metric=name)["value"] == pytest.approx(value, abs=1e-6), name
+        assert cell(metrics, "jpeg", 0, metric=name)["value"] == pytest.approx(found["clean"][name], abs=1e-12)
+    mel = CLASSES.index("mel")
+    for name, point in POINTS.items():
+        flagged = probabilities[:, mel] >= point["threshold"]
+        row = cell(points, "jpeg", 5, point=name)
+        assert row["sensitivity"] == pytest.approx(flagged[labels == mel].mean(), abs=1e-12)
+        assert row["specificity"] == pytest.approx((~flagged)[labels != mel].mean(), abs=1e-12)
+    # The paired interval by the weights of the bootstrap.
+    hits = {
+        "clean": table[COLUMNS].to_numpy().argmax(axis=1) == labels,
+        "jpeg": probabilities.argmax(axis=1) == labels,
+    }
+    weights = np.concatenate([*lesion_weights(table["lesion_id"], draws=DRAWS, seed=0)])
+    drawn = [np.average(hits["jpeg"], weights=row) - np.average(hits["clean"], weights=row) for row in weights]
+    row = cell(metrics, "jpeg", 5, metric="accuracy")
+    assert [row["difference_low"], row["difference_high"]] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
+    assert row["difference"] == pytest.approx(hits["jpeg"].mean() - hits["clean"].mean(), abs=1e-12)
+    assert row["strength"] == 7
+
+
+def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean(run_stage: Run) -> None:
+    write_inputs()
+    found = run_stage(severities=[5, 2])
+    metrics, points = read_tables()
+    assert tuple(metrics.columns) == METRIC_COLUMNS and tuple(points.columns) == POINT_COLUMNS
+    assert list(metrics["corruption"].unique()) == list(found["corruptions"]) == list(STRENGTHS)
+    assert set(metrics["metric"]) == {*HEADLINE, "ece"} and set(points["point"]) == set(POINTS)
+    assert not metrics.duplicated(["corruption", "severity", "metric"]).any()
+    assert set(metrics["severity"]) == {0, 2, 5} and found["severities"] == [2, 5]
+    assert (metrics.loc[metrics["severity"] == 0, ["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+    corrupted = metrics[metrics["severity"] > 0]
+    assert (corrupted["value_low"] <= corrupted["value_high"]).all()
+    assert (corrupted.loc[corrupted["metric"] == "accuracy", "difference"] != 0).any()
+    for metric in ("accuracy", "macro_auc", "mel_sensitivity", "ece"):
+        means = corrupted[corrupted["metric"] == metric].groupby("corruption", sort=False)["value"].mean()
+        for name, mean in means.items():
+            described = found["corruptions"][name][metric]
+            assert described["mean"] == pytest.approx(mean)
+            assert described["difference"] == pytest.approx(mean - found["clean"][metric])
+            assert described["by_severity"] == pytest.approx([cell(metrics, name, s, metric=metric)["value"] for s in (2, 5)])
+            assert described["mean_low"] <= described["mean_high"]
+        assert found["mean_corruption"][metric]["mean"] == pytest.approx(means.mean())
+        losses = (means - found["clean"][metric]) * (1 if metric == "ece" else -1)
+        assert found["worst"][metric] == (losses.idxmax() if losses.max() > 0 else None)
+    sensitivity = points[points["severity"] > 0].groupby("point")["sensitivity"].mean()
+    assert found["mean_corruption"]["sensitivity@youden"]["mean"] == pytest.approx(sensitivity["youden"])
+    assert found["corruptions"]["jpeg"]["strengths"] == [18, 7]
+    with Image.open("plots/extras/robustness/examples.png") as page:
+        assert page.format == "PNG"
+
+
+def test_the_clean_figures_are_of_the_predictions_and_a_change_of_them_outdates_the_extra(run_stage: Run) -> None:
+    write_inputs()
+    found = run_stage(corruptions=["hue"])
+    table = read_predictions("test")
+    assert found["clean"]["accuracy"] == pytest.approx((table[COLUMNS].to_numpy().argmax(axis=1) == labels_of(table)).mean())
+    assert (found["images"], found["lesions"], found["side"]) == (IMAGES, IMAGES // 2, SIZE)
+    content = read_extra("robustness")
+    assert content is not None and outdated(content) == []
+    write_predictions({"val": table.head(10), "test": table.head(20)})
+    assert outdated(content) == ["predictions"]
+
+
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    return pd.Index(CLASSES).get_indexer(table["dx"])
+
+
+def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_inputs()
+    noise, jpeg_only = {"corruptions": ["noise"], "severities": [1]}, {"corruptions": ["jpeg"], "severities": [1]}
+    run_stage(**noise)
+    first = read_tables()[0]
+    monkeypatch.setattr(predictions, "CHUNK_BYTES", 1)
+    run_stage(**noise, batch_size=7)
+    assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
+    predictor = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    assert predictor.chunk == 7
+    noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
+    run_stage(**noise, seed=1)
+    other = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
+    run_stage(**jpeg_only)
+    values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]
+    run_stage(**jpeg_only, seed=1)
+    assert read_tables()[0]["value"].equals(values) and not read_tables()[0]["value_low"].equals(intervals)
+
+
+def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
+    write_inputs()
+    table = read_predictions("test")
+    moved = table.copy()
+    shifted = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
+    moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
+    write_predictions({"val": table.head(10), "test": moved})
+    said = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
+    with pytest.raises(PipelineError, match=said):
+        run_stage(corruptions=["hue"])
+    assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
+    moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
+    write_predictions({"val": table.head(10), "test": moved})
+    run_stage(corruptions=["hue"], severities=[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("data/predictions/test.csv", r"data/predictions/test\.csv not found"),
+        ("models/operating_points.json", r"models/operating_points\.json not found"),
+        ("models/calibration.json", r"models/calibration\.json not found"),
+        ("models/classifier/ensemble.json", r"models/classifier/ensemble\.json not found"),
+        ("data/prepared/images.npy", r"data/prepared/images\.npy not found"),
+    ],
+)
+def test_a_missing_input_is_named(run_stage: Run, path: str, said: str) -> None:
+    write_inputs()
+    Path(path).unlink()
+    with pytest.raises(PipelineError, match=said):
+        run_stage(corruptions=["hue"])
+
+
+def test_a_test_list_without_the_target_is_refused(run_stage: Run) -> None:
+    write_inputs()
+    table = read_predictions("test").replace({"dx": {"mel": "nv"}})
+    write_predictions({"val": table.head(10), "test": table})
+    with pytest.raises(PipelineError, match=r"test: none of the 48 images show the target \(mel\)"):
+        run_stage(corruptions=["hue"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"corruptions": ["fog"]}, r"robustness\.corruptions.*"),
+        ({"corruptions": []}, r"robustness\.corruptions"),
+        ({"corruptions": ["hue", "hue"]}, "corruptions names one twice"),
+        ({"severities": [0]}, "greater than or equal to 1"),
+        ({"severities": [6]}, "less than or equal to 5"),
+        ({"severities": []}, r"robustness\.severities"),
+        ({"severities": [3, 3]}, "severities names one twice"),
+    ],
+)
+def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        run_stage(**overrides)
+
+
+def test_weighted_ece_equals_that_of_copies() -> None:
+    generator = np.random.default_rng(0)
+    labels, probabilities = generator.integers(7, size=60), softmax(2 * generator.normal(size=(60, 7)), axis=1)
+    weights = generator.integers(0, 4, (3, 60))
+    ours = calibration_error(labels, probabilities, 10)(weights.astype(float))["ece"]
+    for value, weight in zip(ours, weights, strict=True):
+        copies = reliability_table(np.repeat(labels, weight), np.repeat(probabilities, weight, axis=0), 10)
+        assert value == pytest.approx(expected_calibration_error(copies), abs=1e-12)
+
+
+def make_measured(accuracy: float, drawn: list[float]) -> Measured:
+    names = ("accuracy", "macro_auc", "mel_sensitivity", "ece", "sensitivity@youden")
+    return Measured(dict.fromkeys(names, accuracy), {name: np.array(drawn) for name in names})
+
+
+def test_the_summary_by_hand() -> None:
+    clean = make_measured(0.9, [0.8, 1.0])
+    conditions = {
+        Condition("blur", 1, 0.1): make_measured(0.8, [0.7, 0.9]),
+        Condition("blur", 5, 0.2): make_measured(0.6, [0.3, 0.9]),
+        Condition("hair", 1, 4): make_measured(0.5, [0.4, 0.6]),
+        Condition("hair", 5, 64): make_measured(0.7, [0.6, 0.8]),
+    }
+    found = summarise(conditions, clean, confidence=0.9)
+    blur, mean = found["corruptions"]["blur"]["accuracy"], found["mean_corruption"]["sensitivity@youden"]
+    assert blur["by_severity"] == [0.8, 0.6] and blur["mean"] == pytest.approx(0.7)
+    # Draws of the mean .5 and .9, of the difference from clean -.3 and -.1.
+    assert (blur["mean_low"], blur["mean_high"]) == pytest.approx((0.52, 0.88))
+    assert (blur["difference"], blur["difference_low"], blur["difference_high"]) == pytest.approx((-0.2, -0.29, -0.11))
+    assert (mean["mean"], mean["difference"]) == pytest.approx((0.65, -0.25))
+    assert found["worst"] == {"accuracy": "hair", "macro_auc": "hair", "mel_sensitivity": "hair", "ece": None}
+    assert worst_of({"a": 0.5, "b": float("nan")}, 0.7, "accuracy") is None
+    assert worst_of({"a": 0.5, "b": 0.5}, 0.7, "accuracy") == "a"
+    assert worst_of({"a": 0.7, "b": 0.8}, 0.7, "accuracy") is None

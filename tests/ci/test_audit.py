@@ -1,0 +1,119 @@
+"""The audit of the packages: what it tolerates and until when, with answers of pip-audit recorded here instead of its service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci import audit
+from skinlesion.base.errors import PipelineError
+from tests.conftest import ROOT
+
+TODAY = datetime.now(UTC).date()
+HOLE = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1", "GHSA-aaaa-bbbb-cccc"], "fix_versions": ["13.0.1"]}
+ENTRY = {"id": "CVE-2026-1", "package": "pillow", "reason": "no such images here", "until": TODAY + timedelta(days=30)}
+# Stands for pip-audit: `python -m pip_audit` finds it in the working directory. Its answer lies beside it.
+FAKE = """import pathlib, sys
+print("what it says of itself", file=sys.stderr)
+print(pathlib.Path("answer.json").read_text())
+sys.exit(1)
+"""
+
+
+@pytest.fixture
+def answer(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Set what pip-audit answers and what the allow-list has; the audit is then run as a user runs it."""
+    (workspace / "ci").mkdir()
+    (workspace / "pip_audit.py").write_text(FAKE, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["ci.audit"])
+
+    def set_answer(packages: list[dict[str, Any]] | str, *entries: dict[str, Any], toml: str = "") -> None:
+        text = packages if isinstance(packages, str) else json.dumps({"dependencies": packages, "fixes": []})
+        (workspace / "answer.json").write_text(text, encoding="utf-8")
+        lines = []
+        for entry in entries:
+            lines += ["[[allow]]", *(f"{key} = {json.dumps(v) if isinstance(v, str) else v}" for key, v in entry.items())]
+        (workspace / audit.ALLOW).write_text("\n".join(lines) + toml, encoding="utf-8")
+
+    return set_answer
+
+
+def packages(*holes: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": "numpy", "version": "2.4.6", "vulns": []}, {"name": "pillow", "version": "13.0.0", "vulns": list(holes)}]
+
+
+def test_no_hole_and_a_tolerated_one_pass(answer: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(packages())
+    audit.main()
+    assert "no hole is known but the 0" in capsys.readouterr().out
+    answer(packages(HOLE), ENTRY)
+    audit.main()
+    assert "no hole is known but the 1" in capsys.readouterr().out
+    answer(packages(HOLE), ENTRY | {"until": TODAY})  # its last day still counts
+    audit.main()
+
+
+@pytest.mark.parametrize(
+    ("found", "entries", "message"),
+    [
+        pytest.param(
+            [HOLE], [], r"pillow 13.0.0: CVE-2026-1, GHSA-aaaa-bbbb-cccc, PYSEC-2026-1 \(fixed in 13.0.1\)", id="unknown"
+        ),
+        pytest.param([HOLE | {"fix_versions": []}], [], r"no fixed version yet", id="no fix"),
+        pytest.param([HOLE], [ENTRY | {"package": "numpy"}], r"pillow 13.0.0(.|\n)*CVE-2026-1 of numpy is not found", id="other"),
+        pytest.param([], [ENTRY], r"CVE-2026-1 of pillow is not found any more: take the entry out", id="stale"),
+        pytest.param(
+            [HOLE],
+            [ENTRY | {"until": TODAY - timedelta(days=1)}],
+            r"entry 1: CVE-2026-1 of pillow was tolerated until",
+            id="past",
+        ),
+        pytest.param([HOLE], [ENTRY | {"until": TODAY + timedelta(days=181)}], r"at most 180 days ahead", id="far"),
+        pytest.param([HOLE], [ENTRY | {"until": "soon"}], r"until must be a day as 2026-12-31, not 'soon'", id="no day"),
+        pytest.param([HOLE], [ENTRY | {"reason": " "}], r"reason must be a text, not ' '", id="no reason"),
+        pytest.param([HOLE], [ENTRY | {"why": "x"}], r"must have the keys id, package, reason, until and no others", id="key"),
+    ],
+)
+def test_what_fails(answer: Any, found: list[dict[str, Any]], entries: list[dict[str, Any]], message: str) -> None:
+    answer(packages(*found), *entries)
+    with pytest.raises(PipelineError, match=message):
+        audit.main()
+
+
+def test_a_package_that_was_not_looked_up_fails(answer: Any) -> None:
+    """pip-audit itself ends well then, and says that nothing is known."""
+    answer([{"name": "torch", "skip_reason": "Dependency not found on PyPI"}, *packages()])
+    with pytest.raises(PipelineError, match=r"1 of 3 packages were not looked up: torch \(Dependency not found on PyPI\)"):
+        audit.main()
+    answer([])
+    with pytest.raises(PipelineError, match="0 of 0 packages were not looked up"):
+        audit.main()
+
+
+def test_no_answer_and_an_unreadable_list_fail(answer: Any) -> None:
+    answer("no JSON")
+    with pytest.raises(PipelineError, match=r"`pip-audit .*` gave no result: what it says of itself"):
+        audit.main()
+    answer(packages(), toml="allow = [")
+    with pytest.raises(PipelineError, match=r"audit-allow.toml: no valid TOML"):
+        audit.main()
+    answer(packages(), toml="alow = []")
+    with pytest.raises(PipelineError, match=r"only \[\[allow\]\] is known, not alow"):
+        audit.main()
+
+
+def test_the_list_in_the_repository_is_in_date() -> None:
+    audit.read_allowed(ROOT / audit.ALLOW, TODAY)
+
+
+def test_every_requirements_file_is_asked_about() -> None:
+    asked = {word for question in audit.QUESTIONS for word in question}
+    covered_by_the_locks = {"requirements.txt", "requirements/remotes.txt", "requirements/tools.lock", "requirements/app.txt"}
+    assert {
+        path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*"))
+    } - covered_by_the_locks <= asked

@@ -1,0 +1,288 @@
+"""The stage `download` from end to end: the sample, every local layout, counts, and what happens when the disk gives out."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from skinlesion.artifacts.raw import read_metadata, read_provenance
+from skinlesion.artifacts.tables import METADATA_COLUMNS
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.data.sources import ham10000 as published
+from skinlesion.data.sources.layout import find_inputs, write_metadata
+from stages import download
+from tests.conftest import WriteParams
+from tests.data.download_cases import jpeg, kaggle_files, mask, pack, table, write_files
+
+Content = dict[str, bytes]
+SMALL_SAMPLE = {"download.sample.lesions": 21, "download.sample.width": 64, "download.sample.height": 64}
+
+
+@pytest.fixture
+def take(write_params: WriteParams, workspace: Path) -> Callable[[Content], Path]:
+    """Run the stage on a local folder with the given files; returns `data/raw`."""
+
+    def run(files: Content, path: str = "source", expect: str = "any") -> Path:
+        write_files(workspace / "source", files)
+        write_params({"download.source": "local", "download.path": path, "download.expect": expect})
+        download.main()
+        return workspace / "data" / "raw"
+
+    return run
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_sample_needs_nothing_says_that_it_is_synthetic_and_is_reproducible(workspace: Path, write_params: WriteParams) -> None:
+    write_params(SMALL_SAMPLE)
+    download.main()
+    raw = workspace / "data" / "raw"
+    first = snapshot(raw)
+    provenance, metadata = read_provenance(raw), read_metadata(raw)
+    assert provenance["synthetic"] is True
+    assert provenance["licence"] == "CC0-1.0"
+    assert provenance["counts"]["images"] == len(metadata) == len(list((raw / "images").iterdir()))
+    assert provenance["counts"]["lesions"] == 21
+    assert sum(provenance["counts"]["dx"].values()) == sum(provenance["counts"]["dx_type"].values()) == len(metadata)
+    assert str(workspace) not in json.dumps(provenance)
+    download.main()
+    assert snapshot(raw) == first
+
+
+def test_a_folder_that_is_not_there(workspace: Path, write_params: WriteParams) -> None:
+    write_params({"download.source": "local", "download.path": "nowhere"})
+    with pytest.raises(SystemExit) as ended:
+        run_stage(download.main)
+    assert str(ended.value.code).startswith("error: nowhere not found: set download.path to a folder or zip archive")
+    assert not (workspace / "data" / "raw").exists()
+
+
+def flat(files: Content) -> Content:
+    return {path.split("/")[-1]: content for path, content in files.items()}
+
+
+def dataverse_table() -> bytes:
+    """The original metadata file: no extension, a further column, in the middle here."""
+    frame = table()
+    frame.insert(2, "dataset", "vidir_modern")
+    return frame.to_csv(index=False).encode()
+
+
+def archived(files: Content) -> Content:
+    """As on Dataverse: each folder an archive, the metadata beside them."""
+    folders = sorted({path.split("/")[0] for path in files if "/" in path})
+    archives = {f"{name}.zip": pack({path: c for path, c in files.items() if path.startswith(name)}) for name in folders}
+    return {"HAM10000_metadata": dataverse_table(), **archives}
+
+
+def renamed(files: Content) -> Content:
+    """Extensions as other tools write them."""
+    return {path.replace("_1/", "_1/deeper/").replace(".jpg", ".JPEG").replace(".png", ".PNG"): c for path, c in files.items()}
+
+
+LAYOUTS: dict[str, Callable[[Content], Content]] = {
+    "kaggle": lambda files: files,
+    "flat": flat,
+    "dataverse archives": archived,
+    "dataverse tab": lambda files: (
+        {path: content for path, content in files.items() if path != "HAM10000_metadata.csv"}
+        | {"HAM10000_metadata.tab": table().to_csv(index=False, sep="\t", quoting=2).encode()}
+    ),
+    "other extensions": renamed,
+    "byte order mark and CRLF": lambda files: (
+        files | {"HAM10000_metadata.csv": b"\xef\xbb\xbf" + files["HAM10000_metadata.csv"].replace(b"\n", b"\r\n")}
+    ),
+    "one archive": lambda files: {"everything.zip": pack(files)},
+    "folders and their archives": lambda files: files | {"again.ZIP": pack(files)},
+    "doubled folders": lambda files: files | {path.replace("HAM10000_images", "ham10000_images"): c for path, c in files.items()},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_images(take: Callable[..., Path], layout: str) -> None:
+    files = kaggle_files()
+    raw = take(LAYOUTS[layout](files))
+    found = snapshot(raw)
+    expected = {f"images/{path.split('/')[1]}": c for path, c in files.items() if "images_part" in path}
+    expected |= {f"segmentations/{path.split('/')[1]}": c for path, c in files.items() if "segmentation" in path}
+    assert found.keys() == expected.keys() | {"metadata.csv", "provenance.json"}
+    assert {name: found[name] for name in expected} == expected
+
+    metadata = pd.read_csv(raw / "metadata.csv", dtype=str, keep_default_na=False)
+    assert tuple(metadata.columns[:7]) == METADATA_COLUMNS
+    pd.testing.assert_frame_equal(metadata[list(METADATA_COLUMNS)], table().astype(str)[list(METADATA_COLUMNS)])
+    if layout.startswith("dataverse archives"):
+        assert list(metadata.columns[7:]) == ["dataset"]
+    counts = read_provenance(raw)["counts"]
+    assert (counts["images"], counts["lesions"], counts["masks"]) == (10, 9, 10)
+    assert counts["dx"] == {"akiec": 1, "bcc": 1, "bkl": 1, "df": 1, "mel": 2, "nv": 3, "vasc": 1}
+    assert counts["dx_type"] == {"follow_up": 4, "histo": 6}
+
+
+def test_missing_ages_are_kept_as_missing(take: Callable[..., Path]) -> None:
+    ages = read_metadata(take(kaggle_files()))["age"]
+    assert list(ages.isna()) == [False, True, False, False, False, True, False, False, False, False]
+    assert ages[2] == 0.0
+
+
+def test_the_archive_itself_may_be_named(take: Callable[..., Path], workspace: Path) -> None:
+    raw = take({"ham.zip": pack(kaggle_files(masks=False)), "unrelated.zip": b"not opened"}, path="source/ham.zip")
+    provenance = read_provenance(raw)
+    assert provenance["counts"]["masks"] == 0
+    assert not (raw / "segmentations").exists()
+    assert provenance["origin"] == "source/ham.zip"
+
+
+def test_provenance_of_a_local_source(take: Callable[..., Path], workspace: Path) -> None:
+    files = kaggle_files()
+    archive = pack({name: files.pop(name) for name in list(files) if "part_2" in name})
+    provenance = read_provenance(take(files | {"sub/part_2.zip": archive}))
+    images = [content for name, content in files.items() if "part_1" in name]
+    digests = sorted(hashlib.md5(content).hexdigest() for content in images)
+    entries = {entry["name"]: entry for entry in provenance["files"]}
+    assert entries.keys() == {"HAM10000_metadata.csv", "HAM10000_images_part_1/", "HAM10000_segmentations/", "sub/part_2.zip"}
+    assert entries["HAM10000_images_part_1/"] == {
+        "name": "HAM10000_images_part_1/",
+        "count": 5,
+        "bytes": sum(map(len, images)),
+        "md5_of_sorted_md5s": hashlib.md5("\n".join(digests).encode()).hexdigest(),
+    }
+    assert entries["sub/part_2.zip"]["md5"] == hashlib.md5(archive).hexdigest()
+    assert entries["HAM10000_metadata.csv"]["md5"] == hashlib.md5(files["HAM10000_metadata.csv"]).hexdigest()
+    assert provenance["source"] == "local"
+    assert provenance["synthetic"] is False
+    assert provenance["licence"].startswith("unknown")  # ten images are not HAM10000
+    assert str(workspace) not in json.dumps(provenance)
+
+
+def test_a_relative_path_starts_at_the_main_root(
+    take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(workspace / "main" / "images", kaggle_files())
+    monkeypatch.setenv("DVC_ROOT", str(workspace / "main"))
+    assert read_provenance(take({}, path="images"))["counts"]["images"] == 10
+
+
+def test_the_isic_2018_test_set_and_other_pictures_are_left_aside_aloud(
+    take: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    strangers = {"ISIC2018_Task3_Test_Images.zip": b"not opened", "ISIC2018_Task3_Test_GroundTruth": b"", "cover.jpg": jpeg(99)}
+    raw = take(kaggle_files() | strangers | {"__MACOSX/._ISIC_0000001.jpg": b"fork", "hmnist_28_28_L.csv": b"1,2"})
+    assert len(list((raw / "images").iterdir())) == 10
+    assert "no part of HAM10000: ISIC2018_Task3_Test_GroundTruth, ISIC2018_Task3_Test_Images.zip" in caplog.text
+    assert "not ISIC_ and seven digits: ._ISIC_0000001.jpg, cover.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"HAM10000_metadata.csv": None}, "holds no metadata; it must be named HAM10000_metadata or"),
+        (
+            {"copy/HAM10000_metadata": dataverse_table()},
+            "different metadata files: HAM10000_metadata.csv, copy/HAM10000_metadata",
+        ),
+        ({"HAM10000_metadata.csv": b""}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({"HAM10000_metadata.csv": b"\xff\xfe\x00"}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({"HAM10000_metadata.csv": b"image_id,dx\nISIC_0000000,nv,1\n"}, "more values than there are column names"),
+        ({"HAM10000_metadata.csv": table().drop(columns="dx_type")}, r"HAM10000_metadata.csv lacks the column\(s\) dx_type"),
+        ({"HAM10000_metadata.csv": table().replace("vasc", "wart")}, "HAM10000_metadata.csv: unknown diagnosis 'wart'"),
+        ({"HAM10000_metadata.csv": table().replace("80.0", "old")}, "age must be a number .* 'old' \\(ISIC_0000000\\)"),
+        ({"HAM10000_metadata.csv": pd.concat([table(), table()[:1]])}, "duplicate image_id ISIC_0000000"),
+        ({"HAM10000_metadata.csv": table()[:9]}, r"1 id\(s\) are images without a row .*: ISIC_0000009"),
+        ({"HAM10000_images_part_1/ISIC_0000003.jpg": None}, r"1 id\(s\) have a row in the metadata and no image.*: ISIC_0000003"),
+        ({"ISIC_7777777_segmentation.png": mask()}, r"1 id\(s\) have a mask and no row.*: ISIC_7777777"),
+        (
+            {"HAM10000_images_part_1/ISIC_0000003.png": mask()},
+            r"1 lesion image\(s\) are PNG, as ISIC_0000003.png; they must be JPEG",
+        ),
+        (
+            {"more/ISIC_0000002.jpg": jpeg(99)},
+            "ISIC_0000002 is there twice .*: HAM10000_images_part_1/.* and more/ISIC_0000002.jpg",
+        ),
+        ({"more.zip": pack({"x/ISIC_0000002.jpg": jpeg(99)})}, r"ISIC_0000002 is there twice .* and more.zip: ISIC_0000002.jpg"),
+    ],
+)
+def test_a_source_that_does_not_fit_together(take: Callable[..., Path], change: dict[str, Any], message: str) -> None:
+    files: dict[str, Any] = {name: content for name, content in (kaggle_files() | change).items() if content is not None}
+    with pytest.raises(PipelineError, match=message) as raised:
+        take({name: c.to_csv(index=False).encode() if isinstance(c, pd.DataFrame) else c for name, c in files.items()})
+    assert ".partial" not in str(raised.value)
+    assert not Path("data/raw").exists()
+    assert list(Path("data").iterdir()) == []
+
+
+def test_no_images_at_all(take: Callable[..., Path]) -> None:
+    only_masks = {name: content for name, content in kaggle_files().items() if "part" not in name}
+    with pytest.raises(PipelineError, match="source holds no images named ISIC_ and seven digits"):
+        take(only_masks)
+
+
+def test_counts_must_be_those_of_ham10000_unless_told_otherwise(take: Callable[..., Path]) -> None:
+    expected = r"found 10 images \(expected 10,015\), 9 lesions \(expected 7,470\), 1 akiec \(expected 327\).*download.expect=any"
+    with pytest.raises(PipelineError, match=expected):
+        take(kaggle_files(), expect="ham10000")
+
+
+def test_exact_counts() -> None:
+    dx = [name for name, number in published.IMAGES.items() for _ in range(number)]
+    frame = pd.DataFrame({"dx": dx, "lesion_id": [str(min(number, 7469)) for number in range(10_015)]})
+    published.check_counts(frame)
+    frame.loc[0, "lesion_id"] = "another"  # lesion 0 had one image: the number stays
+    published.check_counts(frame)
+    frame.loc[10_014, "lesion_id"] = "one more"
+    with pytest.raises(PipelineError, match=r"found 7,471 lesions \(expected 7,470\)\. "):
+        published.check_counts(frame)
+
+
+def test_a_failure_leaves_the_old_data_as_they_were(
+    take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = snapshot(take(kaggle_files()))
+    written: list[Path] = []
+    write_bytes = Path.write_bytes
+
+    def until_full(path: Path, content: bytes) -> int:
+        if "data" in path.parts and len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.extend([path] if "data" in path.parts else [])
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", until_full)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(lambda: take(kaggle_files(masks=False)))
+    assert str(ended.value.code).startswith("error: No space left on device at ")
+    assert "free some space" in str(ended.value.code)
+    assert len(written) == 4
+    assert snapshot(workspace / "data") == {f"raw/{name}": content for name, content in before.items()}
+
+
+def test_an_unwritable_folder(workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params(SMALL_SAMPLE)
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if ".raw" in path.name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit) as ended:
+        run_stage(download.main)
+    assert str(ended.value.code).startswith("error: Permission denied at data")
+    assert "check the permissions" in str(ended.value.code)
+
+
+def test_the_metadata_of_the_real_data_set(ham10000: Path, tmp_path: Path) -> None:
+    inputs = find_inputs(ham10000)
+    assert len(inputs.loose) == 2 * 10_015
+    published.check_counts(write_metadata(inputs, tmp_path))
+    assert (tmp_path / "metadata.csv").read_bytes() == (ham10000 / "HAM10000_metadata.csv").read_bytes()

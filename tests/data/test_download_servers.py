@@ -1,0 +1,241 @@
+"""`download` from Harvard Dataverse (a server of our own plays it) and from Kaggle (its package, real and replaced)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from skinlesion.artifacts.raw import read_provenance
+from skinlesion.base.errors import PipelineError
+from skinlesion.data.sources import dataverse, transfer
+from skinlesion.data.sources.kaggle import has_credentials
+from stages import download
+from tests.conftest import ROOT, WriteParams
+from tests.data.download_cases import kaggle_files, pack, table
+from tests.data.scripted_server import Answer, Scripted, serve
+
+SCRATCH = Path(".resume/download")
+
+
+@pytest.fixture
+def harvard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
+    """A server with a small data set under Dataverse's names and ids."""
+    files = kaggle_files()
+    parts = {
+        "HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(),
+        "HAM10000_segmentations_lesion_tschandl.zip": pack({path: c for path, c in files.items() if "segm" in path}),
+        "HAM10000_images_part_1.zip": pack({path: c for path, c in files.items() if "part_1" in path}),
+        "HAM10000_images_part_2.zip": pack({path: c for path, c in files.items() if "part_2" in path}),
+    }
+    monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(transfer, "PIECE", 100)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with serve() as scripted:
+        monkeypatch.setattr(dataverse, "SERVER", scripted.url)
+        published = []
+        for file in dataverse.FILES:
+            content = parts[file.name]
+            scripted.files[f"/{file.number}{file.query}"] = content
+            size = file.size and len(content)
+            published.append(dataverse.RemoteFile(file.name, file.number, hashlib.md5(content).hexdigest(), size, file.query))
+        monkeypatch.setattr(dataverse, "FILES", tuple(published))
+        yield scripted
+
+
+def test_dataverse_through_cuts_and_refusals(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:
+    write_params({"download.source": "dataverse", "download.expect": "any"})
+    harvard.answers = [Answer(), Answer(cut_after=500), Answer(status=503), Answer(status=429, headers={"Retry-After": "0"})]
+    download.main()
+    provenance = read_provenance(workspace / "data" / "raw")
+    assert [entry["name"] for entry in provenance["files"]] == [
+        "HAM10000_metadata",
+        "HAM10000_images_part_1.zip",
+        "HAM10000_images_part_2.zip",
+        "HAM10000_segmentations_lesion_tschandl.zip",
+    ]
+    assert {entry["name"]: entry["md5"] for entry in provenance["files"]} == {file.name: file.md5 for file in dataverse.FILES}
+    assert provenance["source"] == "dataverse"
+    assert provenance["origin"] == "https://doi.org/10.7910/DVN/DBW86T"
+    assert provenance["counts"]["masks"] == 10
+    header = (workspace / "data" / "raw" / "metadata.csv").read_text().splitlines()[0]
+    assert header == "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
+    assert harvard.asked[0] == ("/4338392?format=original", None)
+    assert harvard.asked[2] == ("/3838943", "bytes=500-")
+    assert not (workspace / SCRATCH / "dataverse").exists()
+
+
+def test_dataverse_keeps_what_is_verified_until_the_stage_succeeds(
+    harvard: Scripted, workspace: Path, write_params: WriteParams
+) -> None:
+    write_params({"download.source": "dataverse"})
+    with pytest.raises(PipelineError, match="not the whole of HAM10000"):
+        download.main()
+    assert len(list((workspace / SCRATCH / "dataverse").iterdir())) == 4
+    asked = len(harvard.asked)
+    write_params({"download.source": "dataverse", "download.expect": "any"})
+    download.main()
+    assert len(harvard.asked) == asked
+
+
+def test_dataverse_with_wrong_bytes(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:
+    write_params({"download.source": "dataverse", "download.expect": "any"})
+    content = harvard.files["/3172585"]
+    harvard.files["/3172585"] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(PipelineError, match=r"HAM10000_images_part_1\.zip has the MD5"):
+        download.main()
+    assert not (workspace / "data" / "raw").exists()
+    kept = {path.name for path in (workspace / SCRATCH / "dataverse").iterdir()}
+    assert kept == {"HAM10000_metadata", "HAM10000_segmentations_lesion_tschandl.zip"}
+
+
+def test_the_published_files_are_those_of_the_data_set() -> None:
+    files = {file.name: file for file in dataverse.FILES}
+    assert files["HAM10000_images_part_1.zip"].number == 3172585  # part 1 has the higher id
+    assert files["HAM10000_images_part_2.zip"].number == 3172584
+    assert files["HAM10000_metadata"].query == "?format=original"
+
+
+@pytest.fixture
+def no_credentials(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without anything of Kaggle's; returns it."""
+    home = workspace / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    names = ("API_TOKEN", "API_V1_TOKEN", "USERNAME", "KEY", "CONFIG_DIR")
+    for name in (*(f"KAGGLE_{name}" for name in names), "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def test_kaggle_without_credentials(no_credentials: Path, write_params: WriteParams) -> None:
+    write_params({"download.source": "kaggle"})
+    with pytest.raises(PipelineError, match=r"no Kaggle credentials found.*KAGGLE_API_TOKEN.*dataverse.*local.*sample"):
+        download.main()
+    assert list(no_credentials.iterdir()) == []  # the package, which would make folders here, was not even imported
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "found"),
+    [
+        ({"KAGGLE_API_TOKEN": "t"}, None, True),
+        ({"KAGGLE_USERNAME": "u", "KAGGLE_KEY": "k"}, None, True),
+        ({"KAGGLE_USERNAME": "u"}, None, False),
+        ({"KAGGLE_API_TOKEN": ""}, None, False),
+        ({}, ".kaggle/kaggle.json", True),
+        ({}, ".kaggle/access_token", True),
+        ({}, ".kaggle/credentials.json", True),
+        ({}, ".config/kaggle/kaggle.json", True),
+        ({}, ".kaggle/other", False),
+        ({"KAGGLE_CONFIG_DIR": "here"}, "../here/kaggle.json", True),
+        ({"KAGGLE_CONFIG_DIR": "here"}, ".kaggle/kaggle.json", False),
+    ],
+)
+def test_where_kaggle_credentials_may_be(
+    no_credentials: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], file: str | None, found: bool
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if file:
+        (no_credentials / file).parent.mkdir(parents=True, exist_ok=True)
+        (no_credentials / file).touch()
+    assert has_credentials() is found
+
+
+def test_as_a_script_the_real_package_and_credentials_that_it_refuses(
+    no_credentials: Path, workspace: Path, write_params: WriteParams
+) -> None:
+    (no_credentials / ".kaggle").mkdir()
+    (no_credentials / ".kaggle" / "kaggle.json").write_text("{}")  # no key in it: refused without asking the server
+    write_params({"download.source": "kaggle"})
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.download"],
+        cwd=workspace,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error: Kaggle does not accept the credentials" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (workspace / "data" / "raw").exists()
+
+
+class FakeKaggle:
+    """Stands for `KaggleApi`; `content` is what it downloads, or the exception that it raises."""
+
+    content: bytes | BaseException = b""
+
+    def authenticate(self) -> None:
+        if isinstance(self.content, SystemExit):
+            raise self.content
+
+    def dataset_download_files(self, dataset: str, path: str, quiet: bool) -> None:
+        assert dataset == "kmader/skin-cancer-mnist-ham10000"
+        if isinstance(self.content, BaseException):
+            raise self.content
+        Path(path, "skin-cancer-mnist-ham10000.zip").write_bytes(self.content)
+
+
+@pytest.fixture
+def kaggle(no_credentials: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> type[FakeKaggle]:
+    """Kaggle's package replaced, with credentials in place."""
+    module: Any = ModuleType("kaggle.api.kaggle_api_extended")
+    module.KaggleApi = FakeKaggle
+    for name in ("kaggle", "kaggle.api"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "a token")
+    write_params({"download.source": "kaggle", "download.expect": "any"})
+    return FakeKaggle
+
+
+def test_kaggle_with_its_doubled_folders(kaggle: type[FakeKaggle], workspace: Path) -> None:
+    files = kaggle_files(masks=False)
+    doubled = {path.replace("HAM10000_images", "ham10000_images"): c for path, c in files.items() if "images" in path}
+    kaggle.content = pack(files | doubled | {"hmnist_8_8_L.csv": b"pixel0000,label\n1,2\n"})
+    download.main()
+    provenance = read_provenance(workspace / "data" / "raw")
+    assert provenance["counts"]["images"] == 10
+    assert provenance["origin"].endswith("kmader/skin-cancer-mnist-ham10000")
+    assert [entry["name"] for entry in provenance["files"]] == [
+        "skin-cancer-mnist-ham10000.zip: HAM10000_metadata.csv",
+        "skin-cancer-mnist-ham10000.zip",
+    ]
+    assert provenance["files"][1]["md5"] == hashlib.md5(kaggle.content).hexdigest()
+    assert not (workspace / SCRATCH / "kaggle").exists()
+
+
+def test_kaggle_with_two_images_of_one_name(kaggle: type[FakeKaggle], workspace: Path) -> None:
+    files = kaggle_files()
+    kaggle.content = pack(files | {"ham10000_images_part_1/ISIC_0000001.jpg": files["HAM10000_images_part_1/ISIC_0000002.jpg"]})
+    with pytest.raises(PipelineError, match="ISIC_0000001 is there twice with different content"):
+        download.main()
+    assert (workspace / SCRATCH / "kaggle" / "skin-cancer-mnist-ham10000.zip").exists()  # not to be downloaded again
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (SystemExit(1), "Kaggle does not accept the credentials.*download.source=dataverse"),
+        (ConnectionError("no route"), r"could not download kmader/.* \(ConnectionError: no route\).*goes on where it was cut"),
+        (ValueError("size"), r"could not download kmader/.* \(ValueError: size\)"),
+        (b"PK half an archive", "no usable skin-cancer-mnist-ham10000.zip; what had come was deleted"),
+    ],
+)
+def test_kaggle_failing(kaggle: type[FakeKaggle], workspace: Path, content: bytes | BaseException, message: str) -> None:
+    kaggle.content = content
+    with pytest.raises(PipelineError, match=message):
+        download.main()
+    assert not (workspace / "data" / "raw").exists()
+    assert list((workspace / SCRATCH / "kaggle").iterdir()) == []

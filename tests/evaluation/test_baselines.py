@@ -1,0 +1,163 @@
+"""Classifiers that see little: their features by hand, what they can and cannot learn, and the stage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score
+
+from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
+from skinlesion.artifacts.splits import SplitFacts, write_splits
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.base.errors import PipelineError
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
+from stages import baselines
+
+WriteParams = Callable[..., Path]
+SIZE = 16
+FOUND = ("akiec", "mel", "nv")
+
+
+def make_frame(split: str, *, seed: int, images: int) -> pd.DataFrame:
+    """Images of three diagnoses; melanomas are of the old, and there is nothing else in the metadata."""
+    generator = np.random.default_rng(seed)
+    dx = generator.choice(FOUND, images)
+    ages = np.where(dx == "mel", 75.0, 40.0) + generator.integers(-2, 3, images)
+    names = {"image_id": [f"{split}_{row}" for row in range(images)], "dx": dx, "age": ages}
+    lesions = [f"{split}_L{row // 2}_{name}" for row, name in enumerate(dx)]
+    return pd.DataFrame(names).assign(lesion_id=lesions, dx_type="histo", sex="male", localization="back")
+
+
+def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
+    """Lists, prepared images in which nevi alone are brown, and predictions that are always right."""
+    write_splits(frames, SplitFacts("f00d", "sample", True))
+    everything = pd.concat(frames.values(), ignore_index=True)
+    generator = np.random.default_rng(3)
+    base = np.where((everything["dx"] == "nv").to_numpy()[:, None], [150, 90, 50], [200, 150, 150])[:, None, None]
+    images = np.clip(base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    np.save(PREPARED / "images.npy", images)
+    index = everything[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
+    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    tables = {}
+    for split in ("val", "test"):
+        logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
+        columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
+        numbers = pd.DataFrame(np.hstack([logits, softmax(logits)]), columns=columns)
+        tables[split] = frames[split][list(DESCRIPTIVE_COLUMNS)].join(numbers)
+    write_predictions(tables)
+
+
+@pytest.fixture
+def frames() -> dict[str, pd.DataFrame]:
+    sizes = {"train": 240, "val": 60, "test": 120}
+    return {split: make_frame(split, seed=seed, images=images) for seed, (split, images) in enumerate(sizes.items())}
+
+
+@pytest.fixture
+def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Callable[..., dict[str, Any]]:
+    """Run the stage with overrides; its metrics."""
+    write_inputs(frames)
+
+    def run(**overrides: Any) -> dict[str, Any]:
+        write_params({f"baselines.{name}": value for name, value in ({"bootstrap_draws": 100} | overrides).items()})
+        baselines.main()
+        return json.loads(Path("metrics/baselines.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+def test_colours_are_counted_in_their_cells() -> None:
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    images[1, 0, 0] = (255, 0, 127)
+    images[2] = (128, 128, 128)
+    histograms = color_histograms(images, np.array([2, 1]), bins=2)
+    assert histograms.shape == (2, 8)
+    assert histograms[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+    assert histograms[1].tolist() == [0.75, 0, 0, 0, 0.25, 0, 0, 0]
+
+
+def test_histograms_equal_numpys_and_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), dtype=np.uint8)
+    expected = [np.histogramdd(image.reshape(-1, 3), bins=4, range=[(0, 256)] * 3)[0].ravel() / 30 for image in images]
+    monkeypatch.setattr("skinlesion.evaluation.analysis.baselines.CHUNK", 3)
+    np.testing.assert_allclose(color_histograms(images, np.arange(7), bins=4), expected, atol=1e-7)
+
+
+def test_absent_classes_have_probability_zero() -> None:
+    features = np.random.default_rng(0).normal(size=(90, 2)).astype(np.float32)
+    labels = np.where(features[:, 0] > 0, CLASSES.index("mel"), CLASSES.index("nv"))
+    for model in (metadata_model(seed=0), color_model()):
+        probabilities = fit_predict(model, features, labels, features)
+        assert probabilities.shape == (90, 7)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+        assert (probabilities[:, [0, 1, 2, 3, 6]] == 0).all()
+        assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_each_learns_what_it_sees_and_nothing_else(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
+    metrics = run_stage()
+    # By age melanoma is known, and by colour the nevus; the other two cannot be told from each other.
+    assert metrics["metadata"]["mel_sensitivity"] > 0.95 and metrics["metadata"]["accuracy"] < 0.9
+    assert metrics["colors"]["mel_sensitivity"] < 0.9 and 0.5 < metrics["colors"]["accuracy"] < 0.9
+    train, test = frames["train"], frames["test"]
+    labels = pd.Index(CLASSES).get_indexer(train["dx"])
+    expected = fit_predict(metadata_model(seed=0), encode_metadata(train), labels, encode_metadata(test))
+    predicted = np.array(CLASSES)[expected.argmax(axis=1)]
+    assert metrics["metadata"]["accuracy"] == pytest.approx(accuracy_score(test["dx"], predicted), abs=1e-12)
+    interval = metrics["metadata"]["intervals"]["accuracy"]
+    assert interval["low"] <= metrics["metadata"]["accuracy"] <= interval["high"]
+
+
+def test_the_table_has_the_classifier_beside_them(run_stage: Run) -> None:
+    metrics = run_stage()
+    table = pd.read_csv("plots/baselines/models.csv")
+    assert table["model"].drop_duplicates().tolist() == ["metadata", "colors", "classifier"]
+    values = table.set_index(["model", "metric"])["value"]
+    assert values["classifier", "accuracy"] == 1
+    assert values["colors", "macro_auc"] == pytest.approx(metrics["colors"]["macro_auc"])
+    assert set(table["metric"]) == set(HEADLINE)
+
+
+def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> None:
+    first = run_stage()
+    assert run_stage() == first
+    assert run_stage(color_bins=2)["colors"] != first["colors"]
+    other = run_stage(confidence=0.6)
+    assert other["metadata"]["accuracy"] == first["metadata"]["accuracy"]
+    assert other["metadata"]["intervals"] != first["metadata"]["intervals"]
+
+
+def test_how_the_diagnosis_was_made_is_no_input(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
+    first = run_stage()
+    telling = {
+        split: frame.assign(dx_type=np.where(frame["dx"] == "nv", "follow_up", "histo")) for split, frame in frames.items()
+    }
+    write_inputs(telling)
+    assert run_stage() == first
+
+
+def test_a_list_of_one_diagnosis_is_refused(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
+    write_inputs(frames | {"train": frames["train"].assign(dx="nv")})
+    with pytest.raises(PipelineError, match=r"train\.csv holds one diagnosis"):
+        run_stage()
+
+
+@pytest.mark.parametrize("bins", [1, 17])
+def test_impossible_params_are_refused(run_stage: Run, bins: int) -> None:
+    with pytest.raises(PipelineError, match=r"baselines\.color_bins"):
+        run_stage(color_bins=bins)

@@ -1,0 +1,110 @@
+"""The bootstrap over lesions: draws, seeds, coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skinlesion.base.errors import PipelineError
+from skinlesion.evaluation.metrics import bootstrap as module
+from skinlesion.evaluation.metrics.bootstrap import (
+    bootstrap,
+    describe_draws,
+    lesion_weights,
+    percentile_intervals,
+    point_estimate,
+)
+
+
+def all_weights(lesion_ids: list[str], *, draws: int, seed: int) -> np.ndarray:
+    """Every chunk of draws in one array."""
+    return np.concatenate(list(lesion_weights(lesion_ids, draws=draws, seed=seed)))
+
+
+def mean_of(values: np.ndarray) -> module.Measure:
+    """The weighted mean of a value an image."""
+    return lambda weights: {"mean": weights @ values / weights.sum(axis=1)}
+
+
+def test_each_draw_has_as_many_lesions_as_there_are_and_images_of_a_lesion_stay_together() -> None:
+    ids = ["b", "a", "b", "c", "a", "b"]
+    weights = all_weights(ids, draws=200, seed=0)
+    assert weights.shape == (200, 6)
+    assert np.array_equal(weights[:, 1], weights[:, 4])
+    assert np.array_equal(weights[:, 0], weights[:, 2])
+    assert np.array_equal(weights[:, 0], weights[:, 5])
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
+    assert weights.max() == 3  # three times the same lesion has a chance of 1/9 a draw
+
+
+def test_lesions_are_drawn_with_equal_chances() -> None:
+    ids = [f"lesion_{index}" for index in range(40)]
+    weights = all_weights(ids, draws=5000, seed=1)
+    assert weights.mean(axis=0) == pytest.approx(np.ones(40), abs=0.07)  # standard error .014
+    assert weights.var() == pytest.approx(1 - 1 / 40, abs=0.02)  # binomial
+
+
+def test_draws_depend_on_seed_and_lesions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"lesion_{index % 7}" for index in range(20)]
+    weights = all_weights(ids, draws=50, seed=3)
+    assert np.array_equal(weights, all_weights(ids, draws=50, seed=3))
+    assert not np.array_equal(weights, all_weights(ids, draws=50, seed=4))
+    order = np.random.default_rng(0).permutation(20)
+    assert np.array_equal(weights[:, order], all_weights([ids[position] for position in order], draws=50, seed=3))
+    monkeypatch.setattr(module, "CHUNK_CELLS", 60)  # three draws a chunk
+    chunks = list(lesion_weights(ids, draws=50, seed=3))
+    assert [len(chunk) for chunk in chunks] == [3] * 16 + [2]
+    assert np.array_equal(weights, np.concatenate(chunks))
+
+
+def test_images_without_a_lesion_are_refused() -> None:
+    with pytest.raises(PipelineError, match="draws lesions, and 2 of 3 images have no lesion_id"):
+        next(lesion_weights(["a", "", ""], draws=100, seed=0))
+    with pytest.raises(PipelineError, match="0 of 0 images"):
+        next(lesion_weights([], draws=100, seed=0))
+
+
+def test_the_spread_is_that_of_the_mean() -> None:
+    values = np.random.default_rng(5).normal(size=400)
+    drawn = bootstrap(mean_of(values), [str(index) for index in range(400)], draws=4000, seed=0)["mean"]
+    assert drawn.shape == (4000,)
+    assert drawn.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.05)
+    interval = percentile_intervals({"mean": drawn}, 0.95)["mean"]
+    assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(400), rel=0.07)
+
+
+def test_copies_of_images_do_not_narrow_the_interval() -> None:
+    values = np.repeat(np.random.default_rng(6).normal(size=200), 4)
+    lesions = [f"lesion_{index // 4}" for index in range(800)]
+    by_lesion = bootstrap(mean_of(values), lesions, draws=2000, seed=0)["mean"].std()
+    by_image = bootstrap(mean_of(values), [str(index) for index in range(800)], draws=2000, seed=0)["mean"].std()
+    assert by_lesion / by_image == pytest.approx(2, rel=0.1)  # the root of four copies
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(7)
+    covered = 0
+    for trial in range(200):
+        effects = generator.normal(size=60)
+        lesions = np.repeat(np.arange(60), generator.integers(1, 4, size=60))
+        values = effects[lesions] + 0.3 * generator.normal(size=len(lesions))
+        drawn = bootstrap(mean_of(values), lesions.astype(str), draws=300, seed=trial)
+        interval = percentile_intervals(drawn, 0.9)["mean"]
+        covered += interval["low"] <= 0 <= interval["high"]
+    assert 0.82 <= covered / 200 <= 0.96  # 0.9 with a standard error of .02
+
+
+def test_percentiles_leave_out_undefined_draws() -> None:
+    values = {"some": np.array([np.nan, *np.arange(101.0)]), "none": np.full(5, np.nan)}
+    intervals = percentile_intervals(values, 0.9)
+    assert intervals["some"] == {"low": pytest.approx(5), "high": pytest.approx(95)}
+    assert np.isnan(list(intervals["none"].values())).all()
+
+
+def test_point_estimate_counts_every_image_once() -> None:
+    assert point_estimate(mean_of(np.array([1.0, 2.0, 6.0])), 3) == {"mean": 3.0}
+
+
+def test_draws_are_described_in_full() -> None:
+    expected = {"draws": 10, "unit": "lesion", "confidence": 0.9, "seed": 2}
+    assert describe_draws(draws=10, confidence=0.9, seed=2) == expected

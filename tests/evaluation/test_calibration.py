@@ -1,0 +1,247 @@
+"""Temperature and vector scaling, and calibration scores, against scikit-learn, scipy and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+from sklearn.metrics import brier_score_loss, log_loss
+
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.calibration import (
+    TEMPERATURE_RANGE,
+    Calibrator,
+    fit_calibrator,
+    fit_temperature,
+    fit_vector,
+    negative_log_likelihood,
+    softmax,
+)
+from skinlesion.evaluation.metrics.calibration_scores import (
+    brier_decomposition,
+    brier_score,
+    calibration_scores,
+    confidence_table,
+    expected_calibration_error,
+    recalibration,
+    recalibration_per_class,
+    reliability_before_after,
+    reliability_per_class,
+    reliability_table,
+)
+
+
+def divide_by(temperature: float) -> Calibrator:
+    """Temperature scaling with a temperature that is known."""
+    return Calibrator("temperature", np.full(7, 1 / temperature), np.zeros(7))
+
+
+def draw_calibrated(seed: int, images: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and labels drawn from their softmax: calibrated at temperature 1 by construction."""
+    generator = np.random.default_rng(seed)
+    logits = 2 * generator.normal(size=(images, 7))
+    sums = softmax(logits).cumsum(axis=1)
+    return (generator.random((images, 1)) > sums[:, :-1]).sum(axis=1), logits
+
+
+def test_softmax_equals_scipys_and_survives_large_logits() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    assert np.allclose(softmax(logits, 2.5), scipy.special.softmax(logits.astype(np.float64) / 2.5, axis=1), atol=1e-15)
+    assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+
+
+def test_scores_equal_scikit_learns() -> None:
+    labels, logits = draw_calibrated(1, images=500)
+    assert negative_log_likelihood(labels, logits, 3.0) == pytest.approx(log_loss(labels, softmax(logits, 3.0)))
+    expected = brier_score_loss(labels, softmax(logits), labels=range(7), scale_by_half=False)
+    assert brier_score(labels, softmax(logits)) == pytest.approx(expected)
+
+
+def test_likelihood_is_not_clipped() -> None:
+    assert negative_log_likelihood(np.array([1]), np.array([[1000.0, 0.0]])) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    labels, logits = draw_calibrated(2)
+    assert fit_temperature(labels, logits * temperature) == pytest.approx(temperature, rel=0.03)
+
+
+def test_the_fitted_temperature_is_the_minimum_of_a_fine_grid() -> None:
+    labels, logits = draw_calibrated(3, images=400)
+    fitted = fit_temperature(labels, 5 * logits)
+    grid = np.exp(np.linspace(np.log(2), np.log(12), 4001))
+    best = grid[np.argmin([negative_log_likelihood(labels, 5 * logits, temperature) for temperature in grid])]
+    assert fitted == pytest.approx(best, rel=1e-3)
+
+
+def test_a_search_that_finds_no_minimum_ends_at_the_bound() -> None:
+    labels = np.arange(7)
+    assert fit_temperature(labels, 3 * np.eye(7)) == TEMPERATURE_RANGE[0]  # always right: the more confident the better
+    assert fit_temperature(labels, 300 * np.eye(7)) == TEMPERATURE_RANGE[0]
+    assert fit_temperature((labels + 1) % 7, 3 * np.eye(7)) == TEMPERATURE_RANGE[1]  # always wrong
+
+
+def test_the_fitted_temperature_equals_a_minimisation_by_scipy() -> None:
+    labels, logits = draw_calibrated(6, images=400)
+    for scale in (0.3, 1.0, 4.0):
+        minimum = scipy.optimize.minimize_scalar(
+            lambda temperature, scale=scale: negative_log_likelihood(labels, scale * logits, temperature),
+            bounds=TEMPERATURE_RANGE,
+            method="bounded",
+        )
+        assert fit_temperature(labels, scale * logits) == pytest.approx(minimum.x, rel=1e-4)
+
+
+def test_brier_by_hand() -> None:
+    # (.2)^2 + (.2)^2 and (.6)^2 + (.6)^2
+    assert brier_score(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]])) == pytest.approx((0.08 + 0.72) / 2)
+
+
+def test_reliability_and_ece_by_hand() -> None:
+    confidence = np.array([0.5, 0.55, 0.72, 0.9, 1.0])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    table = reliability_table(np.array([0, 1, 1, 0, 0]), probabilities, 10)
+    assert table["bin"].tolist() == [5, 7, 9]  # 0.5 opens bin 5, 1.0 closes bin 9
+    assert table["images"].tolist() == [2, 1, 2]
+    assert table["confidence"].tolist() == pytest.approx([0.525, 0.72, 0.95])
+    assert table["accuracy"].tolist() == [0.5, 0.0, 1.0]
+    assert expected_calibration_error(table) == pytest.approx((2 * 0.025 + 0.72 + 2 * 0.05) / 5)
+
+
+def test_ece_is_small_for_calibrated_and_large_for_overconfident_probabilities() -> None:
+    labels, logits = draw_calibrated(4)
+    scores = calibration_scores(labels, 3 * logits, calibrator=divide_by(3.0), bins=15)
+    assert scores["ece_after"] < 0.015
+    assert scores["ece_before"] > 0.1
+    assert scores["nll_after"] < scores["nll_before"]
+    assert scores["brier_after"] < scores["brier_before"]
+    assert scores["nll_before"] == pytest.approx(log_loss(labels, softmax(3 * logits)))
+
+
+def test_before_and_after_stand_in_one_table() -> None:
+    labels, logits = draw_calibrated(5, images=300)
+    table = reliability_before_after(labels, logits, calibrator=divide_by(2.0), bins=10)
+    assert table.columns.tolist() == ["calibration", "bin", "confidence", "accuracy", "images"]
+    after = table[table["calibration"] == "after"].drop(columns="calibration").reset_index(drop=True)
+    assert after.equals(reliability_table(labels, softmax(logits, 2.0), 10))
+    assert table.groupby("calibration")["images"].sum().to_dict() == {"before": 300, "after": 300}
+
+
+def test_confidence_histogram_counts_every_image_once() -> None:
+    confidence = np.array([0.5, 0.52, 0.99, 1.0])
+    table = confidence_table(np.array([0, 1, 0, 1]), np.stack([confidence, 1 - confidence], axis=1))
+    assert len(table) == 40
+    counted = {(row.outcome, row.confidence): row.images for row in table.itertuples() if row.images}
+    assert counted == {("correct", 0.525): 1, ("wrong", 0.525): 1, ("correct", 0.975): 1, ("wrong", 0.975): 1}
+
+
+def test_a_known_scale_and_bias_are_found() -> None:
+    labels, logits = draw_calibrated(7)
+    scale, bias = np.linspace(0.5, 2, 7), np.linspace(-0.6, 0.6, 7)
+    distorted = (logits - bias) / scale
+    found = fit_calibrator(labels, distorted, "vector")
+    np.testing.assert_allclose(found.scale, scale, rtol=0.06)
+    np.testing.assert_allclose(found.bias - found.bias.mean(), bias, atol=0.1)
+    assert found.temperature is None
+    likelihood = negative_log_likelihood(labels, found.logits(distorted))
+    assert likelihood < negative_log_likelihood(labels, fit_calibrator(labels, distorted, "temperature").logits(distorted)) - 0.01
+    assert likelihood == pytest.approx(negative_log_likelihood(labels, logits), abs=0.002)
+
+
+def test_vector_scaling_is_the_minimum_that_scipy_finds_without_our_gradient() -> None:
+    labels, logits = draw_calibrated(8, images=300)
+
+    def objective(parameters: np.ndarray) -> float:
+        away = parameters - np.append(np.ones(7), np.zeros(7))
+        return negative_log_likelihood(labels, 2 * logits * parameters[:7] + parameters[7:]) + away @ away / 600
+
+    scale, bias = fit_vector(labels, 2 * logits, start=1.0)
+    minimum = scipy.optimize.minimize(
+        objective, np.append(np.ones(7), np.zeros(7)), method="Powell", options={"xtol": 1e-9, "ftol": 1e-14}
+    )
+    assert objective(np.append(scale, bias)) <= minimum.fun + 1e-9
+    np.testing.assert_allclose(np.append(scale, bias), minimum.x, atol=2e-3)
+
+
+def test_vector_scaling_stays_finite_where_the_likelihood_has_no_maximum() -> None:
+    labels, logits = draw_calibrated(13, images=700)
+    present = labels != 6
+    found = fit_calibrator(labels[present], logits[present], "vector")
+    assert np.abs(found.scale).max() < 10 and np.abs(found.bias).max() < 10
+    assert found.bias[6] < found.bias[:6].min() - 1
+    apart = fit_calibrator(labels, 3 * np.eye(7)[labels], "vector")
+    assert np.isfinite(apart.scale).all() and np.isfinite(apart.bias).all()
+
+
+def test_a_calibrator_survives_its_file() -> None:
+    labels, logits = draw_calibrated(9, images=200)
+    for method in ("temperature", "vector"):
+        fitted = fit_calibrator(labels, logits, method)
+        again = Calibrator.of(fitted.content())
+        np.testing.assert_array_equal(again.probabilities(logits), fitted.probabilities(logits))
+        assert again.temperature == fitted.temperature
+    np.testing.assert_allclose(divide_by(2.0).probabilities(logits), softmax(logits, 2.0), atol=1e-15)
+
+
+def test_brier_parts_by_hand_and_in_sum() -> None:
+    # Two classes, one bin each of .2 and .8: forecasts .2, .2, .8 of class 0, which happened 0, 1, 1 times.
+    labels, probabilities = np.array([1, 0, 0]), np.array([[0.2, 0.8], [0.2, 0.8], [0.8, 0.2]])
+    parts = brier_decomposition(labels, probabilities, bins=2)
+    one_class = (2 * (0.2 - 0.5) ** 2 + (0.8 - 1) ** 2) / 3
+    assert parts["reliability"] == pytest.approx(2 * one_class)
+    assert parts["uncertainty"] == pytest.approx(2 * (2 / 3) * (1 / 3))
+    assert parts["resolution"] == pytest.approx(2 * (2 * (0.5 - 2 / 3) ** 2 + (1 - 2 / 3) ** 2) / 3)
+    labels, logits = draw_calibrated(10)
+    calibrated, overconfident = (brier_decomposition(labels, softmax(scale * logits), 20) for scale in (1, 3))
+    for scale, each in ((1, calibrated), (3, overconfident)):
+        total = each["reliability"] - each["resolution"] + each["uncertainty"]
+        assert total == pytest.approx(brier_score(labels, softmax(scale * logits)), abs=1e-12)
+    assert calibrated["reliability"] < 0.003 < 0.03 < overconfident["reliability"]
+
+
+def test_bins_of_equal_mass_hold_equally_many_and_equal_confidences_share_one() -> None:
+    labels, logits = draw_calibrated(11, images=1000)
+    assert reliability_table(labels, softmax(logits), 10, equal_mass=True)["images"].tolist() == [100] * 10
+    confidence = np.array([0.6] * 8 + [0.9] * 2)
+    table = reliability_table(np.zeros(10, int), np.stack([confidence, 1 - confidence], axis=1), 5, equal_mass=True)
+    assert table["images"].tolist() == [8, 2]
+    scores = calibration_scores(labels, 3 * logits, calibrator=divide_by(3), bins=10)
+    assert scores["ece_equal_mass_after"] < 0.05 < 0.1 < scores["ece_equal_mass_before"]
+
+
+def test_recalibration_of_calibrated_extreme_and_shifted_probabilities() -> None:
+    labels, logits = draw_calibrated(12)
+    right = recalibration_per_class(labels, logits, divide_by(1.0))
+    assert list(right) == list(CLASSES)
+    for each in right.values():
+        assert each["intercept"] == pytest.approx(0, abs=0.12) and each["slope"] == pytest.approx(1, abs=0.06)
+    assert all(
+        each["slope"] == pytest.approx(1 / 3, abs=0.05)
+        for each in recalibration_per_class(labels, 3 * logits, divide_by(1)).values()
+    )
+    generator = np.random.default_rng(0)
+    odds = generator.normal(size=20_000)
+    positive = generator.random(20_000) < scipy.special.expit(odds - 0.8)
+    shifted = recalibration(positive, odds)
+    assert shifted["intercept"] == pytest.approx(-0.8, abs=0.06) and shifted["slope"] == pytest.approx(1, abs=0.06)
+    assert scipy.special.expit(odds + shifted["intercept"]).mean() == pytest.approx(positive.mean(), abs=1e-10)
+
+
+def test_recalibration_is_undefined_without_both_and_where_nothing_overlaps() -> None:
+    for positive in (np.zeros(4, bool), np.ones(4, bool)):
+        assert np.isnan(list(recalibration(positive, np.arange(4.0)).values())).all()
+    apart = recalibration(np.array([False, False, True, True]), np.array([-2.0, -1.0, 1.0, 2.0]))
+    assert np.isnan(apart["slope"]) and apart["intercept"] == pytest.approx(0, abs=1e-9)
+
+
+def test_reliability_of_a_class_by_hand() -> None:
+    probabilities = np.full((8, 7), 0.0)
+    probabilities[:, 4] = [0.1, 0.1, 0.2, 0.2, 0.5, 0.6, 0.8, 0.9]
+    probabilities[:, 5] = 1 - probabilities[:, 4]
+    labels = np.array([5, 5, 5, 4, 5, 4, 4, 4])
+    table = reliability_per_class(labels, probabilities, 4).query("dx == 'mel'")
+    assert table["images"].tolist() == [2, 2, 2, 2]
+    assert table["probability"].tolist() == pytest.approx([0.1, 0.2, 0.55, 0.85])
+    assert table["share"].tolist() == [0, 0.5, 0.5, 1]

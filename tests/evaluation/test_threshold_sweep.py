@@ -1,0 +1,304 @@
+"""The stage `threshold-sweep` on made prediction tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix, roc_auc_score
+
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
+from skinlesion.evaluation.metrics.calibration import softmax
+from skinlesion.evaluation.results.decisions import (
+    OPERATING_POINTS,
+    read_operating_points,
+    write_calibration,
+    write_operating_points,
+)
+from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
+from stages import threshold_sweep
+from tests.conftest import ROOT
+
+RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
+POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
+
+WriteParams = Callable[..., Path]
+
+
+def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFrame:
+    """A prediction table with informative logits; about two images a lesion."""
+    generator = np.random.default_rng(seed)
+    labels = np.append(np.arange(7), generator.choice(7, images - 7, p=[0.04, 0.06, 0.11, 0.02, 0.14, 0.6, 0.03]))
+    logits = generator.normal(size=(images, 7))
+    logits[np.arange(images), labels] += 1.5
+    frame = pd.DataFrame(
+        {
+            "image_id": [f"{split}_{number}" for number in range(images)],
+            "lesion_id": [f"{split}_lesion_{CLASSES[label]}_{number // 2}" for number, label in enumerate(labels)],
+            "dx": [CLASSES[label] for label in labels],
+            "age": 45.0,
+            "sex": "male",
+            "localization": "back",
+            "dx_type": "histo",
+        }
+    )
+    numbers = np.hstack([logits, softmax(logits)])
+    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
+
+
+@pytest.fixture
+def project(workspace: Path, write_params: WriteParams) -> Path:
+    """A workspace with params and prediction tables."""
+    write_params({"threshold_sweep.bootstrap_draws": 200})
+    write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
+    calibration = {
+        "method": "temperature",
+        "scale": [1.0] * 7,
+        "bias": [0.0] * 7,
+        "test_time": "none",
+        "classifier_sha256": "cafe",
+    }
+    write_calibration(calibration)
+    return workspace
+
+
+def read_metrics() -> dict[str, Any]:
+    """Content of metrics/threshold_sweep.json."""
+    return json.loads(Path("metrics/threshold_sweep.json").read_text(encoding="utf-8"))
+
+
+def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> None:
+    threshold_sweep.main()
+    metrics = read_metrics()
+    assert list(metrics["points"]) == POINTS
+    for point in metrics["points"].values():
+        for split in ("val", "test"):
+            table = read_predictions(split)
+            flagged = table["probability_mel"] >= point["threshold"]
+            (true_negatives, false_positives), (false_negatives, true_positives) = confusion_matrix(table["dx"] == "mel", flagged)
+            assert point[split]["sensitivity"] == pytest.approx(true_positives / (true_positives + false_negatives))
+            assert point[split]["specificity"] == pytest.approx(true_negatives / (true_negatives + false_positives))
+            assert point[split]["precision"] == pytest.approx(true_positives / (true_positives + false_positives))
+            assert point[split]["f1"] == pytest.approx(
+                2 * true_positives / (2 * true_positives + false_positives + false_negatives)
+            )
+            assert point[split]["flagged"] == pytest.approx(flagged.mean())
+        if point["rule"] in ("recall", "specificity"):
+            rate = {"recall": "sensitivity"}.get(point["rule"], "specificity")
+            assert point["val"][rate] >= point["constraint"]
+        for rate, value in point["test"].items():
+            assert point["intervals"][rate]["low"] <= value <= point["intervals"][rate]["high"]
+    assert [point["constraint"] for point in metrics["points"].values()] == [0.85, 0.9, 0.95, 0.9, 10, 0.85, None]
+
+
+def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
+    threshold_sweep.main()
+    for split in ("val", "test"):
+        table, stated = read_predictions(split), read_metrics()[split]
+        positive = table["dx"] == "mel"
+        assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
+        assert stated["prevalence"] == pytest.approx(positive.mean())
+        assert (stated["images"], stated["lesions"]) == (250, table["lesion_id"].nunique())
+        assert stated["intervals"]["auc"]["low"] < stated["auc"] < stated["intervals"]["auc"]["high"]
+
+
+def test_operating_points_say_how_to_apply_them(project: Path) -> None:
+    threshold_sweep.main()
+    content = read_operating_points()
+    assert {key: content[key] for key in ("target", "classes", "score", "rule", "chosen_on", "classifier_sha256")} == {
+        "target": "mel",
+        "classes": ["mel"],
+        "score": "sum of calibrated probabilities",
+        "rule": "flag when score >= threshold",
+        "chosen_on": "val",
+        "classifier_sha256": "cafe",
+    }
+    stated = read_metrics()["points"]
+    for name, point in content["points"].items():
+        assert point == {key: stated[name][key] for key in ("rule", "constraint", "threshold", "val")}
+
+
+def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
+    write_params({"threshold_sweep.target": "malignant", "threshold_sweep.bootstrap_draws": 100})
+    threshold_sweep.main()
+    content = read_operating_points()
+    assert content["classes"] == ["mel", "bcc", "akiec"]
+    table = read_predictions("val")
+    score = table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1)
+    positive = table["dx"].isin(["mel", "bcc", "akiec"])
+    point = content["points"]["recall_0.95"]
+    assert (score[positive] >= point["threshold"] - 1e-12).mean() == pytest.approx(point["val"]["sensitivity"])
+    assert np.isclose(score, point["threshold"], rtol=0, atol=1e-12).any()
+
+
+def test_another_test_set_changes_no_threshold(project: Path) -> None:
+    threshold_sweep.main()
+    before, metrics_before = OPERATING_POINTS.read_bytes(), read_metrics()
+    write_predictions({"val": read_predictions("val"), "test": make_predictions("test", seed=7, images=90)})
+    threshold_sweep.main()
+    assert OPERATING_POINTS.read_bytes() == before
+    assert read_metrics()["points"]["youden"]["test"] != metrics_before["points"]["youden"]["test"]
+    write_predictions({"val": make_predictions("val", seed=8), "test": read_predictions("test")})
+    threshold_sweep.main()
+    assert OPERATING_POINTS.read_bytes() != before
+
+
+def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
+    written = []
+    for _ in range(2):
+        threshold_sweep.main()
+        paths = sorted(path for name in ("metrics", "models", "plots") for path in Path(name).rglob("*") if path.is_file())
+        written.append({str(path): path.read_bytes() for path in paths})
+    assert written[0] == written[1]
+    assert len(written[0]) == 6  # the calibration, which it reads, among them
+
+
+def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = threshold_sweep.bootstrap
+
+    def spy(measure: Any, lesion_ids: pd.Series, **options: Any) -> dict[str, np.ndarray]:
+        seen.append(lesion_ids)
+        drawn = original(measure, lesion_ids, **options)
+        assert all(len(values) == 200 for values in drawn.values())
+        assert percentile_intervals(drawn, 0.95)
+        return drawn
+
+    monkeypatch.setattr(threshold_sweep, "bootstrap", spy)
+    threshold_sweep.main()
+    lesions = read_predictions("test")["lesion_id"].tolist()
+    assert all(ids.tolist() == lesions for ids in seen[:-2])  # but for the AUC of each split
+    assert len(seen) == len(POINTS) * 4 + 2  # the rates, and three prevalences, of each point
+
+
+def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> None:
+    threshold_sweep.main()
+    curve = pd.read_csv("plots/threshold_sweep/curve.csv")
+    points = pd.read_csv("plots/threshold_sweep/operating_points.csv")
+    assert ",".join(curve.columns) == "split,threshold,sensitivity,specificity,precision,f1,flagged"
+    assert ",".join(points.columns) == (
+        "point,split,threshold,sensitivity,sensitivity_low,sensitivity_high,"
+        "specificity,specificity_low,specificity_high,precision,f1,flagged"
+    )
+    assert points["point"].tolist() == [name for name in POINTS for _ in range(2)]
+    assert points["split"].tolist() == ["val", "test"] * len(POINTS)
+    for split in ("val", "test"):
+        rows = curve[curve["split"] == split]
+        assert set(points["threshold"]) <= set(rows["threshold"])
+        assert len(rows) <= 310
+        assert rows["threshold"].is_monotonic_decreasing
+    intervals = points[["sensitivity_low", "sensitivity_high", "specificity_low", "specificity_high"]]
+    assert intervals[points["split"] == "val"].isna().all(axis=None)
+    assert intervals[points["split"] == "test"].notna().all(axis=None)
+    merged = points.merge(curve, on=["split", "threshold"], suffixes=("", "_of_curve"))
+    assert len(merged) >= len(points)
+    assert merged["sensitivity"].to_numpy() == pytest.approx(merged["sensitivity_of_curve"].to_numpy())
+
+
+def test_predictive_values_at_the_prevalences_that_params_name(project: Path, write_params: WriteParams) -> None:
+    write_params({"threshold_sweep.prevalences": [0.03, 0.5], "threshold_sweep.bootstrap_draws": 100})
+    threshold_sweep.main()
+    for point in read_metrics()["points"].values():
+        assert list(point["at_prevalence"]) == ["0.03", "0.5"]
+        found, cleared = point["test"]["sensitivity"], point["test"]["specificity"]
+        rare = point["at_prevalence"]["0.03"]
+        assert rare["ppv"] == pytest.approx(found * 0.03 / (found * 0.03 + (1 - cleared) * 0.97))
+        assert rare["number_needed_to_biopsy"] == pytest.approx(1 / rare["ppv"])
+        assert rare["intervals"]["ppv"]["low"] <= rare["ppv"] <= rare["intervals"]["ppv"]["high"]
+        assert rare["ppv"] < point["at_prevalence"]["0.5"]["ppv"]
+
+
+def test_only_the_points_that_are_asked_for(project: Path, write_params: WriteParams) -> None:
+    empty = {
+        f"threshold_sweep.{name}": [] for name in ("specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences")
+    }
+    write_params({"threshold_sweep.bootstrap_draws": 100, **empty})
+    threshold_sweep.main()
+    metrics = read_metrics()
+    assert list(metrics["points"]) == [*RECALLS, "youden"]
+    assert all(point["at_prevalence"] == {} for point in metrics["points"].values())
+
+
+def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so(
+    project: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_params({"threshold_sweep.guaranteed_recalls": [0.999], "threshold_sweep.bootstrap_draws": 100})
+    threshold_sweep.main()
+    point = read_metrics()["points"]["guaranteed_0.999"]
+    assert point["threshold"] == 0 and point["test"]["flagged"] == 1
+    assert "guaranteed_0.999: " in caplog.text and "too few to promise it: everything is flagged" in caplog.text
+
+
+def test_the_decision_curve_is_of_test(project: Path) -> None:
+    threshold_sweep.main()
+    curve = pd.read_csv("plots/threshold_sweep/decision_curve.csv")
+    table = read_predictions("test")
+    positive, flagged = table["dx"] == "mel", table["probability_mel"] >= 0.2
+    (row,) = curve.query("strategy == 'classifier' and threshold_probability == 0.2").itertuples()
+    assert row.net_benefit == pytest.approx((positive & flagged).mean() - (~positive & flagged).mean() / 4)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize(("keep_melanomas", "share"), [(False, "none"), (True, "all")])
+def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_melanomas: bool, share: str) -> None:
+    tables = {name: read_predictions(name) for name in ("val", "test")}
+    tables[split] = tables[split][(tables[split]["dx"] == "mel") == keep_melanomas]
+    write_predictions(tables)
+    with pytest.raises(PipelineError, match=rf"{split}: {share} of the \d+ images show the target \(mel\)"):
+        threshold_sweep.main()
+    assert not OPERATING_POINTS.exists()
+    assert not Path("metrics").exists()
+
+
+def test_missing_and_damaged_tables_are_named(project: Path) -> None:
+    path = PREDICTIONS / "test.csv"
+    table = read_predictions("test")
+    table.assign(probability_mel=0.9).to_csv(path, index=False)
+    with pytest.raises(PipelineError, match=r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0"):
+        threshold_sweep.main()
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"test\.csv not found"):
+        threshold_sweep.main()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": {"youden": {"threshold": 1.5}}}, "threshold of 'youden' must be a number from 0 to 1, not 1.5"),
+        ({"points": {"youden": {"threshold": None}}}, "threshold of 'youden' must be a number from 0 to 1, not None"),
+        ({"points": {}}, "lacks points"),
+        ({"classes": ["mel", "melanoma"]}, "unknown diagnosis 'melanoma'"),
+    ],
+)
+def test_operating_points_that_cannot_be_applied_are_refused(project: Path, change: dict[str, Any], message: str) -> None:
+    threshold_sweep.main()
+    content = read_operating_points() | change
+    OPERATING_POINTS.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(PipelineError, match=message):
+        read_operating_points()
+    with pytest.raises(PipelineError, match=message):
+        write_operating_points(content)
+
+
+def test_it_runs_as_a_module_without_torch(project: Path) -> None:
+    code = "import sys, runpy; runpy.run_module('stages.threshold_sweep', run_name='__main__'); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == "False"
+    assert "recall_0.90: threshold 0." in ran.stderr
+    (project / "params.yaml").unlink()
+    failed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: params.yaml not found")

@@ -1,0 +1,148 @@
+"""Networks by name: a head for our classes, and weights that are loaded whole or refused."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.training import list_backbones
+from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])
+def test_a_network_gives_seven_logits_and_without_its_head_an_embedding(name: str) -> None:
+    model = build_backbone(name, num_classes=7, size=64)
+    assert model.training
+    batch = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = model.eval()(batch)
+        last, dropout = remove_head(model)
+        embedding = model(batch)
+        assert logits.shape == (2, 7)
+        assert embedding.shape == (2, last.in_features)
+        if name != "squeezenet1_1":  # which rectifies its logits and pools them, see tests/model/test_network.py
+            torch.testing.assert_close(last(embedding), logits)
+    assert dropout == {"squeezenet1_1": 0.5, "googlenet": 0.2}.get(name, 0.0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_v2_l", "efficientnet_v2_s", "mobilenet_v2", "vit_b_16"])
+def test_normalization_is_that_of_torchvisions_checkpoint(name: str) -> None:
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    assert normalization(name) == (tuple(preset.mean), tuple(preset.std))
+
+
+def test_networks_that_transform_their_input_get_what_they_make_of_it() -> None:
+    model = torchvision.models.get_model("inception_v3", weights=None, init_weights=False, transform_input=True)
+    image = torch.rand(1, 3, 8, 8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalization("resnet18"))
+    wanted = model._transform_input((image - mean) / std)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalization("inception_v3"))
+    torch.testing.assert_close((image - mean) / std, wanted)
+
+
+def test_unknown_name_and_impossible_size_are_refused() -> None:
+    assert "efficientnet_b2" in list_backbones()
+    with pytest.raises(PipelineError, match="no classification model 'resnet19'"):
+        build_backbone("resnet19", num_classes=7, size=64)
+    with pytest.raises(PipelineError, match=r"'vit_b_16' cannot take images of 50 x 50 pixels .* change prepare.size"):
+        build_backbone("vit_b_16", num_classes=7, size=50)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_checkpoint_of_1000_classes_fills_everything_but_the_head(tmp_path: Path, suffix: str) -> None:
+    source = torchvision.models.get_model("mobilenet_v2", num_classes=1000).state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source, path)
+    else:
+        safetensors.torch.save_file(source, path)
+    model = build_backbone("mobilenet_v2", num_classes=7, size=64)
+    head_before = model.classifier[1].weight.clone()
+    digest = load_pretrained(model, str(path), backbone="mobilenet_v2")
+    assert digest is not None and len(digest) == 64
+    loaded = model.state_dict()
+    assert torch.equal(loaded["classifier.1.weight"], head_before)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in source.items() if not name.startswith("classifier"))
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "googlenet"])
+def test_a_checkpoint_fills_a_network_without_a_head(tmp_path: Path, name: str) -> None:
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    source = torchvision.models.get_model(name, **extra).state_dict()  # GoogLeNet's with its auxiliary heads
+    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
+    model = build_backbone(name, num_classes=7, size=32)
+    remove_head(model)
+    load_pretrained(model, str(tmp_path / "weights.safetensors"), backbone=name)
+    assert all(torch.equal(source[key], tensor) for key, tensor in model.state_dict().items())
+    assert {key.split(".")[0] for key in source.keys() - model.state_dict().keys()} <= {"classifier", "fc", "aux1", "aux2"}
+
+
+def test_relative_paths_start_at_the_main_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(torchvision.models.get_model("resnet18", num_classes=1000).state_dict(), tmp_path / "r.pth")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert load_pretrained(build_backbone("resnet18", num_classes=7, size=32), "r.pth", backbone="resnet18")
+
+
+def test_position_embedding_of_a_vision_transformer_is_interpolated(tmp_path: Path) -> None:
+    small = {"patch_size": 32, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
+    source = torchvision.models.VisionTransformer(image_size=96, num_classes=1000, **small).state_dict()
+    torch.save(source, tmp_path / "vit.pth")
+    model = torchvision.models.VisionTransformer(image_size=64, num_classes=7, **small)
+    load_pretrained(model, str(tmp_path / "vit.pth"), backbone="vit_b_32")
+    embedding = model.state_dict()["encoder.pos_embedding"]
+    assert embedding.shape == (1, 1 + 2 * 2, 8)
+    assert torch.equal(embedding[:, 0], source["encoder.pos_embedding"][:, 0])
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model = build_backbone("resnet18", num_classes=7, size=32)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save(torchvision.models.get_model("resnet34", num_classes=7).state_dict(), tmp_path / "resnet34.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"no checkpoint")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no checkpoint")
+    wrong = model.state_dict() | {"conv1.weight": torch.zeros(64, 3, 5, 5)}
+    torch.save(wrong, tmp_path / "shape.pth")
+    refusals = {
+        "resnet34.pth": r"does not fit backbone 'resnet18': the file has besides layer1\.2",
+        "list.pth": "must hold a plain state dict",
+        "damaged.pth": "is no readable state dict",
+        "damaged.safetensors": "is no readable state dict",
+        "shape.pth": r"has other shapes in conv1.weight \(64, 3, 5, 5\) for \(64, 3, 7, 7\)",
+        "absent.pth": "no file .*absent.pth",
+    }
+    for name, message in refusals.items():
+        with pytest.raises(PipelineError, match=message):
+            load_pretrained(model, str(tmp_path / name), backbone="resnet18")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_imagenet_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    source = torchvision.models.get_model("resnet18").state_dict()
+    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(source, tmp_path / "hub" / "checkpoints" / name)
+    model = build_backbone("resnet18", num_classes=7, size=32)
+    assert load_pretrained(model, "imagenet", backbone="resnet18")
+    assert torch.equal(model.conv1.weight, source["conv1.weight"])
+
+
+def test_a_failed_download_is_no_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(PipelineError, match=r"ImageNet weights of 'resnet18' could not be downloaded .*no route to host"):
+        load_pretrained(build_backbone("resnet18", num_classes=7, size=32), "imagenet", backbone="resnet18")

@@ -1,0 +1,328 @@
+"""The whole pipeline through DVC on a tiny sample, in a clone: what runs, what does not, and what is compared."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from skinlesion.artifacts.raw import image_path
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.config.schema import UNSEEN_BY_DVC
+from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.serving.predictor import load_predictor
+from skinlesion.serving.uploads import decode_upload
+from tests.conftest import ROOT
+from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, stages_run
+
+BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
+AFTER_TRAINING = [
+    "assemble",
+    "evaluate",
+    "threshold-sweep",
+    "baselines",
+    "selective",
+    "subgroups",
+    "failures",
+    "gradcam",
+    "neighbors",
+    "report",
+]
+STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
+# They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
+UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
+PACKAGES = ("skinlesion", "stages", "extras")
+
+
+def first_json(said: str) -> dict[str, Any]:
+    """The JSON that a command printed, before what it said to standard error: here that plots of extras are not there."""
+    return json.JSONDecoder().raw_decode(said)[0]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository with this working tree's files, tiny params, and the pipeline run once."""
+    folder = tmp_path_factory.mktemp("clone") / "project"
+    copy_working_tree(folder, TINY)
+    said = run(folder, "dvc", "repro")
+    assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
+    commit_all(folder, "first run")
+    return folder
+
+
+def read_metrics(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert "up to date" in run(clone, "dvc", "status", "dvc.yaml")
+    assert run(clone, "git", "status", "--porcelain") == ""
+    tracked = run(clone, "git", "ls-files", "data", "models", "plots").split()
+    assert all(name.endswith(".gitkeep") for name in tracked)
+
+
+def test_the_stages_agree_with_each_other(clone: Path) -> None:
+    split, evaluated, explained, compared = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam", "neighbors"))
+    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
+    assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
+    assert compared["metrics"]["accuracy"]["network"]["value"] == pytest.approx(evaluated["test"]["accuracy"])
+    assert config["fingerprint"] == split["fingerprint"]
+    assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
+    assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
+    assert set(read_metrics(clone, "threshold_sweep")["points"]) >= {"recall_0.85", "youden"}
+
+
+def test_the_predictor_gives_what_stands_in_the_prediction_table(clone: Path) -> None:
+    table, predictor = read_predictions("test", clone / "data/predictions"), load_predictor(clone)
+    images = [decode_upload(image_path(image_id, clone / "data/raw").read_bytes()).image for image_id in table["image_id"]]
+    predictions = predictor.predict(images)
+    given = [list(prediction.probabilities.values()) for prediction in predictions]
+    np.testing.assert_allclose(given, table[list(PROBABILITY_COLUMNS)].to_numpy(), rtol=0, atol=1e-5)
+    stated = read_metrics(clone, "threshold_sweep")["points"]["recall_0.90"]
+    positive = (table["dx"] == "mel").to_numpy()
+    flagged = np.array([prediction.flagged for prediction in predictions])
+    assert flagged[positive].mean() == pytest.approx(stated["test"]["sensitivity"])
+    point = predictor.points["recall_0.90"]
+    assert point.sensitivity is not None and point.measured_on == "test"
+    assert point.sensitivity.value == stated["test"]["sensitivity"] and point.sensitivity.low is not None
+    assert predictor.conformal is not None and predictions[0].sets.keys() == {"0.9", "0.95"}
+
+
+def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
+    shown = run(clone, "dvc", "metrics", "show")
+    assert all(f"metrics/{name}.json" in shown for name in ("split", "train/base-0", "evaluate", "threshold_sweep", "gradcam"))
+    targets = YAML(typ="safe").load((clone / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    plots = first_json(run(clone, "dvc", "plots", "show", "--json"))
+    # Extras that were not run have no plots yet.
+    assert all(error["source"].startswith("plots/extras/") for error in plots.get("errors", []))
+    assert len(plots["data"]) >= len(targets)
+
+
+def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
+    said = run(clone, "dvc", "dag", "--mermaid")
+    names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
+    arrows = [(names[source], names[target]) for source, target in re.findall(r"(node\d+)-->(node\d+)", said)]
+    real = {(source, target) for source, target in arrows if not target.startswith("extras/")}
+    drawing = (ROOT / "README.md").read_text(encoding="utf-8").partition("```mermaid")[2].partition("```")[0]
+    arrows = re.findall(r"(\S+) --> (.+)", drawing)
+    assert {(source, target) for source, targets in arrows for target in targets.split(" & ")} == real
+
+
+def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == [
+        "threshold-sweep",
+        "failures",
+        "report",
+    ]
+    assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
+    changes = {
+        "baselines": "baselines.color_bins=4",
+        "selective": "selective.coverages=[0.6]",
+        "subgroups": "subgroups.age_bands=[40]",
+        "gradcam": "gradcam.methods=[LayerCAM]",
+        "neighbors": "neighbors.k=3",
+    }
+    for names in (["baselines", "gradcam"], ["selective", "subgroups", "neighbors"]):
+        words = [word for name in names for word in ("-S", changes[name])]
+        assert stages_run(run(clone, "dvc", "exp", "run", *words)) == [*names, "report"]
+    assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
+    assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
+    assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
+    assert read_metrics(clone, "neighbors")["k"] == 3
+
+
+def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "prepare.size=48", "prepare")) == ["prepare"]
+    assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (48, 48, 3)
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (32, 32, 3)
+
+
+def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
+    assert stages_run(said) == ["train@base-0", *AFTER_TRAINING]
+    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
+    assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
+    difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
+    assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
+    assert difference["metrics/evaluate.json"]["test.macro_auc"]["diff"] != 0
+    assert "other" in run(clone, "dvc", "exp", "show", "--csv")
+    compared = json.loads(run(clone, "python", "-m", "skinlesion.compare", "--rev", "HEAD", "other", "--draws=100", "--json"))
+    gained = difference["metrics/evaluate.json"]["test.macro_auc"]["diff"]
+    assert compared["metrics"]["macro_auc"]["difference"] == pytest.approx(gained, abs=1e-9)
+    assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
+    assert first_json(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    assert stages_run(run(clone, "dvc", "repro")) == []  # all of it comes back from the cache
+
+
+def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
+    # Up to evaluate, since the mixed ensemble below goes through every stage.
+    said = run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]", "evaluate")
+    assert stages_run(said) == ["train@base-1", "assemble", "evaluate"]
+    evaluated = read_metrics(clone, "evaluate")
+    assert evaluated["members"].keys() == {"base-0", "base-1"}
+    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 2
+    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
+    changes = ["ensemble.seeds=[0]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
+    said = run(clone, "dvc", "exp", "run", *(word for change in changes for word in ("-S", change)))
+    assert stages_run(said) == ["train@small-0", *AFTER_TRAINING]
+    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
+    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small", "squeezenet1_1"]
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+    # Two members fewer: nothing trains, and what they left in the workspace is not in the classifier.
+    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
+    assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
+    assert (clone / "models/members/small-0").is_dir()
+    assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
+    for name in ("base-1", "small-0"):
+        (clone / "metrics/train" / f"{name}.json").unlink(missing_ok=True)
+        for folder in ("models/members", "plots/train"):
+            shutil.rmtree(clone / folder / name, ignore_errors=True)
+    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
+    assert run(clone, "git", "status", "--porcelain") == ""
+
+
+def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
+    assert stages_run(said) == ["threshold-sweep", "failures", "report"]
+    assert run(clone, "git", "status", "--porcelain") == ""
+    assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
+
+
+def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> None:
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
+    said = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
+    assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
+    assert stages_run(run(clone, "dvc", "repro")) == ["report"]
+    external = json.loads((clone / "metrics/extras/external.json").read_text(encoding="utf-8"))
+    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in (clone / "report/report.md").read_text(
+        encoding="utf-8"
+    )
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    run(clone, "git", "add", "--all")
+    run(clone, "git", "commit", "--quiet", "--message", "external test")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, without the numbers in the ids of a drawing, which vl_convert counts on from the last one."""
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: re.sub(rb"(clip|gradient)[_0-9]+", rb"\1", content) for name, content in files.items()}
+
+
+def test_a_record_measured_anew_by_the_same_code_says_the_same(clone: Path) -> None:
+    run(clone, "python", "-m", "tools.record_results", "tiny")
+    record = clone / "results" / "tiny"
+    before = contents(record)
+    run(clone, "git", "add", "--all")
+    run(clone, "git", "commit", "--quiet", "--message", "record")
+    run(clone, "python", "-m", "tools.remeasure", "tiny")
+    after = contents(record)
+    assert "extras/external/predictions.csv" in before
+    differ = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    # Which commit writes the report, how YAML is laid out, and what only the run itself had.
+    assert differ <= {"provenance.json", "params.yaml", "report/index.html", "report/report.md"}, differ
+    assert not (clone / ".resume/remeasure/tiny").exists()
+    run(clone, "git", "checkout", "--quiet", "--", ".")
+
+
+def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
+    path = clone / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"(?s)train.wieght_decay: unknown key; did you mean 'weight_decay'\?"):
+        run(clone, "dvc", "repro")
+    path.write_text(before, encoding="utf-8")
+
+
+def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
+    """The stages of a `dvc.yaml`, by name."""
+    return YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"]
+
+
+# Name and content of every stage, those of the extras included.
+DECLARED = {**read_stages(), **read_stages("extras/dvc.yaml")}
+
+
+@cache
+def imported_modules(path: Path) -> set[str]:
+    """Files of this project's packages that a file imports, itself not included, by reading its import statements."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    bases = [ROOT / name.replace(".", "/") for name in found if name.startswith(PACKAGES)]
+    return {
+        str(file.relative_to(ROOT))
+        for base in bases
+        for file in (base.with_suffix(".py"), base / "__init__.py")
+        if file.is_file()
+    }
+
+
+@cache
+def is_docstring_alone(path: Path) -> bool:
+    """Whether a module says what its package is and nothing else, as most `__init__.py` do."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return all(isinstance(statement, ast.Expr) for statement in body)
+
+
+@cache
+def used_files(stage: str) -> set[str]:
+    """The stage's script and every module of this project that it uses, directly or not, but for those of `UNTRACKED`."""
+    script = re.match(r"python -m (\S+)", DECLARED[stage]["cmd"])
+    assert script, f"{stage}: cmd must be `python -m` and a module"
+    waiting, used = [f"{script[1].replace('.', '/')}.py"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in used and not name.startswith(UNTRACKED) and not is_docstring_alone(ROOT / name):
+            used.add(name)
+            waiting += imported_modules(ROOT / name)
+    return used
+
+
+@pytest.mark.parametrize("stage", DECLARED)
+def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
+    code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
+    covered = {
+        str(file.relative_to(ROOT))
+        for name in code
+        for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+    }
+    assert used_files(stage) - covered == set(), "used and not listed"
+    unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
+    assert unused == [], "listed and not used"
+
+
+def keys_below(value: Any) -> set[str]:
+    """Every key of nested mappings."""
+    if not isinstance(value, dict):
+        return set()
+    return set(value).union(*(keys_below(nested) for nested in value.values()))
+
+
+@pytest.mark.parametrize("stage", DECLARED)
+def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
+    keys = DECLARED[stage].get("params", [])
+    for key in keys:
+        value: Any = repository_params
+        for name in key.split(".${")[0].split("."):
+            value = value[name]
+        assert not keys_below(value) & set(UNSEEN_BY_DVC), f"{key}: name its keys one by one"
+    section = stage.replace("-", "_")
+    own = {key for key in keys if key.partition(".")[0] == section}
+    assert not own or own == {section} or own == {f"{section}.{key}" for key in repository_params[section]}

@@ -1,0 +1,183 @@
+"""Files that anybody may hand in: what is decoded to which pixels, what is refused, and what the sender reads."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from skinlesion.data.preparing import Prepared, prepare_image
+from skinlesion.serving import uploads
+from skinlesion.serving.upload_checks import UploadError
+from skinlesion.serving.uploads import decode_upload
+from tests.serving.predictor_cases import encoded, lesion_image, with_scans
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, depth: int, color: int, pixels: bytes | None = None) -> bytes:
+    """A PNG of any header, its pixels zero if not given."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
+    rows = pixels if pixels is not None else bytes(height * (1 + width * channels * depth // 8))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("options", [{"quality": 95}, {"quality": 60, "subsampling": 2}, {"progressive": True}])
+def test_a_jpeg_has_the_pixels_that_prepare_sees(tmp_path: Any, options: dict[str, Any]) -> None:
+    data = encoded(lesion_image(), **options)
+    (tmp_path / "image.jpg").write_bytes(data)
+    prepared = prepare_image(tmp_path / "image.jpg", size=70, fit="crop", color_constancy="none")
+    assert isinstance(prepared, Prepared)
+    upload = decode_upload(data)
+    middle = np.asarray(upload.image.resize((70, 70), Image.Resampling.BILINEAR, box=(10, 0, 80, 70)))
+    np.testing.assert_array_equal(middle, prepared.pixels)
+    assert upload.notes == ()
+
+
+def test_a_png_keeps_its_pixels() -> None:
+    image = lesion_image(1)
+    np.testing.assert_array_equal(np.asarray(decode_upload(encoded(image, "PNG")).image), np.asarray(image))
+    palette = image.convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(np.asarray(decode_upload(encoded(palette, "PNG")).image), np.asarray(palette.convert("RGB")))
+
+
+def test_orientation_is_followed_and_said() -> None:
+    image = lesion_image()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees with the clock
+    upload = decode_upload(encoded(image, "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(upload.image), np.asarray(image.transpose(Image.Transpose.ROTATE_270)))
+    assert upload.notes == ("The image was turned upright, as its EXIF data say.",)
+    for upright in (0, 1, 99):
+        exif[0x0112] = upright
+        assert decode_upload(encoded(image, exif=exif)).notes == ()
+
+
+def test_transparency_becomes_white_and_is_said() -> None:
+    image = lesion_image().convert("RGBA")
+    assert decode_upload(encoded(image, "PNG")).notes == ()  # opaque
+    image.putalpha(Image.new("L", image.size, 255))
+    image.paste((10, 20, 30, 0), (0, 0, 20, 20))
+    upload = decode_upload(encoded(image, "PNG"))
+    assert upload.image.getpixel((5, 5)) == (255, 255, 255)
+    assert upload.image.getpixel((60, 40)) == image.getpixel((60, 40))[:3]  # type: ignore[index]
+    assert upload.notes == ("Transparent parts of the image were filled with white.",)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])
+def test_a_grey_image_is_taken_with_a_note(mode: str) -> None:
+    grey = lesion_image().convert("L")
+    upload = decode_upload(encoded(grey.convert("RGB").quantize(8) if mode == "P" else grey.convert(mode), "PNG"))
+    assert upload.image.mode == "RGB" and "has no colours" in upload.notes[0]
+    assert decode_upload(encoded(lesion_image().quantize(8), "PNG")).notes == ()
+
+
+def test_a_colour_profile_is_mentioned() -> None:
+    assert "colour profile" in decode_upload(encoded(lesion_image(), icc_profile=b"Display P3")).notes[0]
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert decode_upload(encoded(lesion_image(), icc_profile=srgb)).notes == ()
+
+
+def test_of_a_phones_picture_with_depth_the_first_counts() -> None:
+    image = lesion_image()
+    buffer = io.BytesIO()
+    image.save(buffer, "MPO", save_all=True, append_images=[lesion_image(5)])
+    assert decode_upload(buffer.getvalue()).image.size == image.size
+
+
+ANIMATION = encoded(lesion_image(), "PNG", save_all=True, append_images=[lesion_image(1)])
+GIF = encoded(lesion_image(), "GIF")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "sentence"),
+    [
+        (b"", "empty", "The file is empty"),
+        (b"x" * (uploads.MAX_BYTES + 1), "too-large", "The file has 10.0 MB, more than 10: save it smaller."),
+        (GIF, "unsupported-type", "This is a GIF: send a JPEG or a PNG."),
+        (encoded(lesion_image(), "TIFF"), "unsupported-type", "This is a TIFF: send"),
+        (encoded(lesion_image(), "WEBP"), "unsupported-type", "This is a WebP: send"),
+        (encoded(lesion_image(), "BMP"), "unsupported-type", "This is a BMP: send"),
+        (b"%PDF-1.7\n", "unsupported-type", "This is a PDF: send"),
+        (b"\0\0\0\x18ftypheic" + bytes(90), "unsupported-type", "This is a HEIC or AVIF image, or a video: send"),
+        (b"age,sex\n50,male\n", "unsupported-type", "This is no image that is known here: send"),
+        (encoded(lesion_image())[:1500], "broken", "The file is damaged or incomplete"),
+        (encoded(lesion_image(), "PNG")[:3000], "broken", "The file is damaged or incomplete"),
+        (png(90, 70, 8, 2, b"nothing like so many rows"), "broken", "The file is damaged or incomplete"),
+        (png(60_000, 60_000, 8, 2, b""), "too-many-pixels", "The image has more than 25 megapixels"),
+        (png(5001, 5000, 8, 2, b""), "too-many-pixels", "5001 x 5000 pixels, more than 25 megapixels: save it smaller."),
+        (
+            encoded(lesion_image(width=49)),
+            "too-small",
+            "The image has 49 x 70 pixels; each side must have 50: send the original.",
+        ),
+        (ANIMATION, "animated", "This is an animation: send a still image."),
+        (encoded(lesion_image().convert("CMYK")), "cmyk", "printing colours (CMYK)"),
+        (png(90, 70, 16, 2), "bit-depth", "This image has 16 bits a channel: save it with 8."),
+        (png(90, 70, 16, 0), "bit-depth", "This image has 16 bits a channel: save it with 8."),
+        (png(90, 70, 16, 6), "bit-depth", "This image has 16 bits a channel: save it with 8."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_refused_says_why(data: bytes, reason: str, sentence: str) -> None:
+    with pytest.raises(UploadError) as refused:
+        decode_upload(data)
+    assert refused.value.reason == reason and sentence in str(refused.value)
+
+
+GREY = Image.new("L", (90, 70), 150)
+HIDDEN = b"\xff\xe1\x00\x08Exif\0\0"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        with_scans(GREY, 60),
+        with_scans(GREY, 60).replace(b"\xff\xda", b"\xff\xff\xda"),
+        with_scans(GREY, 60).replace(b"\xff\xda", HIDDEN + b"\xff\xda"),
+        with_scans(GREY, 60).replace(b"\xff\xda", b"\xff\x02\xff\xff\xff\xda"),
+        encoded(GREY)[:2] + HIDDEN * 3000 + encoded(GREY)[2:],
+    ],
+    ids=["plain", "filled", "between", "behind a marker that is none", "segments"],
+)
+def test_a_jpeg_of_scans_without_end_is_not_decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(UploadError, match="This JPEG has more than 50 scans") as refused:
+        decode_upload(data)
+    assert refused.value.reason == "broken"
+
+
+def test_scans_that_are_few_or_inside_a_segment_are_taken() -> None:
+    assert decode_upload(encoded(lesion_image(), progressive=True)).notes == ()
+    assert decode_upload(with_scans(GREY, 30)).image.size == GREY.size
+    comment = b"\xff\xfe" + struct.pack(">H", 1002) + b"\xff\xda\0\2" * 250
+    data = encoded(lesion_image())
+    assert decode_upload(data[:2] + comment + data[2:]).notes == ()
+    assert decode_upload(data + b"\xff\xda" * 100).notes == ()  # behind the end, as a phone's further pictures are
+
+
+def test_the_smallest_and_largest_are_taken() -> None:
+    assert decode_upload(encoded(lesion_image(width=50, height=50))).image.size == (50, 50)
+    assert decode_upload(png(5000, 5000, 8, 0)).image.size == (5000, 5000)
+
+
+def test_no_cut_and_no_flipped_byte_gives_anything_but_an_image_or_a_sentence() -> None:
+    generator = np.random.default_rng(0)
+    for data in (encoded(lesion_image()), encoded(lesion_image(), "PNG")):
+        for _ in range(150):
+            changed = bytearray(data)
+            for place in generator.integers(0, len(data), 3):
+                changed[place] = generator.integers(0, 256)
+            cut = bytes(changed[: generator.integers(1, len(data) + 1)])
+            try:
+                assert decode_upload(cut).image.mode == "RGB"
+            except UploadError as error:
+                assert str(error).endswith(".") and "\n" not in str(error)

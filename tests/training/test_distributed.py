@@ -1,0 +1,131 @@
+"""Two processes on the CPU, started by Fabric and by torchrun, must train what one does, and only the first may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from skinlesion.base.errors import PipelineError
+from skinlesion.config.params import load_params
+from skinlesion.training import engine
+from tests.conftest import ROOT, WriteParams
+from tests.training.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, write_inputs
+
+# A network without batch norm and dropout: what remains must agree but for rounding. 84 training images make five batches of
+# 16 and one of 4; 27 validation images make uneven shares.
+SHARED = TINY | {
+    "train.backbone": "squeezenet1_1",
+    "train.dropout": 0.0,
+    "train.epochs": 2,
+    "train.optimizer": "sgd",  # unlike AdamW's, its steps tell the scale of the gradient
+    "train.lr": 0.01,
+    "train.device": "cpu",
+    "train.precision": "32",
+    "train.accumulate": 2,
+    "train.average": "ema",
+}
+
+
+def results() -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]:
+    """History, weights and summary of the member that was trained."""
+    summary = json.loads(SUMMARY.read_text(encoding="utf-8"))
+    return pd.read_csv(PLOTS / "history.csv"), safetensors.torch.load_file(MEMBER / "weights.safetensors"), summary
+
+
+def start_two(launcher: str) -> subprocess.Popen[str]:
+    """Start the stage as DVC does, or by torchrun."""
+    if launcher == "fabric":
+        return start_train()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE)
+
+
+def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteParams) -> None:
+    write_inputs(workspace, images=140)
+    write_params(SHARED)
+    process = start_train()
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    alone = results()
+    write_params(SHARED | {"train.devices": 2})
+    for launcher in ("fabric", "torchrun"):
+        shutil.rmtree(MEMBER)
+        process = start_two(launcher)
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, (launcher, said)
+        assert said.count("epoch 1/2: training loss") == 1, launcher  # the second process says nothing
+        history, weights, summary = results()
+        pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4, obj=launcher)
+        for name, tensor in alone[1].items():
+            torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
+        assert summary["images"] == alone[2]["images"] == {"train": 84, "synthetic": 0, "val": 27}
+
+
+@pytest.mark.operations
+def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:
+    """With batch norm and dropout two are not one, but they must end, and after a stop as if there had been none."""
+    write_inputs(workspace)
+    options = {"train.devices": 2, "train.device": "cpu", "train.freeze_epochs": 1, "train.sampler": "balanced"}
+    write_params(TINY | options | {"train.metadata": True, "train.precision": "32"})
+    process = start_train()
+    assert process.wait(timeout=200) == 0, process.stderr.read()
+    undisturbed = (MEMBER / "weights.safetensors").read_bytes()
+    process = start_train()
+    for line in process.stderr:
+        if line.startswith("epoch 2/"):
+            break
+    process.kill()
+    process.wait()
+    process = start_train()
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    assert "resuming from" in said
+    assert (MEMBER / "weights.safetensors").read_bytes() == undisturbed
+
+
+def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_params: WriteParams) -> None:
+    write_inputs(workspace)
+    write_params(TINY | {"train.devices": 2, "train.device": "cpu", "train.precision": "32"})
+    (workspace / "plots").write_text("no folder", encoding="utf-8")  # only the first process writes there
+    process = start_train()
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode != 0 and "error: " in said
+
+
+def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(PipelineError, match=r"torchrun started 4 process\(es\), and train\.devices x train\.num_nodes is 2"):
+        engine.check_launcher(2, 1)
+    engine.check_launcher(4, 2)
+
+
+def test_several_nodes_that_nobody_starts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NODE_RANK", raising=False)
+    with pytest.raises(PipelineError, match=r"num_nodes=2 needs the stage to be started on every node"):
+        engine.check_launcher(2, 2)
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert engine.count_devices("auto", torch.device("cuda")) == 1
+    with pytest.raises(PipelineError, match=r"devices=2, and this machine has 1 GPU"):
+        engine.count_devices(2, torch.device("cuda"))
+    with pytest.raises(PipelineError, match="one mps device"):
+        engine.count_devices(2, torch.device("mps"))
+
+
+def test_devices_is_a_number_or_auto(write_params: WriteParams) -> None:
+    assert load_params(write_params({"train.devices": "auto"})).train.devices == "auto"
+    with pytest.raises(PipelineError, match=r"train\.devices"):
+        load_params(write_params({"train.devices": 0}))

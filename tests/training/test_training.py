@@ -1,0 +1,341 @@
+"""The pieces of the loop on hand-computed cases and against scikit-learn, and the train stage through its public door."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import torch._inductor.config
+from filelock import FileLock
+from scipy.special import softmax
+from sklearn import metrics
+
+from skinlesion.artifacts.paths import MEMBERS, METRICS
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.splits import SPLITS, read_split
+from skinlesion.base import locks
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import predict
+from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
+from skinlesion.training import engine, fit, loop
+from stages import train
+from tests.conftest import WriteParams
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
+
+
+@pytest.fixture
+def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
+    """A workspace with everything that `train` reads."""
+    write_inputs(workspace)
+    write_params(TINY)
+    return workspace
+
+
+def outputs() -> dict[str, bytes]:
+    """Bytes of everything that the stage wrote."""
+    folders = (MEMBER, METRICS, PLOTS)
+    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_validation_metrics_equal_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 7, size=300)
+    logits = random.normal(size=(300, 7)) + 2 * np.eye(7)[labels]
+    ours = loop.validation_metrics(logits.astype(np.float32), labels)
+    probabilities, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+    theirs = {
+        "val/loss": metrics.log_loss(labels, probabilities),
+        "val/accuracy": metrics.accuracy_score(labels, predicted),
+        "val/balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+        "val/macro_f1": metrics.f1_score(labels, predicted, average="macro"),
+        "val/macro_auc": metrics.roc_auc_score(labels, probabilities, multi_class="ovr"),
+        "val/mel_recall": metrics.recall_score(labels == 4, predicted == 4),
+    }
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
+        loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+
+
+def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
+    assert loop.is_better(0.1, 0.2, select_by="loss") and not loop.is_better(0.3, 0.2, select_by="loss")
+    assert loop.is_better(0.3, 0.2, select_by="macro_f1") and not loop.is_better(0.2, 0.2, select_by="macro_f1")
+
+
+def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 1, "train.patience": 1})
+    train_base()
+    model, config = load_classifier(MEMBER)
+    images = torch.from_numpy(read_prepared().images[:84].copy())  # the training list, all in one batch
+    first = model.backbone.features[0][0](normalize(images, config))
+    running = model.backbone.features[0][1]
+    torch.testing.assert_close(running.running_mean, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(running.running_var, first.var(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
+    write_params(TINY | {"train.epochs": 1, "train.batch_norm_images": 0})
+    train_base()
+    kept = load_classifier(MEMBER)[0].backbone.features[0][1]
+    assert not torch.allclose(kept.running_mean, running.running_mean, atol=1e-3)
+
+
+def test_precision_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert engine.fabric_precision("auto", cpu) == "32-true"
+    assert engine.fabric_precision("bf16", cpu) == "bf16-mixed"
+    assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
+    with pytest.raises(PipelineError, match="precision=16 needs a GPU"):
+        engine.fabric_precision("16", cpu)
+    with pytest.raises(PipelineError, match="precision=bf16 is not supported on an XPU"):
+        engine.fabric_precision("bf16", torch.device("xpu"))
+
+
+def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 6, "train.backbone": "resnet18", "train.lr": 0.001})
+    train_base()
+    config = load_classifier(MEMBER).config
+    assert (config.backbone, config.size, config.fit, config.classes) == ("resnet18", 32, "squash", CLASSES)
+    assert config.data == {"source": "sample", "synthetic": True} and config.weights_sha256 is None
+    test = read_split("test")
+    predicted = predict(load_classifier(MEMBER), read_prepared(), test, device=torch.device("cpu"), batch_size=8)
+    logits = predicted.logits
+    accuracy = (logits.argmax(axis=1) == test["dx"].map(CLASSES.index)).mean()
+    assert accuracy > 0.6  # chance is 1/7
+    summary = json.loads((SUMMARY).read_text(encoding="utf-8"))
+    curve = pd.read_csv(PLOTS / "plots" / "metrics" / "val" / "macro_auc.tsv", sep="\t")
+    assert summary["epochs"] == len(curve) == 6
+    assert summary["val"]["macro_auc"] == pytest.approx(curve["macro_auc"].max())
+    assert summary["best_epoch"] == config.epoch == curve["macro_auc"].idxmax() + 1
+    assert not list((prepared_workspace / ".resume").rglob("*.pt"))
+
+
+def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 2})
+    train_base()
+    first = outputs()
+    train_base()
+    assert outputs() == first
+    train.main(["--member", "base", "--seed", "1"])
+    other = (MEMBERS / "base-1" / "weights.safetensors").read_bytes()
+    assert other != first[str(MEMBER / "weights.safetensors")]
+
+
+def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
+    process = start_train()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    undisturbed = outputs()
+
+    process = start_train()
+    for line in process.stderr:
+        if line.startswith("epoch 1/"):
+            break
+    time.sleep(0.3)  # somewhere in the second epoch
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+    process = start_train()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert "resuming from" in said and "epoch 1/3" not in said
+    assert outputs() == undisturbed
+    assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+
+RESUMED: list[dict[str, object]] = [
+    {"train.average": "ema", "train.augmentation.preset": "strong", "train.schedule": "one_cycle", "train.accumulate": 2},
+    {"train.average": "swa", "train.swa_start": 0.3, "train.batch_norm_images": 0, "train.sampler": "balanced"},
+    {"train.optimizer": "sgd", "train.schedule": "plateau", "train.plateau_patience": 0, "train.metadata": True},
+    {"train.schedule": "cosine_restarts", "train.restart_epochs": 2, "train.defer_weights": 0.4, "train.loss": "focal"},
+    {"train.freeze_epochs": 2, "train.warmup_epochs": 0.5, "train.sam_rho": 0.05, "train.one_view_per_lesion": True},
+]
+
+
+@pytest.mark.parametrize("options", RESUMED)
+def test_a_stopped_training_ends_as_if_it_had_not_been(
+    prepared_workspace: Path, write_params: WriteParams, options: dict[str, object]
+) -> None:
+    write_params(TINY | {"train.epochs": 4} | options)
+    train_base()
+    undisturbed = outputs()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(fit, "train_one_epoch", stop_after(2))
+        train_base()
+    torch.manual_seed(999)  # what another process would have
+    train_base()
+    assert outputs() == undisturbed
+
+
+def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
+    """`train_one_epoch` that raises StopIteration once so many epochs are done."""
+    left = iter([loop.train_one_epoch] * epochs)
+
+    def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
+        return next(left)(*arguments, **options)
+
+    return train_or_stop
+
+
+@pytest.fixture
+def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that was stopped after its first epoch and left a checkpoint."""
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(fit, "train_one_epoch", stop_after(1))
+        train_base()
+    return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
+
+
+def test_a_checkpoint_of_other_params_is_not_resumed_from(
+    interrupted: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
+    with caplog.at_level("INFO"):
+        train_base()
+    assert "resuming" not in caplog.text
+    assert interrupted.is_file()  # it belongs to the other training
+
+
+def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = PREPARED / "images.npy"
+    np.save(path, np.load(path)[:, ::-1])
+    with caplog.at_level("INFO"):
+        train_base()
+    assert "resuming" not in caplog.text
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
+    prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match=r"No space left on device .*free some space"):
+        patch.setattr(Path, "write_bytes", full)
+        run_stage(train_base)
+    assert not list((prepared_workspace / ".resume" / "train").glob("*.pt*"))
+    assert not MEMBER.exists()
+
+
+def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(loop, "train_step", exhausted)
+    with pytest.raises(SystemExit, match=r"out of memory at train.batch_size 16: lower it"):
+        run_stage(train_base)
+
+
+def test_a_network_that_cannot_be_compiled_names_the_way_out(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(TINY | {"train.compile": True, "train.epochs": 1})
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    with (
+        # Not by monkeypatch, whose undoing leaves torch's configuration without the key, for every test behind this one.
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(PipelineError, match=r"could not compile 'mobilenet_v3_small' .*set train\.compile=false"),
+    ):
+        train_base()
+
+
+def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
+    interrupted.write_bytes(interrupted.read_bytes()[:1000])
+    with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
+        train_base()
+
+
+def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
+    with (
+        FileLock(interrupted.with_suffix(".lock")),
+        pytest.raises(PipelineError, match="another process is training exactly this"),
+    ):
+        train_base()
+    train_base()
+    assert MEMBER.is_dir()
+
+
+def test_patience_ends_training_early(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    monkeypatch.setattr(fit, "validate", lambda _: {"val/macro_auc": next(values)})
+    write_params(TINY | {"train.patience": 2, "train.epochs": 5})
+    train_base()
+    assert read_classifier_config(MEMBER).epoch == 2
+    assert json.loads((SUMMARY).read_text(encoding="utf-8"))["epochs"] == 4
+
+
+def test_an_empty_list_of_loggers_needs_no_dvc(
+    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvclive", None)
+    write_params(TINY | {"train.epochs": 1, "train.loggers": []})
+    train_base()
+    assert PLOTS.is_dir()
+    write_params(TINY | {"train.epochs": 1, "train.lr": 0.004})
+    with pytest.raises(PipelineError, match="dvclive is not installed"):
+        train_base()
+
+
+def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.lr": 1e30})
+    with pytest.raises(PipelineError, match=r"lower train\.lr"):
+        train_base()
+    assert not MEMBER.exists()
+
+
+REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
+    (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
+    (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
+    (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
+    (lambda: (PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),
+    (lambda: (SPLITS / "val.csv").unlink(), {}, "val.csv not found: run the stage that writes it first"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "overrides", "message"), REFUSALS)
+def test_refusals_are_one_message(
+    prepared_workspace: Path, write_params: WriteParams, spoil: Callable[[], object], overrides: dict[str, object], message: str
+) -> None:
+    write_params(TINY | overrides)
+    spoil()
+    with pytest.raises(SystemExit) as refusal:
+        run_stage(train_base)
+    assert message in str(refusal.value) and "\n\n" not in str(refusal.value)
+    assert not MEMBER.exists()
+
+
+def test_a_refusal_on_the_command_line_has_no_traceback(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.backbone": "resnt18"})
+    process = start_train()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.startswith("error: params.yaml is refused") and "Traceback" not in said
+
+
+def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
+    write_params(TINY | {"train.epochs": 1})
+    train_base()
+    path = MEMBER / "weights.safetensors"
+    state = safetensors.torch.load_file(path)
+    state.popitem()
+    safetensors.torch.save_file(state, path)
+    with pytest.raises(PipelineError, match="is damaged or does not fit 'mobilenet_v3_small'"):
+        load_classifier(MEMBER)
+    config = json.loads((MEMBER / "config.json").read_text(encoding="utf-8"))
+    (MEMBER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
+    with pytest.raises(PipelineError, match="classes are"):
+        load_classifier(MEMBER)

@@ -1,0 +1,101 @@
+"""One page of all plots that needs no network: `python -m tools.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
+
+Reads   what `dvc plots show` reads; with revisions (commits, branches, experiments), what `dvc plots diff` compares;
+        data/raw/provenance.json, to say on the page where the images are synthetic; whether there is a
+        plots/gradcam/index.html, which the page links to
+Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static/
+
+DVC's own page loads Vega from a content delivery network; here it stands in the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import logging
+import os
+import sys
+import tempfile
+import urllib.parse
+from pathlib import Path
+
+import vl_convert
+
+from skinlesion.artifacts.paths import PLOTS
+from skinlesion.artifacts.raw import RAW, read_provenance
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.report.vega import VEGA_LITE
+from tools.dvc_commands import run_dvc
+from tools.optional_plots import extras_without_plots
+
+logger = logging.getLogger(__name__)
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
+
+
+def banner(raw: Path = RAW) -> str:
+    """What the page says across its top about the images of the workspace: an HTML element, or nothing for real ones."""
+    if not (raw / "provenance.json").is_file():
+        said = f"Source of the images unknown: {(raw / 'provenance.json').as_posix()} is not in the workspace"
+    elif read_provenance(raw)["synthetic"]:
+        said = SYNTHETIC
+    else:
+        return ""
+    return f'<div class="banner" role="alert">{said}</div>'
+
+
+def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
+    """The way from a page in `folder` to the explained cases of the workspace: an HTML element, or nothing without them."""
+    index = plots / "gradcam" / "index.html"
+    if not index.is_file():
+        return ""
+    address = urllib.parse.quote(Path(os.path.relpath(index, folder)).as_posix())
+    return f'<p><a href="{address}">Grad-CAM, case by case: where the network looked, all missed melanomas first</a></p>'
+
+
+def page_template(folder: Path, revisions: list[str]) -> str:
+    """The HTML that DVC puts its plots into for a page in `folder`: Vega and its relatives inline, heading, banner and link."""
+    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
+    subject = "Plots of the workspace."
+    if revisions:
+        names = html.escape(", ".join(revisions))
+        subject = f"Revisions compared: {names}. A banner, if there is one, speaks of the workspace."
+    page = TEMPLATE.read_text(encoding="utf-8")
+    for place, content in {"subject": subject, "banner": banner(), "cases": link_to_cases(folder), "library": library}.items():
+        page = page.replace(f"<!-- {place} -->", content)
+    return page
+
+
+def write_page(folder: Path, revisions: list[str]) -> Path:
+    """Write the page and say where it is.
+
+    Raises
+    ------
+    PipelineError
+        DVC fails, or there is no plot to show.
+    """
+    page = folder / "index.html"
+    page.unlink(missing_ok=True)  # DVC leaves an old page in place when it has nothing to show
+    command = ["diff", *revisions] if revisions else ["show"]
+    with tempfile.TemporaryDirectory() as scratch:
+        template = Path(scratch) / "template.html"
+        template.write_text(page_template(folder, revisions), encoding="utf-8")
+        run_dvc("plots", *command, "--out", str(folder), "--html-template", str(template))
+    if missing := extras_without_plots():
+        logger.info("not on the page, since they were not run: %s (`dvc repro extras/dvc.yaml`)", ", ".join(missing))
+    if not page.is_file():
+        raise PipelineError(f"DVC found no plots, so {page} was not written: run `dvc repro` first")
+    return page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.plots_page", description=__doc__.partition("\n")[0])
+    parser.add_argument("revisions", nargs="*", metavar="REVISION", help="compare these (one: with the workspace) instead")
+    parser.add_argument("--out", type=Path, default=Path("dvc_plots"), metavar="FOLDER", help="default: %(default)s")
+    arguments = parser.parse_args()
+    sys.stdout.write(f"{write_page(arguments.out, arguments.revisions)}\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

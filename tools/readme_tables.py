@@ -1,0 +1,269 @@
+"""Keep README's results generated: `python -m tools.readme_tables [--check]`.
+
+Reads   results/*/metrics/*.json and results/*/provenance.json
+Writes  README.md, between the markers `<!-- results:begin -->` and `<!-- results:end -->`; with --check nothing: it ends
+        with 1 if README.md is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file, read_json
+from skinlesion.report import explanations
+from skinlesion.report.formats import describe_rule
+from tools.reading import read_run
+from tools.records import HEADLINE, RESULTS, list_records, number
+
+README = Path("README.md")
+WIDTH = 130
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the tables need of a recorded run: the contents of its JSON files."""
+
+    name: str
+    provenance: dict[str, Any]
+    evaluate: dict[str, Any]
+    threshold_sweep: dict[str, Any]
+    gradcam: dict[str, Any]
+    reading: list[str]
+    has_report: bool
+
+    @property
+    def link(self) -> str:
+        """The run's name, linked to its folder."""
+        return f"[{self.name}]({RESULTS.as_posix()}/{self.name}/)"
+
+
+def read_record(folder: Path) -> Record:
+    """Read a recorded run."""
+    metrics = {name: read_json(folder / "metrics" / f"{name}.json") for name in ("evaluate", "threshold_sweep", "gradcam")}
+    provenance, has_report = read_json(folder / "provenance.json"), (folder / "report").is_dir()
+    return Record(folder.name, provenance, **metrics, reading=read_run(folder), has_report=has_report)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """A Markdown table."""
+    names = list(header)
+    return [f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows)]
+
+
+def describe_images(record: Record) -> str:
+    """Real or synthetic, source, size of the originals and of what the network sees."""
+    kind = "**synthetic**" if record.provenance["synthetic"] else "real"
+    originals, classifier = record.provenance["originals"], record.provenance["classifier"]
+    size = f"{originals['width']} x {originals['height']} px"
+    seen = f"{classifier['size']} x {classifier['size']} ({classifier['fit']})"
+    return f"{kind}, source `{record.provenance['data']['source']}`, {size}, network sees {seen}"
+
+
+def describe_network(record: Record) -> str:
+    """The networks, each once, with the weights that training started from; what was averaged."""
+    classifier = record.provenance["classifier"]
+    members = classifier["members"]
+    networks = " and ".join(dict.fromkeys(describe_member(member) for member in members))
+    several = f"; mean of {len(members)} members" if len(members) > 1 else ""
+    test_time = record.evaluate.get("test_time", "none")
+    return networks + several + (f"; test-time views: {test_time}" if test_time != "none" else "")
+
+
+def describe_member(member: dict[str, Any]) -> str:
+    """A network and the weights that its training started from."""
+    weights, digest = member["weights"], member["weights_sha256"]
+    network = member["backbone"] + (" with metadata" if member.get("needs_metadata") else "")
+    if weights == "none":
+        return f"{network} from random weights"
+    return f"{network} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
+
+
+def lesion_row(record: Record) -> list[list[str]]:
+    """A row with one prediction a lesion; none where the run is older than that."""
+    measured = record.evaluate["test"].get("per_lesion")
+    if measured is None:
+        return []
+    values = [number(measured[name], measured["intervals"][name]) for name in HEADLINE]
+    return [["", "one prediction a lesion, the mean of its images", "", "", *values]]
+
+
+def spread_row(record: Record) -> list[list[str]]:
+    """A row with mean and standard deviation of the members, each alone; none where there are not several."""
+    spread = record.evaluate.get("spread", {}).get("test", {})
+    members = len(record.evaluate.get("members", {}))
+    if members < 2:
+        return []
+    values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
+    return [["", f"each of the {members} members alone (mean ± standard deviation)", "", "", *values]]
+
+
+def plus_minus(spread: dict[str, float | None]) -> str:
+    """Mean and standard deviation over members; a dash where they are undefined."""
+    return "-" if spread["mean"] is None or spread["sd"] is None else f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
+
+
+def headline_table(records: list[Record]) -> list[str]:
+    """Test metrics a run, with those of its members, where there are several, and of the majority class below."""
+    rows = []
+    for record in records:
+        test = record.evaluate["test"]
+        baseline = test["majority_baseline"]
+        sizes = f"{test['images']:,} / {test['lesions']:,}"
+        values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
+        rows.append([record.link, describe_images(record), describe_network(record), sizes, *values])
+        rows += lesion_row(record) + spread_row(record)
+        rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
+    return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
+
+
+def operating_point_table(records: list[Record]) -> list[str]:
+    """Operating points a run: the sensitivity that was asked for on validation, and what came of it on test."""
+    rows = []
+    for record in records:
+        for name, point in record.threshold_sweep["points"].items():
+            test, intervals = point["test"], point["intervals"]
+            rates = ("sensitivity", "specificity", "precision", "flagged")
+            asked = describe_rule(point)
+            achieved = [number(test[rate], intervals.get(rate)) for rate in rates]
+            validation = number(point["val"]["sensitivity"])
+            rows.append([record.link, f"{record.threshold_sweep['target']}: {name}", f"{point['threshold']:.4f}", asked])
+            rows[-1] += [validation, *achieved]
+    header = ["run", "target: operating point", "threshold", "asked on validation", "sensitivity, validation"]
+    return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
+
+
+def describe_maps(measured: dict[str, Any]) -> str:
+    """Method and layers, each once, of what gradcam.json says."""
+    layers = [each["layer"] for each in measured["layers"].values()]
+    return f"{measured['method']}, {', '.join(f'`{layer}`' for layer in dict.fromkeys(layers))}"
+
+
+def gradcam_table(records: list[Record]) -> list[str]:
+    """Energy ratio of the maps a run, where the source has lesion masks."""
+    rows = []
+    for record in records:
+        measured, ratio = record.gradcam, record.gradcam["energy_ratio"]
+        mean, median = (number(ratio["mean"], ratio), number(ratio["median"])) if ratio else ("-", "-")
+        rows.append([record.link, describe_maps(measured), f"{measured['images_with_mask']:,}"])
+        rows[-1] += [mean, median]
+    return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
+
+
+def faithfulness_lines(records: list[Record]) -> list[str]:
+    """How far the maps of each method can be believed, a table a run that measured it, and its reading."""
+    lines: list[str] = []
+    for record in records:
+        faithful = record.gradcam.get("faithfulness")
+        if faithful is None:
+            continue
+        found = explanations.methods_table(faithful)
+        lines += [f"{record.link}: {found.caption[0].lower()}{found.caption[1:]}.", "", *table(found.header, found.rows), ""]
+        said = " ".join(explanations.reading(faithful))
+        lines += [*textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False), ""]
+    return lines
+
+
+def describe_level(records: Iterable[Record], metrics: str) -> str:
+    """Confidence level of the intervals in `metrics` (`evaluate` and so on), each with its runs where they differ."""
+    runs: dict[str, list[str]] = {}
+    for record in records:
+        if drawn := getattr(record, metrics)["bootstrap"]:
+            runs.setdefault(f"{100 * drawn['confidence']:g}%", []).append(record.name)
+    if len(runs) == 1:
+        return next(iter(runs))
+    return " or ".join(f"{level} ({', '.join(names)})" for level, names in sorted(runs.items()))
+
+
+def reading_list(records: list[Record]) -> list[str]:
+    """What each run says of its classifier, in sentences, and where its report is."""
+    lines = ["What the runs say of their classifiers, in sentences made from their metrics:", ""]
+    for record in records:
+        place = f"{RESULTS.as_posix()}/{record.name}/report"
+        report = [f"Its report: [page]({place}/index.html), [Markdown]({place}/report.md)."] if record.has_report else []
+        said = " ".join([f"- {record.link}:", *record.reading, *report])
+        lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines
+
+
+def results_block(records: list[Record]) -> str:
+    """What stands between the markers."""
+    if not records:
+        return "No run is recorded yet: `make record NAME=...` records the one in the workspace."
+    ordered = sorted(records, key=lambda record: (record.provenance["synthetic"], record.name))
+    headline, points, energy = (describe_level(ordered, name) for name in ("evaluate", "threshold_sweep", "gradcam"))
+    lines = [
+        "Test split; in brackets intervals by bootstrap over lesions. Written by `python -m tools.readme_tables` from the",
+        "metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
+        "",
+        f"Headline metrics, {headline} intervals.",
+        "",
+        *headline_table(ordered),
+        "",
+        f"Operating points: thresholds chosen on validation, then audited on test, {points} intervals.",
+        "",
+        *operating_point_table(ordered),
+        "",
+        "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance)"
+        + (f", {energy} intervals." if energy else "."),
+        "",
+        *gradcam_table(ordered),
+        "",
+        *faithfulness_lines(ordered),
+        *reading_list(ordered),
+    ]
+    if any(record.provenance["synthetic"] for record in ordered):
+        lines += ["", "Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]
+    return "\n".join(lines)
+
+
+def replace_block(text: str, block: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
+    """README's text with `block` between the markers.
+
+    Raises
+    ------
+    PipelineError
+        The markers are not there exactly once, in order.
+    """
+    begin, end = markers
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise PipelineError(f"{README} must have one line '{begin}' and, below it, one line '{end}': the tables go between them")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
+
+
+def updated_readme(readme: Path = README, results: Path = RESULTS) -> tuple[str, str]:
+    """README's text as it is and as it should be."""
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PipelineError(f"{readme} not found: run from the project's root") from None
+    return text, replace_block(text, results_block([read_record(folder) for folder in list_records(results)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.readme_tables", description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if README.md is out of date")
+    arguments = parser.parse_args()
+    text, updated = updated_readme()
+    if text == updated:
+        logger.info("%s is up to date", README)
+    elif arguments.check:
+        raise PipelineError(f"{README} does not say what {RESULTS}/ says: run `python -m tools.readme_tables`")
+    else:
+        with atomic_file(README) as partial:
+            partial.write_text(updated, encoding="utf-8")
+        logger.info("%s written", README)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,119 @@
+"""A recorded run, `results/NAME/`: what lies in it, and the proof that its metrics are those of its prediction tables.
+
+params.yaml               the parameters of the run
+metrics/*.json            what the stages measured; metrics/train/ holds a file a member of the ensemble, metrics/extras/ one an
+                          optional stage that was run (export.json: of the export)
+predictions/{val,test}.csv  the tables from which every figure can be computed again
+failures.csv, extras/     the list of failures; the tables of the optional stages
+maps.csv                  the figures of each image's maps, from which the measures of their faithfulness follow
+report/                   the report, as a page and as Markdown
+plots/*.svg               the plots; pictures only where the images are synthetic
+provenance.json           where data, classifier and code came from; sha256 of every file above
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.files import file_digest
+from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.results.predictions import read_predictions
+
+RESULTS = Path("results")
+# And train/NAME of each member.
+METRIC_FILES: tuple[str, ...] = (
+    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
+)
+PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
+TOLERANCE = 1e-9
+
+# The metrics of evaluate.json that stand for a run wherever it is summed up, and what a person calls them.
+HEADLINE = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "mel_sensitivity": "melanoma sensitivity",
+    "mel_specificity": "melanoma specificity",
+}
+
+
+def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
+    """A rate with three decimals, its interval in brackets; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    if not interval or interval["low"] is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def list_records(results: Path = RESULTS) -> list[Path]:
+    """The folders of all recorded runs, by name."""
+    return sorted(path.parent for path in results.glob("*/provenance.json"))
+
+
+def recompute(table: pd.DataFrame) -> dict[str, float]:
+    """`images`, `lesions`, `accuracy` and `macro_auc` (one against the rest, mean over the classes present) of a table."""
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
+    predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    truths = {dx: table["dx"].eq(dx).to_numpy() for dx in CLASSES}
+    areas = [
+        roc_auc_score(truth, probabilities[:, index])
+        for index, truth in enumerate(truths.values())
+        if truth.any() and not truth.all()
+    ]
+    return {
+        "images": len(table),
+        "lesions": int(table["lesion_id"].nunique()),
+        "accuracy": float(accuracy_score(table["dx"], predicted)),
+        "macro_auc": float(np.mean(areas)),
+    }
+
+
+def check_predictions(metrics: dict[str, Any], folder: Path) -> None:
+    """Compute metrics again, with scikit-learn, from the prediction tables in `folder`, and hold them against `metrics`.
+
+    metrics : the content of `evaluate.json`.
+
+    Raises
+    ------
+    PipelineError
+        A table is missing or damaged, or a figure differs by more than `TOLERANCE`.
+    """
+    for split in PREDICTED_SPLITS:
+        for name, value in recompute(read_predictions(split, folder)).items():
+            said = metrics.get(split, {}).get(name)
+            if said is None or abs(said - value) > TOLERANCE:
+                raise PipelineError(
+                    f"{folder / f'{split}.csv'} gives {name} {value!r}, and evaluate.json says {said!r}: table and metrics "
+                    "are not of one run; run `dvc repro`"
+                )
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file below `folder` but its own provenance.json, by path relative to it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = {path.relative_to(folder).as_posix(): file_digest(path, "sha256") for path in files}
+    named.pop("provenance.json", None)
+    return named
+
+
+def check_digests(record: Path, digests: dict[str, str]) -> None:
+    """Insist that the files of a record are those that its provenance names, unchanged.
+
+    Raises
+    ------
+    PipelineError
+        A file is missing, new or changed.
+    """
+    found = file_digests(record)
+    odd = [name for name in sorted(found.keys() | digests.keys()) if found.get(name) != digests.get(name)]
+    if odd:
+        raise PipelineError(f"{record}: {name_some(odd)} missing, new or changed since the run was recorded; record it again")
