@@ -138,11 +138,7 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch:
         assert changed == {stage, "report"}  # which prints params.yaml
         (clone / "params.yaml").write_bytes(before)
     words = [word for key, value in OPTIONS.values() for word in ("-S", f"{key}={value}")]
-    said = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", *words)
-    assert stages_run(said) == AFTER_EVALUATION
-    assert run(clone, "git", "status", "--porcelain") == ""  # it ran in a workspace of its own
-    assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
-    run(clone, "dvc", "exp", "apply", "aside")
+    assert stages_run(run(clone, "dvc", "exp", "run", *words)) == AFTER_EVALUATION
     assert read_metrics("threshold_sweep", clone)["classes"] == ["mel", "bcc", "akiec"]
     assert list(read_metrics("selective", clone)["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
@@ -191,6 +187,13 @@ def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the
     assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
     assert (clone / "models/members/small-0").is_dir()
     assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
+
+
+def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
+    assert stages_run(said) == ["threshold-sweep", "failures", "report"]
+    assert run(clone, "git", "status", "--porcelain") == ""
+    assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
 def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone: Path) -> None:
