@@ -25,10 +25,9 @@ from tests.conftest import ROOT, BuildOnce
 from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
 from tests.stage_cases import read_metrics
 
-BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
 AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
 AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
-STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
+STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
 PACKAGES = ("skinlesion", "stages", "extras")
@@ -117,8 +116,7 @@ def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
     assert {(source, target) for source, targets in arrows for target in targets.split(" & ")} == real
 
 
-# Of six stages an option each.
-OPTIONS = {
+OPTIONS = {  # of six stages, one each
     "threshold-sweep": ("threshold_sweep.target", "malignant"),
     "baselines": ("baselines.color_bins", 4),
     "selective": ("selective.coverages", [0.6]),
@@ -167,8 +165,7 @@ def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the
     changes = ["ensemble.seeds=[0,1]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
     said = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
     added = ["base-1", "small-0", "small-1"]
-    trained, after = stages_run(said)[:3], stages_run(said)[3:]
-    assert sorted(trained) == [f"train@{name}" for name in added] and after == AFTER_TRAINING
+    assert stages_run(said) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
     ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
     assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
     evaluated = read_metrics("evaluate", clone)
