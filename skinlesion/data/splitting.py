@@ -29,14 +29,12 @@ def check_images(metadata: pd.DataFrame, image_ids: Iterable[str]) -> None:
     """
     rows, files = set(metadata["image_id"]), set(image_ids)
     way_out = "run `download` again, or correct the metadata of the source"
-    if rows - files:
-        raise PipelineError(
-            f"{len(rows - files)} row(s) of the metadata without an image: {name_some(sorted(rows - files))}: {way_out}"
-        )
-    if files - rows:
-        raise PipelineError(
-            f"{len(files - rows)} image(s) without a row in the metadata: {name_some(sorted(files - rows))}: {way_out}"
-        )
+    for odd, kind in (
+        (rows - files, "row(s) of the metadata without an image"),
+        (files - rows, "image(s) without a row in the metadata"),
+    ):
+        if odd:
+            raise PipelineError(f"{len(odd)} {kind}: {name_some(sorted(odd))}: {way_out}")
 
 
 def check_diagnoses(metadata: pd.DataFrame) -> None:

@@ -19,9 +19,8 @@ from ci.end_leftovers import VARIABLE, processes_of
 from ci.publish import LONGEST, fitting, read_pictures, with_addresses
 from ci.report import MARKER, stage_of
 from ci.run_log import read_log
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import ROOT, WriteParams, refuses
 
 PNG = publish.SIGNATURE + b"content"
 
@@ -83,8 +82,7 @@ def test_a_refused_override_leaves_the_file_alone(
     before = path.read_bytes()
     monkeypatch.setenv("RECIPES", recipes)
     monkeypatch.setenv("OVERRIDES", overrides)
-    with pytest.raises(PipelineError, match=message):
-        set_params.main()
+    refuses(message, set_params.main)
     assert path.read_bytes() == before and [found.name for found in path.parent.iterdir()] == ["params.yaml"]
 
 

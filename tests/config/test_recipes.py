@@ -24,7 +24,7 @@ from recipes.__main__ import main
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.config.params import Params, check_params, load_params
 from skinlesion.training.augmentation.presets import resolve
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 
 PUBLISHED = {
     "capstone_resnet50",
@@ -540,8 +540,7 @@ def test_a_file_that_is_no_recipe(content: dict[str, Any], said: str, write_reci
 
 def test_a_file_that_is_no_yaml(write_recipe: WriteRecipe) -> None:
     (recipes.FOLDER / "broken.yaml").write_text("params: {a: 1\n", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"recipe 'broken': .* is not valid YAML"):
-        read_recipe("broken")
+    refuses(r"recipe 'broken': .* is not valid YAML", read_recipe, "broken")
 
 
 def test_listing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
