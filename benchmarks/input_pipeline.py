@@ -93,7 +93,7 @@ def build(folder: Path, params: Params, *, size: int, lesions: int) -> tuple[Sta
     augment = transforms.train_transform(resolve(params.train.augmentation), size=size)
     transform = partial(resize_and_augment, size=size, augment=augment)
     usual = decoding_loader(images.paths, images.labels(), transform, batch_size=params.train.batch_size)
-    return StageLoop.over(images, params.train), usual
+    return StageLoop.over(images, params.train, params.machine), usual
 
 
 def main(arguments: list[str] | None = None) -> None:

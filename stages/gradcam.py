@@ -2,8 +2,8 @@
 
 Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and
 the params `gradcam`, `bootstrap` and `machine`. Everything is of one split, `gradcam.split`, and of the class that the ensemble
-predicts; a map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of `gradcam.methods` it
-writes
+predicts; a map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of
+`gradcam.methods` it writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
   least confident correct predictions, and typical correct ones of each class (`skinlesion.explanation.cam.cases`);

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 
 # Before anything imports torch, also in the processes that tests start: on tiny tensors threads only wait for each other.
@@ -29,6 +30,11 @@ LONGEST = (
 
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]
+
+
+def resamples(draws: int, *, seed: int = 0, confidence: float = 0.95) -> BootstrapParams:
+    """The section `bootstrap`, for functions that make intervals."""
+    return BootstrapParams(draws=draws, confidence=confidence, seed=seed)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

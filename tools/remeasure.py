@@ -30,7 +30,8 @@ from skinlesion.artifacts.splits import read_split, read_split_facts
 from skinlesion.audits.findings import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
-from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_params
+from skinlesion.config.params import MOVED, PARAMS_FILE, Params, load_params, read_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.metrics.calibration import check_calibrated, fit_calibrator
@@ -90,6 +91,7 @@ def check_same_data(provenance: dict[str, Any]) -> None:
 def merge_params(record: Path) -> dict[str, Any]:
     """The workspace's params with, as the record has them, the sections that are kept and what else is still known."""
     today, recorded = read_params(), read_params(record / PARAMS_FILE)
+    moved = MOVED.keys() | {"seed"}  # into the sections of all stages; a bootstrap's seed
     for section, values in today.items():
         for key in values:
             if key in recorded.get(section, {}):
@@ -97,7 +99,8 @@ def merge_params(record: Path) -> dict[str, Any]:
     if method := recorded.get("gradcam", {}).get("method"):  # of a record from when there was one, and of test alone
         today["gradcam"] |= {"methods": [method], "split": "test"}
     for section in (*KEPT_SECTIONS, *kept_if_measured(record)):
-        if recorded.get(section, {}).keys() != today[section].keys():
+        theirs, ours = recorded.get(section, {}).keys(), today[section].keys()
+        if ours - theirs or theirs - ours - moved:
             raise PipelineError(f"{record} has other keys in its section `{section}` than today's params: record the run again")
     return today
 
@@ -161,7 +164,7 @@ def measure_predictions(record: Path, params: Params) -> None:
     recorded = read_json(record / "metrics" / "evaluate.json")
     alone = {name: recorded[name] for name in ("members", "spread")}
     train, digest = read_split("train"), recorded.get(CLASSIFIER_SHA256)
-    measured = evaluate.measure_and_write(tables, calibrator, train, params.evaluate, alone, classifier=digest)
+    measured = evaluate.measure_and_write(tables, calibrator, train, params, alone, classifier=digest)
     check_predictions(measured, record / "predictions")
 
 
@@ -173,13 +176,13 @@ def drop_outdated_extras() -> None:
             path.unlink()
 
 
-def measure_maps(record: Path) -> None:
+def measure_maps(record: Path, how: BootstrapParams) -> None:
     """Sum up the figures of each image's maps anew, where the record has them."""
     if not (record / "maps.csv").is_file():
         return
     path = METRICS / "gradcam.json"
     content = read_json(path)
-    summary = summarize_figures(*read_images_table(record / "maps.csv"))
+    summary = summarize_figures(*read_images_table(record / "maps.csv"), how)
     for name, each in content["faithfulness"]["methods"].items():
         summary["methods"][name] = {key: each[key] for key in ("layers", "zero_maps")} | summary["methods"][name]
     write_json(path, content | {"faithfulness": content["faithfulness"] | summary})
@@ -193,7 +196,7 @@ def measure(record: Path, provenance: dict[str, Any]) -> None:
     drop_outdated_extras()
     for stage in (threshold_sweep, baselines, selective, subgroups, failures):
         stage.main()
-    measure_maps(record)
+    measure_maps(record, params.bootstrap)
     kept = {name: record / "plots" / f"{name}.svg" for name in KEPT_PLOTS}
     drawn = {name: path for name, path in kept.items() if path.is_file()}
     report = compose(read_inputs(may_lack=KEPT_IF_MEASURED), Plots(drawn=drawn))

@@ -9,9 +9,6 @@ from pydantic import Field, model_validator
 from skinlesion.config.schema import Distinct, Section, Seed, check_path
 
 
-Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
-
-
 class LeakParams(Section):
     """Which trainings show what siblings of the test images in the training list do."""
 

@@ -183,7 +183,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     if aliases > MOST_ALIASES:
         raise PipelineError(f"{path} has {aliases} aliases (*name), more than {MOST_ALIASES}: write the values out")
     if not isinstance(document, dict):
-        raise PipelineError(f"{path} must hold one section a stage: {', '.join(Params.model_fields)}")
+        raise PipelineError(f"{path} must hold these sections: {', '.join(Params.model_fields)}")
     return document
 
 

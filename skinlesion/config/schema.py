@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 class MachineParams(Section):
-    """What the stages compute on: it decides speed and memory, and results only as far as they are rounded. No stage reruns for it."""
+    """What the stages compute on. It decides speed and memory, and of results the rounding alone: no stage reruns for it."""
 
     device: Device
     devices: Annotated[int, Field(ge=1)] | Literal["auto"]

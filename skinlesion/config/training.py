@@ -27,7 +27,7 @@ def list_backbones() -> list[str]:
     """Names of all classification models of the installed torchvision."""
     import torchvision  # takes seconds, which only those pay who ask
 
-    return torchvision.models.list_models(module=torchvision.models)
+    return list(torchvision.models.list_models(module=torchvision.models))
 
 
 class EnsembleParams(Section):

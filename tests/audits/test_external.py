@@ -26,7 +26,7 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of
-from skinlesion.audits.external.comparison import OVER_CLASSES, Draws
+from skinlesion.audits.external.comparison import OVER_CLASSES, draws_of
 from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.audits.external.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from skinlesion.base.errors import PipelineError
@@ -42,6 +42,7 @@ from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points, write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.model.classifier import load_ensemble
+from tests.conftest import resamples
 from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 CPU = torch.device("cpu")
@@ -131,7 +132,8 @@ def template(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[s
         median = float(table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1).median())
         write_operating_points(POINTS | {"points": {"recall_0.90": {"constraint": 0.9, "threshold": median, "val": {}}}})
         document = copy.deepcopy(repository_params)
-        document["external"] |= {"device": "cpu", "bootstrap_draws": DRAWS, "batch_size": 16}
+        document["machine"] |= {"device": "cpu", "batch_size": 16}
+        document["bootstrap"]["draws"] = DRAWS
         document["evaluate"]["test_time"] = "flips"
         with Path("params.yaml").open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(document, file)
@@ -197,7 +199,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
         probabilities = each[list(PROBABILITY_COLUMNS)].to_numpy()
         assert metrics[name]["nll_after"] == pytest.approx(sklearn_metrics.log_loss(truth, probabilities), abs=1e-9)
         right = (guessed == truth).to_numpy()
-        seed = Draws(DRAWS, 0.95, 0).seed_of(name)
+        seed = draws_of(name, resamples(DRAWS)).seed
         drawn[name] = np.array(
             [
                 np.average(right, weights=row)
@@ -209,7 +211,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
     assert difference["value"] == pytest.approx(values[0] - values[1], abs=1e-12)
     ends = np.quantile(drawn["external"] - drawn["test"], [0.025, 0.975])
     assert [difference["low"], difference["high"]] == pytest.approx(list(ends), abs=1e-12)
-    assert Draws(DRAWS, 0.95, 0).seed_of("test") == 0 != Draws(DRAWS, 0.95, 0).seed_of("external")
+    assert draws_of("test", resamples(DRAWS)).seed == 0 != draws_of("external", resamples(DRAWS)).seed
 
 
 def test_frozen_thresholds_are_applied_to_both(measured: Run, project: Path) -> None:

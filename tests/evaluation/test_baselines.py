@@ -71,7 +71,9 @@ def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.D
     write_inputs(frames)
 
     def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"baselines.{name}": value for name, value in ({"bootstrap_draws": 100} | overrides).items()})
+        write_params(
+            {"bootstrap.draws": 100} | {name if "." in name else f"baselines.{name}": value for name, value in overrides.items()}
+        )
         baselines.main()
         return json.loads(Path("metrics/baselines.json").read_text(encoding="utf-8"))
 
@@ -137,7 +139,7 @@ def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> N
     first = run_stage()
     assert run_stage() == first
     assert run_stage(color_bins=2)["colors"] != first["colors"]
-    other = run_stage(confidence=0.6)
+    other = run_stage(**{"bootstrap.confidence": 0.6})
     assert other["metadata"]["accuracy"] == first["metadata"]["accuracy"]
     assert other["metadata"]["intervals"] != first["metadata"]["intervals"]
 

@@ -106,9 +106,11 @@ def read_splits() -> dict[str, pd.DataFrame]:
 
 
 def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
-    """The repository's params with few draws, on the CPU."""
+    """The repository's params with few draws, on the CPU; `overrides` are of any of the three sections."""
     document = copy.deepcopy(repository_params)
-    document["evaluate"] |= {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16} | overrides
+    changes = {"device": "cpu", "batch_size": 16, "draws": 200} | overrides
+    for section in ("machine", "bootstrap", "evaluate"):
+        document[section] |= {name: value for name, value in changes.items() if name in document[section]}
     with Path("params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(document, file)
 

@@ -73,7 +73,9 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., dict[
     write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
 
     def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"selective.{name}": value for name, value in ({"bootstrap_draws": 150} | overrides).items()})
+        write_params(
+            {"bootstrap.draws": 150} | {name if "." in name else f"selective.{name}": value for name, value in overrides.items()}
+        )
         selective.main()
         return json.loads(Path("metrics/selective.json").read_text(encoding="utf-8"))
 
@@ -244,7 +246,7 @@ def test_too_few_lesions_make_every_set_whole_or_are_refused(run_stage: Run, cap
     ("overrides", "said"),
     [
         ({"coverages": []}, "selective.coverages"),
-        ({"coverages": [0.5, 0.5]}, "coverages names a value twice"),
+        ({"coverages": [0.5, 0.5]}, r"coverages = \[0\.5, 0\.5\]: names a value twice"),
         ({"coverages": [0.0]}, "greater than 0"),
         ({"conformal_levels": [1.0]}, "less than 1"),
         ({"conformal_method": "lac"}, "conformal_method = 'lac'"),

@@ -65,7 +65,10 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., tuple
     """Run the stage with overrides; metrics and the table of groups."""
 
     def run(**overrides: Any) -> tuple[dict[str, Any], pd.DataFrame]:
-        write_params({f"subgroups.{name}": value for name, value in ({"bootstrap_draws": DRAWS} | overrides).items()})
+        write_params(
+            {"bootstrap.draws": DRAWS}
+            | {name if "." in name else f"subgroups.{name}": value for name, value in overrides.items()}
+        )
         subgroups.main()
         table = pd.read_csv("plots/subgroups/groups.csv")
         return json.loads(Path("metrics/subgroups.json").read_text(encoding="utf-8")), table
@@ -192,7 +195,8 @@ def test_where_every_group_is_small_none_is_the_worst(run_stage: Run) -> None:
 
 def test_seed_and_confidence_change_intervals_alone(run_stage: Run) -> None:
     write_inputs(make_predictions())
-    first, narrow, other = run_stage()[1], run_stage(confidence=0.6)[1], run_stage(seed=1)[1]
+    changes: list[dict[str, Any]] = [{}, {"bootstrap.confidence": 0.6}, {"bootstrap.seed": 1}]
+    first, narrow, other = (run_stage(**each)[1] for each in changes)
     for table in (narrow, other):
         assert table["value"].equals(first["value"]) and not table["low"].equals(first["low"])
     width = (first["high"] - first["low"]).sum()

@@ -22,6 +22,7 @@ from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.explanation.neighbors import search
@@ -171,7 +172,8 @@ def measured_cases(**options: Any) -> dict[str, Any]:
     rows = [(f"I{row}", f"L{row // 2}", *case[:3]) for row, case in enumerate(CASES)]
     training = listing(["A", "A", "B", "C", "D"], dx=["mel", "mel", "nv", "nv", "nv"])
     labels = np.array([case[3] for case in CASES])
-    return measure_neighbors(predictions(rows), labels, training, **{"draws": 400, "confidence": 0.9, "seed": 0} | options)
+    how = BootstrapParams(**{"draws": 400, "confidence": 0.9, "seed": 0} | options)
+    return measure_neighbors(predictions(rows), labels, training, how)
 
 
 def test_shares_and_agreement_by_hand() -> None:
@@ -270,7 +272,7 @@ def make_classifier(*backbones: str, **overrides: Any) -> None:
 @pytest.fixture
 def ready(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace in which the stage can run."""
-    write_params({"neighbors.device": "cpu", "neighbors.bootstrap_draws": 100})
+    write_params({"machine.device": "cpu", "bootstrap.draws": 100})
     make_images([row[0] for row in (*TRAIN, *TEST)])
     columns = {"dx_type": "histo", "age": 40.0, "sex": "male", "localization": "back"}
     frames = {
@@ -394,12 +396,12 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
     (PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
     stage.main()
     assert outputs() == first and not list(ready.rglob("*.partial"))
-    write_params({"neighbors.device": "cpu", "neighbors.bootstrap_draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
+    write_params({"machine.device": "cpu", "bootstrap.draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
     stage.main()
     found = read_json(METRICS / "neighbors.json")
     assert (found["k"], found["pictured"], len(read_table())) == (2, 1, 2 * len(TEST))
     assert titles[0].startswith("Errors on split 'test' and the 5 training lesions nearest") and "synthetic images" in titles[0]
-    write_params({"neighbors.k": 11, "neighbors.device": "cpu"})
+    write_params({"neighbors.k": 11, "machine.device": "cpu"})
     with pytest.raises(PipelineError, match=r"neighbors\.k is 11, and there are 10 training lesions"):
         stage.main()
     write_params({"neighbors.k": 0})

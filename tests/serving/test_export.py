@@ -58,7 +58,7 @@ SIZE, IMAGES, DRAWS = 32, 42, 100
 SCALE = 0.8  # one over the temperature
 COLUMNS = list(PROBABILITY_COLUMNS)
 POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
-PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2, "bootstrap_draws": DRAWS}
+PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2}
 MEMBERS = {"base-0": "squeezenet1_1", "base-1": "squeezenet1_0"}
 RICH = {"attention": "cbam", "head": "mlp", "metadata": True, "dropout": 0.3, "dropout_samples": 3}  # of the second member
 
@@ -117,6 +117,7 @@ def write_inputs(params: dict[str, Any]) -> None:
     """Everything that the stage reads."""
     document = copy.deepcopy(params)
     document["export"] |= PARAMS
+    document["bootstrap"]["draws"] = DRAWS
     with Path("params.yaml").open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(document, file)
     generator, lists = np.random.default_rng(0), {"test": make_listed(0, IMAGES), "val": make_listed(IMAGES, 28)}

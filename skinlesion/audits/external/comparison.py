@@ -33,7 +33,7 @@ RATES: tuple[str, ...] = ("sensitivity", "specificity", "precision")
 
 
 def draws_of(name: str, how: BootstrapParams) -> BootstrapParams:
-    """The draws of a set. Test has those of params, so that its intervals are those of the other stages; the other a derived seed."""
+    """The draws of a set. Test has those of params, so that its intervals are those of other stages, external another seed."""
     derived = int(np.random.SeedSequence([how.seed, 1]).generate_state(1)[0])
     return how if name == TEST else how.model_copy(update={"seed": derived})
 
