@@ -33,7 +33,7 @@ verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, 
 app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; PORT=9000 takes another port
 	@python -m streamlit run app/demo.py --server.address $(ADDRESS) --server.port $(PORT)
 
-api: $(VENV)/.installed-app ## serve the trained classifier at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
+api: $(VENV)/.installed-app ## serve the trained classifier to this machine at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
 	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
