@@ -281,9 +281,6 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
 
 def test_overrides_are_checked_and_hold_no_machine(write_params: WriteParams) -> None:
     write_params(TINY | {"leak.overrides": {"devices": 1, "patience": 0}})
-    said = (
-        r"leak\.overrides makes a refused `train`: train\.patience = 0.*; train\.devices: unknown key; it is machine\.devices now"
-    )
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=r"leak\.overrides.*: train\.patience = 0.*; train\.devices: .* machine\.devices now"):
         extras.leak.main()
     assert not REPORT.exists()
