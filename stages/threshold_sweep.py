@@ -80,13 +80,7 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
 
 
 def describe_point(
-    rule: Rule,
-    threshold: float,
-    truths: dict[str, Truth],
-    lesion_ids: pd.Series,
-    how: BootstrapParams,
-    *,
-    prevalences: list[float],
+    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, prevalences: list[float], how: BootstrapParams
 ) -> dict[str, Any]:
     """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
     rates = audit(*truths["test"], threshold)
@@ -130,8 +124,7 @@ def main() -> None:
     thresholds = choose_thresholds(rules, truths["val"], tables["val"]["lesion_id"], params)
     lesion_ids = tables["test"]["lesion_id"]
     points = {
-        rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, how, prevalences=params.prevalences)
-        for rule in rules
+        rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, params.prevalences, how) for rule in rules
     }
     splits = {split: describe_split(truths[split], table["lesion_id"], how) for split, table in tables.items()}
 
