@@ -73,7 +73,7 @@ lock: $(VENV)/.installed-dev ## write requirements/pipeline.lock anew from the d
 audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements/pipeline.lock; ci/audit-allow.toml lists what is tolerated until when
 	@python -m ci.audit
 
-clean: ## remove what the stages wrote and the environment; the DVC cache stays
+clean: ## remove what the stages wrote, downloaded archives and the environment; the DVC cache stays
 	rm -rf $(VENV) dvc_plots report logs .resume .hypothesis .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
 

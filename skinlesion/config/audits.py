@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from skinlesion.config.schema import Distinct, Section, Seed, check_path
 
+# Here and not where they are used, so that reading params needs nothing but this module.
+Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
+NearCopies = Literal["refuse", "report"]
+
 
 class LeakParams(Section):
     """Which trainings show what siblings of the test images in the training list do."""
@@ -30,9 +34,7 @@ class NearDuplicatesParams(Section):
 class RobustnessParams(Section):
     """How the test images are corrupted."""
 
-    corruptions: Distinct[Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]] = Field(
-        min_length=1
-    )
+    corruptions: Distinct[Corruption] = Field(min_length=1)
     severities: Distinct[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
     seed: Seed
 
@@ -44,7 +46,7 @@ class ExternalParams(Section):
     path: str | None
     sample_seed: Seed
     sample_lesions: int = Field(ge=21, le=100_000)
-    near_copies: Literal["refuse", "report"]
+    near_copies: NearCopies
 
     @model_validator(mode="after")
     def _path_belongs_to_local(self) -> ExternalParams:

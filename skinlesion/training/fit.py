@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
@@ -109,7 +109,7 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
     if len(set(epochs)) > 1:
         raise PipelineError(
             f"the processes found checkpoints of different epochs ({epochs}): put the project on a folder that all nodes share, "
-            "or delete .resume on each"
+            "or delete .resume/train on each"
         )
     if state is None:
         return Fitted()
