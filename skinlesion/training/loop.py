@@ -14,18 +14,18 @@ from lightning.fabric import Fabric
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.augmentation import Augmentation
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
+from skinlesion.model.batch_norm import batch_norms, frozen_statistics, renewed_statistics
 from skinlesion.model.network import SkinNetwork
 from skinlesion.training.augmentation.mixing import mix_batch
 from skinlesion.training.averaging import WeightAverage
 from skinlesion.training.losses import Criterion, weights_apply
-from skinlesion.training.optimizers import climb, descend, freeze_backbone, frozen_statistics, set_train_mode
+from skinlesion.training.optimizers import climb, descend, freeze_backbone, set_train_mode
 from skinlesion.training.sampling import GlobalBatches
 from skinlesion.training.schedules import Schedule
 
@@ -88,7 +88,6 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
     frozen = epoch <= params.freeze_epochs
     freeze_backbone(training.network, frozen)
     set_train_mode(training.network, frozen=frozen)
-    training.schedule.set_frozen(frozen)
     training.batches.epoch = epoch
     weighted = weights_apply(epoch, epochs=params.epochs, defer_weights=params.defer_weights)
     mixing = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch * 1_009 + fabric.global_rank)
@@ -105,7 +104,7 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
             progress.update(images)
     mean_loss = float(fabric.all_reduce(total, reduce_op="sum")) / training.batches.images
     check_loss(mean_loss, description)
-    return {"train/loss": mean_loss, "train/lr": training.schedule.last_lr()}
+    return {"train/loss": mean_loss, "train/lr": params.freeze_lr if frozen else training.schedule.last_lr()}
 
 
 def check_loss(loss: float, description: str) -> None:
@@ -183,28 +182,13 @@ def recompute_batch_norm(training: Training) -> None:
     ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). Averaged weights
     need it most: no batch ever passed through them. Frozen batch norms are left as they are.
     """
-    network = training.evaluated
-    norms = [
-        module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and not (name.startswith("backbone.") and is_frozen(training.network))
-    ]
+    network, frozen = training.evaluated, is_frozen(training.network)
+    norms = [norm for name, norm in batch_norms(network).items() if not (frozen and name.startswith("backbone."))]
     if not norms or not len(training.statistics_batches):
         return
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average over all batches
-            norm.train()
-        with torch.inference_mode(), training.fabric.autocast():
-            for batch in training.statistics_batches:
-                forward(network, training, batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.eval()
+    with renewed_statistics(network, norms), torch.inference_mode(), training.fabric.autocast():
+        for batch in training.statistics_batches:
+            forward(network, training, batch)
 
 
 def share_buffers(training: Training) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -13,12 +13,15 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import PreparedImages
+from skinlesion.artifacts.prepared import PREPARED, PreparedImages
+from skinlesion.artifacts.splits import read_split_facts
 from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.base.files import file_digest
+from skinlesion.base.versions import git_commit, library_versions
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model import backbones, classifier
-from skinlesion.model.network import SkinNetwork
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
 from skinlesion.training import loading
 from skinlesion.training.augmentation.presets import resolve
 from skinlesion.training.augmentation.transforms import train_transform
@@ -48,6 +51,41 @@ class TrainingData:
     def labels(self) -> np.ndarray:
         """Class indices of everything that is learnt from, int64."""
         return np.concatenate([self.train.labels, self.synthetic.labels])
+
+
+def start_network(params: TrainParams, *, size: int, seed: int) -> tuple[SkinNetwork, str | None]:
+    """A network as training finds it, for images of `size` x `size` pixels, and the sha256 of its checkpoint, None if random."""
+    torch.manual_seed(seed)
+    network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=size)
+    return network, load_pretrained(network, params.weights, backbone=params.backbone)
+
+
+def describe_classifier(
+    params: TrainParams, prepared: PreparedImages, *, member: str, seed: int, weights_sha256: str | None
+) -> classifier.ClassifierConfig:
+    """Where the classifier comes from and how it is loaded; the epoch is not known yet."""
+    facts = read_split_facts()
+    mean, std = backbones.normalization(params.backbone)
+    return classifier.ClassifierConfig(
+        member=member,
+        seed=seed,
+        backbone=params.backbone,
+        network=asdict(NetworkSpec.of(params)),
+        classes=CLASSES,
+        size=prepared.size,
+        fit=prepared.fit,
+        color_constancy=prepared.color_constancy,
+        mean=mean,
+        std=std,
+        params=params.model_dump(),
+        epoch=0,
+        weights_sha256=weights_sha256,
+        fingerprint=facts.fingerprint,
+        images_sha256=file_digest(PREPARED / "images.npy", "sha256"),
+        data={"source": facts.source, "synthetic": facts.synthetic},
+        git_commit=git_commit(),
+        versions=library_versions(),
+    )
 
 
 def gather_data(

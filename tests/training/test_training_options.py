@@ -67,7 +67,7 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
         prepared = read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
-        fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)
+        fabric = engine.make_fabric(params, seed=0)
         lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
         data = gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
         return build_training(fabric, network, data, params=params, seed=0)
