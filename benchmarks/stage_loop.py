@@ -13,6 +13,7 @@ import torch
 from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.raw import image_path, list_images, read_metadata
 from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.artifacts.tables import labels_of
 from skinlesion.base.cores import available_cores
 from skinlesion.config.training import TrainParams
 from skinlesion.data.preparing import write_prepared
@@ -42,7 +43,7 @@ class Images:
 
     def labels(self) -> list[int]:
         """Class indices."""
-        return setup.class_indices(self.listed["dx"]).tolist()
+        return labels_of(self.listed).tolist()
 
 
 def draw_images(folder: Path, *, size: int, lesions: int) -> None:

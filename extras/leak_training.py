@@ -61,6 +61,6 @@ def train(arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainP
     best = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
     best.load_state_dict(fitted.best_state)
     config = replace(config, epoch=fitted.best_epoch)
-    options = {"device": fabric.device, "batch_size": recipe.batch_size}
-    predicted = predict(Classifier(best.eval(), config), prepared, lists["test"], **options)
+    trained = Classifier(best.eval(), config)
+    predicted = predict(trained, prepared, lists["test"], device=fabric.device, batch_size=recipe.batch_size)
     return Trained(config, fitted, predicted, resume)

@@ -73,7 +73,7 @@ def map_to_original(
     else:
         first, step = centers
         row, column = (y * size - first) / step, (x * size - first) / step
-    placed = _shares(row, rows) @ np.asarray(values, dtype=np.float64) @ _shares(column, columns).T
+    placed: np.ndarray = _shares(row, rows) @ np.asarray(values, dtype=np.float64) @ _shares(column, columns).T
     placed[(y < 0) | (y > 1), :] = 0
     placed[:, (x < 0) | (x > 1)] = 0
     return placed
@@ -81,4 +81,5 @@ def map_to_original(
 
 def _shares(places: np.ndarray, cells: int) -> np.ndarray:
     """How much each of `cells` cells counts at each place, given in cells (0 is the first one's centre): (places, cells)."""
-    return np.maximum(1 - np.abs(np.clip(places, 0, cells - 1)[:, None] - np.arange(cells)), 0)
+    shares: np.ndarray = np.maximum(1 - np.abs(np.clip(places, 0, cells - 1)[:, None] - np.arange(cells)), 0)
+    return shares

@@ -67,9 +67,10 @@ class MultiSampleDropout(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (N, F) to logits (N, classes)."""
         if not self.training or self.samples == 1:
-            return self.layers(features)
+            logits: torch.Tensor = self.layers(features)
+            return logits
         logits = self.layers(features.repeat(self.samples, 1))
-        return logits.unflatten(0, (self.samples, len(features))).mean(0)
+        return logits.view(self.samples, len(features), -1).mean(0)
 
 
 class SkinNetwork(nn.Module):
@@ -118,7 +119,8 @@ class SkinNetwork(nn.Module):
             if metadata is None:
                 raise ValueError("this network was built with metadata: pass encode_metadata(...) beside the images")
             features = torch.cat([features, self.metadata_encoder(metadata)], dim=1)
-        return self.head(features).float()
+        logits: torch.Tensor = self.head(features)
+        return logits.float()
 
 
 def build_network(spec: NetworkSpec, *, num_classes: int, size: int) -> SkinNetwork:

@@ -102,7 +102,8 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
             if number % CHECK_EVERY == 0:
                 check_loss(float(total), description)
             progress.update(images)
-    mean_loss = float(fabric.all_reduce(total, reduce_op="sum")) / training.batches.images
+    total_of_all: Any = fabric.all_reduce(total, reduce_op="sum")  # a tensor, as it was given
+    mean_loss = float(total_of_all) / training.batches.images
     check_loss(mean_loss, description)
     return {"train/loss": mean_loss, "train/lr": params.freeze_lr if frozen else training.schedule.last_lr()}
 
@@ -207,7 +208,8 @@ def is_frozen(network: SkinNetwork) -> bool:
 def forward(network: nn.Module, training: Training, batch: Batch) -> torch.Tensor:
     """Logits of a batch as it comes from a loader."""
     images, _, metadata = batch
-    return network(training.normalize(images), metadata if training.network.needs_metadata else None)
+    logits: torch.Tensor = network(training.normalize(images), metadata if training.network.needs_metadata else None)
+    return logits
 
 
 def validate(training: Training) -> dict[str, float]:

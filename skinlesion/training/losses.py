@@ -53,7 +53,8 @@ class Criterion(nn.Module):
         shares = (1 - self.label_smoothing) * shares + self.label_smoothing / shares.shape[1]
         if weighted:
             shares = shares * self.weights
-        return (shares * self.class_losses(logits)).sum(dim=1)
+        losses: torch.Tensor = (shares * self.class_losses(logits)).sum(dim=1)
+        return losses
 
 
 class CrossEntropy(nn.Module):

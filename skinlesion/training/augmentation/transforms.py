@@ -50,7 +50,7 @@ def train_transform(augmentation: Augmentation, *, size: int) -> v2.Transform:
     return v2.Compose([*steps, v2.Identity()])
 
 
-class ReflectedAffine(v2.Transform):
+class ReflectedAffine(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Rotate one square uint8 image (3, size, size) by up to `degrees` either way and magnify it by 1 - zoom to 1 + zoom.
 
     Bilinear. What lies outside is filled by reflection: black corners would be something that evaluation never shows, and
