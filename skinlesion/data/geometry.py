@@ -1,6 +1,6 @@
 """How an image of any shape fits the network's square, and how a map over that square finds its way back.
 
-`fit` is one of: `squash`, the whole image, its aspect lost; `crop`, the largest centred square; `pad`, the whole image in
+`fit` is one of: `squash`, the whole image, its aspect lost; `crop`, the largest centered square; `pad`, the whole image in
 its aspect, black bars around it.
 """
 
@@ -56,12 +56,12 @@ def map_to_original(
     values : float array of shape (h, w), any resolution.
     width, height : of the original in pixels.
     size, fit : how the original was prepared.
-    centers : centre of the map's first cell, and distance from one cell's centre to the next, in pixels of the square, the
+    centers : center of the map's first cell, and distance from one cell's center to the next, in pixels of the square, the
         same along both sides (`skinlesion.explanation.cam.receptive_field`); None if the cells tile the square.
 
     Returns
     -------
-    float64 array of shape (height, width): bilinear between the cells' centres, constant beyond the outermost, 0 where
+    float64 array of shape (height, width): bilinear between the cells' centers, constant beyond the outermost, 0 where
     the square does not reach.
     """
     left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
@@ -80,6 +80,6 @@ def map_to_original(
 
 
 def _shares(places: np.ndarray, cells: int) -> np.ndarray:
-    """How much each of `cells` cells counts at each place, given in cells (0 is the first one's centre): (places, cells)."""
+    """How much each of `cells` cells counts at each place, given in cells (0 is the first one's center): (places, cells)."""
     shares: np.ndarray = np.maximum(1 - np.abs(np.clip(places, 0, cells - 1)[:, None] - np.arange(cells)), 0)
     return shares

@@ -106,7 +106,7 @@ class SkinNetwork(nn.Module):
 
         Parameters
         ----------
-        images : float32 (N, 3, size, size), normalised.
+        images : float32 (N, 3, size, size), normalized.
         metadata : float32 (N, WIDTH) of `artifacts.patients.encode_metadata`; not looked at by a network without metadata.
 
         Raises
@@ -126,7 +126,7 @@ class SkinNetwork(nn.Module):
 def build_network(spec: NetworkSpec, *, num_classes: int, size: int) -> SkinNetwork:
     """Build a network with random weights for images of `size` x `size` pixels, in train mode.
 
-    With `head: linear` and without metadata the last layer is torchvision's own, with the family's own initialisation, so
+    With `head: linear` and without metadata the last layer is torchvision's own, with the family's own initialization, so
     that without further options the network computes what torchvision's does.
 
     Raises

@@ -1,4 +1,4 @@
-"""The training loop: one epoch of optimisation and one validation. `fit` repeats them, keeps the best, resumes."""
+"""The training loop: one epoch of optimization and one validation. `fit` repeats them, keeps the best, resumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHECK_EVERY = 50  # steps between looks at the loss: looking makes the CPU wait 
 
 # uint8 (B, 3, H, W) to the network's input.
 Normalize = Callable[[torch.Tensor], torch.Tensor]
-Item = TypeVar("Item")
+T = TypeVar("T")
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -41,7 +41,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Training:
     """All that one training is made of.
 
-    network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimisation alone.
+    network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimization alone.
     optimizer : Fabric's wrapper.
     batches : composes the global batches; its `epoch` is set before each.
     train_batches, validation_batches, statistics_batches : this process's share; but of the training images without
@@ -77,7 +77,7 @@ def optimizer_steps(batches: int, accumulate: int) -> int:
 
 
 def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
-    """Optimise over all batches once; the mean training loss over the images of all processes, and the rate at the end.
+    """Optimize over all batches once; the mean training loss over the images of all processes, and the rate at the end.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_loss(loss: float, description: str) -> None:
         )
 
 
-def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive items in lists of `size`, the last one maybe shorter."""
     iterator = iter(items)
     while group := list(islice(iterator, size)):
@@ -164,7 +164,7 @@ def train_step(training: Training, group: list[Batch], *, images: int, weighted:
 
 
 def mixed(training: Training, batch: Batch, mixing: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """A batch as the network and the criterion take it: normalised, and mixed if the augmentation mixes."""
+    """A batch as the network and the criterion take it: normalized, and mixed if the augmentation mixes."""
     images, labels, metadata = batch
     inputs = training.normalize(images)
     known = metadata if training.network.needs_metadata else None

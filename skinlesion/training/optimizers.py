@@ -1,4 +1,4 @@
-"""The optimizers of `train.optimizer`, which parameters learn at which rate, and steps of sharpness-aware minimisation."""
+"""The optimizers of `train.optimizer`, which parameters learn at which rate, and steps of sharpness-aware minimization."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_optimizer(groups: list[dict[str, Any]], params: TrainParams) -> torch.o
 
 @torch.no_grad()
 def climb(parameters: Iterable[nn.Parameter], rho: float) -> list[torch.Tensor | None]:
-    """First half of sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412): go to the worst point within `rho`.
+    """First half of sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): go to the worst point within `rho`.
 
     Adds `rho * g / ||g||` to the parameters in place, the norm taken over all their gradients together. Nothing moves where
     that norm is 0. The caller then takes the gradient there, goes back by `descend`, and steps with it.

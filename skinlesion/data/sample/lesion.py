@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Pixels = np.ndarray
 
-# Mean and spread of each trait where a class does not say otherwise. Sizes are in lesion radii, colours in 0 to 255 on
+# Mean and spread of each trait where a class does not say otherwise. Sizes are in lesion radii, colors in 0 to 255 on
 # the reference skin, `area` is a share of the image, every other trait is a strength from 0 (absent) to 1.
 COMMON: dict[str, tuple[float, float]] = {
     "area": (0.21, 0.05),
@@ -26,13 +26,13 @@ COMMON: dict[str, tuple[float, float]] = {
     "mottle": (0.3, 0.12),  # uneven pigment
     "network": (0.1, 0.12),  # pigment network
     "blotches": (0.05, 0.12),  # black-brown areas
-    "veil": (0.0, 0.1),  # blue-grey areas
+    "veil": (0.0, 0.1),  # blue-gray areas
     "pale_rim": (0.2, 0.15),
-    "white_centre": (0.0, 0.1),
+    "white_center": (0.0, 0.1),
     "milia": (0.0, 0.12),  # white-yellow dots
     "openings": (0.0, 0.12),  # brown dots
     "vessels": (0.0, 0.12),  # arborising vessels
-    "nests": (0.0, 0.1),  # blue-grey ovoid blobs
+    "nests": (0.0, 0.1),  # blue-gray ovoid blobs
     "scale": (0.0, 0.12),  # white flakes and rosettes
     "lacunae": (0.0, 0.08),  # red-purple round lagoons
 }
@@ -44,7 +44,7 @@ TRAITS: dict[str, dict[str, tuple[float, float]]] = {
     "bkl": {"red": (160, 24), "green": (116, 22), "blue": (84, 18), "irregularity": (0.1, 0.04), "softness": (0.09, 0.05)}
     | {"milia": (0.6, 0.28), "openings": (0.5, 0.28), "mottle": (0.4, 0.15), "scale": (0.1, 0.15), "pale_rim": (0.05, 0.1)},
     "df": {"red": (178, 18), "green": (124, 16), "blue": (106, 16), "irregularity": (0.05, 0.03), "softness": (0.45, 0.15)}
-    | {"white_centre": (0.8, 0.2), "network": (0.4, 0.2), "area": (0.2, 0.04)},
+    | {"white_center": (0.8, 0.2), "network": (0.4, 0.2), "area": (0.2, 0.04)},
     "mel": {"red": (118, 28), "green": (75, 21), "blue": (63, 16), "irregularity": (0.15, 0.055), "softness": (0.17, 0.08)}
     | {"asymmetry": (0.55, 0.27), "mottle": (0.47, 0.18), "blotches": (0.5, 0.32), "veil": (0.4, 0.3), "network": (0.35, 0.25)}
     | {"area": (0.23, 0.05)},
@@ -82,7 +82,7 @@ class Lesion:
     """A lesion on its own canvas, before a view turns, zooms and lights it.
 
     image : RGBA of side x side pixels; alpha is 0 everywhere outside the outline.
-    outline : float64 (K, 2), x and y in pixels from the canvas' centre.
+    outline : float64 (K, 2), x and y in pixels from the canvas' center.
     """
 
     image: Image.Image
@@ -99,7 +99,7 @@ def draw_traits(dx: str, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_pure(dx: str, rng: np.random.Generator) -> np.ndarray:
-    """The class's own distribution: a vector in the order of `NAMES`; the three colour channels darken together."""
+    """The class's own distribution: a vector in the order of `NAMES`; the three color channels darken together."""
     means, spreads = np.array([(COMMON | TRAITS[dx])[name] for name in NAMES], dtype=np.float64).T
     deviations = rng.standard_normal(len(NAMES))
     deviations[-3:] = 0.95 * rng.standard_normal() + 0.3 * deviations[-3:]
@@ -123,10 +123,10 @@ def draw_lesion(dx: str, rng: np.random.Generator, image_area: float) -> Lesion:
     radii = _outline_radii(traits["irregularity"], rng)
     angle = np.arctan2(y * stretch, x / stretch)
     distance = np.hypot(x / stretch, y * stretch) / np.interp(angle, _angles(), radii, period=2 * math.pi)
-    colour = _paint(traits, rng, x=x, y=y, distance=distance)
+    color = _paint(traits, rng, x=x, y=y, distance=distance)
     ragged = np.clip(1 + 0.35 * smooth_noise(rng, distance.shape, 24), 0.3, 2)
     opacity = 1 - (1 - np.clip((1 - distance) * ragged / traits["softness"], 0, 1)) ** 2
-    layers = np.dstack([np.clip(colour, 0, 255), 255 * opacity]).round().astype(np.uint8)
+    layers = np.dstack([np.clip(color, 0, 255), 255 * opacity]).round().astype(np.uint8)
     outline = unit * np.column_stack([stretch * radii * np.cos(_angles()), radii * np.sin(_angles()) / stretch])
     return Lesion(Image.fromarray(layers), outline)
 
@@ -154,35 +154,35 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -
     return 1.3 * np.asarray(smooth, dtype=np.float64)
 
 
-def blend(colour: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
-    """Move an image (rows, columns, 3) towards a colour in place, by a weight of 0 to 1 a pixel."""
-    colour += (np.array(target) - colour) * np.clip(weight, 0, 1)[..., None]
+def blend(color: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
+    """Move an image (rows, columns, 3) towards a color in place, by a weight of 0 to 1 a pixel."""
+    color += (np.array(target) - color) * np.clip(weight, 0, 1)[..., None]
 
 
 def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: Pixels, distance: Pixels) -> Pixels:
-    """The lesion's colours, float64 (side, side, 3); `distance` is 0 in the centre and 1 on the outline."""
+    """The lesion's colors, float64 (side, side, 3); `distance` is 0 in the center and 1 on the outline."""
     shape, unit = distance.shape, len(x) / (2 * EXTENT)
-    colour = np.empty((*shape, 3))
-    colour[:] = traits["red"], traits["green"], traits["blue"]
+    color = np.empty((*shape, 3))
+    color[:] = traits["red"], traits["green"], traits["blue"]
     direction = rng.uniform(0, 2 * math.pi)
     darker_side = _step(x * math.cos(direction) + y * math.sin(direction), 2.5)
-    colour *= 1 - 0.5 * traits["asymmetry"] * darker_side[..., None]
-    blend(colour, (205, 150, 130), 0.75 * traits["pale_rim"] * distance**3)
-    blend(colour, (38, 26, 26), 0.9 * traits["blotches"] * _step(smooth_noise(rng, shape, 9) - 0.5, 5))
-    blend(colour, (98, 104, 128), 0.85 * traits["veil"] * _step(smooth_noise(rng, shape, 7) - 0.5, 5))
+    color *= 1 - 0.5 * traits["asymmetry"] * darker_side[..., None]
+    blend(color, (205, 150, 130), 0.75 * traits["pale_rim"] * distance**3)
+    blend(color, (38, 26, 26), 0.9 * traits["blotches"] * _step(smooth_noise(rng, shape, 9) - 0.5, 5))
+    blend(color, (98, 104, 128), 0.85 * traits["veil"] * _step(smooth_noise(rng, shape, 7) - 0.5, 5))
     mottle = smooth_noise(rng, shape, 10) + smooth_noise(rng, shape, 26)
-    colour *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
-    blend(colour, (232, 200, 190), 0.85 * traits["white_centre"] * np.exp(-((distance / 0.5) ** 3)))
+    color *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
+    blend(color, (232, 200, 190), 0.85 * traits["white_center"] * np.exp(-((distance / 0.5) ** 3)))
     spots = _Spots(rng, len(x), unit)
-    blend(colour, (92, 98, 122), 0.85 * traits["nests"] * spots.draw(9, (0.1, 0.24), soft=True))
-    blend(colour, (78, 48, 34), 0.9 * traits["openings"] * spots.draw(26, (0.04, 0.09)))
-    blend(colour, (240, 222, 176), 0.95 * traits["milia"] * spots.draw(30, (0.04, 0.09)))
+    blend(color, (92, 98, 122), 0.85 * traits["nests"] * spots.draw(9, (0.1, 0.24), soft=True))
+    blend(color, (78, 48, 34), 0.9 * traits["openings"] * spots.draw(26, (0.04, 0.09)))
+    blend(color, (240, 222, 176), 0.95 * traits["milia"] * spots.draw(30, (0.04, 0.09)))
     for lagoon in ((112, 16, 50), (72, 14, 60), (182, 34, 64)):
-        blend(colour, lagoon, 0.85 * traits["lacunae"] * spots.draw(10, (0.1, 0.26), soft=True))
-    blend(colour, (188, 38, 50), 0.75 * traits["vessels"] * _vessels(rng, len(x), unit))
+        blend(color, lagoon, 0.85 * traits["lacunae"] * spots.draw(10, (0.1, 0.26), soft=True))
+    blend(color, (188, 38, 50), 0.75 * traits["vessels"] * _vessels(rng, len(x), unit))
     flakes = np.maximum(_step(smooth_noise(rng, shape, 64) - 1.1, 5), spots.draw(14, (0.03, 0.06), clover=True))
-    blend(colour, (246, 232, 214), 0.85 * traits["scale"] * flakes)
-    return colour
+    blend(color, (246, 232, 214), 0.85 * traits["scale"] * flakes)
+    return color
 
 
 def _step(values: Pixels, steepness: float) -> Pixels:
