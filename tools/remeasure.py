@@ -138,7 +138,7 @@ def write_configs(provenance: dict[str, Any], params: Params) -> None:
     configs = {member["name"]: describe_member(member, shared, params) for member in of_run["members"]}
     for name, config in configs.items():
         write_json(CLASSIFIER / name / CONFIG_FILE, {"needs_metadata": config.needs_metadata} | asdict(config))
-    write_json(CLASSIFIER / ENSEMBLE_FILE, assemble.describe(configs))
+    write_json(CLASSIFIER / ENSEMBLE_FILE, assemble.describe_ensemble(configs))
 
 
 def describe_member(member: dict[str, Any], shared: dict[str, Any], params: Params) -> ClassifierConfig:

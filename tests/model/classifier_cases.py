@@ -23,6 +23,18 @@ def make_spec(backbone: str, **overrides: Any) -> NetworkSpec:
     return NetworkSpec(**{"backbone": backbone, **plain, "metadata": False, "metadata_dropout": 0.0} | overrides)
 
 
+def build(size: int = 32, **options: Any) -> SkinNetwork:
+    """A plain ResNet-18 with some options set, from the same random weights every time, in train mode."""
+    torch.manual_seed(0)
+    spec = make_spec(options.pop("backbone", "resnet18"), **options)
+    return build_network(spec, num_classes=len(CLASSES), size=size)
+
+
+def images(size: int = 32, count: int = 4) -> torch.Tensor:
+    """Normalized noise, the same every time."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
 def make_config(backbone: str = "resnet18", **overrides: Any) -> ClassifierConfig:
     """The config of member base-0 at 32 px; `overrides` are its fields, or those of its `NetworkSpec`."""
     spec = {key: overrides.pop(key) for key in list(overrides) if key in NetworkSpec.__dataclass_fields__}

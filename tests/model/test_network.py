@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -18,65 +15,9 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from skinlesion.diagnoses import CLASSES
-from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 from tests.conftest import WriteParams
-
-# Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
-FAMILIES = [
-    ("alexnet", 64, 4096, 0.0),
-    ("convnext_tiny", 32, 768, 0.0),
-    ("densenet121", 32, 1024, 0.0),
-    ("efficientnet_b0", 32, 1280, 0.2),
-    ("efficientnet_v2_s", 32, 1280, 0.2),
-    ("googlenet", 32, 1024, 0.2),
-    ("inception_v3", 75, 2048, 0.5),
-    ("maxvit_t", 224, 512, 0.0),
-    ("mnasnet0_5", 32, 1280, 0.2),
-    ("mobilenet_v2", 32, 1280, 0.2),
-    ("mobilenet_v3_small", 32, 1024, 0.2),
-    ("regnet_y_400mf", 32, 440, 0.0),
-    ("resnet18", 32, 512, 0.0),
-    ("resnext50_32x4d", 32, 2048, 0.0),
-    ("shufflenet_v2_x0_5", 32, 1024, 0.0),
-    ("squeezenet1_1", 32, 512, 0.5),
-    ("swin_t", 32, 768, 0.0),
-    ("swin_v2_t", 32, 768, 0.0),
-    ("vgg11", 32, 4096, 0.5),
-    ("vit_b_32", 32, 768, 0.0),
-]
-SMALL_FAMILIES = [
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "googlenet",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "regnet_y_400mf",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
-]
-SPEC = NetworkSpec(
-    backbone="resnet18",
-    head="linear",
-    hidden=24,
-    hidden_dropout=0.3,
-    dropout=None,
-    dropout_samples=1,
-    attention="none",
-    metadata=False,
-    metadata_dropout=0.1,
-)
-
-
-def build(size: int = 32, **options: Any) -> SkinNetwork:
-    torch.manual_seed(0)
-    return build_network(replace(SPEC, **options), num_classes=len(CLASSES), size=size)
-
-
-def images(size: int = 32, count: int = 4) -> torch.Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+from tests.model.classifier_cases import build, images
 
 
 def wake(module: nn.Module) -> None:
@@ -88,60 +29,17 @@ def wake(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "size", "width", "dropout"), FAMILIES)
-def test_every_family_gives_an_embedding_and_seven_logits(name: str, size: int, width: int, dropout: float) -> None:
-    network = build(size, backbone=name)
-    assert network.training and not network.needs_metadata and network.attention is None
-    assert network.head.layers[0].p == dropout
-    network.eval()
-    batch = images(size, count=1)
-    embedding, logits = network.backbone(batch), network(batch)
-    assert embedding.shape == (1, width)
-    assert logits.shape == (1, 7) and logits.dtype == torch.float32
-    # As a safetensors file brings it: without torch's tags of versions.
-    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    for tensor in network.state_dict().values():
-        tensor.zero_()
-    assert not torch.equal(network(batch), logits) or name == "vit_b_32"  # whose head starts at zero
-    network.load_state_dict(state)
-    assert torch.equal(network(batch), logits)
-    assert torch.equal(network.backbone(batch), embedding)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "googlenet"])
-def test_without_options_it_computes_what_torchvisions_network_does(name: str) -> None:
-    extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    torch.manual_seed(0)
-    reference = torchvision.models.get_model(name, num_classes=7, **extra)
-    network = build(backbone=name)
-    torch.manual_seed(3)
-    wanted = reference.train()(images())
-    torch.manual_seed(3)
-    assert torch.equal(network(images()), wanted)
-
-
-@torch.no_grad()
-def test_squeezenets_last_convolution_is_a_linear_layer_on_the_mean_of_the_map() -> None:
-    torch.manual_seed(0)
-    reference = torchvision.models.get_model("squeezenet1_1", num_classes=7).eval()
-    wanted = reference.classifier[1](reference.features(images(64))).mean((2, 3))
-    torch.testing.assert_close(build(64, backbone="squeezenet1_1").eval()(images(64)), wanted)
-
-
-@torch.no_grad()
-def test_a_number_replaces_torchvisions_dropout() -> None:
-    for name in ("resnet18", "mobilenet_v3_small"):
-        network = build(backbone=name, dropout=0.75)
-        assert not any(isinstance(module, nn.Dropout) for module in network.backbone.modules())
-        network.backbone.eval()
-        last = nn.init.ones_(network.head.layers[1].weight)
-        embedding = network.backbone(images()).detach()
-        draws = torch.stack([network.head(embedding) for _ in range(400)]) - network.head.layers[1].bias
-        # A feature that stays (one in four) counts four times: the mean is the whole sum, the variance three of its squares.
-        whole, squares = embedding @ last.T, embedding.square() @ last.T
-        torch.testing.assert_close(draws.mean(0), whole, rtol=0, atol=float((3 * squares / 400).sqrt().max()) * 5)
-        torch.testing.assert_close(draws.var(0), 3 * squares, rtol=0.35, atol=0)
-    network = build(backbone="mobilenet_v3_small", dropout=0.0)
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_a_number_replaces_torchvisions_dropout(name: str) -> None:
+    network = build(backbone=name, dropout=0.75)
+    assert not any(isinstance(module, nn.Dropout) for module in network.backbone.modules())
+    network.backbone.eval()
+    embedding = network.backbone(images())
+    torch.manual_seed(5)
+    mask = functional.dropout(torch.ones_like(embedding), 0.75)
+    torch.manual_seed(5)
+    torch.testing.assert_close(network(images()), network.head.layers[1](embedding * mask))
+    network = build(backbone=name, dropout=0.0)
     network.backbone.eval()
     assert torch.equal(network(images()), network(images()))
 
@@ -163,11 +61,7 @@ def test_mlp_is_dropout_linear_relu_norm_dropout_linear() -> None:
 
 @torch.no_grad()
 def test_dropout_samples_average_the_logits_over_masks() -> None:
-    one, eight = build(dropout=0.5), build(dropout=0.5, dropout_samples=8)
-    embedding = torch.randn(3, 512)
-    torch.manual_seed(4)
-    spread = {samples.head.samples: torch.stack([samples.head(embedding) for _ in range(600)]).var(0) for samples in (one, eight)}
-    assert float((spread[1] / spread[8]).mean()) == pytest.approx(8, rel=0.1)
+    eight, embedding = build(dropout=0.5, dropout_samples=8), torch.randn(3, 512)
     torch.manual_seed(5)
     masks = functional.dropout(torch.ones(8 * 3, 512), 0.5).view(8, 3, 512)
     torch.manual_seed(5)
@@ -185,7 +79,7 @@ def test_dropout_samples_without_dropout_are_refused() -> None:
     ):
         build(dropout_samples=4)
     assert build(dropout_samples=4, backbone="mobilenet_v3_small").head.samples == 4
-    assert build(dropout_samples=4, head="mlp").head.samples == 4
+    assert build(dropout_samples=4, head="mlp", hidden_dropout=0.3).head.samples == 4
 
 
 def reference_attention(network: SkinNetwork, kind: str, maps: torch.Tensor) -> torch.Tensor:
@@ -244,7 +138,13 @@ def test_attention_without_a_feature_map_is_refused() -> None:
         build(backbone="vit_b_32", attention="se")
 
 
-@pytest.mark.parametrize("name", SMALL_FAMILIES)
+SMALL_FAMILIES = (
+    "alexnet convnext_tiny densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 regnet_y_400mf shufflenet_v2_x0_5 "
+    "squeezenet1_1"
+)
+
+
+@pytest.mark.parametrize("name", SMALL_FAMILIES.split())
 def test_attention_works_with_every_family_that_has_a_map(name: str) -> None:
     size = 64
     network = build(size, backbone=name, attention="cbam", metadata=True)
@@ -291,16 +191,12 @@ def test_metadata_reaches_the_logits() -> None:
 
 
 def test_metadata_dropout_acts_in_training_alone() -> None:
-    network = build(metadata=True, metadata_dropout=0.9)
-    network.backbone.eval()
     known = torch.rand(4, WIDTH)
-    torch.manual_seed(0)
-    assert not torch.equal(network(images(), known), network(images(), known))
-    network.eval()
-    assert torch.equal(network(images(), known), network(images(), known))
-    network = build(metadata=True, metadata_dropout=0.0)
-    network.backbone.eval()
-    assert torch.equal(network(images(), known), network(images(), known))
+    for probability, training, same in ((0.9, True, False), (0.9, False, True), (0.0, True, True)):
+        network = build(metadata=True, metadata_dropout=probability).train(training)
+        network.backbone.eval()
+        torch.manual_seed(0)
+        assert torch.equal(network(images(), known), network(images(), known)) == same
 
 
 @torch.no_grad()
@@ -314,23 +210,6 @@ def test_memory_order_and_compilation_change_nothing() -> None:
     network = network.to(memory_format=torch.channels_last)
     given = images(64).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(given, known), wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_pretrained_weights_fill_the_backbone_alone(tmp_path: Path) -> None:
-    source = torchvision.models.get_model("mobilenet_v2").state_dict()
-    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
-    network = build(backbone="mobilenet_v2", attention="se", metadata=True)
-    rest = {name: tensor.clone() for name, tensor in network.state_dict().items() if not name.startswith("backbone.")}
-    assert load_pretrained(network, "none", backbone="mobilenet_v2") is None
-    digest = load_pretrained(network, str(tmp_path / "weights.safetensors"), backbone="mobilenet_v2")
-    assert digest is not None and len(digest) == 64
-    state = network.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in rest.items())
-    wanted = {name: tensor for name, tensor in source.items() if not name.startswith("classifier")}
-    assert network.backbone.state_dict().keys() == wanted.keys()
-    assert all(torch.equal(state[f"backbone.{name}"], tensor) for name, tensor in wanted.items())
-    with pytest.raises(PipelineError, match="does not fit backbone 'resnet18'"):
-        load_pretrained(build(), str(tmp_path / "weights.safetensors"), backbone="resnet18")
 
 
 def test_a_spec_is_what_params_say(write_params: WriteParams) -> None:
