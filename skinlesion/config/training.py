@@ -27,7 +27,8 @@ def list_backbones() -> list[str]:
     """Names of all classification models of the installed torchvision."""
     import torchvision  # takes seconds, which only those pay who ask
 
-    return torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
 
 
 class EnsembleParams(Section):
