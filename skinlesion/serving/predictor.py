@@ -21,6 +21,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import check_belongs, classifier_digest
@@ -29,7 +30,6 @@ from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
-from skinlesion.explanation.cam.methods import Method
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
 from skinlesion.serving.explainer import Explainer
@@ -220,7 +220,7 @@ class Predictor:
             image, self.square(image), patient or Patient(), diagnosis=diagnosis, method=method, layer=layer
         )
 
-    def usable_methods(self) -> tuple[Method, ...]:
+    def usable_methods(self) -> tuple[CamMethod, ...]:
         """The methods that can be used on all these networks, in the order of `skinlesion.explanation.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 

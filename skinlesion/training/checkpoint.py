@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion.base.errors import PipelineError, reason_of
 from skinlesion.base.files import atomic_file, file_digest, scratch_folder
