@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,18 +10,14 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
-from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
-from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
+from skinlesion.evaluation.results.predictions import write_predictions
 from stages import baselines
+from tests.conftest import WriteParams, refuses
+from tests.stage_cases import PATIENT, Run, stage_runner, with_logits, write_lists, write_prepared
 
-WriteParams = Callable[..., Path]
 SIZE = 16
 FOUND = ("akiec", "mel", "nv")
 
@@ -34,29 +27,20 @@ def make_frame(split: str, *, seed: int, images: int) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
     dx = generator.choice(FOUND, images)
     ages = np.where(dx == "mel", 75.0, 40.0) + generator.integers(-2, 3, images)
-    names = {"image_id": [f"{split}_{row}" for row in range(images)], "dx": dx, "age": ages}
+    names = {"image_id": [f"{split}_{row}" for row in range(images)], "dx": dx}
     lesions = [f"{split}_L{row // 2}_{name}" for row, name in enumerate(dx)]
-    return pd.DataFrame(names).assign(lesion_id=lesions, dx_type="histo", sex="male", localization="back")
+    return pd.DataFrame(names).assign(lesion_id=lesions, **PATIENT | {"age": ages})
 
 
 def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
     """Lists, prepared images in which nevi alone are brown, and predictions that are always right."""
-    write_splits(frames, SplitFacts("f00d", "sample", True))
+    write_lists(frames)
     everything = pd.concat(frames.values(), ignore_index=True)
     generator = np.random.default_rng(3)
     base = np.where((everything["dx"] == "nv").to_numpy()[:, None], [150, 90, 50], [200, 150, 150])[:, None, None]
-    images = np.clip(base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-    PREPARED.mkdir(parents=True, exist_ok=True)
-    np.save(PREPARED / "images.npy", images)
-    index = everything[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
-    tables = {}
-    for split in ("val", "test"):
-        logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
-        columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
-        numbers = pd.DataFrame(np.hstack([logits, softmax(logits)]), columns=columns)
-        tables[split] = frames[split][list(DESCRIPTIVE_COLUMNS)].join(numbers)
-    write_predictions(tables)
+    write_prepared(everything["image_id"], base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)))
+    right = {split: 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES)) for split in ("val", "test")}
+    write_predictions({split: with_logits(frames[split], logits) for split, logits in right.items()})
 
 
 @pytest.fixture
@@ -66,19 +50,10 @@ def frames() -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture
-def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Callable[..., dict[str, Any]]:
+def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Run:
     """Run the stage with overrides; its metrics."""
     write_inputs(frames)
-
-    def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"baselines.{name}": value for name, value in ({"bootstrap_draws": 100} | overrides).items()})
-        baselines.main()
-        return json.loads(Path("metrics/baselines.json").read_text(encoding="utf-8"))
-
-    return run
-
-
-Run = Callable[..., dict[str, Any]]
+    return stage_runner(write_params, baselines.main, "baselines", bootstrap_draws=100)
 
 
 def test_colours_are_counted_in_their_cells() -> None:
@@ -144,20 +119,12 @@ def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> N
 
 def test_how_the_diagnosis_was_made_is_no_input(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
     first = run_stage()
-    telling = {
-        split: frame.assign(dx_type=np.where(frame["dx"] == "nv", "follow_up", "histo")) for split, frame in frames.items()
-    }
-    write_inputs(telling)
+    write_inputs(
+        {split: each.assign(dx_type=np.where(each["dx"] == "nv", "follow_up", "histo")) for split, each in frames.items()}
+    )
     assert run_stage() == first
 
 
 def test_a_list_of_one_diagnosis_is_refused(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
     write_inputs(frames | {"train": frames["train"].assign(dx="nv")})
-    with pytest.raises(PipelineError, match=r"train\.csv holds one diagnosis"):
-        run_stage()
-
-
-@pytest.mark.parametrize("bins", [1, 17])
-def test_impossible_params_are_refused(run_stage: Run, bins: int) -> None:
-    with pytest.raises(PipelineError, match=r"baselines\.color_bins"):
-        run_stage(color_bins=bins)
+    refuses(r"train\.csv holds one diagnosis", run_stage)

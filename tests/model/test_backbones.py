@@ -12,9 +12,8 @@ import torchvision
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import list_backbones
-from skinlesion.model import network as networks
 from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
-from tests.model.classifier_cases import build, images
+from tests.conftest import refuses
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])
@@ -28,7 +27,7 @@ def test_a_network_gives_seven_logits_and_without_its_head_an_embedding(name: st
         embedding = model(batch)
         assert logits.shape == (2, 7)
         assert embedding.shape == (2, last.in_features)
-        if name != "squeezenet1_1":  # which rectifies its logits and pools them; see below
+        if name != "squeezenet1_1":  # which rectifies its logits and pools them, see tests/model/test_network.py
             torch.testing.assert_close(last(embedding), logits)
     assert dropout == {"squeezenet1_1": 0.5, "googlenet": 0.2}.get(name, 0.0)
 
@@ -50,8 +49,7 @@ def test_networks_that_transform_their_input_get_what_they_make_of_it() -> None:
 
 def test_unknown_name_and_impossible_size_are_refused() -> None:
     assert "efficientnet_b2" in list_backbones()
-    with pytest.raises(PipelineError, match="no classification model 'resnet19'"):
-        build_backbone("resnet19", num_classes=7, size=64)
+    refuses("no classification model 'resnet19'", build_backbone, "resnet19", num_classes=7, size=64)
     with pytest.raises(PipelineError, match=r"'vit_b_16' cannot take images of 50 x 50 pixels .* change prepare.size"):
         build_backbone("vit_b_16", num_classes=7, size=50)
 
@@ -123,8 +121,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         "absent.pth": "no file .*absent.pth",
     }
     for name, message in refusals.items():
-        with pytest.raises(PipelineError, match=message):
-            load_pretrained(model, str(tmp_path / name), backbone="resnet18")
+        refuses(message, load_pretrained, model, str(tmp_path / name), backbone="resnet18")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -148,86 +145,3 @@ def test_a_failed_download_is_no_random_start(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(PipelineError, match=r"ImageNet weights of 'resnet18' could not be downloaded .*no route to host"):
         load_pretrained(build_backbone("resnet18", num_classes=7, size=32), "imagenet", backbone="resnet18")
-
-
-# Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
-FAMILIES = [
-    ("alexnet", 64, 4096, 0.0),
-    ("convnext_tiny", 32, 768, 0.0),
-    ("densenet121", 32, 1024, 0.0),
-    ("efficientnet_b0", 32, 1280, 0.2),
-    ("efficientnet_v2_s", 32, 1280, 0.2),
-    ("googlenet", 32, 1024, 0.2),
-    ("inception_v3", 75, 2048, 0.5),
-    ("maxvit_t", 224, 512, 0.0),
-    ("mnasnet0_5", 32, 1280, 0.2),
-    ("mobilenet_v2", 32, 1280, 0.2),
-    ("mobilenet_v3_small", 32, 1024, 0.2),
-    ("regnet_y_400mf", 32, 440, 0.0),
-    ("resnet18", 32, 512, 0.0),
-    ("resnext50_32x4d", 32, 2048, 0.0),
-    ("shufflenet_v2_x0_5", 32, 1024, 0.0),
-    ("squeezenet1_1", 32, 512, 0.5),
-    ("swin_t", 32, 768, 0.0),
-    ("swin_v2_t", 32, 768, 0.0),
-    ("vgg11", 32, 4096, 0.5),
-    ("vit_b_32", 32, 768, 0.0),
-]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(("name", "size", "width", "dropout"), FAMILIES)
-def test_every_family_gives_an_embedding_and_seven_logits(name: str, size: int, width: int, dropout: float) -> None:
-    network = build(size, backbone=name)
-    assert network.training and not network.needs_metadata and network.attention is None
-    assert network.head.layers[0].p == dropout
-    network.eval()
-    batch = images(size, count=1)
-    embedding, logits = network.backbone(batch), network(batch)
-    assert embedding.shape == (1, width)
-    assert logits.shape == (1, 7) and logits.dtype == torch.float32
-    # As a safetensors file brings it: without torch's tags of versions.
-    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    for tensor in network.state_dict().values():
-        tensor.zero_()
-    assert not torch.equal(network(batch), logits) or name == "vit_b_32"  # whose head starts at zero
-    network.load_state_dict(state)
-    assert torch.equal(network(batch), logits)
-    assert torch.equal(network.backbone(batch), embedding)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "googlenet"])
-def test_without_options_it_computes_what_torchvisions_network_does(name: str) -> None:
-    extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    torch.manual_seed(0)
-    reference = torchvision.models.get_model(name, num_classes=7, **extra)
-    network = build(backbone=name)
-    torch.manual_seed(3)
-    wanted = reference.train()(images())
-    torch.manual_seed(3)
-    assert torch.equal(network(images()), wanted)
-
-
-@torch.no_grad()
-def test_squeezenets_last_convolution_is_a_linear_layer_on_the_mean_of_the_map() -> None:
-    torch.manual_seed(0)
-    reference = torchvision.models.get_model("squeezenet1_1", num_classes=7).eval()
-    wanted = reference.classifier[1](reference.features(images(64))).mean((2, 3))
-    torch.testing.assert_close(build(64, backbone="squeezenet1_1").eval()(images(64)), wanted)
-
-
-def test_pretrained_weights_fill_the_backbone_alone(tmp_path: Path) -> None:
-    source = torchvision.models.get_model("mobilenet_v2").state_dict()
-    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
-    network = build(backbone="mobilenet_v2", attention="se", metadata=True)
-    rest = {name: tensor.clone() for name, tensor in network.state_dict().items() if not name.startswith("backbone.")}
-    assert networks.load_pretrained(network, "none", backbone="mobilenet_v2") is None
-    digest = networks.load_pretrained(network, str(tmp_path / "weights.safetensors"), backbone="mobilenet_v2")
-    assert digest is not None and len(digest) == 64
-    state = network.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in rest.items())
-    wanted = {name: tensor for name, tensor in source.items() if not name.startswith("classifier")}
-    assert network.backbone.state_dict().keys() == wanted.keys()
-    assert all(torch.equal(state[f"backbone.{name}"], tensor) for name, tensor in wanted.items())
-    with pytest.raises(PipelineError, match="does not fit backbone 'resnet18'"):
-        networks.load_pretrained(build(), str(tmp_path / "weights.safetensors"), backbone="resnet18")

@@ -2,30 +2,87 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, update_bn
 
 from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
-from tests.conftest import WriteParams
-from tests.model.classifier_cases import build, images
+from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
+from tests.conftest import WriteParams, refuses
+from tests.model.network_cases import build, images, wake
+
+# Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
+FAMILIES = [
+    ("alexnet", 64, 4096, 0.0),
+    ("convnext_tiny", 32, 768, 0.0),
+    ("densenet121", 32, 1024, 0.0),
+    ("efficientnet_b0", 32, 1280, 0.2),
+    ("efficientnet_v2_s", 32, 1280, 0.2),
+    ("googlenet", 32, 1024, 0.2),
+    ("inception_v3", 75, 2048, 0.5),
+    ("maxvit_t", 224, 512, 0.0),
+    ("mnasnet0_5", 32, 1280, 0.2),
+    ("mobilenet_v2", 32, 1280, 0.2),
+    ("mobilenet_v3_small", 32, 1024, 0.2),
+    ("regnet_y_400mf", 32, 440, 0.0),
+    ("resnet18", 32, 512, 0.0),
+    ("resnext50_32x4d", 32, 2048, 0.0),
+    ("shufflenet_v2_x0_5", 32, 1024, 0.0),
+    ("squeezenet1_1", 32, 512, 0.5),
+    ("swin_t", 32, 768, 0.0),
+    ("swin_v2_t", 32, 768, 0.0),
+    ("vgg11", 32, 4096, 0.5),
+    ("vit_b_32", 32, 768, 0.0),
+]
 
 
-def wake(module: nn.Module) -> None:
-    """Give layers that start at zero, and so do nothing yet, weights."""
-    generator = torch.Generator().manual_seed(2)
-    for parameter in module.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.5, generator=generator)
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "size", "width", "dropout"), FAMILIES)
+def test_every_family_gives_an_embedding_and_seven_logits(name: str, size: int, width: int, dropout: float) -> None:
+    network = build(size, backbone=name)
+    assert network.training and not network.needs_metadata and network.attention is None
+    assert network.head.layers[0].p == dropout
+    network.eval()
+    batch = images(size, count=1)
+    embedding, logits = network.backbone(batch), network(batch)
+    assert embedding.shape == (1, width)
+    assert logits.shape == (1, 7) and logits.dtype == torch.float32
+    # As a safetensors file brings it: without torch's tags of versions.
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    for tensor in network.state_dict().values():
+        tensor.zero_()
+    assert not torch.equal(network(batch), logits) or name == "vit_b_32"  # whose head starts at zero
+    network.load_state_dict(state)
+    assert torch.equal(network(batch), logits)
+    assert torch.equal(network.backbone(batch), embedding)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v3_small", "googlenet"])
+def test_without_options_it_computes_what_torchvisions_network_does(name: str) -> None:
+    extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    torch.manual_seed(0)
+    reference = torchvision.models.get_model(name, num_classes=7, **extra)
+    network = build(backbone=name)
+    torch.manual_seed(3)
+    wanted = reference.train()(images())
+    torch.manual_seed(3)
+    assert torch.equal(network(images()), wanted)
+
+
+@torch.no_grad()
+def test_squeezenets_last_convolution_is_a_linear_layer_on_the_mean_of_the_map() -> None:
+    torch.manual_seed(0)
+    reference = torchvision.models.get_model("squeezenet1_1", num_classes=7).eval()
+    wanted = reference.classifier[1](reference.features(images(64))).mean((2, 3))
+    torch.testing.assert_close(build(64, backbone="squeezenet1_1").eval()(images(64)), wanted)
 
 
 @torch.no_grad()
@@ -74,104 +131,9 @@ def test_dropout_samples_average_the_logits_over_masks() -> None:
 
 
 def test_dropout_samples_without_dropout_are_refused() -> None:
-    with pytest.raises(
-        PipelineError, match=r"dropout_samples is 4, .*'resnet18' having none of its own: set train.dropout above 0"
-    ):
-        build(dropout_samples=4)
+    refuses(r"dropout_samples is 4, .*'resnet18' having none of its own: set train.dropout above 0", build, dropout_samples=4)
     assert build(dropout_samples=4, backbone="mobilenet_v3_small").head.samples == 4
-    assert build(dropout_samples=4, head="mlp", hidden_dropout=0.3).head.samples == 4
-
-
-def reference_attention(network: SkinNetwork, kind: str, maps: torch.Tensor) -> torch.Tensor:
-    """Both papers' formulas with a gate of 2 * sigmoid, from the weights by the order in which they were made."""
-    weights = [parameter.detach() for parameter in network.attention.parameters()]
-    if kind == "cbam":
-        places, places_bias, *weights = weights[4:] + weights[:4] if weights[0].shape[1] != 2 else weights
-    down, down_bias, up, up_bias = (weight.flatten(1) if weight.ndim > 1 else weight for weight in weights)
-
-    def perceptron(pooled: torch.Tensor) -> torch.Tensor:
-        return (pooled @ down.T + down_bias).clamp(min=0) @ up.T + up_bias
-
-    average, largest = maps.flatten(2).mean(2), maps.flatten(2).max(2).values
-    logits = perceptron(average) + (perceptron(largest) if kind == "cbam" else 0)
-    maps = maps * (2 / (1 + (-logits).exp()))[:, :, None, None]
-    if kind == "se":
-        return maps
-    pooled = torch.stack([maps.mean(1), maps.max(1).values], dim=1)
-    logits = functional.conv2d(pooled, places, places_bias, padding=3)
-    return maps * (2 / (1 + (-logits).exp()))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("kind", "name", "size"),
-    [("se", "resnet18", 64), ("cbam", "resnet18", 96), ("se", "mobilenet_v3_small", 64), ("cbam", "swin_t", 64)],
-)
-def test_attention_gates_the_last_feature_map(kind: str, name: str, size: int) -> None:
-    plain = build(size, backbone=name)
-    update_bn([images(size)], plain.backbone)
-    network = build(size, backbone=name, attention=kind)
-    network.backbone.load_state_dict(plain.backbone.state_dict())  # the names of the backbone's layers are the same
-    network.head.load_state_dict(plain.head.state_dict())
-    plain.eval()
-    network.eval()
-    torch.testing.assert_close(network(images(size)), plain(images(size)))  # no change at first
-    wake(network.attention)
-    layers = {"resnet18": "layer4", "swin_t": "norm", "mobilenet_v3_small": "features"}
-    layer = plain.backbone.get_submodule(layers[name])
-
-    def by_hand(_: nn.Module, __: Any, maps: torch.Tensor) -> torch.Tensor:
-        if name == "swin_t":
-            return reference_attention(network, kind, maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return reference_attention(network, kind, maps)
-
-    before = plain(images(size))
-    layer.register_forward_hook(by_hand)
-    wanted = plain(images(size))
-    assert not torch.allclose(before, wanted, rtol=0.01)
-    torch.testing.assert_close(network(images(size)), wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_attention_without_a_feature_map_is_refused() -> None:
-    message = r"train.attention is 'se', .* VisionTransformer passes on tokens .*: set train.attention=none"
-    with pytest.raises(PipelineError, match=message):
-        build(backbone="vit_b_32", attention="se")
-
-
-SMALL_FAMILIES = (
-    "alexnet convnext_tiny densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 regnet_y_400mf shufflenet_v2_x0_5 "
-    "squeezenet1_1"
-)
-
-
-@pytest.mark.parametrize("name", SMALL_FAMILIES.split())
-def test_attention_works_with_every_family_that_has_a_map(name: str) -> None:
-    size = 64
-    network = build(size, backbone=name, attention="cbam", metadata=True)
-    batch, known = images(size, count=2), torch.zeros(2, WIDTH)
-    update_bn([batch], network.backbone)  # or the features of a random network all but vanish
-    network.eval()
-    before = network(batch, known)
-    wake(network.attention)
-    after = network(batch, known)
-    assert not torch.equal(before, after)
-    after.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-
-
-def test_a_copy_has_its_own_attention() -> None:
-    network = build(attention="se").eval()
-    averaged = AveragedModel(network)
-    twin = copy.deepcopy(network)
-    before = network(images())
-    for copied in (twin, averaged.module):
-        wake(copied.attention)
-        assert not torch.allclose(copied(images()), before)
-        assert torch.equal(network(images()), before)
-    wake(network.attention)
-    torch.testing.assert_close(network(images()), twin(images()))
-    averaged.update_parameters(network)
-    torch.testing.assert_close(averaged(images()), network(images()))
+    assert build(dropout_samples=4, head="mlp").head.samples == 4
 
 
 def test_metadata_reaches_the_logits() -> None:
@@ -210,6 +172,23 @@ def test_memory_order_and_compilation_change_nothing() -> None:
     network = network.to(memory_format=torch.channels_last)
     given = images(64).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(given, known), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_pretrained_weights_fill_the_backbone_alone(tmp_path: Path) -> None:
+    source = torchvision.models.get_model("mobilenet_v2").state_dict()
+    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
+    network = build(backbone="mobilenet_v2", attention="se", metadata=True)
+    rest = {name: tensor.clone() for name, tensor in network.state_dict().items() if not name.startswith("backbone.")}
+    assert load_pretrained(network, "none", backbone="mobilenet_v2") is None
+    digest = load_pretrained(network, str(tmp_path / "weights.safetensors"), backbone="mobilenet_v2")
+    assert digest is not None and len(digest) == 64
+    state = network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in rest.items())
+    wanted = {name: tensor for name, tensor in source.items() if not name.startswith("classifier")}
+    assert network.backbone.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(state[f"backbone.{name}"], tensor) for name, tensor in wanted.items())
+    with pytest.raises(PipelineError, match="does not fit backbone 'resnet18'"):
+        load_pretrained(build(), str(tmp_path / "weights.safetensors"), backbone="resnet18")
 
 
 def test_a_spec_is_what_params_say(write_params: WriteParams) -> None:

@@ -39,21 +39,8 @@ IMPOSSIBLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PROBABILITY_COLUMNS, (*NO_NUMBER, "-0.5", "1.5", "1e300")),
 }
 ODD = (
-    "",
-    " ",
-    "unknown",
-    "Ünïcödé \U0001f9ec",
-    "0",
-    "-1",
-    "1e308",
-    "=1+1",
-    "'",
-    '"',
-    "a,b",
-    "a;b",
-    "x" * 5000,
-    "\u202egpj",
-    "NULL",
+    *("", " ", "unknown", "Ünïcödé \U0001f9ec", "0", "-1", "1e308", "=1+1"),
+    *("'", '"', "a,b", "a;b", "x" * 5000, "\u202egpj", "NULL"),
 )
 
 

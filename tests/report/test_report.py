@@ -27,10 +27,9 @@ from skinlesion.report.figures import Plots
 from skinlesion.report.formats import bounded, count, decimal, percent, rate
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
-from tests.conftest import ROOT
-from tests.report.test_plots_templates import write_tables
+from tests.conftest import ROOT, WriteParams
+from tests.report.plot_cases import write_tables
 
-WriteParams = Callable[..., Path]
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
 

@@ -35,10 +35,10 @@ from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.serving.operating_point import OperatingPoint, Rate
 from skinlesion.serving.prediction import chance_of
 from skinlesion.serving.predictor import Member, load_predictor
 from skinlesion.serving.uploads import decode_upload
+from tests.conftest import refuses
 from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
@@ -215,23 +215,18 @@ def test_methods_that_a_network_has_not_are_not_offered(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_is_named(tmp_path: Path, options: dict[str, str], message: str) -> None:
     make_workspace(tmp_path)
-    with pytest.raises(PipelineError, match=message):
-        load_predictor(tmp_path, **options)
+    refuses(message, lambda: load_predictor(tmp_path, **options))
 
 
 def test_no_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        PipelineError, match=r"models/classifier not found, so there is no trained classifier: `make run` trains one"
-    ):
-        load_predictor(tmp_path)
+    refuses(r"models/classifier not found, so there is no trained classifier: `make run` trains one", load_predictor, tmp_path)
 
 
 def test_names_of_people_are_checked(tmp_path: Path) -> None:
     predictor = load_predictor(make_workspace(tmp_path))
     with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
         predictor.predict([lesion_image()], point="recall_0.9")
-    with pytest.raises(PipelineError, match=r"no diagnosis 'melanoma'; .*known: akiec"):
-        predictor.explain(lesion_image(), diagnosis="melanoma")
+    refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
     with pytest.raises(PipelineError, match="no method 'GradCam'; did you mean 'GradCAM'"):
         predictor.explain(lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
@@ -240,18 +235,13 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
         ({"sex": "mail"}, r"no sex 'mail'; did you mean 'male'\?"),
         ({"localization": "lower extremty"}, r"no localization 'lower extremty'; did you mean 'lower extremity'\?"),
     ):
-        with pytest.raises(PipelineError, match=message):
-            Patient(**wrong)
+        refuses(message, Patient, **wrong)
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     card = load_predictor(make_workspace(tmp_path)).card()
-    assert (card["model"], card["engine"], card["fingerprint"], card["calibration"]) == (
-        "ensemble",
-        "torch",
-        "f00d",
-        "temperature",
-    )
+    said = {"model": "ensemble", "engine": "torch", "fingerprint": "f00d", "calibration": "temperature"}
+    assert {name: card[name] for name in said} == said
     assert card["data"] == {"source": "sample", "synthetic": True} and card["classes"] == list(CLASSES) and card["test"] is None
     json.dumps(card)
 
@@ -264,10 +254,7 @@ def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Pat
     make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
     load_predictor(tmp_path)
     (tmp_path / file).write_bytes(before)
-    with pytest.raises(
-        PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
-    ):
-        load_predictor(tmp_path)
+    refuses(f"{file} is of another classifier than the one in models/classifier: run `dvc repro`", load_predictor, tmp_path)
 
 
 def test_the_network_runs_for_one_at_a_time(tmp_path: Path) -> None:
@@ -309,30 +296,3 @@ def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
         assert (measured is not None) == found
         if measured is not None:
             assert measured["accuracy"] == {"value": 0.8, "low": 0.7, "high": 0.9} and measured["images"] == 20
-
-
-@pytest.mark.parametrize(
-    ("rate", "said"),
-    [
-        (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
-        (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
-        (Rate(0.004, 0.0, 0.013), "< 1 % (0 to 1 %)"),
-        (Rate(0.85), "85 %"),
-    ],
-)
-def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
-    assert str(rate) == said
-
-
-def test_a_point_says_what_was_measured_of_it() -> None:
-    point = OperatingPoint("p", "mel", ("mel",), 0.0004, Rate(0.5), Rate(0.9), "test", None)
-    assert point.sentence.startswith(
-        "An image is flagged when the probability of melanoma is at least 0.04 %. On the test images"
-    )
-    assert replace(point, sensitivity=None).sentence.endswith("On the test images, it left 90 % of the others unflagged.")
-    assert replace(point, specificity=None).sentence.endswith("On the test images, it flagged 50 % of those with melanoma.")
-    assert replace(point, sensitivity=None, specificity=None).sentence.endswith("What that achieves was not measured.")
-    assert replace(point, threshold=0.0).sentence.startswith("Every image is flagged, since no threshold for melanoma keeps")
-    group = replace(point, target="malignant", classes=("mel", "bcc"))
-    assert "malignant (melanoma, basal cell carcinoma) is at least" in group.sentence
-    assert "those with one of these" in group.sentence
