@@ -27,7 +27,7 @@ from extras.leak_training import Trained, train
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
-from skinlesion.artifacts.tables import write_table
+from skinlesion.artifacts.tables import labels_of, write_table
 from skinlesion.audits import leak
 from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import run_stage
@@ -39,7 +39,6 @@ from skinlesion.evaluation.inference.ensemble import member_metrics, spread
 from skinlesion.evaluation.inference.inference import soft_vote
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
-from skinlesion.training import setup
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"
 LEAK_PLOTS = PLOTS / "extras" / "leak"
@@ -85,7 +84,7 @@ def main() -> None:
 
 def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:
     """What metrics/extras/leak.json says of the lists, of who has a sibling, and of each training alone."""
-    labels = setup.class_indices(lists.test["dx"])
+    labels = labels_of(lists.test)
     alone = {arm: [member_metrics(labels, one.predicted.logits) for one in each] for arm, each in trained.items()}
     differences = [
         {metric: image_level[metric] - lesion_level[metric] for metric in image_level}

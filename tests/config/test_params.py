@@ -104,6 +104,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"train.schedule": "plateau", "train.average": "swa"}, ["swa needs a schedule that does not depend on validation"]),
     ({"train.class_multipliers": {"melanoma": 3.0}}, ["class_multipliers: 'melanoma' is not a diagnosis"]),
     ({"train.class_multipliers": {"mel": 0.0}}, ["train.class_multipliers.mel = 0.0"]),
+    ({"train.effective_beta": 1.0}, ["train.effective_beta = 1.0", "less than 1"]),
     ({"train.augmentation.rand_augment": 5, "train.augmentation.trivial_augment": True}, ["two policies for the same thing"]),
     ({"train.augmentation.preset": "ligth"}, ["did you mean 'light'?"]),
     ({"train.loggers": ["wandb"]}, ["train.loggers.0 = 'wandb'"]),

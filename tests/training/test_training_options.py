@@ -68,8 +68,7 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
         prepared = read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
-        precision = engine.fabric_precision(params.precision, torch.device("cpu"))
-        fabric = engine.make_fabric(params, machine, precision=precision, seed=0)
+        fabric = engine.make_fabric(params, machine, seed=0)
         lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
         data = gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
         return build_training(fabric, network, data, params=params, machine=machine, seed=0)
