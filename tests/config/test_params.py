@@ -130,7 +130,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"baselines.color_bins": 1}, ["baselines.color_bins = 1"]),
     ({"baselines.color_bins": 17}, ["baselines.color_bins = 17"]),
     ({"selective.coverages": []}, ["selective.coverages"]),
-    ({"selective.coverages": [0.5, 0.5]}, ["coverages names a value twice"]),
+    ({"selective.coverages": [0.5, 0.5]}, ["selective.coverages = [0.5, 0.5]: names a value twice"]),
     ({"selective.coverages": [0.0]}, ["greater than 0"]),
     ({"selective.conformal_levels": [1.0]}, ["less than 1"]),
     ({"selective.conformal_method": "lac"}, ["conformal_method = 'lac'"]),
