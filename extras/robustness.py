@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import CLASSIFIER, PLOTS
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import probabilities_of, write_table
 from skinlesion.audits.findings import write_extra
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
 from skinlesion.audits.robustness.measures import (
@@ -52,8 +52,7 @@ logger = logging.getLogger(__name__)
 
 def check_reproduced(table: pd.DataFrame, predictions: pd.DataFrame) -> None:
     """Refuse a classifier that does not give the predictions that were evaluated and on which all figures rest."""
-    columns = list(PROBABILITY_COLUMNS)
-    apart = np.abs(table[columns].to_numpy() - predictions[columns].to_numpy()).max(axis=1)
+    apart = np.abs(probabilities_of(table) - probabilities_of(predictions)).max(axis=1)
     if apart.max() > TOLERANCE:
         raise PipelineError(
             f"classifier and predictions are not of one run: {CLASSIFIER} gives image "

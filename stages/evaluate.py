@@ -22,7 +22,7 @@ import pandas as pd
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
-from skinlesion.artifacts.tables import labels_of, write_table
+from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
@@ -39,7 +39,7 @@ from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, p
 from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
 from skinlesion.evaluation.metrics.lesions import predict_lesions
-from skinlesion.evaluation.metrics.tables import arrays_of, describe_table, metrics_of
+from skinlesion.evaluation.metrics.tables import describe_table, metrics_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, write_calibration
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.model.classifier import load_ensemble
@@ -136,7 +136,7 @@ def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
 
 def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibrator, bins: int) -> dict[str, pd.DataFrame]:
     """The tables that the plots of a split are drawn from, by file name."""
-    labels, logits, probabilities = arrays_of(table)
+    labels, logits, probabilities = labels_of(table), logits_of(table), probabilities_of(table)
     confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
     per_class = [
         {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
@@ -47,16 +47,6 @@ CURVE_COLUMNS = ("split", "coverage", "risk", "confidence")
 SIZE_COLUMNS = ("level", "size", "images", "share")
 
 logger = logging.getLogger(__name__)
-
-
-def labels_of(table: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-
-
-def probabilities_of(table: pd.DataFrame) -> np.ndarray:
-    """Calibrated probabilities, float64 (images, classes)."""
-    return table[list(PROBABILITY_COLUMNS)].to_numpy()
 
 
 def judge(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +95,9 @@ def calibrated_apart(
             "selective.conformal_share"
         )
     fitted, whole = val[~held], read_calibration()
-    calibrator = fit_calibrator(labels_of(fitted), fitted[list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
+    calibrator = fit_calibrator(labels_of(fitted), logits_of(fitted), whole["method"])
     parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
-    probabilities = {name: calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()) for name, part in parts.items()}
+    probabilities = {name: calibrator.probabilities(logits_of(part)) for name, part in parts.items()}
     return (
         parts["held"],
         probabilities,

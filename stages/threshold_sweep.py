@@ -22,7 +22,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import ThresholdSweepParams, load_params
-from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.decision_curve import at_prevalence, decision_curve
 from skinlesion.evaluation.analysis.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points

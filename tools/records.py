@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import predicted_of, probabilities_of
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
@@ -61,8 +61,7 @@ def list_records(results: Path = RESULTS) -> list[Path]:
 
 def recompute(table: pd.DataFrame) -> dict[str, float]:
     """`images`, `lesions`, `accuracy` and `macro_auc` (one against the rest, mean over the classes present) of a table."""
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-    predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    probabilities = probabilities_of(table)
     truths = {dx: table["dx"].eq(dx).to_numpy() for dx in CLASSES}
     areas = [
         roc_auc_score(truth, probabilities[:, index])
@@ -72,7 +71,7 @@ def recompute(table: pd.DataFrame) -> dict[str, float]:
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
-        "accuracy": float(accuracy_score(table["dx"], predicted)),
+        "accuracy": float(accuracy_score(table["dx"], predicted_of(table))),
         "macro_auc": float(np.mean(areas)),
     }
 

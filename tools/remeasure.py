@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import read_split, read_split_facts
+from skinlesion.artifacts.tables import labels_of, logits_of
 from skinlesion.audits.findings import EXPORT, EXTRAS, found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, read_json, scratch_folder, write_json
@@ -34,7 +35,6 @@ from skinlesion.config.params import PARAMS_FILE, Params, load_params, read_para
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.metrics.calibration import check_calibrated, fit_calibrator
-from skinlesion.evaluation.metrics.tables import arrays_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.explanation.cam.summary import summarize_figures
@@ -154,8 +154,7 @@ def describe_member(member: dict[str, Any], shared: dict[str, Any], params: Para
 def measure_predictions(record: Path, params: Params) -> None:
     """Run `evaluate` from the tables on, with the calibration that gave them."""
     tables = {split: read_predictions(split, record / "predictions") for split in PREDICTED_SPLITS}
-    labels, logits, _ = arrays_of(tables["val"])
-    calibrator = fit_calibrator(labels, logits, params.evaluate.calibration)
+    calibrator = fit_calibrator(labels_of(tables["val"]), logits_of(tables["val"]), params.evaluate.calibration)
     for split, table in tables.items():
         check_calibrated(table, calibrator, name=str(record / "predictions" / f"{split}.csv"))
     recorded = read_json(record / "metrics" / "evaluate.json")

@@ -129,6 +129,21 @@ def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None
         frame[list(columns)].to_csv(partial, index=False, lineterminator="\n")
 
 
-def labels_of(frame: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """The diagnoses of a table as indices into `CLASSES`, int64 (rows,)."""
+    return np.asarray(pd.Index(CLASSES).get_indexer(table["dx"]), dtype=np.int64)
+
+
+def logits_of(table: pd.DataFrame) -> np.ndarray:
+    """The logits of a prediction table, float64 (rows, classes)."""
+    return table[list(LOGIT_COLUMNS)].to_numpy(dtype=np.float64)
+
+
+def probabilities_of(table: pd.DataFrame) -> np.ndarray:
+    """The calibrated probabilities of a prediction table, float64 (rows, classes)."""
+    return table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+
+
+def predicted_of(table: pd.DataFrame) -> np.ndarray:
+    """The most probable diagnosis of each row of a prediction table, the first of equals in `CLASSES`, str (rows,)."""
+    return np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]

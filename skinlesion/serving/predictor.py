@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
@@ -27,7 +28,7 @@ from skinlesion.evaluation.inference.identity import check_belongs, classifier_d
 from skinlesion.evaluation.inference.inference import Network, Predicted, predict_batch
 from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.inference.views import TestTime
-from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.explanation.cam.methods import Method
 from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
@@ -187,7 +188,7 @@ class Predictor:
     ) -> Prediction:
         """As `describe`, for an image that is known by its `square` and `quality` alone."""
         row = logits[None]
-        probabilities = (softmax(row) if self.calibrator is None else self.calibrator.probabilities(row))[0]
+        probabilities = (softmax(row, axis=1) if self.calibrator is None else self.calibrator.probabilities(row))[0]
         named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
         score = None if point is None else sum(named[dx] for dx in point.classes)
         return Prediction(

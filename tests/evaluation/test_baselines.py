@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
 from stages import baselines
@@ -54,7 +54,7 @@ def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
     for split in ("val", "test"):
         logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
         columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
-        numbers = pd.DataFrame(np.hstack([logits, softmax(logits)]), columns=columns)
+        numbers = pd.DataFrame(np.hstack([logits, softmax(logits, axis=1)]), columns=columns)
         tables[split] = frames[split][list(DESCRIPTIVE_COLUMNS)].join(numbers)
     write_predictions(tables)
 
@@ -115,7 +115,7 @@ def test_each_learns_what_it_sees_and_nothing_else(run_stage: Run, frames: dict[
     assert metrics["metadata"]["mel_sensitivity"] > 0.95 and metrics["metadata"]["accuracy"] < 0.9
     assert metrics["colors"]["mel_sensitivity"] < 0.9 and 0.5 < metrics["colors"]["accuracy"] < 0.9
     train, test = frames["train"], frames["test"]
-    labels = pd.Index(CLASSES).get_indexer(train["dx"])
+    labels = labels_of(train)
     expected = fit_predict(metadata_model(seed=0), encode_metadata(train), labels, encode_metadata(test))
     predicted = np.array(CLASSES)[expected.argmax(axis=1)]
     assert metrics["metadata"]["accuracy"] == pytest.approx(accuracy_score(test["dx"], predicted), abs=1e-12)

@@ -15,6 +15,7 @@ import pytest
 import scipy.special
 import torch
 from ruamel.yaml import YAML
+from scipy.special import log_softmax, softmax
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
@@ -22,14 +23,13 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, logits_of, probabilities_of, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.evaluation.inference.inference import Predicted, predict, soft_vote
 from skinlesion.evaluation.inference.views import views_of
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
@@ -68,7 +68,7 @@ def write_prepared(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
     """Noise around a colour a class."""
     generator = np.random.default_rng(0)
     colours = generator.uniform(60, 200, size=(len(CLASSES), 3))
-    means = colours[pd.Index(CLASSES).get_indexer(frame["dx"])] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
+    means = colours[labels_of(frame)] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
     noise = np.random.default_rng(seed + 1).normal(0, 20, (len(frame), size, size, 3))
     PREPARED.mkdir(parents=True, exist_ok=True)
     np.save(PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
@@ -163,7 +163,7 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
     for name in ("val", "test"):
         table, stated = read_predictions(name, evaluated / PREDICTIONS), metrics[name]
         truth = table["dx"].to_numpy()
-        probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
+        probabilities = probabilities_of(table)
         predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
         expected = {
             "images": len(table),
@@ -197,7 +197,7 @@ def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> No
     stated = read_metrics(evaluated)["test"]["per_lesion"]
     lesions = table.groupby("lesion_id").agg({"dx": "first"} | dict.fromkeys(PROBABILITY_COLUMNS, "mean"))
     assert len(lesions) < len(table)
-    probabilities = lesions[list(PROBABILITY_COLUMNS)].to_numpy()
+    probabilities = probabilities_of(lesions)
     predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
     assert stated["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(lesions["dx"], predicted), abs=1e-12)
     areas = [sklearn_metrics.roc_auc_score(lesions["dx"] == dx, lesions[f"probability_{dx}"]) for dx in CLASSES]
@@ -226,10 +226,10 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(proj
         for column in DESCRIPTIVE_COLUMNS:
             assert table[column].tolist() == split[column].tolist()
         expected = predict(classifier, read_prepared(), split, device=CPU, batch_size=16).logits
-        logits = table[list(LOGIT_COLUMNS)].to_numpy()
+        logits = logits_of(table)
         assert np.allclose(logits, expected, rtol=0, atol=1e-5)
-        probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-        assert np.allclose(probabilities, softmax(logits, temperature), rtol=0, atol=1e-15)
+        probabilities = probabilities_of(table)
+        assert np.allclose(probabilities, softmax(logits / temperature, axis=1), rtol=0, atol=1e-15)
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
@@ -251,11 +251,11 @@ def test_vector_scaling_fits_validation_better_and_changes_no_logit(
     content = read_calibration()
     for name in ("val", "test"):
         table = read_predictions(name)
-        logits = table[list(LOGIT_COLUMNS)].to_numpy()
+        logits = logits_of(table)
         before = read_predictions(name, evaluated / PREDICTIONS)[list(LOGIT_COLUMNS)].to_numpy()
         assert np.array_equal(logits, before)
         expected = scipy.special.softmax(logits * content["scale"] + content["bias"], axis=1)
-        np.testing.assert_allclose(table[list(PROBABILITY_COLUMNS)].to_numpy(), expected, atol=1e-12)
+        np.testing.assert_allclose(probabilities_of(table), expected, atol=1e-12)
     assert np.abs(content["bias"]).max() > 0.01
 
 
@@ -555,7 +555,7 @@ def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Pa
 
 def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
     sure = np.array([[0.0, 2000.0]], dtype=np.float32)
-    opposed = [Predicted(logits, log_softmax(logits)) for logits in (sure, sure[:, ::-1])]
+    opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
     np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
-    agreed = [Predicted(sure, log_softmax(sure))] * 2
+    agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2
     np.testing.assert_allclose(soft_vote(agreed, test_time="none"), [[-2000, 0]])

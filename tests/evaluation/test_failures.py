@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, predicted_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.failures import COLUMNS
@@ -88,7 +88,7 @@ def test_the_counts_are_those_of_the_list(inputs: Path) -> None:
     assert counted["confident_errors"]["share_of_errors"] == pytest.approx(5 / 7)
     assert counted["confident_errors"]["by_pair"][0] == {"dx": "nv", "predicted": "mel", "images": 2}
     table = make_table()
-    predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    predicted = predicted_of(table)
     missed_share = 1 - recall_score(table["dx"] == "mel", predicted == "mel")
     assert counted["missed_melanomas"]["images"] / counted["melanomas"]["images"] == pytest.approx(missed_share)
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, predicted_of, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.subgroups import COLUMNS, METRICS, age_bands, flag_small, worst_groups
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import subgroups
 
@@ -45,7 +45,7 @@ def make_predictions(images: int = 400) -> pd.DataFrame:
             "dx_type": np.where((labels == CLASSES.index("nv")) & (lesions % 3 > 0), "follow_up", "histo"),
         }
     )
-    numbers = np.hstack([logits, softmax(logits)])
+    numbers = np.hstack([logits, softmax(logits, axis=1)])
     return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
 
 
@@ -83,7 +83,7 @@ def cell(table: pd.DataFrame, attribute: str, group: str, metric: str) -> pd.Ser
 
 
 def predicted(table: pd.DataFrame) -> np.ndarray:
-    return np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
+    return predicted_of(table)
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_operating_points,
@@ -53,7 +53,7 @@ def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFram
             "dx_type": "histo",
         }
     )
-    numbers = np.hstack([logits, softmax(logits)])
+    numbers = np.hstack([logits, softmax(logits, axis=1)])
     return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
 
 

@@ -26,7 +26,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
 from skinlesion.artifacts.splits import SplitFacts, read_split, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
 from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, write_json
@@ -122,7 +122,7 @@ def write_inputs(params: dict[str, Any]) -> None:
     generator, lists = np.random.default_rng(0), {"test": make_listed(0, IMAGES), "val": make_listed(IMAGES, 28)}
     lists["train"] = make_listed(IMAGES + 28, 28)
     everything = pd.concat(list(lists.values())).sample(frac=1, random_state=0, ignore_index=True)
-    colors = generator.uniform(40, 215, (len(everything), 3)) + 20 * pd.Index(CLASSES).get_indexer(everything["dx"])[:, None] / 7
+    colors = generator.uniform(40, 215, (len(everything), 3)) + 20 * labels_of(everything)[:, None] / 7
     images = colors[:, None, None] + generator.normal(0, 25, (len(everything), SIZE, SIZE, 3))
     PREPARED.mkdir(parents=True)
     np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
@@ -195,7 +195,7 @@ def votes_of_graphs(file: str) -> np.ndarray:
 def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(here: Path) -> None:
     found, test = read_metrics(), read_predictions("test")
     torchs = test[COLUMNS].to_numpy()
-    labels, mel = pd.Index(CLASSES).get_indexer(test["dx"]), CLASSES.index("mel")
+    labels, mel = labels_of(test), CLASSES.index("mel")
     for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
         probabilities, parity = softmax(SCALE * votes_of_graphs(file), axis=1), found["parity"][precision]
         assert parity["largest_difference"] == pytest.approx(np.abs(probabilities - torchs).max(), abs=2e-6)

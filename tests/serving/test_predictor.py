@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import SITES, Patient
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import probabilities_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
 from skinlesion.data.geometry import map_to_original
@@ -29,7 +30,7 @@ from skinlesion.evaluation.inference.ensemble import SPREAD
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
-from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.targets import find_target
@@ -87,7 +88,7 @@ def test_an_image_gets_the_numbers_of_the_prediction_table(tmp_path: Path, membe
         for row in table.itertuples()
     ]
     given = np.array([list(each.probabilities.values()) for each in predictor.predict(images, known)])
-    expected = table[list(PROBABILITY_COLUMNS)].to_numpy()
+    expected = probabilities_of(table)
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5)
     assert len({tuple(row) for row in expected.round(4)}) == len(IDS)  # or any image would do
     alone = [predictor.predict([image], [patient])[0] for image, patient in zip(images, known, strict=True)]
@@ -154,7 +155,7 @@ def test_sets_are_those_of_the_conformal_calibration(tmp_path: Path) -> None:
     prediction, again = (predictor.predict([image])[0] for _ in range(2))
     assert prediction.sets == again.sets and prediction.sets["0.99"] is None
     square = predictor.square(image)
-    probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None])), chance_of(square)
+    probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None]), axis=1), chance_of(square)
     scores = class_scores(probabilities, np.array([chance]), method="raps", penalty=0.01, free=2)[0]
     assert set(prediction.sets["0.9"] or ()) == {dx for dx, score in zip(CLASSES, scores, strict=True) if score <= 0.8} | {
         prediction.top(1)[0][0]
@@ -174,7 +175,7 @@ def test_one_member_of_several_is_not_calibrated_and_says_so(tmp_path: Path) -> 
     image = lesion_image()
     prediction = predictor.predict([image])[0]
     logits = predictor.logits(predictor.square(image)[None])
-    assert list(prediction.probabilities.values()) == pytest.approx(list(softmax(logits)[0]))
+    assert list(prediction.probabilities.values()) == pytest.approx(list(softmax(logits, axis=1)[0]))
     assert (prediction.point, prediction.flagged, prediction.sets) == (None, None, {})
     assert "not calibrated" in prediction.warnings[-1]
     with pytest.raises(PipelineError, match=r"'recall_0\.90' was chosen for the ensemble and says nothing of member 'base-1'"):

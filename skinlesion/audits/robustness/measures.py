@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import labels_of, probabilities_of
 from skinlesion.audits.robustness.corruptions import Condition
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 METRICS: tuple[str, ...] = (*HEADLINE, "ece")
 RATES: tuple[str, ...] = ("sensitivity", "specificity")  # of an operating point
@@ -64,10 +64,7 @@ def measure_table(table: pd.DataFrame, points: Mapping[str, Any], *, bins: int, 
     PipelineError
         No image of the target of the operating points, or no other.
     """
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-    classified = ClassificationMetrics(labels, probabilities)
-    error = calibration_error(labels, probabilities, bins)
+    classified, error = metrics_of(table), calibration_error(labels_of(table), probabilities_of(table), bins)
     positive, scores = target_scores(table, points["classes"], split="test")
     audits = {name: audit(positive, scores, point["threshold"]) for name, point in points["points"].items()}
 

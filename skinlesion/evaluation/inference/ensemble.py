@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from skinlesion.evaluation.inference.inference import Predicted, log_softmax
+from skinlesion.evaluation.inference.inference import Predicted
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 
 SPREAD: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
@@ -20,7 +21,7 @@ def member_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
     labels : int (images,), indices into `CLASSES`. logits : float (images, classes).
     """
-    return ClassificationMetrics(labels, np.exp(log_softmax(logits))).summary()
+    return ClassificationMetrics(labels, softmax(logits.astype(np.float64), axis=1)).summary()
 
 
 def spread(members: list[dict[str, float]]) -> dict[str, dict[str, Any]]:

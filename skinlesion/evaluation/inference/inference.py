@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
@@ -98,7 +98,7 @@ def predict_batch(
     by_view = torch.stack([network(view, metadata).float().cpu() for view in views]).numpy()
     if not np.isfinite(by_view).all():
         raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
-    return Predicted(by_view[0], log_mean(log_softmax(by_view)))
+    return Predicted(by_view[0], log_mean(log_softmax(by_view.astype(np.float64), axis=-1)))
 
 
 def predict_ensemble(
@@ -115,15 +115,9 @@ def predict_ensemble(
     return {name: predict(classifier, prepared, listed, **options) for name, classifier in members.items()}
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log of the softmax over the last axis, float64, without underflow."""
-    values = np.asarray(logits, dtype=np.float64)
-    return values - logsumexp(values, axis=-1, keepdims=True)
-
-
 def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
     """Log of the mean of probabilities over the first axis, without underflow."""
-    return logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities))
+    return np.asarray(logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities)))
 
 
 def soft_vote(predicted: Sequence[Predicted], *, test_time: TestTime) -> np.ndarray:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import probabilities_of
 from skinlesion.evaluation.analysis.thresholds import truth_and_scores
 from skinlesion.evaluation.inference.inference import Network, predict_batch
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
@@ -85,7 +85,7 @@ def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Mappin
     same_diagnosis : share of the images whose most probable class is the same.
     same_flag : by operating point, the share of the images that both flag or both do not.
     """
-    first, second = (each[list(PROBABILITY_COLUMNS)].to_numpy() for each in (table, reference))
+    first, second = (probabilities_of(each) for each in (table, reference))
     apart = np.abs(first - second)
     scores = [truth_and_scores(each, points["classes"])[1] for each in (table, reference)]
     flags = {
