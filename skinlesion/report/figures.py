@@ -56,7 +56,7 @@ class Plots:
         if name in self._drawn:
             return Figure(plot["title"], inline_svg(self._drawn[name].read_text("utf-8"), name=name, label=plot["title"]))
         rows = [row for file in plot["y"] for row in read_rows(Path(file))]
-        properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label")}
+        properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label") if key in plot}
         properties |= {"y": next(iter(plot["y"].values())), "title": "", "template_dir": str(TEMPLATES)}
         filled = VegaRenderer(rows, name, **properties).get_filled_template()
         svg = vl_convert.vegalite_to_svg(without_revision({**filled, "background": "#ffffff"}), vl_version=VEGA_LITE)
