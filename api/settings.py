@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
 from skinlesion.config.schema import Device
-from skinlesion.serving.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.serving.engines import Engine
+from skinlesion.serving.predictor import BATCH, ENSEMBLE
 from skinlesion.serving.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"

@@ -13,9 +13,9 @@ from app.answers import Answer
 from app.overlays import LEGEND
 from app.words import METRICS, NOT_FOR_CLINICAL_USE, in_percent, metric, network_of_map
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.serving.engines import Engine
 from skinlesion.serving.operating_point import OperatingPoint
 from skinlesion.serving.prediction import Prediction
-from skinlesion.serving.predictor import Engine
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (TEMPLATES / "page.css", TEMPLATES / "bars.css")

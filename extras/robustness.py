@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,11 +34,12 @@ from skinlesion.audits.robustness.measures import (
     summarise,
 )
 from skinlesion.audits.robustness.page import draw_corruption_page
-from skinlesion.audits.robustness.predictions import Predictor
+from skinlesion.audits.robustness.predictions import CorruptedPredictions
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.params import RobustnessParams, load_params
 from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
 from skinlesion.evaluation.results.decisions import read_operating_points
@@ -68,15 +68,19 @@ def conditions_of(params: RobustnessParams) -> list[Condition]:
 
 
 def measure_conditions(
-    predictor: Predictor, conditions: list[Condition], clean: Measured, points: Mapping[str, Any], measuring: dict[str, Any]
+    corrupted: CorruptedPredictions,
+    conditions: list[Condition],
+    clean: Measured,
+    points: OperatingPoints,
+    measuring: dict[str, Any],
 ) -> tuple[dict[Condition, Measured], dict[str, list[dict[str, Any]]]]:
     """The metrics of each condition, and the rows of the tables `metrics` and `operating_points`."""
-    confidence = predictor.params.confidence
+    confidence = corrupted.params.confidence
     measured_by: dict[Condition, Measured] = {}
     rows: dict[str, list[dict[str, Any]]] = {"metrics": [], "operating_points": []}
     begun = time.monotonic()
     for number, condition in enumerate(conditions, start=1):
-        both = [(condition, measure_table(predictor(condition), points, **measuring))]
+        both = [(condition, measure_table(corrupted(condition), points, **measuring))]
         if condition.corruption not in {known.corruption for known in measured_by}:
             both.insert(0, (Condition(condition.corruption, 0, float("nan")), clean))
         for shown, measured in both:
@@ -95,20 +99,20 @@ def main() -> None:
     chosen, test_time = params.robustness, params.evaluate.test_time
     keep_freed_memory()
     predictions, points = read_predictions("test"), read_operating_points()
-    predictor, conditions = Predictor(predictions, chosen, test_time=test_time), conditions_of(chosen)
+    corrupted, conditions = CorruptedPredictions(predictions, chosen, test_time=test_time), conditions_of(chosen)
     begun = time.monotonic()
-    check_reproduced(predictor(None), predictions)
+    check_reproduced(corrupted(None), predictions)
     passes = (len(predictions), len(conditions), (time.monotonic() - begun) * len(conditions) / 60)
     logger.info("%d images under %d conditions: about %.1f minutes", *passes)
     measuring = {"bins": params.evaluate.calibration_bins, "draws": chosen.bootstrap_draws, "seed": chosen.seed}
     clean = measure_table(predictions, points, **measuring)
-    measured_by, rows = measure_conditions(predictor, conditions, clean, points, measuring)
+    measured_by, rows = measure_conditions(corrupted, conditions, clean, points, measuring)
     summary = summarise(measured_by, clean, confidence=chosen.confidence)
 
     with atomic_folder(PLOTS / "extras" / "robustness") as folder:
         write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
         write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
-        first = np.array(predictor.prepared.images[predictor.rows[0]])
+        first = np.array(corrupted.prepared.images[corrupted.rows[0]])
         shown = (list(chosen.corruptions), sorted(chosen.severities), folder / "examples.png")
         draw_corruption_page(first, predictions["image_id"].iloc[0], *shown, seed=chosen.seed)
     draws = {"draws": chosen.bootstrap_draws, "confidence": chosen.confidence, "seed": chosen.seed}
@@ -116,7 +120,7 @@ def main() -> None:
         "split": "test",
         "images": len(predictions),
         "lesions": int(predictions["lesion_id"].nunique()),
-        "side": predictor.prepared.size,
+        "side": corrupted.prepared.size,
         "test_time": test_time,
         "severities": sorted(chosen.severities),
         "bootstrap": describe_draws(**draws),

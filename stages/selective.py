@@ -95,13 +95,13 @@ def calibrated_apart(
             "selective.conformal_share"
         )
     fitted, whole = val[~held], read_calibration()
-    calibrator = fit_calibrator(labels_of(fitted), logits_of(fitted), whole["method"])
+    calibrator = fit_calibrator(labels_of(fitted), logits_of(fitted), whole.method)
     parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
     probabilities = {name: calibrator.probabilities(logits_of(part)) for name, part in parts.items()}
     return (
         parts["held"],
         probabilities,
-        calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)},
+        calibrator.content() | {"test_time": whole.test_time, CLASSIFIER_SHA256: whole.classifier_sha256},
     )
 
 

@@ -134,7 +134,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
-            CLASSIFIER_SHA256: read_calibration().get(CLASSIFIER_SHA256),
+            CLASSIFIER_SHA256: read_calibration().classifier_sha256,
             "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )

@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skinlesion.base.errors import suggest
-from skinlesion.config.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
+from skinlesion.config.schema import (
+    UNSEEN_BY_DVC,
+    BatchSize,
+    CalibrationMethod,
+    Confidence,
+    ConformalMethod,
+    Device,
+    Draws,
+    InnerShare,
+    PositiveShare,
+    Section,
+    Seed,
+    TestTime,
+)
 from skinlesion.diagnoses import CLASSES
 
 # Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
@@ -34,8 +47,8 @@ class EvaluateParams(Section):
 
     device: Device
     batch_size: BatchSize
-    test_time: Literal["none", "flips", "square", "multi_crop"]
-    calibration: Literal["temperature", "vector"]
+    test_time: TestTime
+    calibration: CalibrationMethod
     calibration_bins: int = Field(ge=2, le=100)
     bootstrap_draws: Draws
     confidence: Confidence
@@ -98,7 +111,7 @@ class SelectiveParams(Section):
 
     coverages: list[PositiveShare] = Field(min_length=1)
     conformal_levels: list[InnerShare] = Field(min_length=1)
-    conformal_method: Literal["aps", "raps"]
+    conformal_method: ConformalMethod
     raps_penalty: float = Field(ge=0)
     raps_free: int = Field(ge=0, le=len(CLASSES))
     conformal_share: InnerShare

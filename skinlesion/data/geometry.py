@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 
 
 def _pasted_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:

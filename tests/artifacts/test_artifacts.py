@@ -16,6 +16,7 @@ from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
 from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.contents import Calibration, Conformal
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import (
     CALIBRATION,
@@ -146,7 +147,7 @@ def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> 
     assert read_provenance(raw_folder) == content
     del content[key]
     path.write_text(json.dumps(content))
-    with refused(f"lacks '{key}': run `download` again"):
+    with refused(f"provenance.json: {key}: missing: run `download` again"):
         read_provenance(raw_folder)
 
 
@@ -162,7 +163,7 @@ def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) ->
     with refused("val.csv lists no image: run `split` again"):
         read_split("val")
     (SPLITS / "facts.json").write_text('{"source": "sample"}')
-    with refused("facts.json is incomplete: run `split` again"):
+    with refused("facts.json: fingerprint: missing; synthetic: missing: run `split` again"):
         read_split_facts()
 
 
@@ -241,18 +242,18 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "content", "said"),
     [
-        ("provenance.json", {"synthetic": "no"}, "synthetic must be true or false, not 'no': run `download` again"),
-        ("provenance.json", {"counts": None}, "counts must be an object, not None: run `download` again"),
-        ("facts.json", {"fingerprint": 5}, "fingerprint must not be 5: run `split` again"),
-        ("facts.json", {"more": 1}, "is incomplete: run `split` again, for it must hold fingerprint, source, synthetic alone"),
-        ("calibration.json", {"scale": [True] * 7}, "scale must be 7 finite numbers, not [True"),
-        ("calibration.json", {"scale": [10**400] * 7}, "scale must be 7 finite numbers"),
+        ("provenance.json", {"synthetic": "no"}, "synthetic = 'no': input should be a valid boolean: run `download` again"),
+        ("provenance.json", {"counts": None}, "counts = None: input should be a valid dictionary: run `download` again"),
+        ("facts.json", {"fingerprint": 5}, "fingerprint = 5: input should be a valid string: run `split` again"),
+        ("facts.json", {"more": 1}, "more = 1: unexpected keyword argument: run `split` again"),
+        ("calibration.json", {"scale": [True] * 7}, "scale.0 = True: input should be a valid number; scale.1 = True"),
+        ("calibration.json", {"scale": [10**400] * 7}, "scale.0 = 1000"),
         ("calibration.json", {"scale": [-1.0] * 7}, "scale of a temperature must be above 0, not -1.0"),
-        ("points.json", {"classes": 5}, "classes must be a list of diagnoses, not 5"),
-        ("points.json", {"classes": {"mel": 1}}, "classes must be a list of diagnoses"),
-        ("points.json", {"classes": ["mel", "mel"]}, "classes names a diagnosis twice"),
-        ("points.json", {"target": ["mel"]}, "target must be a text, not ['mel']"),
-        ("points.json", {"points": {"a": {"threshold": True}}}, "threshold of 'a' must be a number from 0 to 1, not True"),
+        ("points.json", {"classes": 5}, "classes = 5: input should be a valid list: run `threshold-sweep` again"),
+        ("points.json", {"classes": {"mel": 1}}, "classes: input should be a valid list"),
+        ("points.json", {"classes": ["mel", "mel"]}, "classes = ['mel', 'mel']: names one twice"),
+        ("points.json", {"target": ["mel"]}, "target = ['mel']: input should be a valid string"),
+        ("points.json", {"points": {"a": {"threshold": True}}}, "points.a.threshold = True: input should be a valid number"),
     ],
 )
 def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
@@ -328,14 +329,14 @@ def test_calibration(workspace: Path) -> None:
     content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
     content["test_time"] = "flips"
     write_calibration(content)
-    assert read_calibration() == content
+    assert read_calibration() == Calibration(**content)
     for changed, said in (
-        ({"method": "isotonic"}, "method must be temperature or vector, not 'isotonic'"),
-        ({"scale": 2.0}, "scale must be 7 finite numbers, not 2.0"),
-        ({"scale": [1.0] * 6}, "scale must be 7 finite numbers"),
-        ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
-        ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
-        ({"test_time": "mirror"}, "test_time must be one of none, flips, square, multi_crop, not 'mirror'"),
+        ({"method": "isotonic"}, "method = 'isotonic': input should be 'temperature' or 'vector': run `evaluate` again"),
+        ({"scale": 2.0}, "scale = 2.0: input should be a valid list"),
+        ({"scale": [1.0] * 6}, "list should have at least 7 items after validation, not 6"),
+        ({"bias": ["hot"] * 7}, "bias.0 = 'hot': input should be a valid number"),
+        ({"bias": [float("inf")] * 7}, "bias.0 = inf: input should be a finite number"),
+        ({"test_time": "mirror"}, "test_time = 'mirror': input should be 'none', 'flips', 'square' or 'multi_crop'"),
     ):
         CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
         with refused(said):
@@ -348,15 +349,15 @@ def test_conformal(workspace: Path) -> None:
     calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
     content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
     write_conformal(content)
-    assert read_conformal() == content
+    assert read_conformal() == Conformal(**content)
     for changed, said in (
-        ({"method": "split"}, "method must be aps or raps, not 'split'"),
-        ({"penalty": -1.0}, "penalty must be 0 or more, not -1.0"),
-        ({"free": "two"}, "free must be 0 or more, not 'two'"),
-        ({"calibration": 5}, "calibration must be an object, not 5"),
-        ({"calibration": calibration | {"scale": [1.0]}}, "scale must be 7 finite numbers"),
-        ({"levels": {}}, "levels must be an object, a level each"),
-        ({"levels": {"0.9": "high"}}, "levels.0.9 must be a number or null, not 'high'"),
+        ({"method": "split"}, "method = 'split': input should be 'aps' or 'raps': run `selective` again"),
+        ({"penalty": -1.0}, "penalty = -1.0: input should be greater than or equal to 0"),
+        ({"free": "two"}, "free = 'two': input should be a valid integer"),
+        ({"calibration": 5}, "calibration = 5: input should be"),
+        ({"calibration": calibration | {"scale": [1.0]}}, "calibration.scale = [1.0]: list should have at least 7 items"),
+        ({"levels": {}}, "levels: dictionary should have at least 1 item"),
+        ({"levels": {"0.9": "high"}}, "levels.0.9 = 'high': input should be a valid number"),
     ):
         with refused(said):
             write_conformal(content | changed)

@@ -31,6 +31,7 @@ from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.audits.external.overlap import SAME_PICTURE, nearest_thumbnails, read_contents
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json, write_json
+from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
@@ -111,7 +112,7 @@ def predicted(metadata: pd.DataFrame, raw: Path) -> pd.DataFrame:
     write_prepared(list(metadata["image_id"]), size=SIZE, fit="squash", color_constancy="none", workers=1, raw=raw)
     each = predict_ensemble(load_ensemble(), read_prepared(), metadata, device=CPU, batch_size=7, test_time="flips")
     shutil.rmtree(PREPARED)
-    return prediction_table(metadata, vote(each, "flips"), Calibrator.of(CALIBRATION))
+    return prediction_table(metadata, vote(each, "flips"), Calibrator.of(Calibration(**CALIBRATION)))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +216,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
 def test_frozen_thresholds_are_applied_to_both(measured: Run, project: Path) -> None:
     metrics, *both = measured
     stated = metrics["operating_points"]
-    chosen = read_operating_points()["points"]["recall_0.90"]["threshold"]
+    chosen = read_operating_points().points["recall_0.90"].threshold
     assert stated["target"] == "malignant" and stated["points"]["recall_0.90"]["threshold"] == chosen
     for name, each in zip(("external", "test"), both, strict=True):
         positive = each["dx"].isin(POINTS["classes"])

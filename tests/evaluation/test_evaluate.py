@@ -220,7 +220,7 @@ def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None
 
 def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
     classifier = load_ensemble()["base-0"]
-    temperature = read_calibration()["temperature"]
+    temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
         split, table = read_split(name), read_predictions(name)
         for column in DESCRIPTIVE_COLUMNS:
@@ -235,7 +235,7 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(proj
 
 def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
     metrics = read_metrics(evaluated)
-    assert read_calibration(evaluated / CALIBRATION)["temperature"] > 1.2
+    assert read_calibration(evaluated / CALIBRATION).scale[0] < 1 / 1.2
     assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
 
 
@@ -254,9 +254,9 @@ def test_vector_scaling_fits_validation_better_and_changes_no_logit(
         logits = logits_of(table)
         before = read_predictions(name, evaluated / PREDICTIONS)[list(LOGIT_COLUMNS)].to_numpy()
         assert np.array_equal(logits, before)
-        expected = scipy.special.softmax(logits * content["scale"] + content["bias"], axis=1)
+        expected = scipy.special.softmax(logits * content.scale + content.bias, axis=1)
         np.testing.assert_allclose(probabilities_of(table), expected, atol=1e-12)
-    assert np.abs(content["bias"]).max() > 0.01
+    assert np.abs(content.bias).max() > 0.01
 
 
 def test_recalibration_of_melanoma_agrees_with_scikit_learn(evaluated: Path) -> None:
@@ -452,7 +452,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(projec
         expected = np.mean(each, axis=0)
         np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
         assert np.abs(each[0] - expected).max() > 0.05
-    temperature = read_calibration()["temperature"]
+    temperature = 1 / read_calibration().scale[0]
     val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
     losses = [
         -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
@@ -554,7 +554,7 @@ def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Pa
 
 
 def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
-    sure = np.array([[0.0, 2000.0]], dtype=np.float32)
+    sure = np.array([[0.0, 2000.0]])
     opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
     np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
     agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2

@@ -16,8 +16,8 @@ from torch import nn
 from torchcam import methods as torchcam_methods
 
 from skinlesion.artifacts.patients import MISSING, WIDTH
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import Fit
 from skinlesion.config.training import list_backbones
 from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES

@@ -17,11 +17,12 @@ from torch import nn
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import PREPARED, Fit, read_prepared
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import read_json, write_json
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image, map_to_original
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions

@@ -22,6 +22,7 @@ from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.tables import probabilities_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
+from skinlesion.config.contents import Calibration
 from skinlesion.data.geometry import map_to_original
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
@@ -35,9 +36,10 @@ from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA2
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
+from skinlesion.serving.engines import Member
 from skinlesion.serving.operating_point import OperatingPoint, Rate
 from skinlesion.serving.prediction import chance_of
-from skinlesion.serving.predictor import Member, load_predictor
+from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
 from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
@@ -63,7 +65,7 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
         batch_size=2,
         test_time=test_time,
     )
-    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(FITTED))
+    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(Calibration(**FITTED, test_time=test_time)))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import labels_of, predicted_of, probabilities_of
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.evaluation.analysis.thresholds import target_scores
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
@@ -22,13 +23,12 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence: float) -> pd.DataFrame:
+def list_failures(table: pd.DataFrame, points: OperatingPoints, *, min_confidence: float) -> pd.DataFrame:
     """Every missed melanoma and every confident error of a prediction table.
 
     Parameters
     ----------
     table : as `skinlesion.evaluation.results.predictions.read_predictions` gives it.
-    points : operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
     min_confidence : probability of a wrong diagnosis at or above which the error is a confident one, 0 to 1.
 
     Returns
@@ -61,10 +61,10 @@ def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence
     return ordered[list(COLUMNS)].reset_index(drop=True)
 
 
-def flagging_points(table: pd.DataFrame, points: dict[str, Any]) -> pd.Series:
+def flagging_points(table: pd.DataFrame, points: OperatingPoints) -> pd.Series:
     """Names of the operating points that flag each image of a prediction table, joined by spaces, in the order of `points`."""
-    scores = target_scores(table, points["classes"], split="test")[1]
-    flagged = {name: scores >= point["threshold"] for name, point in points["points"].items()}
+    scores = target_scores(table, points.classes, split="test")[1]
+    flagged = {name: scores >= point.threshold for name, point in points.points.items()}
     joined = [" ".join(name for name, flags in flagged.items() if flags[row]) for row in range(len(table))]
     return pd.Series(joined, index=table.index)
 
@@ -77,7 +77,7 @@ def _lesion_columns(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: dict[str, Any]) -> dict[str, Any]:
+def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: OperatingPoints) -> dict[str, Any]:
     """What `list_failures` found in `table`, as numbers of images and lesions; a share of nothing is None."""
     melanomas = table[table["dx"] == MELANOMA]
     missed, confident = failures[failures["missed_melanoma"]], failures[failures["confident_error"]]
@@ -95,7 +95,7 @@ def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: dict[str
             "lesions_missed_by_the_mean_of_their_images": int(lost),
             "confident": int(missed["confident_error"].sum()),
             # Of the images whose most probable class is not melanoma, how many each operating point flags all the same.
-            "flagged_at": {name: int(flagged.map(lambda names, name=name: name in names).sum()) for name in points["points"]},
+            "flagged_at": {name: int(flagged.map(lambda names, name=name: name in names).sum()) for name in points.points},
         },
         "confident_errors": {
             "images": len(confident),

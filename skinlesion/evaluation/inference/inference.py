@@ -14,7 +14,8 @@ from tqdm import tqdm
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
-from skinlesion.evaluation.inference.views import TestTime, views_of
+from skinlesion.config.schema import TestTime
+from skinlesion.evaluation.inference.views import views_of
 from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.model.float32 import full_float32
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torchvision.transforms.v2 import functional
 
-TestTime = Literal["none", "flips", "square", "multi_crop"]
+from skinlesion.config.schema import TestTime
+
 View = Callable[[torch.Tensor], torch.Tensor]
 
 CROP_SHARE = 0.8  # of the side, of the crops of multi_crop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,8 @@ from scipy.special import log_softmax, softmax
 
 from skinlesion.artifacts.tables import logits_of, probabilities_of
 from skinlesion.base.errors import PipelineError, name_some
-
-Method = Literal["temperature", "vector"]
+from skinlesion.config.contents import Calibration
+from skinlesion.config.schema import CalibrationMethod
 
 # Temperatures that are searched. At an end of it something else than overconfidence is wrong.
 TEMPERATURE_RANGE: tuple[float, float] = (0.05, 20.0)
@@ -36,7 +36,7 @@ class Calibrator:
     method : `temperature` (every scale is 1 / temperature, every bias 0: predictions stay) or `vector` (one of each a class).
     """
 
-    method: Method
+    method: CalibrationMethod
     scale: np.ndarray
     bias: np.ndarray
 
@@ -46,9 +46,9 @@ class Calibrator:
         return float(1 / self.scale[0]) if self.method == "temperature" else None
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> Calibrator:
-        """From the content of `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
-        return cls(content["method"], np.array(content["scale"], np.float64), np.array(content["bias"], np.float64))
+    def of(cls, calibration: Calibration) -> Calibrator:
+        """From `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
+        return cls(calibration.method, np.array(calibration.scale, np.float64), np.array(calibration.bias, np.float64))
 
     def content(self) -> dict[str, Any]:
         """What `skinlesion.evaluation.results.decisions.write_calibration` takes."""
@@ -84,7 +84,7 @@ def check_calibrated(table: pd.DataFrame, calibrator: Calibrator, *, name: str) 
         )
 
 
-def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: Method) -> Calibrator:
+def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: CalibrationMethod) -> Calibrator:
     """Fit `method` to labels, int (images,), and logits, float (images, classes)."""
     classes = np.shape(logits)[1]
     temperature = fit_temperature(labels, logits)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals

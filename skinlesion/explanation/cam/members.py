@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError, name_some, suggest
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import map_to_original
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.maps import compute_maps

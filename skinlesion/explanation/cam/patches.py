@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.explanation.cam.receptive_field import Centers
