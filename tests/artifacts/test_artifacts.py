@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +11,11 @@ import pandas as pd
 import pytest
 
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
-from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts, write_splits
+from skinlesion.artifacts.raw import list_images, read_metadata
+from skinlesion.artifacts.splits import SplitFacts, read_split, read_split_facts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
-from skinlesion.config.contents import Calibration, Conformal
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.results.decisions import (
-    CALIBRATION,
-    read_calibration,
-    read_conformal,
-    read_operating_points,
-    write_calibration,
-    write_conformal,
-)
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions, write_predictions
 
 MakeRaw = Callable[[pd.DataFrame], Path]
@@ -140,17 +130,6 @@ def test_no_images(workspace: Path) -> None:
         list_images()
 
 
-@pytest.mark.parametrize("key", ["source", "synthetic", "licence", "counts"])
-def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> None:
-    path = raw_folder / "provenance.json"
-    content = json.loads(path.read_text())
-    assert read_provenance(raw_folder) == content
-    del content[key]
-    path.write_text(json.dumps(content))
-    with refused(f"provenance.json: {key}: missing: run `download` again"):
-        read_provenance(raw_folder)
-
-
 def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
     splits = {"train": metadata[:100], "val": metadata[100:130], "test": metadata[130:]}
     facts = SplitFacts("0123", "sample", True)
@@ -162,9 +141,6 @@ def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) ->
     write_splits({**splits, "val": metadata[:0]}, facts)
     with refused("val.csv lists no image: run `split` again"):
         read_split("val")
-    (SPLITS / "facts.json").write_text('{"source": "sample"}')
-    with refused("facts.json: fingerprint: missing; synthetic: missing: run `split` again"):
-        read_split_facts()
 
 
 def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
@@ -239,58 +215,6 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
         read_prepared(folder)
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "said"),
-    [
-        ("provenance.json", {"synthetic": "no"}, "synthetic = 'no': input should be a valid boolean: run `download` again"),
-        ("provenance.json", {"counts": None}, "counts = None: input should be a valid dictionary: run `download` again"),
-        ("facts.json", {"fingerprint": 5}, "fingerprint = 5: input should be a valid string: run `split` again"),
-        ("facts.json", {"more": 1}, "more = 1: unexpected keyword argument: run `split` again"),
-        ("calibration.json", {"scale": [True] * 7}, "scale.0 = True: input should be a valid number; scale.1 = True"),
-        ("calibration.json", {"scale": [10**400] * 7}, "scale.0 = 1000"),
-        ("calibration.json", {"scale": [-1.0] * 7}, "scale of a temperature must be above 0, not -1.0"),
-        ("points.json", {"classes": 5}, "classes = 5: input should be a valid list: run `threshold-sweep` again"),
-        ("points.json", {"classes": {"mel": 1}}, "classes: input should be a valid list"),
-        ("points.json", {"classes": ["mel", "mel"]}, "classes = ['mel', 'mel']: names one twice"),
-        ("points.json", {"target": ["mel"]}, "target = ['mel']: input should be a valid string"),
-        ("points.json", {"points": {"a": {"threshold": True}}}, "points.a.threshold = True: input should be a valid number"),
-    ],
-)
-def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
-    readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
-        "provenance.json": (
-            lambda file: read_provenance(file.parent),
-            {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}},
-        ),
-        "facts.json": (
-            lambda file: read_split_facts(file.parent),
-            {"fingerprint": "f00d", "source": "sample", "synthetic": True},
-        ),
-        "calibration.json": (
-            read_calibration,
-            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"},
-        ),
-        "points.json": (
-            read_operating_points,
-            {
-                "target": "mel",
-                "classes": ["mel"],
-                "score": "s",
-                "rule": "r",
-                "chosen_on": "val",
-                "points": {"a": {"threshold": 0.5}},
-            },
-        ),
-    }
-    read, good = readers[path]
-    file = workspace / path
-    file.write_text(json.dumps(good))
-    read(file)
-    file.write_text(json.dumps(good | content))
-    with refused(said):
-        read(file)
-
-
 def test_predictions_come_back_as_written(workspace: Path) -> None:
     write_predictions({"val": predictions(), "test": predictions(2)})
     frame = read_predictions("val")
@@ -323,41 +247,3 @@ def test_predictions_without_a_row(workspace: Path) -> None:
     write_predictions({"val": predictions(0)})
     with refused("no row at all"):
         read_predictions("val")
-
-
-def test_calibration(workspace: Path) -> None:
-    content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
-    content["test_time"] = "flips"
-    write_calibration(content)
-    assert read_calibration() == Calibration(**content)
-    for changed, said in (
-        ({"method": "isotonic"}, "method = 'isotonic': input should be 'temperature' or 'vector': run `evaluate` again"),
-        ({"scale": 2.0}, "scale = 2.0: input should be a valid list"),
-        ({"scale": [1.0] * 6}, "list should have at least 7 items after validation, not 6"),
-        ({"bias": ["hot"] * 7}, "bias.0 = 'hot': input should be a valid number"),
-        ({"bias": [float("inf")] * 7}, "bias.0 = inf: input should be a finite number"),
-        ({"test_time": "mirror"}, "test_time = 'mirror': input should be 'none', 'flips', 'square' or 'multi_crop'"),
-    ):
-        CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
-        with refused(said):
-            read_calibration()
-        with refused(said):
-            write_calibration(content | changed)
-
-
-def test_conformal(workspace: Path) -> None:
-    calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
-    content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
-    write_conformal(content)
-    assert read_conformal() == Conformal(**content)
-    for changed, said in (
-        ({"method": "split"}, "method = 'split': input should be 'aps' or 'raps': run `selective` again"),
-        ({"penalty": -1.0}, "penalty = -1.0: input should be greater than or equal to 0"),
-        ({"free": "two"}, "free = 'two': input should be a valid integer"),
-        ({"calibration": 5}, "calibration = 5: input should be"),
-        ({"calibration": calibration | {"scale": [1.0]}}, "calibration.scale = [1.0]: list should have at least 7 items"),
-        ({"levels": {}}, "levels: dictionary should have at least 1 item"),
-        ({"levels": {"0.9": "high"}}, "levels.0.9 = 'high': input should be a valid number"),
-    ):
-        with refused(said):
-            write_conformal(content | changed)

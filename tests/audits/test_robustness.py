@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.findings import outdated, read_extra
 from skinlesion.audits.robustness import predictions
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
@@ -33,25 +33,21 @@ from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize
+from tests.evaluation.tables import OF_MELANOMA, UNCHANGED, with_predictions, write_prepared
 from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 
 WriteParams = Callable[..., Path]
 Run = Callable[..., dict[str, Any]]
 
 CPU = torch.device("cpu")
+
 SIZE, IMAGES, DRAWS = 32, 48, 100
 SCALE = 0.8  # one over the temperature
 COLUMNS = list(PROBABILITY_COLUMNS)
 POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they give on a network this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_listed() -> pd.DataFrame:
@@ -88,21 +84,14 @@ def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> N
     labels = pd.Index(CLASSES).get_indexer(listed.set_index("image_id").loc[prepared_ids, "dx"])
     colors = generator.uniform(70, 190, (len(CLASSES), 3))[labels] + generator.normal(0, 15, (IMAGES, 3))
     images = colors[:, None, None] + generator.normal(0, 15, (IMAGES, SIZE, SIZE, 3))
-    PREPARED.mkdir(parents=True)
-    np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
-    index = pd.DataFrame({"image_id": prepared_ids, "width": 40, "height": 30, "fit": "squash", "color_constancy": "none"})
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    write_prepared(prepared_ids, images)
     save_ensemble([sensitive_member(seed) for seed in seeds])
     prepared = read_prepared()
     clean = np.array(prepared.images[prepared.rows_of(listed["image_id"])])
-    logits = votes(load_ensemble(), clean, flips=test_time == "flips")
-    numbers = np.hstack([logits, softmax(SCALE * logits, axis=1)])
-    table = listed.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *COLUMNS]))
+    table = with_predictions(listed, votes(load_ensemble(), clean, flips=test_time == "flips"), scale=SCALE)
     write_predictions({"val": table.head(10), "test": table})
-    calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
-    write_calibration(calibration | {"test_time": test_time})
-    described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
-    write_operating_points(described)
+    write_calibration(UNCHANGED | {"scale": [SCALE] * 7, "temperature": 1 / SCALE, "test_time": test_time})
+    write_operating_points(OF_MELANOMA | {"points": POINTS})
 
 
 def sensitive_member(seed: int) -> tuple[Any, Any]:

@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
 from sklearn.metrics import accuracy_score
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
+from skinlesion.artifacts.tables import labels_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
 from stages import baselines
+from tests.evaluation.tables import with_predictions, write_prepared
 
 WriteParams = Callable[..., Path]
 SIZE = 16
@@ -45,17 +44,11 @@ def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
     everything = pd.concat(frames.values(), ignore_index=True)
     generator = np.random.default_rng(3)
     base = np.where((everything["dx"] == "nv").to_numpy()[:, None], [150, 90, 50], [200, 150, 150])[:, None, None]
-    images = np.clip(base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)), 0, 255).astype(np.uint8)
-    PREPARED.mkdir(parents=True, exist_ok=True)
-    np.save(PREPARED / "images.npy", images)
-    index = everything[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    write_prepared(everything["image_id"], base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)))
     tables = {}
     for split in ("val", "test"):
         logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
-        columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
-        numbers = pd.DataFrame(np.hstack([logits, softmax(logits, axis=1)]), columns=columns)
-        tables[split] = frames[split][list(DESCRIPTIVE_COLUMNS)].join(numbers)
+        tables[split] = with_predictions(frames[split][list(DESCRIPTIVE_COLUMNS)], logits)
     write_predictions(tables)
 
 

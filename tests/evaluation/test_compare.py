@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion import compare as command
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, predicted_of
+from skinlesion.artifacts.tables import predicted_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import compare, p_value, pair
 from skinlesion.evaluation.results.predictions import write_predictions
+from tests.evaluation.tables import with_predictions
 
 
 def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed: int = 0) -> pd.DataFrame:
@@ -36,10 +36,7 @@ def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed
     logits += signal * (dx[views][:, None] == np.array(CLASSES))
     known = {"age": 50.0, "sex": "male", "localization": "back", "dx_type": "histo"}
     names = {"image_id": [f"ISIC_{row:07d}" for row in range(len(views))], "lesion_id": [f"L{lesion:04d}" for lesion in views]}
-    frame = pd.DataFrame(names | {"dx": dx[views]}).assign(**known)
-    frame[list(LOGIT_COLUMNS)] = logits
-    frame[list(PROBABILITY_COLUMNS)] = softmax(logits, axis=1)
-    return frame
+    return with_predictions(pd.DataFrame(names | {"dx": dx[views]}).assign(**known), logits)
 
 
 def write_folder(folder: Path, table: pd.DataFrame) -> Path:
@@ -48,8 +45,7 @@ def write_folder(folder: Path, table: pd.DataFrame) -> Path:
 
 
 def accuracy(table: pd.DataFrame, weights: np.ndarray | None = None) -> float:
-    predicted = predicted_of(table)
-    return float(accuracy_score(table["dx"], predicted, sample_weight=weights))
+    return float(accuracy_score(table["dx"], predicted_of(table), sample_weight=weights))
 
 
 def macro_auc(table: pd.DataFrame) -> float:

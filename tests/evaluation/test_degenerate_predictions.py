@@ -20,6 +20,7 @@ from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_cali
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import failures, selective, subgroups, threshold_sweep
 from tests.conftest import WriteParams
+from tests.evaluation.tables import UNCHANGED
 from tests.evaluation.test_subgroups import make_predictions, write_inputs
 
 TEST = PREDICTIONS / "test.csv"
@@ -48,9 +49,7 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
         draws = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups")}
         write_params(draws | (overrides or {}))
         write_inputs(make_predictions(300))
-        write_calibration(
-            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
-        )
+        write_calibration(UNCHANGED)
         write_predictions({"val": val, "test": test})
 
     return write

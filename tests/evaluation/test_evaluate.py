@@ -1,11 +1,8 @@
-"""The stage `evaluate` on a small real classifier: what it writes, that it can be recomputed, and what it refuses."""
+"""The stage `evaluate` on a small real classifier: what it writes, and that it can be recomputed."""
 
 from __future__ import annotations
 
-import copy
-import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,147 +10,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.special
-import torch
-from ruamel.yaml import YAML
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
-from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
-from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, logits_of, probabilities_of, write_table
+from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, logits_of, probabilities_of
 from skinlesion.base.errors import PipelineError
-from skinlesion.base.files import read_json, write_json
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import Predicted, predict, soft_vote
-from skinlesion.evaluation.inference.views import views_of
+from skinlesion.evaluation.inference.inference import predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
-from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble, normalize
-from skinlesion.model.network import SkinNetwork
+from skinlesion.model.classifier import load_ensemble
 from stages import evaluate
-from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
+from tests.evaluation.evaluate_cases import (
+    COUNTS,
+    CPU,
+    read_metrics,
+    write_small_params,
+    written,
+)
 
-Member = tuple[SkinNetwork, ClassifierConfig]
-
-CPU = torch.device("cpu")
-SIZE = 32
-# nv leads the training list and bkl the others, so that a baseline of the wrong list shows.
-COUNTS = {
-    "train": {"akiec": 4, "bcc": 5, "bkl": 8, "df": 3, "mel": 9, "nv": 30, "vasc": 3},
-    "val": {"akiec": 5, "bcc": 6, "bkl": 24, "df": 4, "mel": 12, "nv": 16, "vasc": 4},
-    "test": {"akiec": 6, "bcc": 7, "bkl": 30, "df": 5, "mel": 14, "nv": 20, "vasc": 4},
-}
-
-
-def make_splits() -> dict[str, pd.DataFrame]:
-    """Three lists; two images a lesion where there are two."""
-    splits = {}
-    for first, (split, counts) in enumerate(COUNTS.items(), start=1):
-        dx = [name for name, count in counts.items() for _ in range(count)]
-        numbers = np.arange(len(dx))
-        lesions = [f"{split}_{name}_{number // 2}" for name, number in zip(dx, numbers, strict=True)]
-        frame = pd.DataFrame({"lesion_id": lesions, "image_id": [f"ISIC_{first}{number:06d}" for number in numbers], "dx": dx})
-        known = {"dx_type": "histo", "sex": "female", "localization": "back"}
-        splits[split] = frame.assign(**known, age=50.0).sample(frac=1, random_state=0, ignore_index=True)
-    return splits
-
-
-def write_prepared(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
-    """Noise around a colour a class."""
-    generator = np.random.default_rng(0)
-    colours = generator.uniform(60, 200, size=(len(CLASSES), 3))
-    means = colours[labels_of(frame)] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
-    noise = np.random.default_rng(seed + 1).normal(0, 20, (len(frame), size, size, 3))
-    PREPARED.mkdir(parents=True, exist_ok=True)
-    np.save(PREPARED / "images.npy", np.clip(means[:, None, None] + noise, 0, 255).astype(np.uint8))
-    index = pd.DataFrame({"image_id": frame["image_id"], "width": 40, "height": 30, "fit": "squash"})
-    index["color_constancy"] = "none"
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
-
-
-def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
-    """A random network whose head is fitted to the training colours by scikit-learn, overconfident by a factor."""
-    config = make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits))
-    model = make_network(config, seed=seed)
-    head, model.head = model.head, torch.nn.Identity()
-    train = splits["train"]
-    features = predict(Classifier(model, config), read_prepared(), train, device=CPU, batch_size=64).logits
-    scale = features.std()
-    fitted = LogisticRegression(C=1.0, max_iter=2000).fit(features / scale, train["dx"])
-    assert tuple(fitted.classes_) == CLASSES
-    model.head = head
-    weights = {"weight": torch.tensor(2 * fitted.coef_ / scale), "bias": torch.tensor(2 * fitted.intercept_)}
-    last_linear(model).load_state_dict(weights)
-    return model, config
-
-
-def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
-    """Change the lists, and let the classifier say that it was trained on them."""
-    write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
-    path = CLASSIFIER / "base-0" / "config.json"
-    write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
-
-
-def read_splits() -> dict[str, pd.DataFrame]:
-    """The three lists of the workspace."""
-    return {name: read_split(name) for name in SPLIT_NAMES}
-
-
-def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
-    """The repository's params with few draws, on the CPU."""
-    document = copy.deepcopy(repository_params)
-    document["evaluate"] |= {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16} | overrides
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(document, file)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they give on a network this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[str, Any]) -> Path:
-    """A folder in which the stage has run."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        splits = make_splits()
-        write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
-        write_prepared(pd.concat(splits.values(), ignore_index=True), seed=1)
-        save_ensemble([fitted_member(splits, 0)])
-        write_small_params(repository_params)
-        evaluate.main()
-    return folder
-
-
-@pytest.fixture
-def project(evaluated: Path, workspace: Path) -> Path:
-    """A copy of that folder to change, the working directory."""
-    shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
-    return workspace
-
-
-def read_metrics(folder: Path = Path()) -> dict[str, Any]:
-    """Content of metrics/evaluate.json."""
-    return json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
-
-
-def written(folder: Path) -> dict[str, bytes]:
-    """Every byte that the stage wrote."""
-    folders = ("data/predictions", "metrics", "plots")
-    files = [path for name in folders for path in (folder / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in [*files, folder / "models/calibration.json"]}
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -> None:
@@ -218,7 +100,7 @@ def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None
         assert test["intervals"][name]["low"] < test[name] < test["intervals"][name]["high"], name
 
 
-def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
+def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(evaluated_copy: Path) -> None:
     classifier = load_ensemble()["base-0"]
     temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
@@ -240,7 +122,7 @@ def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluat
 
 
 def test_vector_scaling_fits_validation_better_and_changes_no_logit(
-    project: Path, evaluated: Path, repository_params: dict[str, Any]
+    evaluated_copy: Path, evaluated: Path, repository_params: dict[str, Any]
 ) -> None:
     write_small_params(repository_params, calibration="vector")
     evaluate.main()
@@ -311,29 +193,31 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
 
 
-def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(evaluated_copy: Path, evaluated: Path) -> None:
     for name in ("data/predictions", "metrics", "plots"):
-        shutil.rmtree(project / name)
+        shutil.rmtree(evaluated_copy / name)
     evaluate.main()
-    assert written(project) == written(evaluated)
-    assert len(written(project)) == 11
+    assert written(evaluated_copy) == written(evaluated)
+    assert len(written(evaluated_copy)) == 11
 
 
-def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
+def test_what_is_chosen_on_validation_does_not_see_test(evaluated_copy: Path, evaluated: Path) -> None:
     prepared = read_prepared()
     images = np.array(prepared.images)
     rows = prepared.rows_of(read_split("test")["image_id"])
     images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
     np.save(PREPARED / "images.npy", images)
     evaluate.main()
-    after, before = written(project), written(evaluated)
+    after, before = written(evaluated_copy), written(evaluated)
     for name in ("models/calibration.json", "data/predictions/val.csv"):
         assert after[name] == before[name]
     assert read_metrics()["val"] == read_metrics(evaluated)["val"]
     assert read_metrics()["test"]["accuracy"] < read_metrics(evaluated)["test"]["accuracy"]
 
 
-def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Path, repository_params: dict[str, Any]) -> None:
+def test_seed_and_confidence_change_intervals_alone(
+    evaluated_copy: Path, evaluated: Path, repository_params: dict[str, Any]
+) -> None:
     write_small_params(repository_params, seed=1)
     evaluate.main()
     other, first = read_metrics()["test"], read_metrics(evaluated)["test"]
@@ -344,218 +228,3 @@ def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Pa
     evaluate.main()
     narrow, wide = (read_metrics(folder)["test"]["intervals"]["accuracy"] for folder in (Path(), evaluated))
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
-
-
-def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(project: Path) -> None:
-    splits = read_splits()
-    splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
-    rewrite_splits(splits)
-    evaluate.main()
-    metrics = read_metrics()
-    df = metrics["test"]["per_class"]["df"]
-    assert df["support"] == 0
-    assert [df[name] for name in ("recall", "f1", "auc", "average_precision")] == [None] * 4
-    assert metrics["test"]["intervals"]["f1_df"] == {"low": None, "high": None}
-    assert metrics["test"]["macro_auc"] == pytest.approx(
-        np.mean([values["auc"] for dx, values in metrics["test"]["per_class"].items() if dx != "df"])
-    )
-
-
-def test_a_temperature_at_the_end_of_its_range_is_said(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
-
-    def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:
-        logits = 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[listed["image_id"]].to_frame())]
-        return {"base-0": Predicted(logits, logits.astype(np.float64))}
-
-    monkeypatch.setattr(evaluate, "predict_ensemble", always_right)
-    evaluate.main()
-    assert "temperature 0.05 is an end of the searched range" in caplog.text
-    assert read_metrics()["test"]["accuracy"] == 1
-
-
-def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
-    splits = read_splits()
-    splits["val"], splits["test"] = splits["test"], splits["val"]
-    write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
-    before = written(project)
-    with pytest.raises(PipelineError, match=r"models/classifier was trained on other lists.*run `train` again"):
-        evaluate.main()
-    assert written(project) == before
-
-
-def test_images_that_were_not_prepared_are_named(project: Path) -> None:
-    prepared = read_prepared()
-    missing = read_split("test")["image_id"].iloc[3]
-    keep = (prepared.index["image_id"] != missing).to_numpy()
-    np.save(PREPARED / "images.npy", np.array(prepared.images)[keep])
-    write_table(prepared.index[keep], PREPARED / "index.csv", INDEX_COLUMNS)
-    with pytest.raises(PipelineError, match=rf"{missing} is listed in a split and was not prepared"):
-        evaluate.main()
-
-
-def test_images_of_another_size_are_refused(project: Path) -> None:
-    write_prepared(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
-    with pytest.raises(PipelineError, match=r"prepared at 48 px.*trained at 32 px"):
-        evaluate.main()
-
-
-@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
-def test_a_missing_input_is_named(project: Path, path: str) -> None:
-    (project / path).unlink()
-    with pytest.raises(PipelineError, match=f"{path} not found"):
-        evaluate.main()
-
-
-def test_images_without_a_lesion_are_refused(project: Path) -> None:
-    splits = read_splits()
-    splits["test"].loc[0, "lesion_id"] = ""
-    rewrite_splits(splits)
-    with pytest.raises(PipelineError, match=r"test\.csv: no lesion_id for ISIC_"):
-        evaluate.main()
-
-
-# Ensembles, test-time augmentation, metadata
-
-
-@pytest.fixture(scope="module")
-def three_members(evaluated: Path) -> list[Member]:
-    """Members base-0, base-1 and base-2, trained on the lists of `evaluated`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(evaluated)
-        return [fitted_member(read_splits(), seed) for seed in (0, 1, 2)]
-
-
-def stage_logits(name: str) -> np.ndarray:
-    """Logit columns of a prediction table."""
-    return read_predictions(name)[list(LOGIT_COLUMNS)].to_numpy()
-
-
-def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_time: str = "none") -> np.ndarray:
-    """Mean of the softmax probabilities over the views, by torch and NumPy."""
-    prepared, (model, config) = read_prepared(), classifier
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-    images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
-    inputs = (images.permute(0, 3, 1, 2) / 255 - mean) / std
-    with torch.no_grad():
-        return np.mean([model(view).double().softmax(dim=1) for view in views_of(inputs, test_time)], axis=0)
-
-
-def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(project: Path, three_members: list[Member]) -> None:
-    splits = read_splits()
-    save_ensemble(three_members)
-    evaluate.main()
-    for name in ("val", "test"):
-        each = [probabilities_by_hand(classifier, splits[name]) for classifier in load_ensemble().values()]
-        expected = np.mean(each, axis=0)
-        np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
-        assert np.abs(each[0] - expected).max() > 0.05
-    temperature = 1 / read_calibration().scale[0]
-    val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
-    losses = [
-        -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
-        for scale in (0.98 * temperature, temperature, 1.02 * temperature)
-    ]
-    assert losses[1] == min(losses)
-
-
-def test_members_are_measured_alone_and_their_spread_is_told(project: Path, three_members: list[Member]) -> None:
-    splits = read_splits()
-    save_ensemble(three_members)
-    evaluate.main()
-    metrics = read_metrics()
-    assert list(metrics["members"]) == ["base-0", "base-1", "base-2"]
-    for split in ("val", "test"):
-        truth = splits[split]["dx"].to_numpy()
-        accuracies, areas = [], []
-        for name, classifier in load_ensemble().items():
-            probabilities = probabilities_by_hand(classifier, splits[split])
-            stated = metrics["members"][name][split]
-            assert set(stated) == set(HEADLINE)
-            accuracies.append((np.array(CLASSES)[probabilities.argmax(axis=1)] == truth).mean())
-            areas.append(sklearn_metrics.roc_auc_score(truth, probabilities, multi_class="ovr"))
-            assert stated["accuracy"] == pytest.approx(accuracies[-1])
-            assert stated["macro_auc"] == pytest.approx(areas[-1], abs=1e-4)  # float32 may order two near scores otherwise
-        spread = metrics["spread"][split]
-        assert list(spread) == ["accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity"]
-        for name, values in (("accuracy", accuracies), ("macro_auc", areas)):
-            expected = {"mean": np.mean(values), "sd": np.std(values, ddof=1), "min": min(values), "max": max(values)}
-            assert spread[name] == pytest.approx(expected, abs=1e-4)
-
-
-def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
-    metrics = read_metrics(evaluated)
-    accuracy = metrics["test"]["accuracy"]
-    assert metrics["spread"]["test"]["accuracy"] == {"mean": accuracy, "sd": None, "min": accuracy, "max": accuracy}
-    assert metrics["test_time"] == "none"
-
-
-@pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
-def test_test_time_augmentation_averages_over_views(
-    project: Path, evaluated: Path, repository_params: dict[str, Any], test_time: str
-) -> None:
-    write_small_params(repository_params, test_time=test_time)
-    evaluate.main()
-    splits = read_splits()
-    expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)
-    np.testing.assert_allclose(np.exp(stage_logits("test")), expected, atol=1e-5)
-    metrics, plain = read_metrics(), read_metrics(evaluated)
-    assert metrics["test_time"] == test_time
-    assert metrics["test"]["nll_before"] != pytest.approx(plain["test"]["nll_before"], abs=1e-4)
-    assert metrics["members"] == plain["members"]  # each alone, without test-time views
-
-
-def test_size_of_a_batch_does_not_matter(project: Path, repository_params: dict[str, Any]) -> None:
-    seen = []
-    for batch_size in (9, 500):
-        write_small_params(repository_params, test_time="flips", batch_size=batch_size)
-        evaluate.main()
-        seen.append(stage_logits("test"))
-    np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
-
-
-def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Path) -> None:
-    splits = read_splits()
-    for frame in splits.values():
-        frame["age"] = np.where(np.arange(len(frame)) % 3 == 0, np.nan, 30.0 + np.arange(len(frame)))
-        frame["sex"] = np.where(np.arange(len(frame)) % 2, "male", "female")
-    config = make_config("shufflenet_v2_x0_5", size=SIZE, metadata=True, fingerprint=fingerprint(splits))
-    model = make_network(config)
-    save_ensemble([(model, config)])
-    rewrite_splits(splits)
-    evaluate.main()
-    logits, prepared = stage_logits("test"), read_prepared()
-    expected = []
-    for row in splits["test"].itertuples():
-        image = prepared.images[prepared.rows_of([row.image_id])]
-        known = np.zeros((1, WIDTH), dtype=np.float32)
-        known[0, :2] = (0, 0) if np.isnan(row.age) else ((row.age - 50) / 20, 1)
-        known[0, 2 + SEXES.index(row.sex)] = 1
-        known[0, 2 + len(SEXES) + 1 + SITES.index("back")] = 1
-        with torch.no_grad():
-            expected.append(model(normalize(torch.from_numpy(image), config), torch.from_numpy(known))[0].numpy())
-    np.testing.assert_allclose(logits, expected, atol=1e-4)
-    other = splits["test"].assign(age=80.0, sex="unknown")
-    moved = predict(Classifier(model, config), prepared, other, device=CPU, batch_size=16).logits
-    assert np.abs(moved - logits).max() > 1e-3
-
-
-def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Path) -> None:
-    splits = read_splits()
-    configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits)) for seed in (0, 1)]
-    members = [(make_network(config), config) for config in configs]
-    for parameter in last_linear(members[1][0]).parameters():
-        torch.nn.init.constant_(parameter, torch.finfo(torch.float32).max)  # numbers still, but not when they are summed up
-    save_ensemble(members)
-    with pytest.raises(PipelineError, match=r"classifier 'base-1' gives logits that are not finite"):
-        evaluate.main()
-
-
-def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
-    sure = np.array([[0.0, 2000.0]])
-    opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
-    np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
-    agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2
-    np.testing.assert_allclose(soft_vote(agreed, test_time="none"), [[-2000, 0]])

@@ -18,6 +18,7 @@ from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_oper
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import failures
 from tests.conftest import WriteParams
+from tests.evaluation.tables import OF_MELANOMA
 
 # image, lesion, truth, predicted, its probability, probability of melanoma (the rest is spread over the others)
 ROWS = [
@@ -54,8 +55,7 @@ def inputs(workspace: Path, write_params: WriteParams) -> Path:
     write_params()
     write_predictions({"val": make_table(), "test": make_table()})
     points = {"loose": {"threshold": 0.05}, "strict": {"threshold": 0.4}}
-    described = {"target": "mel", "classes": ["mel"], "score": "sum", "rule": "flag", "chosen_on": "val", "points": points}
-    write_operating_points(described)
+    write_operating_points(OF_MELANOMA | {"points": points})
     return workspace
 
 

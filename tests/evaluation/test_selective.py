@@ -13,7 +13,7 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.abstention import (
@@ -31,10 +31,10 @@ from skinlesion.evaluation.analysis.conformal import (
     prediction_sets,
 )
 from skinlesion.evaluation.metrics.bootstrap import point_estimate
-from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective
+from tests.evaluation.tables import UNCHANGED, with_predictions
 
 WriteParams = Callable[..., Path]
 MEL, NV = CLASSES.index("mel"), CLASSES.index("nv")
@@ -63,15 +63,14 @@ def make_predictions(split: str, *, seed: int, images: int = 600) -> pd.DataFram
     }
     known = {"age": 45.0, "sex": "male", "localization": "back", "dx_type": "histo"}
     frame = pd.DataFrame(names | {"dx": np.array(CLASSES)[labels]}).assign(**known)
-    numbers = np.hstack([logits, softmax(logits, axis=1)])
-    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
+    return with_predictions(frame, logits)
 
 
 @pytest.fixture
 def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., dict[str, Any]]:
     """Run the stage with overrides; its metrics."""
     write_predictions({split: make_predictions(split, seed=seed) for seed, split in enumerate(("val", "test"))})
-    write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
+    write_calibration(UNCHANGED)
 
     def run(**overrides: Any) -> dict[str, Any]:
         write_params({f"selective.{name}": value for name, value in ({"bootstrap_draws": 150} | overrides).items()})

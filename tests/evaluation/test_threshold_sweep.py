@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
@@ -24,11 +22,11 @@ from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_operating_points,
     write_calibration,
-    write_operating_points,
 )
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from stages import threshold_sweep
 from tests.conftest import ROOT
+from tests.evaluation.tables import UNCHANGED, with_predictions
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
 POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
@@ -53,8 +51,7 @@ def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFram
             "dx_type": "histo",
         }
     )
-    numbers = np.hstack([logits, softmax(logits, axis=1)])
-    return frame.join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]))
+    return with_predictions(frame, logits)
 
 
 @pytest.fixture
@@ -62,14 +59,7 @@ def project(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with params and prediction tables."""
     write_params({"threshold_sweep.bootstrap_draws": 200})
     write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
-    calibration = {
-        "method": "temperature",
-        "scale": [1.0] * 7,
-        "bias": [0.0] * 7,
-        "test_time": "none",
-        "classifier_sha256": "cafe",
-    }
-    write_calibration(calibration)
+    write_calibration(UNCHANGED | {"classifier_sha256": "cafe"})
     return workspace
 
 
@@ -270,28 +260,6 @@ def test_missing_and_damaged_tables_are_named(project: Path) -> None:
     path.unlink()
     with pytest.raises(PipelineError, match=r"test\.csv not found"):
         threshold_sweep.main()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"points": {"youden": {"threshold": 1.5}}},
-            r"threshold = 1\.5: input should be less than .*: run `threshold-sweep` again",
-        ),
-        ({"points": {"youden": {"threshold": None}}}, r"points\.youden\.threshold = None: input should be a valid number"),
-        ({"points": {}}, "points: dictionary should have at least 1 item"),
-        ({"classes": ["mel", "melanoma"]}, r"classes\.1 = 'melanoma': unknown diagnosis"),
-    ],
-)
-def test_operating_points_that_cannot_be_applied_are_refused(project: Path, change: dict[str, Any], message: str) -> None:
-    threshold_sweep.main()
-    content = json.loads(OPERATING_POINTS.read_text(encoding="utf-8")) | change
-    OPERATING_POINTS.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(PipelineError, match=message):
-        read_operating_points()
-    with pytest.raises(PipelineError, match=message):
-        write_operating_points(content)
 
 
 def test_it_runs_as_a_module_without_torch(project: Path) -> None:

@@ -22,6 +22,7 @@ from stages import baselines, download, failures, selective, split, subgroups, t
 from tests.conftest import WriteParams
 from tests.data.download_cases import kaggle_files, table, write_files
 from tests.evaluation import test_baselines, test_subgroups
+from tests.evaluation.tables import UNCHANGED
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 
@@ -176,7 +177,7 @@ def prepare_predictions(write_params: WriteParams) -> None:
     val = PREDICTED.assign(image_id="V" + PREDICTED["image_id"], lesion_id="V" + PREDICTED["lesion_id"])
     write_predictions({"val": val, "test": PREDICTED})
     write_predictions({"val": val, "test": PREDICTED}, Path("other"))
-    write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"})
+    write_calibration(UNCHANGED)
     threshold_sweep.main()
 
 

@@ -1,38 +1,31 @@
-"""The extra `export` on a tiny ensemble: graphs that say what torch says, int8 that is int8, and files that are refused."""
+"""The extra `export` on a tiny ensemble: figures that can be recomputed, and files that are refused."""
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-import pandas as pd
 import pytest
 import torch
-from ruamel.yaml import YAML
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from extras import export
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, read_prepared
-from skinlesion.artifacts.splits import SplitFacts, read_split, write_splits
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
+from skinlesion.artifacts.patients import Patient, encode_metadata
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.splits import read_split
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
 from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, read_json, write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.inference.inference import predict_batch
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import (
@@ -41,137 +34,29 @@ from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_calibration,
     read_operating_points,
-    write_calibration,
-    write_operating_points,
 )
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.model.classifier import Classifier, load_ensemble, normalize, save_classifier
+from skinlesion.model.classifier import Classifier, load_ensemble, save_classifier
 from skinlesion.serving.engines import ENGINES
-from skinlesion.serving.export import onnx_export, timing
-from skinlesion.serving.export.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
-from skinlesion.serving.export.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
+from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
 from skinlesion.serving.export.parity import describe_parity, predict_table
-from skinlesion.serving.export.timing import describe_seconds, time_engines
 from skinlesion.serving.predictor import load_predictor
-from tests.conftest import ROOT
-from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
+from tests.model.classifier_cases import last_linear, make_config, make_network
+from tests.serving.export_cases import (
+    DRAWS,
+    IMAGES,
+    MEMBERS,
+    PARAMS,
+    POINTS,
+    SCALE,
+    SIZE,
+)
 from tests.serving.predictor_cases import lesion_image
 
-SIZE, IMAGES, DRAWS = 32, 42, 100
-SCALE = 0.8  # one over the temperature
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 COLUMNS = list(PROBABILITY_COLUMNS)
-POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
-PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2, "bootstrap_draws": DRAWS}
-MEMBERS = {"base-0": "squeezenet1_1", "base-1": "squeezenet1_0"}
-RICH = {"attention": "cbam", "head": "mlp", "metadata": True, "dropout": 0.3, "dropout_samples": 3}  # of the second member
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they give on networks this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def make_listed(first: int, images: int) -> pd.DataFrame:
-    """Two images a lesion, all diagnoses."""
-    numbers = np.arange(first, first + images)
-    dx = np.array(CLASSES)[numbers // 2 % len(CLASSES)]
-    frame = pd.DataFrame({"image_id": [f"ISIC_{number:03d}" for number in numbers], "lesion_id": numbers // 2, "dx": dx})
-    sex = np.where(numbers % 3 == 0, "female", "male")
-    return frame.assign(
-        lesion_id=frame["lesion_id"].map("L{:02d}".format), dx_type="histo", age=numbers % 80 + 5.0, sex=sex
-    ).assign(localization=np.where(numbers % 2 == 0, "back", "unknown"))
-
-
-def sensitive_member(seed: int) -> Classifier:
-    """A random network whose logits differ between images by about 1: those of a fresh one hardly do."""
-    name = f"base-{seed}"
-    config = make_config(MEMBERS[name], seed=seed, size=SIZE, **(RICH if seed else {}))
-    model = make_network(config, seed=seed)
-    prepared, listed = read_prepared(), read_split("val")
-    images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
-    with torch.inference_mode():
-        logits = model(normalize(images, config), torch.from_numpy(encode_metadata(listed)))
-    layer = last_linear(model)
-    with torch.no_grad():
-        layer.weight /= logits.std(dim=0)[:, None]
-        layer.bias.copy_((layer.bias - logits.mean(dim=0)) / logits.std(dim=0))
-    return Classifier(model, config)
-
-
-def votes(listed: pd.DataFrame) -> np.ndarray:
-    """Log of the mean probability of members and flips, by torch and NumPy alone."""
-    prepared = read_prepared()
-    images = torch.from_numpy(prepared.images[prepared.rows_of(listed["image_id"])])
-    probabilities = []
-    for model, config in load_ensemble().values():
-        batch = normalize(images, config)
-        for view in (batch, batch.flip(-1), batch.flip(-2), batch.flip(-1, -2)):
-            with torch.inference_mode():
-                logits = model(view, torch.from_numpy(encode_metadata(listed))).double().numpy()
-            probabilities.append(softmax(logits, axis=1))
-    return np.log(np.mean(probabilities, axis=0))
-
-
-def write_inputs(params: dict[str, Any]) -> None:
-    """Everything that the stage reads."""
-    document = copy.deepcopy(params)
-    document["export"] |= PARAMS
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(document, file)
-    generator, lists = np.random.default_rng(0), {"test": make_listed(0, IMAGES), "val": make_listed(IMAGES, 28)}
-    lists["train"] = make_listed(IMAGES + 28, 28)
-    everything = pd.concat(list(lists.values())).sample(frac=1, random_state=0, ignore_index=True)
-    colors = generator.uniform(40, 215, (len(everything), 3)) + 20 * labels_of(everything)[:, None] / 7
-    images = colors[:, None, None] + generator.normal(0, 25, (len(everything), SIZE, SIZE, 3))
-    PREPARED.mkdir(parents=True)
-    np.save(PREPARED / "images.npy", np.clip(images, 0, 255).astype(np.uint8))
-    index = everything[["image_id"]].assign(width=40, height=30, fit="squash", color_constancy="none")
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
-    write_splits(lists, SplitFacts("f00d", "sample", True))
-    save_ensemble([sensitive_member(seed) for seed in range(len(MEMBERS))])
-    calibration = {"method": "temperature", "scale": [SCALE] * 7, "bias": [0.0] * 7, "temperature": 1 / SCALE, "fitted_on": "val"}
-    write_calibration(calibration | {"test_time": "flips"})
-    described = {"target": "mel", "classes": ["mel"], "score": "probability", "rule": ">=", "chosen_on": "val", "points": POINTS}
-    write_operating_points(described)
-    tables = {}
-    for name in ("val", "test"):
-        logits = votes(lists[name])
-        numbers = np.hstack([logits, softmax(SCALE * logits, axis=1)])
-        tables[name] = lists[name].join(pd.DataFrame(numbers, columns=[*LOGIT_COLUMNS, *COLUMNS]))
-    write_predictions(tables)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[str, Any]) -> Path:
-    """A workspace in which the stage was run once; tests that change it copy it. `seen.txt` names the images of calibration."""
-    folder, seen = tmp_path_factory.mktemp("exported"), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("DVC_ROOT", raising=False)
-        write_inputs(repository_params)
-        inputs = export.graph_inputs
-        patch.setattr(export, "graph_inputs", lambda *given: seen.append(given[2]) or inputs(*given))
-        export.main()
-    (folder / "seen.txt").write_text("\n".join(pd.concat(seen)["image_id"]), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def here(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory is the exported workspace, which the test leaves as it is."""
-    monkeypatch.chdir(exported)
-    return exported
-
-
-@pytest.fixture
-def own(exported: Path, workspace: Path) -> Path:
-    """The working directory is a copy of it."""
-    shutil.copytree(exported, workspace, dirs_exist_ok=True)
-    return workspace
 
 
 def read_metrics() -> dict[str, Any]:
@@ -195,7 +80,7 @@ def votes_of_graphs(file: str) -> np.ndarray:
     return np.log(np.mean(probabilities, axis=0))
 
 
-def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(here: Path) -> None:
+def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported_here: Path) -> None:
     found, test = read_metrics(), read_predictions("test")
     torchs = test[COLUMNS].to_numpy()
     labels, mel = labels_of(test), CLASSES.index("mel")
@@ -222,7 +107,7 @@ def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(here: Pa
     assert [difference["low"], difference["high"]] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
 
 
-def test_what_the_stage_leaves(here: Path) -> None:
+def test_what_the_stage_leaves(exported_here: Path) -> None:
     found, said = read_metrics(), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
     assert (found["images"], found["lesions"], found["side"], found["test_time"]) == (IMAGES, IMAGES // 2, SIZE, "flips")
     assert found["backbones"] == MEMBERS and list(said["members"]) == list(MEMBERS)
@@ -243,60 +128,12 @@ def test_what_the_stage_leaves(here: Path) -> None:
     assert content is not None and outdated(content) == [] and list(found_extras()) == ["export"]
 
 
-def test_int8_takes_its_ranges_from_validation_alone(here: Path) -> None:
+def test_int8_takes_its_ranges_from_validation_alone(exported_here: Path) -> None:
     seen = Path("seen.txt").read_text(encoding="utf-8").split()
     once = seen[: PARAMS["calibration_images"]]
     assert seen == once * len(MEMBERS) and len(set(once)) == len(once)  # of each member the same ones
     assert set(once) < set(read_split("val")["image_id"])
     assert read_metrics()["int8"] == {"calibrated_on": "val", "calibration_images": 12, "float32_layers": 2}
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_graphs_are_whole_small_and_tell_nothing_of_this_machine(here: Path, name: str) -> None:
-    paths = [EXPORT / name / file for file in ("model.onnx", "model-int8.onnx")]
-    plain, small = (onnx.load(path) for path in paths)
-    for graph, path in zip((plain, small), paths, strict=True):
-        onnx.checker.check_model(graph)
-        assert b"site-packages" not in path.read_bytes() and str(ROOT).encode() not in path.read_bytes()
-    assert paths[1].stat().st_size < 0.4 * paths[0].stat().st_size
-    assert "QuantizeLinear" not in [node.op_type for node in plain.graph.node]
-    eight = {tensor.name for tensor in small.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
-    by_output = {output: node for node in small.graph.node for output in node.output}
-    layers = [node for node in small.graph.node if node.op_type in ("Conv", "Gemm")]
-    quantized = [by_output[node.input[1]].input[0] in eight for node in layers if node.input[1] in by_output]
-    assert len(quantized) == len(layers) - 3 and all(quantized)
-    ordered = [node.input[1] for node in plain.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert {node.input[1] for node in layers} - by_output.keys() == {*ordered[:2], ordered[-1]}
-
-
-@pytest.mark.parametrize("images", [1, 3, 32])
-def test_any_number_of_images_gives_what_torch_gives(here: Path, images: int) -> None:
-    generator = torch.Generator().manual_seed(images)
-    batch, metadata = torch.randn(images, 3, SIZE, SIZE, generator=generator), torch.rand(images, WIDTH, generator=generator)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-    loaded, torchs = load_onnx_ensemble(EXPORT, "float32"), load_ensemble()
-    assert list(loaded) == list(MEMBERS)
-    for name, (network, config) in loaded.items():
-        assert config == torchs[name].config
-        with torch.inference_mode():
-            logits, expected = network(batch, metadata), torchs[name].model(batch, metadata)
-        assert logits.dtype == torch.float32 and logits.shape == (images, 7)
-        assert torch.allclose(logits, expected, atol=2e-5 * float(expected.abs().max()))
-    with pytest.raises(ValueError, match="exported with metadata"):
-        loaded["base-1"].model(batch)
-
-
-def test_threads_share_a_network(here: Path) -> None:
-    network, config = load_onnx_ensemble(EXPORT, "int8")["base-0"]
-    batches = [torch.randint(0, 256, (5, SIZE, SIZE, 3), dtype=torch.uint8) for _ in range(24)]
-
-    def predict(batch: torch.Tensor) -> np.ndarray:
-        return predict_batch(network, config, batch, None, test_time="none").logits
-
-    alone = [predict(batch) for batch in batches]
-    with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(predict, batches))
-    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
 
 
 def flip_a_byte(path: Path) -> None:
@@ -348,16 +185,11 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
         (lambda: (CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
     ],
 )  # fmt: skip
-def test_what_is_not_of_this_classifier_is_refused(own: Path, spoil: Any, said: str) -> None:
+def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, said: str) -> None:
     assert list(load_onnx_ensemble(EXPORT, "int8")) == list(MEMBERS)
     spoil()
     with pytest.raises(PipelineError, match=said):
         load_onnx_ensemble(EXPORT, "int8")
-
-
-def test_an_unknown_precision_is_refused_with_the_nearest(here: Path) -> None:
-    with pytest.raises(PipelineError, match=r"unknown precision 'float23' of an export; did you mean 'float32'\?"):
-        load_onnx_ensemble(EXPORT, "float23")
 
 
 def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
@@ -373,7 +205,7 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
 
 
 def test_predictions_of_another_run_are_refused_and_nothing_is_left(
-    own: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+    exported_copy: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = read_predictions("test")
     first = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
@@ -388,7 +220,7 @@ def test_predictions_of_another_run_are_refused_and_nothing_is_left(
     assert not list(EXPORT.parent.glob("*export*")) and not Path("metrics/export.json").exists()
 
 
-def test_a_graph_that_says_something_else_is_refused(here: Path) -> None:
+def test_a_graph_that_says_something_else_is_refused(exported_here: Path) -> None:
     members, test, prepared = load_ensemble(), read_predictions("test"), read_prepared()
     options = {"prepared": prepared, "calibrator": Calibrator.of(read_calibration())}
     options |= {"batch_size": 8, "test_time": "flips"}
@@ -401,81 +233,13 @@ def test_a_graph_that_says_something_else_is_refused(here: Path) -> None:
     assert np.abs(again[COLUMNS].to_numpy() - test[COLUMNS].to_numpy()).max() < 1e-5
 
 
-class CountingNetwork(torch.nn.Module):
-    """Takes its number of images for a constant, which only one batch then fits."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.reshape(2, -1)[:, :7]
-
-
-class RandomNetwork(torch.nn.Module):
-    """Does what no ONNX operator does."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.eigvals(images[:, 0])[:, :7].real
-
-
-@pytest.mark.parametrize("network", [CountingNetwork(), RandomNetwork()])
-def test_a_network_that_cannot_be_exported_gives_one_message(workspace: Path, network: torch.nn.Module) -> None:
-    said = r"torch 2\.\S+ cannot export classifier 'base-0' \(resnet18\) to ONNX \(.*\): take another train\.backbone, or stay"
-    with pytest.raises(PipelineError, match=said):
-        export_network(Classifier(network, make_config()), Path("model.onnx"), weights_sha256="0")  # type: ignore[arg-type]
-    assert not list(workspace.iterdir())
-
-
-def test_a_fixed_number_of_images_is_noticed() -> None:
-    value = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [2, 3])
-    graph = onnx.helper.make_model(onnx.helper.make_graph([], "fixed", [value], [value]))
-    with pytest.raises(ValueError, match="number of images of 'images' was fixed to 2"):
-        check_batch(graph)
-
-
-def test_a_layer_that_was_left_in_float32_is_not_quantized_after_all(workspace: Path) -> None:
-    """A depthwise convolution between two that are quantised, whose channels differ in scale as folded batch norms make them."""
-    torch.manual_seed(0)
-    depthwise = torch.nn.Conv2d(16, 16, 3, padding=1, groups=16)
-    with torch.no_grad():
-        depthwise.weight *= torch.logspace(-3, 1, 16).view(16, 1, 1, 1)
-    head = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, 7))
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), depthwise, torch.nn.Conv2d(16, 16, 3), *head).eval()
-    batch = torch.randn(8, 3, SIZE, SIZE)
-    plain, target = Path("plain.onnx"), Path("int8.onnx")
-    export_network(Classifier(model, make_config()), plain, weights_sha256="0")  # type: ignore[arg-type]
-    layers = layers_with_weights(onnx.load(plain))
-    assert len(layers) == 4
-    with pytest.MonkeyPatch.context() as patch:
-        # Of the layers that stay, the first alone is in the middle.
-        patch.setattr(onnx_export, "layers_with_weights", lambda graph: [layers[1], layers[0], layers[2], layers[3]])
-        quantize_network(plain, target, [{"images": batch.numpy()}], name="base-0", float32_layers=1, weights_sha256="0")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    as_written = onnxruntime.InferenceSession(target, options).run(None, {"images": batch.numpy()})[0]
-    logits = OnnxNetwork(target, threads=1)(batch).numpy()
-    assert np.abs(logits - as_written).max() < 0.02 * as_written.std(axis=0).max()
-    with pytest.raises(PipelineError, match=r"export\.float32_layers is 3, .* of the 4 layers of classifier 'base-0' .*lower it"):
-        quantize_network(plain, target, [], name="base-0", float32_layers=3, weights_sha256="0")
-
-
-def test_engines_take_turns_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, int]] = []
-    engines = {name: lambda images, name=name: calls.append((name, len(images))) for name in "abc"}
-    found = time_engines(engines, torch.zeros(4, 1), batches=[1, 4], rounds=2)
-    assert list(found) == ["1", "4"] and list(found["4"]) == ["a", "b", "c"]
-    assert "".join(name for name, _ in calls) == ("aaabbbccc" + "abccba") * 2
-    assert [images for _, images in calls] == [1] * 15 + [4] * 15
-    described = describe_seconds([0.1, 0.2, 0.4], images=8)
-    assert described == pytest.approx({"p50_ms": 200, "p95_ms": 380, "images_per_second": 40, "calls": 3})
-    monkeypatch.setattr(timing, "MOST_SECONDS", 0.0)  # a machine that is too busy for more
-    assert found["1"]["a"]["calls"] == 2 == time_engines(engines, torch.zeros(1, 1), batches=[1], rounds=50)["1"]["c"]["calls"]
-
-
 def sign(*paths: Path) -> None:
     """Let files say that they belong to the classifier that is there."""
     for path in paths:
         write_json(path, read_json(path) | {CLASSIFIER_SHA256: classifier_digest()})
 
 
-def test_the_predictor_runs_on_any_engine(own: Path) -> None:
+def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
     sign(CALIBRATION, OPERATING_POINTS)
     images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
     given = {name: load_predictor(engine=name).predict(images, patients, point="youden") for name in ENGINES}
