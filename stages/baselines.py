@@ -76,8 +76,8 @@ def main() -> None:
         write_table(pd.DataFrame(rows), folder / "models.csv", COLUMNS)
     write_json(METRICS / "baselines.json", {"split": "test", "bootstrap": draws} | described)
     for name, values in described.items():
-        said = "%s alone: on test balanced accuracy %.3f, macro_auc %.3f"
-        logger.info(said, name, values["balanced_accuracy"], values["macro_auc"])
+        balanced, area = values["balanced_accuracy"], values["macro_auc"]
+        logger.info("%s alone: on test balanced accuracy %.3f, macro_auc %.3f", name, balanced, area)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ from skinlesion.artifacts.tables import predicted_of, probabilities_of
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.report.formats import name_of
 
 RESULTS = Path("results")
 # And train/NAME of each member.
@@ -35,14 +37,7 @@ PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 
 # The metrics of evaluate.json that stand for a run wherever it is summed up, and what a person calls them.
-HEADLINE = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_auc": "macro AUC",
-    "mel_sensitivity": "melanoma sensitivity",
-    "mel_specificity": "melanoma specificity",
-}
+HEADLINE = {name: name_of(name) for name in LEADING}
 
 
 def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:

@@ -136,14 +136,14 @@ def labels_of(table: pd.DataFrame) -> np.ndarray:
 
 def logits_of(table: pd.DataFrame) -> np.ndarray:
     """The logits of a prediction table, float64 (rows, classes)."""
-    return table[list(LOGIT_COLUMNS)].to_numpy(dtype=np.float64)
+    return np.asarray(table[list(LOGIT_COLUMNS)], dtype=np.float64)
 
 
 def probabilities_of(table: pd.DataFrame) -> np.ndarray:
     """The calibrated probabilities of a prediction table, float64 (rows, classes)."""
-    return table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    return np.asarray(table[list(PROBABILITY_COLUMNS)], dtype=np.float64)
 
 
 def predicted_of(table: pd.DataFrame) -> np.ndarray:
     """The most probable diagnosis of each row of a prediction table, the first of equals in `CLASSES`, str (rows,)."""
-    return np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
+    return np.array(CLASSES).take(probabilities_of(table).argmax(axis=1))

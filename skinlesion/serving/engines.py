@@ -11,7 +11,7 @@ import torch
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.evaluation.inference.inference import Network
+from skinlesion.evaluation.inference.inference import Network, place_network
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.serving.export.onnx_network import EXPORT, Precision, load_onnx_ensemble
 
@@ -62,7 +62,7 @@ def load_members(
     """
     if engine == "torch":
         for name in chosen:
-            every[name].model.eval().to(memory_format=torch.channels_last).to(device)
+            place_network(every[name].model, device)
         return {name: Member(*every[name]) for name in chosen}
     exported = load_onnx_ensemble(root / EXPORT, PRECISION_OF[engine], classifier=root / CLASSIFIER)
     return {name: Member(*exported[name]) for name in chosen}

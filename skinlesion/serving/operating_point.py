@@ -161,5 +161,6 @@ def _build(name: str, content: OperatingPoints, **measured: Any) -> OperatingPoi
 def _rate(measured: dict[str, Any]) -> Rate | None:
     """From `value`, `low` and `high`; None where it is undefined."""
     value = measured.get("value")
-    known = isinstance(value, int | float) and 0 <= value <= 1
-    return Rate(float(value), measured.get("low"), measured.get("high")) if known else None
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None
+    return Rate(float(value), measured.get("low"), measured.get("high"))

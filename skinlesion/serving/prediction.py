@@ -79,7 +79,7 @@ def row_of(
 
     `flagged` is `yes` or `no`. `sets` is as `0.9: nv mel; 0.95: nv mel bkl`, without the levels that cannot be promised.
     """
-    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | dict(source) | {"file": _no_formula(name), "error": error}
+    row: dict[str, str | float] = {**dict.fromkeys(ROW_COLUMNS, ""), **source, "file": _no_formula(name), "error": error}
     if prediction is None:
         return row
     (most_probable, probability), *_ = prediction.top(1)

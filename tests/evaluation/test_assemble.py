@@ -172,7 +172,7 @@ def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("different", "said"),
+    ("different", "message"),
     [
         ({"size": 48}, "size 48, not 32"),
         ({"fit": "crop"}, "fit crop, not squash"),
@@ -181,11 +181,11 @@ def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
         ({"images_sha256": "cafe", "fit": "pad"}, "fit pad, not squash; images_sha256 cafe, not beef"),
     ],
 )
-def test_members_that_disagree_are_refused(members: Path, different: dict[str, Any], said: str) -> None:
+def test_members_that_disagree_are_refused(members: Path, different: dict[str, Any], message: str) -> None:
     assemble.main()
     before = content_of(CLASSIFIER)
     write_member("b2", 3, "mobilenet_v3_small", **different)
-    with pytest.raises(PipelineError, match=rf"member 'b2-3' was not trained .* of member 'base-3' \({said}\): run `dvc repro`"):
+    with pytest.raises(PipelineError, match=rf"'b2-3' was not trained .* of member 'base-3' \({message}\): run `dvc repro`"):
         assemble.main()
     assert content_of(CLASSIFIER) == before
 

@@ -241,7 +241,7 @@ def test_too_few_lesions_make_every_set_whole_or_are_refused(run_stage: Run, cap
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"coverages": []}, "selective.coverages"),
         ({"coverages": [0.5, 0.5]}, "coverages names a value twice"),
@@ -253,7 +253,7 @@ def test_too_few_lesions_make_every_set_whole_or_are_refused(run_stage: Run, cap
         ({"conformal_share": 1.0}, "selective.conformal_share"),
     ],
 )
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    with pytest.raises(PipelineError, match=said):
+def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
         run_stage(**overrides)
     assert not Path("metrics/selective.json").exists()

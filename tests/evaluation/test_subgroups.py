@@ -195,7 +195,7 @@ def test_seed_and_confidence_change_intervals_alone(run_stage: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"age_bands": [50, 30]}, r"age_bands must rise, and \[50.*\] does not"),
         ({"age_bands": [30, 30]}, "age_bands must rise"),
@@ -205,8 +205,8 @@ def test_seed_and_confidence_change_intervals_alone(run_stage: Run) -> None:
         ({"min_melanomas": 0}, "subgroups.min_melanomas"),
     ],
 )
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
+def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
     write_inputs(make_predictions())
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=message):
         run_stage(**overrides)
     assert not Path("metrics/subgroups.json").exists()

@@ -108,10 +108,10 @@ def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported
 
 
 def test_what_the_stage_leaves(exported_here: Path) -> None:
-    found, said = read_metrics(), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
+    found, described = read_metrics(), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
     assert (found["images"], found["lesions"], found["side"], found["test_time"]) == (IMAGES, IMAGES // 2, SIZE, "flips")
-    assert found["backbones"] == MEMBERS and list(said["members"]) == list(MEMBERS)
-    for name, member in said["members"].items():
+    assert found["backbones"] == MEMBERS and list(described["members"]) == list(MEMBERS)
+    for name, member in described["members"].items():
         assert member["weights_sha256"] == file_digest(CLASSIFIER / name / "weights.safetensors", "sha256")
         for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
             path = EXPORT / name / file
@@ -169,7 +169,7 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (train_again, rf"models/export is not of the classifier in models/classifier \(.*base-1/weights\.s.*\): {AGAIN}"),
         (lambda: edit_export(lambda content: content["members"].pop("base-1")), rf"not of the classifier .*'base-1'.*: {AGAIN}"),
@@ -185,10 +185,10 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
         (lambda: (CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
     ],
 )  # fmt: skip
-def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, said: str) -> None:
+def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, message: str) -> None:
     assert list(load_onnx_ensemble(EXPORT, "int8")) == list(MEMBERS)
     spoil()
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=message):
         load_onnx_ensemble(EXPORT, "int8")
 
 
@@ -197,8 +197,8 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
 
     def reuse(classifier: Classifier, folder: Path, *_: Any) -> dict[str, Any]:
         shutil.copytree(source / EXPORT / classifier.config.name, folder / classifier.config.name)
-        said = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
-        return said | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
+        described = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
+        return described | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
 
     monkeypatch.setattr(export, "export_member", reuse)
     export.main()

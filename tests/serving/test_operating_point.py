@@ -45,7 +45,7 @@ def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold
 
 
 @pytest.mark.parametrize(
-    ("rate", "said"),
+    ("rate", "text"),
     [
         (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
         (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
@@ -53,8 +53,8 @@ def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold
         (Rate(0.85), "85 %"),
     ],
 )
-def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
-    assert str(rate) == said
+def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, text: str) -> None:
+    assert str(rate) == text
 
 
 def test_a_point_says_what_was_measured_of_it() -> None:

@@ -26,11 +26,11 @@ from skinlesion.data.geometry import map_to_original
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores
-from skinlesion.evaluation.inference.ensemble import SPREAD
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.targets import find_target
@@ -267,8 +267,8 @@ def test_another_classifiers_maps_are_no_explanation(tmp_path: Path) -> None:
 def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
     """metrics/ is in git and models/ is not: a switch of branches parts them."""
     make_workspace(tmp_path)
-    values = dict.fromkeys(SPREAD, 0.8)
-    ends = {name: {"low": 0.7, "high": 0.9} for name in SPREAD}
+    values = dict.fromkeys(LEADING, 0.8)
+    ends = {name: {"low": 0.7, "high": 0.9} for name in LEADING}
     test = {"images": 20, "lesions": 15, **values, "intervals": ends}
     own = classifier_digest(tmp_path / CLASSIFIER)
     for digest, found in ((own, True), ("cafe", False), (None, False)):

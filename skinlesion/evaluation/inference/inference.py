@@ -33,6 +33,11 @@ class Predicted(NamedTuple):
     log_probabilities: np.ndarray
 
 
+def place_network(model: torch.nn.Module, device: torch.device) -> None:
+    """Move a network to a device, in eval mode, channels last in memory, which convolutions on CPU and GPU prefer."""
+    model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
+
+
 @torch.inference_mode()
 @full_float32()
 def predict(
@@ -64,7 +69,7 @@ def predict(
     check_prepared(prepared, config)
     rows = prepared.rows_of(listed["image_id"])
     metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    place_network(model, device)
     logits, log_probabilities = [], []
     for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
         batch = slice(start, start + batch_size)
@@ -112,8 +117,10 @@ def predict_ensemble(
     test_time: TestTime = "none",
 ) -> dict[str, Predicted]:
     """`predict` of each member, by its name."""
-    options = {"device": device, "batch_size": batch_size, "test_time": test_time}
-    return {name: predict(classifier, prepared, listed, **options) for name, classifier in members.items()}
+    return {
+        name: predict(classifier, prepared, listed, device=device, batch_size=batch_size, test_time=test_time)
+        for name, classifier in members.items()
+    }
 
 
 def log_mean(log_probabilities: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ def _cropped(down: float, right: float) -> View:
         size = images.shape[-1]
         side = round(CROP_SHARE * size)
         top, left = (round(place * (size - side)) for place in (down, right))
-        return functional.resized_crop(images, top, left, side, side, [size, size], antialias=True)  # bilinear
+        resized: torch.Tensor = functional.resized_crop(images, top, left, side, side, [size, size], antialias=True)  # bilinear
+        return resized
 
     return crop
 

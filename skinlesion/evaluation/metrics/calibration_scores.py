@@ -83,7 +83,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 def calibration_scores(labels: np.ndarray, logits: np.ndarray, *, calibrator: Calibrator, bins: int) -> dict[str, float]:
     """`nll`, `ece`, `ece_equal_mass`, `brier` and its parts (`brier_reliability` and so on), each `_before` and `_after`."""
     calibrated = {"before": np.asarray(logits, dtype=np.float64), "after": calibrator.logits(logits)}
-    scores = {}
+    scores: dict[str, float] = {}
     for when, values in calibrated.items():
         probabilities = softmax(values, axis=1)
         parts = brier_decomposition(labels, probabilities, bins)
