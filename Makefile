@@ -33,7 +33,7 @@ verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, 
 app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; PORT=9000 takes another port
 	@python -m streamlit run app/demo.py --server.address $(ADDRESS) --server.port $(PORT)
 
-api: $(VENV)/.installed-app ## serve the trained classifier at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
+api: $(VENV)/.installed-app ## serve the trained classifier to this machine at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
 	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
@@ -73,7 +73,7 @@ lock: $(VENV)/.installed-dev ## write requirements/pipeline.lock anew from the d
 audit: $(VENV)/.installed-dev ## look up known holes of the packages in requirements/pipeline.lock; ci/audit-allow.toml lists what is tolerated until when
 	@python -m ci.audit
 
-clean: ## remove what the stages wrote and the environment; the DVC cache stays
+clean: ## remove what the stages wrote, downloaded archives and the environment; the DVC cache stays
 	rm -rf $(VENV) dvc_plots report logs .resume .hypothesis .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
 

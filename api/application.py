@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from api.guarding import Cors, guard
-from api.middleware import OPEN, ROUTES, observe
-from api.problems import FAILED, Problem, respond
-from api.routes import router
+from api.middleware import ROUTES, wrap
+from api.problems import FAILED, Problem, body_too_large, respond
+from api.routes import check_key, open_router, router
 from api.schemas import NOT_FOR_CLINICAL_USE
 from api.service import Service
 from api.settings import Settings
@@ -25,11 +22,11 @@ from skinlesion.serving.predictor import Predictor
 
 DESCRIPTION = f"""**{NOT_FOR_CLINICAL_USE}**
 
-Images of skin lesions in, calibrated probabilities of seven diagnoses out, with the operating point chosen on validation, its
-sensitivity and specificity, and when not to trust the answer. Errors are problems as RFC 9457 has them. An answer has the
-request's id in `X-Request-ID`, which a request may bring. Images are kept in memory until they are answered, and nowhere else.
+Send images of skin lesions. The answer has calibrated probabilities of seven diagnoses, the operating point chosen on validation
+with its sensitivity and specificity, and when not to trust it. Errors are problems as defined by RFC 9457. The header
+`X-Request-ID` of an answer has the request's id; a request may bring its own. Images are held in memory only until the response
+is sent.
 """
-KINDS_OF_KEY = {"key": {"type": "http", "scheme": "bearer", "description": "the API key"}}
 
 
 def create_app(settings: Settings, predictor: Predictor) -> tuple[ASGIApp, Service]:
@@ -51,54 +48,42 @@ def create_app(settings: Settings, predictor: Predictor) -> tuple[ASGIApp, Servi
         redirect_slashes=False,
     )
     app.state.service = service
-    app.include_router(router)
-    handlers = {Problem: _answer, HTTPException: _answer_http, RequestValidationError: _answer_invalid, Exception: _answer_failed}
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
-    app.openapi = lambda: _document(app, with_key=settings.api_key is not None)
-    inner: ASGIApp = guard(app, service)
-    if settings.origins:
-        inner = Cors(inner, settings.origins)
-    return observe(inner, service), service
+    app.include_router(open_router)
+    app.include_router(router, dependencies=[Depends(check_key)] if settings.api_key else [])
+    app.exception_handler(Problem)(_answer)
+    app.exception_handler(HTTPException)(_answer_http)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(Exception)(_answer_failed)
+    return wrap(app, service), service
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return respond(problem, request.state.request_id)
+    return respond(problem)
 
 
 def _answer_http(request: Request, error: HTTPException) -> Response:
-    """Starlette's own refusals: no such address, or another method."""
+    """Starlette's own refusals: an unknown address, another method, or too large a body."""
     if error.status_code == 405:
-        said = f"{request.url.path} takes {(error.headers or {}).get('Allow', 'another method')}; /docs has all addresses."
-        return _answer(request, Problem("method-not-allowed", said, headers=dict(error.headers or {})))
+        allowed = (error.headers or {}).get("Allow", "another method")
+        detail = f"{request.url.path} accepts {allowed}; /docs lists all addresses."
+        return respond(Problem("method-not-allowed", detail, headers=dict(error.headers or {})))
     if error.status_code == 404:
         near = suggest(request.url.path, ROUTES)
-        return _answer(request, Problem("not-found", f"There is nothing here{near}; /docs has all addresses."))
-    return _answer(request, Problem("malformed", str(error.detail)))
+        return respond(Problem("not-found", f"There is nothing at this address{near}; /docs lists all addresses."))
+    if error.status_code == 413:
+        return respond(body_too_large())
+    return respond(Problem("malformed", str(error.detail)))
 
 
 def _answer_invalid(request: Request, error: RequestValidationError) -> Response:
-    """A query parameter that is not valid, or that nobody reads."""
+    """A query parameter that is not valid, or not known."""
     first = error.errors()[0]
-    name = first["loc"][-1]
+    name = brief(first["loc"][-1], 50)
     if first["type"] == "extra_forbidden":
-        return _answer(request, Problem("invalid", f"There is no parameter {brief(name, 50)} here; /docs has all."))
-    return _answer(request, Problem("invalid", f"The parameter {brief(name, 50)}: {first['msg']}."))
+        return respond(Problem("invalid", f"There is no parameter {name} here; /docs lists all."))
+    return respond(Problem("invalid", f"The parameter {name}: {first['msg']}."))
 
 
 def _answer_failed(request: Request, error: Exception) -> Response:
-    """An error of ours, of which only the log tells more; it is raised again and logged by `api.middleware.observe`."""
-    return _answer(request, Problem("internal", FAILED))
-
-
-def _document(app: FastAPI, *, with_key: bool) -> dict[str, Any]:
-    """The OpenAPI document; with the key where there is one."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        if with_key:
-            document["components"]["securitySchemes"] = KINDS_OF_KEY
-            for path, operations in document["paths"].items():
-                for operation in operations.values() if path not in OPEN else ():
-                    operation["security"] = [{"key": []}]
-        app.openapi_schema = document
-    return app.openapi_schema
+    """An error of ours. Starlette raises it again, and `api.middleware.Observer` logs it."""
+    return respond(Problem("internal", FAILED))

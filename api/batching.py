@@ -1,4 +1,4 @@
-"""One worker that runs the network, for the images of all requests that came within a few milliseconds together."""
+"""One worker that runs the network, for the images of all requests that came within a few milliseconds of each other."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Batcher:
     """Images in, logits out; `run` is the worker.
 
     network : as `Predictor.logits`; called in a thread of its own, never twice at the same time.
-    wait : seconds that an image waits for others. While a pass runs, images gather for the next one anyway.
-    max_batch : images a pass. max_queue : images that wait.
-    on_pass : is told images and seconds of each pass.
+    wait : seconds that an image waits for others. While a pass runs, images gather for the next one in any case.
+    max_batch : images in a pass. max_queue : images that may wait.
+    on_pass : called with the images and seconds of each pass.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Batcher:
         try:
             while True:
                 batch = await self._gather()
-                # Who waited for these has given up: its time is over, or its client gone.
+                # An image whose request has ended meanwhile is left out.
                 await self._answer([item for item in batch if not item.answer.done()])
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -98,7 +98,7 @@ class Batcher:
         started = time.perf_counter()
         try:
             logits = await asyncio.get_running_loop().run_in_executor(self._thread, self._network, squares, patients)
-        except Exception as error:  # it is each request's own to tell, and the worker's to go on
+        except Exception as error:  # each request reports it, and the worker goes on
             for item in batch:
                 if not item.answer.done():
                     item.answer.set_exception(error)

@@ -1,4 +1,4 @@
-"""What the API counts for Prometheus. Labels have few values, all of them ours: a client cannot add one."""
+"""What the API counts for Prometheus. Labels have a few fixed values: a client cannot add one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 class Metrics:
     """The counters of one application, in a registry of its own.
 
-    in_work, queued : functions that count requests in work and images that wait for the network.
+    in_work, queued : count requests in work and images that wait for the network. ready : whether requests are accepted.
     """
 
     def __init__(self, *, in_work: Callable[[], int], queued: Callable[[], int], ready: Callable[[], bool]) -> None:
-        disable_created_metrics()  # a second series for each, which says when the process began
+        disable_created_metrics()  # a second series for each counter, with the time of its first value
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter("skinlesion_requests", "Requests that were answered", ["route", "status"], registry=registry)
@@ -28,12 +28,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.closed = Counter(
-            "skinlesion_connections_closed", "Connections that were not let go on", ["reason"], registry=registry
-        )
         self.refused = Counter("skinlesion_refused_files", "Files that were refused", ["reason"], registry=registry)
         self.batch_images = Histogram(
-            "skinlesion_batch_images", "Images a pass of the network", buckets=IMAGES, registry=registry
+            "skinlesion_batch_images", "Images in a pass of the network", buckets=IMAGES, registry=registry
         )
         self.network_seconds = Histogram(
             "skinlesion_network_seconds", "Passes of the network", buckets=SECONDS, registry=registry
@@ -43,4 +40,4 @@ class Metrics:
             "skinlesion_requests_in_work", "Requests with images in work, and images left in work", registry=registry
         ).set_function(in_work)
         Gauge("skinlesion_queued_images", "Images that wait for the network", registry=registry).set_function(queued)
-        Gauge("skinlesion_ready", "1 where requests are taken, as /ready says", registry=registry).set_function(ready)
+        Gauge("skinlesion_ready", "1 while requests are accepted, as /ready says", registry=registry).set_function(ready)

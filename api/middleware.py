@@ -1,136 +1,188 @@
-"""What every request has: an id, a line in the log, counters and headers; `api.guarding` is inside of it."""
+"""What every request passes: an id, a line in the log, counters and headers; then rate limit, origin and host name."""
 
 from __future__ import annotations
 
-import asyncio
+import ipaddress
 import logging
+import math
 import re
 import time
-import uuid
-from dataclasses import dataclass
 
+from asgi_correlation_id import CorrelationIdMiddleware
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import FAILED, Problem, respond
+from api.problems import FAILED, Problem, body_too_large, respond
 from api.service import Service
+from api.settings import PREFIX, Settings
+from skinlesion.base.errors import brief
 
 logger = logging.getLogger("api.request")
 
-WITH_IMAGES = ("/predict", "/explain")
 PROBES = ("/health", "/ready")
-OPEN = (*PROBES, "/docs", "/openapi.json")  # without the key
-ROUTES = (*WITH_IMAGES, *OPEN, "/model", "/metrics")
+ROUTES = (*PROBES, "/predict", "/explain", "/model", "/metrics", "/docs", "/openapi.json")
+METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT")
 CLIENT_GONE = 499  # as nginx logs it; nobody gets it
-
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-DISCARD_SECONDS, DISCARD_BYTES = 1.0, 4_000_000
-SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
 
 
-@dataclass
-class Exchange:
-    """One request and its answer, as far as they have come."""
-
-    receive_from: Receive
-    send_to: Send
-    request_id: str
-    service: Service
-    has_body: bool
-    body_begun: bool = False
-    body_read: bool = False
-    gone: bool = False
-    expects_continue: bool = False
-    status: int = 0
-
-    async def receive(self) -> Message:
-        message = await self.receive_from()
-        self.body_begun = True
-        if message["type"] == "http.disconnect":
-            self.gone = True
-        elif not message.get("more_body", False):
-            self.body_read = True
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            close = await self._finish_body() or self.service.draining
-            headers = [*message["headers"], *SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
-            message = message | {"headers": [*headers, (b"connection", b"close")] if close else headers}
-            self.status = message["status"]
-        await self.send_to(message)
-
-    async def _finish_body(self) -> bool:
-        """Where an answer comes before the whole body: read on a little, and say whether the connection is to be closed.
-
-        Closed while bytes are under way, it is reset, and the client would not see the answer; kept open, an endless body would
-        be read for ever.
-        """
-        if not self.has_body or self.body_read or self.gone:
-            return False
-        if self.expects_continue and not self.body_begun:
-            return True  # it has sent nothing yet, and will not
-        discarded = 0
-        try:
-            async with asyncio.timeout(DISCARD_SECONDS):
-                while discarded < DISCARD_BYTES and not self.body_read and not self.gone:
-                    discarded += len((await self.receive()).get("body", b""))
-        except TimeoutError:
-            pass  # the answer is sent all the same
-        return not self.body_read
-
-
-def observe(app: ASGIApp, service: Service) -> ASGIApp:
-    """The application with an id, a line in the log, counters and headers for every request; of an error nothing leaks."""
-
-    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        exchange = Exchange(
-            receive,
-            send,
-            request_id,
-            service,
-            has_body=b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0",
-            expects_continue=headers.get(b"expect", b"").lower() == b"100-continue",
+def wrap(app: ASGIApp, service: Service) -> ASGIApp:
+    """The application behind all of this module, outermost the request id of `asgi_correlation_id`."""
+    settings = service.settings
+    inner: ASGIApp = Guard(app, settings)
+    if settings.cors_origins:
+        cors = CORSMiddleware(
+            inner,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "X-Diagnosis", "Retry-After"],
         )
+        message = f"This page may not call the API: {PREFIX}CORS_ORIGINS lists the origins that may, by GET and POST."
+        inner = Refusals(cors, Problem("foreign-origin", message))
+    return CorrelationIdMiddleware(Observer(inner, service), validator=lambda given: SANE_ID.fullmatch(given) is not None)
+
+
+class Observer:
+    """Gives every request a line in the log, counters and headers, and answers what failed without saying why."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(SECURITY_HEADERS)
+                if self._service.draining:
+                    headers["connection"] = "close"
+            await send(message)
+
         try:
-            await app(scope, exchange.receive, exchange.send)
+            await self._app(scope, receive, send_on)
         except ClientDisconnect:
-            exchange.status = CLIENT_GONE
+            status = CLIENT_GONE
         except Exception:
-            logger.exception("failed", extra={"facts": {"id": request_id}})
-            if not exchange.status:
-                await respond(Problem("internal", FAILED), request_id)(scope, exchange.receive, exchange.send)
+            logger.exception("failed")
+            if not status:
+                await respond(Problem("internal", FAILED))(scope, receive, send_on)
         finally:
-            _note(scope, exchange, service, time.perf_counter() - started)
+            self._note(scope, status or CLIENT_GONE, time.perf_counter() - started)
 
-    return observed
-
-
-def _note(scope: Scope, exchange: Exchange, service: Service, seconds: float) -> None:
-    """Count and log a request that is over."""
-    route = scope["path"] if scope["path"] in ROUTES else "unmatched"
-    status = exchange.status or CLIENT_GONE
-    service.metrics.requests.labels(route, status).inc()
-    service.metrics.seconds.labels(route).observe(seconds)
-    if route in PROBES and status == 200:
-        return  # every few seconds, and of no interest
-    facts = {"id": exchange.request_id, "client": (scope.get("client") or ("",))[0], "method": _method(scope["method"])}
-    logger.info("request", extra={"facts": facts | {"route": route, "status": status, "ms": round(1000 * seconds, 1)}})
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count and log a request that is over."""
+        metrics = self._service.metrics
+        route = scope["path"] if scope["path"] in ROUTES else "unmatched"
+        metrics.requests.labels(route, status).inc()
+        metrics.seconds.labels(route).observe(seconds)
+        if route in PROBES and status == 200:
+            return  # they come every few seconds, and tell nothing
+        method = scope["method"] if scope["method"] in METHODS else "other"  # which may be any text
+        facts = {"client": address_of(scope), "method": method, "route": route, "status": status}
+        logger.info("request", extra=facts | {"ms": round(1000 * seconds, 1)})
 
 
-def _method(method: str) -> str:
-    """A method for the log; what is none may be anything."""
-    return method if method in ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT") else "other"
+class Refusals:
+    """Turns what a Starlette middleware refuses in plain text into a problem; what the API refuses is one already."""
+
+    def __init__(self, app: ASGIApp, problem: Problem) -> None:
+        self._app, self._problem = app, problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = Headers(raw=message["headers"]).get("content-type", "").startswith("text/plain")
+            if not refused:
+                await send(message)
+
+        await self._app(scope, receive, send_on)
+        if refused:
+            await respond(self._problem)(scope, receive, send)
+
+
+class Guard:
+    """Refuses requests that come too often, from pages of others, to another name, or with too many bytes; probes pass."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        # As much as all files together may have. The proxy's limit is lower; this one is for a server without it.
+        size = settings.max_files * settings.max_file_bytes + 1_000_000
+        limited = Refusals(RequestBodyLimitMiddleware(app, size), body_too_large())
+        message = f"This is not a name of the server: call it {settings.names[0]}, or add the name to {PREFIX}HOSTS."
+        named = TrustedHostMiddleware(limited, settings.names, www_redirect=False)
+        self._named = Refusals(named, Problem("wrong-host", message))
+        # Two numbers a client, which are dropped after two minutes; the library's moving window would never drop a client.
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limit = RateLimitItemPerMinute(settings.rate_limit) if settings.rate_limit else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._check_rate(client_of(address_of(scope)))
+            if scope["method"] == "POST":
+                check_origin(Headers(scope=scope), self._settings)
+        except Problem as problem:
+            await respond(problem)(scope, receive, send)
+        else:
+            await self._named(scope, receive, send)
+
+    async def _check_rate(self, client: str) -> None:
+        """Before the key, so that nobody can try keys faster than this."""
+        if self._limit is None or await self._limiter.hit(self._limit, client):
+            return
+        stats = await self._limiter.get_window_stats(self._limit, client)
+        wait = max(1, math.ceil(stats.reset_time - time.time()))
+        message = f"One client may send {self._limit.amount} requests a minute: try again in {wait} s."
+        raise Problem("too-many-requests", message, headers={"Retry-After": str(wait)})
+
+
+def check_origin(headers: Headers, settings: Settings) -> None:
+    """Refuse a POST from a page of another origin: browsers send forms without asking first, so CORS does not stop them."""
+    origin = headers.get("origin")
+    if origin is None or origin in settings.cors_origins:
+        return
+    scheme, _, place = origin.partition("://")
+    if scheme not in ("http", "https") or place.lower() != headers.get("host", "").lower():
+        message = f"Pages of {brief(origin, 50)} may not call the API: add the origin to {PREFIX}CORS_ORIGINS."
+        raise Problem("foreign-origin", message)
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address."""
+    return (scope.get("client") or ("",))[0]
+
+
+def client_of(address: str) -> str:
+    """Whose requests are counted together: those of an address, or in IPv6 of its /64, all of which belongs to one customer."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return address

@@ -13,25 +13,16 @@ from skinlesion.explanation.cam.panels import COLOR_MAP
 
 LINE = "Not for clinical use"
 LINE_HEIGHT = 20  # pixels of the strip that it has below a map
-LONG_SIDE = 1024  # pixels of a picture; a map has some dozen cells a side, and nothing more to show
-
-
-def shrink(image: Image.Image) -> Image.Image:
-    """The image with a longer side of at most `LONG_SIDE` pixels."""
-    scale = LONG_SIDE / max(image.size)
-    if scale >= 1:
-        return image
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+LONG_SIDE = 1024  # pixels of a picture at most; a map has some dozen cells a side, and nothing more to show
 
 
 def draw_map(image: Image.Image, heat: np.ndarray, *, kind: Literal["overlay", "map"], opacity: float, comment: str) -> bytes:
-    """A map in colours, alone or over the image's greys as on the pages of the stage `gradcam`; PNG.
+    """A map in colours, alone or over the image's greys as on the pages of the stage `gradcam`, as PNG.
 
-    Below it, `LINE` has a strip of `LINE_HEIGHT` pixels, and where the map is too narrow for it, some white beside the map.
+    A strip of `LINE_HEIGHT` pixels below it has the text `LINE`; a map that is narrower than the text gets a white margin.
 
     heat : float (height, width) from 0 to 1, on the pixels of the image. opacity : of the colours, 0 to 1.
-    comment : is written into the file.
+    comment : text that is written into the file.
     """
     colors = COLOR_MAP(heat, bytes=True)[..., :3]
     if kind == "overlay":
@@ -45,7 +36,7 @@ def draw_map(image: Image.Image, heat: np.ndarray, *, kind: Literal["overlay", "
 
 
 def _with_line(picture: Image.Image) -> Image.Image:
-    """The picture, unchanged, with `LINE` below it: what is saved or shown of it says so too."""
+    """The picture, unchanged, with `LINE` below it, so that every copy has it."""
     font = ImageFont.load_default(14)
     width = max(picture.width, round(font.getlength(LINE)) + 6)
     whole = Image.new("RGB", (width, picture.height + LINE_HEIGHT), "white")

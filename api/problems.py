@@ -1,20 +1,21 @@
-"""What can go wrong with a request, each kind by a name, as RFC 9457 has it (`application/problem+json`)."""
+"""What can go wrong with a request: the kinds of problems, as RFC 9457 defines them (`application/problem+json`)."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, NamedTuple
 
+from asgi_correlation_id import correlation_id
 from starlette.responses import Response
 
 from skinlesion.serving.upload_checks import UploadError
 
 MEDIA_TYPE = "application/problem+json"
-FAILED = "The server failed; its log has the details under the request id."  # all that is told of an error of ours
+FAILED = "The server failed; its log has the details under the request id."  # all that an answer says about our own errors
 
 
 class Kind(NamedTuple):
-    """A kind of problem: its HTTP status, and what it means, in words that are the same each time."""
+    """A kind of problem: its HTTP status, and what it means, in words that are always the same."""
 
     status: int
     title: str
@@ -27,17 +28,16 @@ KINDS: dict[str, Kind] = {
     "foreign-origin": Kind(403, "Pages of this origin may not call the API"),
     "not-found": Kind(404, "There is nothing at this address"),
     "method-not-allowed": Kind(405, "This address takes another method"),
-    "body-too-slow": Kind(408, "The body took too long to arrive"),
     "body-too-large": Kind(413, "The request is too large"),
     "too-many-files": Kind(413, "The request has too many files or fields"),
     "not-multipart": Kind(415, "The body is not multipart/form-data"),
-    "wrong-host": Kind(421, "This is no name of the server"),
+    "wrong-host": Kind(421, "This is not a name of the server"),
     "invalid": Kind(422, "A field or parameter is not valid"),
     "refused": Kind(422, "No file of the request could be used"),
     "too-many-requests": Kind(429, "Too many requests from this client"),
     # Of the server.
     "internal": Kind(500, "The server failed"),
-    "busy": Kind(503, "The server has as much to do as it takes"),
+    "busy": Kind(503, "The server has too much to do"),
     "not-ready": Kind(503, "The server is starting or stopping"),
     "time-limit": Kind(504, "The answer took too long"),
     # Of one file: the reasons of `skinlesion.serving.uploads`.
@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {
     "too-small": Kind(422, "The image is too small"),
     "too-large": Kind(413, "The file is too large"),
     "too-many-pixels": Kind(413, "The image has too many pixels"),
-    "unsupported-type": Kind(415, "The file is of a type that is not taken"),
+    "unsupported-type": Kind(415, "The type of the file is not accepted"),
     "animated": Kind(415, "The file holds more than a still image"),
     "cmyk": Kind(415, "The image has printing colours"),
     "bit-depth": Kind(415, "The image has more than 8 bits a channel"),
@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
 class Problem(Exception):
     """A request that is answered by a problem.
 
-    kind : of `KINDS`. detail : a sentence for people: what is wrong with this request, and the way out.
+    kind : a key of `KINDS`. detail : a sentence for people: what is wrong with this request, and the way out.
     headers : of the answer. extra : further members of the document.
     """
 
@@ -71,22 +71,27 @@ class Problem(Exception):
         return {"type": f"/docs#{self.kind}", "title": title, "status": self.status, "detail": self.detail} | self.extra
 
 
+def body_too_large() -> Problem:
+    """The problem of a request with too many bytes."""
+    return Problem("body-too-large", "The request is larger than all its files may be: send fewer or smaller files.")
+
+
 def of_upload(error: UploadError) -> Problem:
     """The problem of a refused file."""
     return Problem(error.reason, str(error))
 
 
 def of_refusals(problems: list[Problem], files: list[dict[str, Any]]) -> Problem:
-    """The problem of a request none of whose files could be used: the files' own where it is one, or all have the same.
+    """The problem of a request none of whose files could be used: the one that all files share, or else `refused`.
 
-    files : of each, what the answer says of it.
+    files : the entry of each file in the answer.
     """
     kinds = {problem.kind for problem in problems}
-    detail = problems[0].detail if len(problems) == 1 else "None of the files could be used; `images` says why of each."
+    detail = problems[0].detail if len(problems) == 1 else "None of the files could be used; `images` has the reason for each."
     return Problem(kinds.pop() if len(kinds) == 1 else "refused", detail, images=files)
 
 
-def respond(problem: Problem, request_id: str) -> Response:
-    """The answer to the request that has the problem."""
-    body = json.dumps(problem.document() | {"request_id": request_id}, ensure_ascii=False)
+def respond(problem: Problem) -> Response:
+    """The answer to the request in work, which has the problem."""
+    body = json.dumps(problem.document() | {"request_id": correlation_id.get()}, ensure_ascii=False)
     return Response(body, problem.status, problem.headers, MEDIA_TYPE)

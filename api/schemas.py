@@ -1,7 +1,8 @@
-"""What is asked and answered, as JSON; FastAPI makes the documentation of it."""
+"""Requests and answers as JSON; FastAPI builds the documentation from these classes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,11 +11,12 @@ from skinlesion.artifacts.patients import SEXES, SITES
 from skinlesion.artifacts.tables import AGE_LIMIT
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.explanation.cam.methods import METHODS, PERTURBATION_METHODS
+from skinlesion.serving.prediction import Prediction
 
 NOT_FOR_CLINICAL_USE = (
-    "Not for clinical use: research software, no medical device. It must not be used to diagnose or to decide on treatment."
+    "Not for clinical use: research software, not a medical device. It must not be used to diagnose or to decide on treatment."
 )
-# A method that looks at the image hundreds of times would keep everybody else waiting for minutes; the stage `gradcam` has them.
+# Methods that run the network hundreds of times would keep everybody else waiting for minutes; the stage `gradcam` has them.
 METHODS_HERE = tuple(method for method in METHODS if method not in PERTURBATION_METHODS)
 
 Code = Annotated[str, Field(description="code of a diagnosis", examples=["mel"], json_schema_extra={"enum": list(CLASSES)})]
@@ -22,13 +24,15 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Answer(BaseModel):
-    """Of every answer: its members are always there, null where there is nothing to say."""
+    """The base of all answers: their members are always present, null if there is nothing to say."""
 
-    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, from_attributes=True, json_schema_serialization_defaults_required=True, protected_namespaces=()
+    )
 
 
 class RateOut(Answer):
-    """A share, and the ends of its interval where it was measured with one."""
+    """A share, and the ends of its interval if it was measured with one."""
 
     value: Probability
     low: Probability | None
@@ -36,10 +40,10 @@ class RateOut(Answer):
 
 
 class PointOut(Answer):
-    """A threshold that was chosen on validation, and what it achieves."""
+    """A threshold that was chosen on validation, and its measured performance."""
 
     name: str = Field(examples=["recall_0.90"])
-    target: str = Field(description="diagnosis or group that is looked for", examples=["mel"])
+    target: str = Field(description="diagnosis or group to find", examples=["mel"])
     classes: list[Code] = Field(description="diagnoses of the target, whose probabilities are summed")
     threshold: float = Field(description="an image is flagged when the sum is at least that")
     sensitivity: RateOut | None
@@ -67,10 +71,10 @@ class SetOut(Answer):
 
 
 class PredictionOut(Answer):
-    """What is said of one image."""
+    """The prediction for one image."""
 
     probabilities: list[DiagnosisOut] = Field(
-        description="of all seven, always in the same order; calibrated unless `warnings` says otherwise"
+        description="of all seven diagnoses, always in the same order; calibrated unless `warnings` says otherwise"
     )
     top: list[DiagnosisOut] = Field(description="the `top_k` most probable")
     score: float | None = Field(description="probability of the operating point's target; null without a point")
@@ -90,7 +94,7 @@ class FileProblem(Answer):
 
 
 class ImageOut(Answer):
-    """What is said of one file: a prediction, or the problem for which it was refused."""
+    """The entry of one file: a prediction, or the problem for which it was refused."""
 
     index: int = Field(description="place of the file in the request, from 0")
     name: str = Field(description="name of the file as it was sent, cut to 200 characters")
@@ -104,7 +108,7 @@ class ProblemOut(FileProblem):
     model_config = ConfigDict(extra="allow", json_schema_serialization_defaults_required=False)
 
     request_id: str = Field(description="of the request, as in the log")
-    images: list[ImageOut] | None = Field(None, description="of each file, where the request was read and all were refused")
+    images: list[ImageOut] | None = Field(None, description="the entry of each file, if all were refused")
 
 
 class PredictAnswer(Answer):
@@ -123,7 +127,6 @@ class LimitsOut(Answer):
 
     files: int
     file_bytes: int
-    body_bytes: int
     pixels: int
     shortest_side: int
 
@@ -138,8 +141,8 @@ class ModelAnswer(Answer):
     classes: dict[str, str] = Field(description="codes of the diagnoses and their names", examples=[DIAGNOSES])
     operating_points: list[PointOut]
     default_operating_point: str | None
-    takes_metadata: bool = Field(description="whether age, sex and localization are read; where not, they are refused")
-    methods: list[str] = Field(description="of `/explain`, on this model")
+    takes_metadata: bool = Field(description="whether age, sex and localization are used; if not, they are refused")
+    methods: list[str] = Field(description="methods of `/explain` that work on this model")
     limits: LimitsOut
 
 
@@ -150,7 +153,7 @@ class HealthAnswer(Answer):
 
 
 class Patient(BaseModel):
-    """What may be said of the patient; only for a model that takes it (`/model`: `takes_metadata`)."""
+    """What is known about the patient; only for a model that uses it (`/model`: `takes_metadata`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -160,7 +163,7 @@ class Patient(BaseModel):
 
 
 class PredictFields(Patient):
-    """The fields of `/predict` beside the files; they hold for all of them."""
+    """The fields of `/predict` beside the files; they apply to all files."""
 
     operating_point: str | None = Field(
         None, description="name of an operating point of `/model`; by default its default", examples=["recall_0.90"]
@@ -174,11 +177,31 @@ class ExplainQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     diagnosis: str | None = Field(
-        None, description="that the map speaks for; by default the most probable", json_schema_extra={"enum": list(CLASSES)}
+        None, description="diagnosis to explain; by default the most probable", json_schema_extra={"enum": list(CLASSES)}
     )
     method: str = Field("GradCAM", description="one of `/model`'s `methods`", json_schema_extra={"enum": list(METHODS_HERE)})
     opacity: float = Field(0.5, ge=0, le=1, description="of the map's colours over the image's greys")
     kind: Literal["overlay", "map"] = Field("overlay", description="the map over the image, or the map alone")
+
+
+def describe_prediction(prediction: Prediction, *, notes: Sequence[str], top_k: int) -> PredictionOut:
+    """A prediction as JSON."""
+    return PredictionOut(
+        probabilities=_name_all(prediction.probabilities.items()),
+        top=_name_all(prediction.top(top_k)),
+        score=prediction.score,
+        flagged=prediction.flagged,
+        conformal_sets=[
+            SetOut(coverage=float(level), diagnoses=None if within is None else list(within))
+            for level, within in prediction.sets.items()
+        ],
+        warnings=list(prediction.warnings),
+        notes=list(notes),
+    )
+
+
+def _name_all(probabilities: Iterable[tuple[str, float]]) -> list[DiagnosisOut]:
+    return [DiagnosisOut(diagnosis=dx, name=DIAGNOSES[dx], probability=p) for dx, p in probabilities]
 
 
 def form_schema(fields: type[BaseModel], *, file_field: str, many: bool) -> dict[str, Any]:
@@ -193,7 +216,7 @@ def form_schema(fields: type[BaseModel], *, file_field: str, many: bool) -> dict
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A field's schema without null, which a form cannot hold: what is not known is left out."""
+    """A field's schema without null, which a form cannot hold: unknown fields are left out."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
     rest = {
         key: value

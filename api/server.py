@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn, and a stop that answers what was taken on."""
+"""The process: a socket, uvicorn, and a stop that answers all requests in work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
 from api.application import create_app
-from api.connections import protocol_class
 from api.logs import log_as_json
 from api.service import Service
 from api.settings import PREFIX, Settings, read_settings
@@ -29,9 +27,9 @@ MAX_HEAD_BYTES = 16_384  # of a request's headers
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which after SIGTERM takes requests for `drain_seconds` more, and ends with exit code 0.
+    """uvicorn's server, which after SIGTERM accepts requests for `drain_seconds` more, and ends with exit code 0.
 
-    A second signal ends the draining, a third Ctrl-C everything.
+    A second signal ends the draining; a third one, by Ctrl-C, ends everything.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -61,7 +59,7 @@ def listen(settings: Settings) -> socket.socket:
     Raises
     ------
     PipelineError
-        The port is taken or may not be had, or there is no such host.
+        The port is taken or not permitted, or the host is not known.
     """
     place = f"port {settings.port} of {settings.host}"
     try:
@@ -70,37 +68,36 @@ def listen(settings: Settings) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise PipelineError(f"{place} cannot be had ({error.strerror}): set {PREFIX}PORT or {PREFIX}HOST to another") from None
+        raise PipelineError(f"{place} is not available ({error.strerror}): set {PREFIX}PORT or {PREFIX}HOST to another") from None
     return bound
 
 
 def main() -> None:
     """Load the model and serve it until SIGTERM or Ctrl-C."""
-    settings = read_settings(os.environ)
+    settings = read_settings()
     log_as_json()
-    keep_freed_memory()  # every pass takes and frees the same blocks; given back and taken anew, they cost a third of it
+    keep_freed_memory()  # every pass frees and takes the same blocks; returning them to the system costs a third of its time
     bound = listen(settings)
     predictor = load_predictor(settings.root, model=settings.model, engine=settings.engine, device=settings.device)
     app, service = create_app(settings, predictor)
-    options: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False, "ws": "none", "lifespan": "on"}
-    trusted = settings.trusted_proxies
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http=protocol_class(service),
-        proxy_headers=bool(trusted),
-        forwarded_allow_ips=trusted or None,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(each) for each in settings.trusted_proxies],
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_graceful_shutdown=settings.stop_seconds,
-        **options,
     )
     host, port = bound.getsockname()[:2]
-    if settings.api_key is None and not settings.local:
-        logger.warning(
-            f"anybody who reaches {host} can send images: set {PREFIX}API_KEY_FILE, or put a proxy with a login before it"
-        )
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info(f"serving {predictor.member} by {predictor.engine} at http://{where}, documented at /docs. Not for clinical use.")
+    _say_for_whom(settings)
     Server(config, service).run(sockets=[bound])
     logger.info("stopped")
     if service.failure is not None:
@@ -108,8 +105,19 @@ def main() -> None:
     _leave_stuck_threads()
 
 
+def _say_for_whom(settings: Settings) -> None:
+    """Say who may reach the server as it is set up: it does not limit slow clients, connections and bodies by itself."""
+    proxy = "the proxy of deploy/compose.yaml limits slow clients, connections and bodies (docs/serving.md)"
+    if settings.local:
+        logger.info(f"this server is for this machine alone: for others, {proxy}")
+    elif not settings.trusted_proxies:
+        logger.warning(f"{settings.host} can be reached from other machines without a proxy: {proxy}")
+    if settings.api_key is None and not settings.local:
+        logger.warning(f"anybody who reaches {settings.host} can send images: set {PREFIX}API_KEY_FILE, or add a login")
+
+
 def _leave_stuck_threads() -> None:
-    """End the process where a pass or a map is still under way that nobody waits for: Python would wait for its thread."""
+    """End the process if a pass or a map that nobody waits for is still in work: Python would wait for its thread."""
     if any(thread.name.startswith(("network", "decode", "explain")) and thread.is_alive() for thread in threading.enumerate()):
         time.sleep(0.2)  # idle threads end at once
     stuck = [thread.name for thread in threading.enumerate() if thread.name.startswith(("network", "decode", "explain"))]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.timing import Loop, time_end_to_end, time_step, warm_up
+from benchmarks.timing import Loop, time_end_to_end, time_loading, time_step, warm_up
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
 from skinlesion.training.engine import explained_failures
@@ -77,3 +77,8 @@ def step_alone(steps: int) -> float:
     """`time_step` of the loop."""
     with explained_failures(Held.params):
         return time_step(Held.loop, Held.batch, steps)
+
+
+def loading_alone(batches: int) -> float:
+    """`time_loading` of the loop."""
+    return time_loading(Held.loop, batches)

@@ -16,7 +16,6 @@ both.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -33,10 +32,10 @@ from torchcam import methods as torchcam_methods
 from torchvision import transforms
 
 from benchmarks.stage_loop import Images, draw_images, read_images
-from benchmarks.timing import synchronize
+from benchmarks.timing import describe_machine, print_facts, synchronize
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion.base.cpu_memory import keep_freed_memory
-from skinlesion.base.devices import choose_device, cpu_model
+from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import write_json
 from skinlesion.config.params import load_params
@@ -265,17 +264,12 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     keep_freed_memory()
     params = load_params().train.model_copy(update=AS_PLAIN)
-    facts = {
-        "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+    facts = describe_machine(device) | {
         "size": options.size,
         "batch": options.batch,
         "rounds": options.rounds,
     }
-    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    print_facts(facts)
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         draw_images(Path(folder), size=options.size, lesions=options.lesions)

@@ -1,47 +1,44 @@
 """The API under load: `python -m benchmarks.serving`, after `make run`.
 
-Starts the API for each engine, sends it single JPEGs from several clients, each the next when it has the answer to the last, and
-says images per second, how long answers took (median and 95th percentile), how many requests failed, and the server's memory at
-the beginning, in the middle and at the end. With several rounds the engines alternate, there and back. Ends with exit code 1
-where a request failed, or memory grew by more than 5 % in the second half of a round.
+Starts the API for each engine, has Locust (in requirements/dev.txt) send it single JPEGs from several clients, and prints images
+per second, how long answers took (median and 95th percentile, which Locust rounds to two digits), how many requests failed, and
+the server's memory at the beginning, in the middle and at the end. With several rounds the engines alternate, there and back.
+Ends with exit code 1 where a request failed, or memory grew by more than 5 % in the second half of a round.
 
 What is served is the workspace's classifier, or with --backbone a network of random weights, where no answer is worth anything
 and the network is the work. JPEGs are synthetic, 600 x 450 pixels like HAM10000's. Server and clients share the machine's cores;
-`client` is the clients' part of them.
+`client` is Locust's part of them, with its start.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from threading import Timer
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import psutil
 import torch
 
+from benchmarks.api_server import Server, serve
 from benchmarks.explanations import make_config
-from benchmarks.http_load import Load, load_server, make_request
+from benchmarks.timing import describe_machine, print_facts
 from benchmarks.training import AS_PLAIN, positive
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.raw import RAW, image_path, list_images
+from skinlesion.artifacts.raw import RAW, list_images
 from skinlesion.base.cores import available_cores
-from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.config.params import load_params
@@ -56,86 +53,56 @@ from skinlesion.serving.engines import ENGINES
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images
-WARM_UP_SECONDS = 15.0  # until batches of every size have had their memory
-START_SECONDS = 120
-TICKS = os.sysconf("SC_CLK_TCK")
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+WARM_UP_SECONDS = 15  # until batches of every size have had their memory
+STOP_SECONDS = 30  # for the answers to the last requests
 
 
-@dataclass
-class Server:
-    """An API that runs, and what was measured of it, a value a round."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-
-    def memory(self) -> float:
-        """Resident memory, MB."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) * 1024 / 1e6
-
-    def cpu(self) -> float:
-        """Processor seconds so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-@contextmanager
-def serve(root: Path, engine: str, log: Path) -> Iterator[Server]:
-    """Serve a workspace by an engine until the block ends."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SKINLESION_")}
-    settings = {"ROOT": root.resolve(), "ENGINE": engine, "DEVICE": "cpu", "PORT": 0, "RATE_LIMIT": 0, "DRAIN_SECONDS": 0}
-    environment |= {f"SKINLESION_{name}": str(value) for name, value in settings.items()}
-    with log.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        yield Server(process, wait_until_ready(process, log))
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The port, once requests are answered.
+def load_server(port: int, images: Path, *, clients: int, seconds: int) -> dict[str, float]:
+    """What Locust counts while its clients send the JPEGs of a folder to a server; times are of all requests.
 
     Raises
     ------
     PipelineError
-        The API ended, or was not ready in time; with the end of its log.
+        Locust ended with an error, or sent nothing.
     """
-    until = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        if found := re.search(r"at http://127\.0\.0\.1:(\d+)", log.read_text(encoding="utf-8")):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/ready", timeout=10):
-                    return int(found[1])
-            except urllib.error.URLError:
-                pass  # not yet
-        time.sleep(0.1)
-    raise PipelineError(f"the API did not start: {log.read_text(encoding='utf-8').strip()[-1000:]}")
+    options = {"locustfile": LOCUSTFILE, "host": f"http://127.0.0.1:{port}", "users": clients, "spawn-rate": clients}
+    options |= {"run-time": f"{seconds}s", "stop-timeout": STOP_SECONDS, "exit-code-on-error": 0}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "locust", "--headless", "--json", "--skip-log", *words]
+    ended = subprocess.run(command, env=os.environ | {"IMAGES": str(images)}, capture_output=True, text=True, check=False)
+    if ended.returncode or not (counted := json.loads(ended.stdout)):
+        said = ended.stderr.strip()[-1000:]
+        raise PipelineError(f"Locust (pip install -r requirements/dev.txt) gave no result, exit code {ended.returncode}: {said}")
+    [found] = counted
+    taken = np.repeat([float(each) for each in found["response_times"]], list(found["response_times"].values()))
+    answered = found["num_requests"] - found["num_failures"]
+    return {
+        "images": answered,
+        "images_per_second": answered / (found["last_request_timestamp"] - found["start_time"]),
+        "p50_ms": float(np.quantile(taken, 0.5)),
+        "p95_ms": float(np.quantile(taken, 0.95)),
+        "errors": found["num_failures"],
+        "error_rate": found["num_failures"] / found["num_requests"],
+    }
 
 
-def measure(server: Server, requests: list[bytes], *, clients: int, seconds: float) -> dict[str, Any]:
+def measure(server: Server, images: Path, *, clients: int, seconds: int) -> dict[str, Any]:
     """Load a server for a time."""
     memory = {"start": server.memory()}
     middle = Timer(seconds / 2, lambda: memory.update(middle=server.memory()))
     middle.start()
-    cpu = server.cpu()
-    load: Load = load_server(server.port, requests, clients=clients, seconds=seconds)
+    before, started = (server.cpu(), children_cpu()), time.perf_counter()
+    load = load_server(server.port, images, clients=clients, seconds=seconds)
     middle.join()
-    cores = load.seconds * available_cores()
-    return {
-        "images": len(load.latencies),
-        "images_per_second": len(load.latencies) / load.seconds,
-        "p50_ms": 1000 * load.quantile(0.5),
-        "p95_ms": 1000 * load.quantile(0.95),
-        "errors": load.errors,
-        "error_rate": load.errors / max(1, load.errors + len(load.latencies)),
-        "server_cpu_share": (server.cpu() - cpu) / cores,
-        "client_cpu_share": load.client_cpu / cores,
-        "memory_mb": memory | {"end": server.memory()},
-    }
+    cores = (time.perf_counter() - started) * available_cores()
+    shares = {"server_cpu_share": (server.cpu() - before[0]) / cores, "client_cpu_share": (children_cpu() - before[1]) / cores}
+    return load | shares | {"memory_mb": memory | {"end": server.memory()}}
+
+
+def children_cpu() -> float:
+    """Processor seconds of the processes that were started here and have ended."""
+    return float(sum(psutil.Process().cpu_times()[2:4]))
 
 
 def build_workspace(root: Path, backbone: str, size: int) -> None:
@@ -150,47 +117,25 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
     calibration = whose | {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "temperature": 1.0}
     write_calibration(calibration | {"test_time": "none"}, root / CALIBRATION)
     point = {"threshold": 0.5, "val": {"sensitivity": None, "specificity": None}}
-    points = whose | {
-        "target": "mel",
-        "classes": ["mel"],
-        "score": "sum",
-        "rule": "at least",
-        "chosen_on": "val",
-        "points": {"half": point},
-    }
-    write_operating_points(points, root / OPERATING_POINTS)
+    points = whose | {"target": "mel", "classes": ["mel"], "score": "sum", "rule": "at least", "chosen_on": "val"}
+    write_operating_points(points | {"points": {"half": point}}, root / OPERATING_POINTS)
 
 
-def export_workspace(root: Path, images: list[Path], size: int) -> None:
+def export_workspace(root: Path, images: Path, size: int) -> None:
     """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
     # Only for who asks for these engines: both take seconds to import.
     from extras.export import export_member
     from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE
 
     params = load_params().export
-    raw = root / RAW / "images"
-    raw.mkdir(parents=True)
-    for path in images:
-        shutil.copy(path, raw)
-    listed = pd.DataFrame({"image_id": [path.stem for path in images]})
+    shutil.copytree(images, root / RAW / "images")
+    listed = pd.DataFrame({"image_id": list_images(root / RAW)})
     options: dict[str, Any] = {"size": size, "fit": "squash", "color_constancy": "none", "workers": available_cores()}
     with contextlib.chdir(root):
         write_prepared(list(listed["image_id"]), **options)
         with atomic_folder(EXPORT) as folder:
             members = {name: export_member(each, folder, listed, params) for name, each in load_ensemble().items()}
             write_json(folder / EXPORT_FILE, {"members": members})
-
-
-def draw_requests(folder: Path) -> list[bytes]:
-    """Requests with a JPEG each."""
-    folder.mkdir()
-    draw_sample(folder, seed=0, lesions=LESIONS, width=600, height=450)
-    return [make_request(path.read_bytes()) for path in list_jpegs(folder)]
-
-
-def list_jpegs(folder: Path) -> list[Path]:
-    """The drawn JPEGs."""
-    return [image_path(name, folder) for name in list_images(folder)]
 
 
 def describe(engine: str, found: dict[str, Any]) -> str:
@@ -210,14 +155,9 @@ def summarize(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, fl
     summary = {}
     for engine, found in rounds.items():
         values = {name: median(each[name] for each in found) for name in ("images_per_second", "p50_ms", "p95_ms")}
-        ratios = [ratio(a["images_per_second"], b["images_per_second"]) for a, b in zip(found, first, strict=True)]
-        summary[engine] = values | {"to_first": median(ratios)}
+        speeds = [(each["images_per_second"], other["images_per_second"]) for each, other in zip(found, first, strict=True)]
+        summary[engine] = values | {"to_first": median(speed / other if other else float("nan") for speed, other in speeds)}
     return summary
-
-
-def ratio(value: float, first: float) -> float:
-    """One over the other; NaN where the first engine answered nothing."""
-    return value / first if first else float("nan")
 
 
 def check(rounds: dict[str, list[dict[str, Any]]]) -> None:
@@ -259,32 +199,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    facts = {
-        "machine": cpu_model(),
+    facts = describe_machine(torch.device("cpu")) | {
         "cores": available_cores(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
         "classifier": f"{options.backbone}, {options.size} px, random weights" if options.backbone else "of the workspace",
         "clients": options.clients,
         "seconds": options.seconds,
         "rounds": options.rounds,
     }
-    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    print_facts(facts)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, root = Path(name), options.workspace
-        requests = draw_requests(folder / "raw")
+        images = folder / "raw" / "images"
+        images.parent.mkdir()
+        draw_sample(images.parent, seed=0, lesions=LESIONS, width=600, height=450)
         if options.backbone:
             root = folder / "workspace"
             build_workspace(root, options.backbone, options.size)
             if set(options.engines) != {"torch"}:
-                export_workspace(root, list_jpegs(folder / "raw"), options.size)
-        servers = {engine: stack.enter_context(serve(root, engine, folder / f"{engine}.log")) for engine in options.engines}
+                export_workspace(root, images, options.size)
+        settings = {"device": "cpu", "rate_limit": 0}
+        servers = {
+            engine: stack.enter_context(serve(root, folder / f"{engine}.log", engine=engine, **settings))
+            for engine in options.engines
+        }
         for server in servers.values():
-            load_server(server.port, requests, clients=options.clients, seconds=WARM_UP_SECONDS)
+            load_server(server.port, images, clients=options.clients, seconds=WARM_UP_SECONDS)
         for number in range(options.rounds):
             # There and back, so that a machine that grows slower or faster is so for all.
             for engine in options.engines if number % 2 == 0 else reversed(options.engines):
-                found = measure(servers[engine], requests, clients=options.clients, seconds=options.seconds)
+                found = measure(servers[engine], images, clients=options.clients, seconds=options.seconds)
                 servers[engine].rounds.append(found)
                 sys.stdout.write(describe(engine, found) + "\n")
                 sys.stdout.flush()

@@ -1,12 +1,16 @@
-"""Images per second of a loop that trains: end to end, and of its step alone."""
+"""Images per second of a loop that trains: end to end, of its step, of its loading; and what machine it was."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
+
+from skinlesion.base.devices import cpu_model
 
 WARM_UP_STEPS = 2  # the first one compiles, or lets the libraries choose their algorithms
 
@@ -22,6 +26,22 @@ class Loop(Protocol):
     def batches(self) -> Iterator[Any]: ...
 
     def step(self, batch: Any) -> None: ...
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Where it is measured; the load is the mean number of busy processes in the minute before."""
+    return {
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+    }
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """One line, at the top."""
+    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
 
 
 def synchronize(device: torch.device) -> None:
@@ -61,6 +81,17 @@ def time_end_to_end(loop: Loop, steps: int) -> float:
     for _ in batches:
         raise ValueError(f"the epoch has more than {steps} + 1 batches")
     return images / seconds
+
+
+def time_loading(loop: Loop, batches: int) -> float:
+    """Images per second of loading alone, over whole epochs until they have at least so many batches."""
+    read = images = 0
+    started = time.perf_counter()
+    while read < batches:
+        for batch in loop.batches():
+            read, images = read + 1, images + len(batch[1])
+    synchronize(loop.device)
+    return images / (time.perf_counter() - started)
 
 
 def time_step(loop: Loop, batch: Any, steps: int) -> float:

@@ -6,9 +6,9 @@ plain  each JPEG opened, decoded and resized each epoch (Pillow), the same augme
        contiguous, AdamW, cross-entropy
 
 Both have the same backbone from random weights, images, image size, batch, loading processes and threads, and each runs in a
-process of its own. JPEGs are synthetic, 600 x 450 pixels like HAM10000's, a few dozen that repeat. Rounds alternate; ratios
-are taken within a round. Not in the times: start of the processes, warm-up, compilation (a minute or more before the first
-step of a training), preparation.
+process of its own. JPEGs are synthetic, 600 x 450 pixels like HAM10000's, a few dozen that repeat. Besides end to end, the
+step is measured alone on one batch, and loading without a step. Rounds alternate; ratios are taken within a round. Not in
+the times: start of the processes, warm-up, compilation (a minute or more before the first step of a training), preparation.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import contestant
 from benchmarks.contestant import Contestant
 from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
-from skinlesion.base.devices import choose_device, cpu_model
+from benchmarks.timing import describe_machine, print_facts
+from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import write_json
 from skinlesion.config.augmentation import AugmentationParams
@@ -54,6 +53,7 @@ SETTINGS = {  # of ours by name: train.precision and train.compile
 DEFAULT_SETTINGS = ("auto", "auto-compiled")
 PLAIN = "plain"
 LESIONS = 36  # about 48 images
+BATCHES_A_WORKER = 16  # of loading alone, at least
 STEPS = {"cpu": 2, "cuda": 200}  # about an epoch of HAM10000 where that takes seconds
 LIGHT = AugmentationParams.model_validate(dict.fromkeys(AugmentationParams.model_fields) | {"preset": "light"})
 # What the plain loop has no counterpart of is off, whatever params.yaml says; the rest of section `train` is taken from there.
@@ -83,11 +83,12 @@ AS_PLAIN = {
 
 @dataclass
 class Speeds:
-    """Images per second of one way to train, a value a round: end to end, and (of ours) of the step alone on one batch."""
+    """Images per second of one way to train, a value a round: end to end, of loading alone, and (of ours) of the step alone."""
 
     precision: str
     compiled: bool = False
     end_to_end: list[float] = field(default_factory=list)
+    loading: list[float] = field(default_factory=list)
     step: list[float] = field(default_factory=list)
 
 
@@ -119,6 +120,7 @@ def benchmark(folder: Path, params: TrainParams, *, settings: list[str], steps: 
         Out of memory, or torch cannot compile the network.
     """
     images, speeds = (steps + 1) * params.batch_size, {}
+    loaded = BATCHES_A_WORKER * loading.worker_count()
     with ExitStack() as stack:
         contestants = {name: stack.enter_context(Contestant(name)) for name in (PLAIN, *settings)}
         for name, each in contestants.items():
@@ -132,6 +134,7 @@ def benchmark(folder: Path, params: TrainParams, *, settings: list[str], steps: 
             # There and back, so that a machine that grows slower or faster is so for all.
             for name in list(contestants) if number % 2 == 0 else reversed(contestants):
                 speeds[name].end_to_end.append(contestants[name].call(contestant.end_to_end, steps))
+                speeds[name].loading.append(contestants[name].call(contestant.loading_alone, loaded))
                 if name != PLAIN:
                     speeds[name].step.append(contestants[name].call(contestant.step_alone, steps))
             found = ", ".join(f"{name} {each.end_to_end[-1]:.1f}" for name, each in speeds.items())
@@ -151,8 +154,11 @@ def summarize(speeds: dict[str, Speeds]) -> dict[str, Any]:
     summary: dict[str, Any] = {"plain": asdict(plain), "ours": {}}
     for name, ours in speeds.items():
         if name != PLAIN:
-            against = {"to_plain": ratios(ours.end_to_end, plain.end_to_end), "to_step": ratios(ours.end_to_end, ours.step)}
-            summary["ours"][name] = asdict(ours) | against
+            summary["ours"][name] = asdict(ours) | {
+                "to_plain": ratios(ours.end_to_end, plain.end_to_end),
+                "to_step": ratios(ours.end_to_end, ours.step),
+                "loading_to_plain": ratios(ours.loading, plain.loading),
+            }
     summary["fastest"] = max(summary["ours"], key=lambda name: summary["ours"][name]["to_plain"]["median"])
     return summary
 
@@ -163,11 +169,12 @@ def describe(backbone: str, summary: dict[str, Any]) -> list[str]:
     lines = []
     for name, ours in summary["ours"].items():
         kind = f"({ours['precision']}{', compiled' if ours['compiled'] else ''})"
-        gain, share = ours["to_plain"], ours["to_step"]
+        gain, share, loads = ours["to_plain"], ours["to_step"], ours["loading_to_plain"]
         lines.append(
             f"{backbone:<16} ours {statistics.median(ours['end_to_end']):7.1f} img/s {kind:<23} plain {plain:7.1f} img/s  "
             f"ratio {gain['median']:.2f} ({gain['min']:.2f} to {gain['max']:.2f})  "
-            f"step alone {statistics.median(ours['step']):7.1f} img/s, end to end {share['median']:.2f} of it"
+            f"step alone {statistics.median(ours['step']):7.1f} img/s, end to end {share['median']:.2f} of it  "
+            f"loading alone {statistics.median(ours['loading']):7.1f} img/s, {loads['median']:.2f} times plain's"
             f"{'  <- fastest' if name == summary['fastest'] else ''}"
         )
     return lines
@@ -203,18 +210,14 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     steps = options.steps or STEPS.get(device.type, STEPS["cpu"])
     params = load_params().train.model_copy(update=AS_PLAIN | {"batch_size": options.batch, "device": options.device})
-    facts = {
-        "machine": torch.cuda.get_device_name() if device.type == "cuda" else cpu_model(),
-        "device": device.type,
-        "threads": torch.get_num_threads(),
+    facts = describe_machine(device) | {
         "loading_processes": loading.worker_count(),
-        "torch": torch.__version__,
         "size": options.size,
         "batch": options.batch,
         "rounds": options.rounds,
         "steps": steps,
     }
-    sys.stdout.write(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) + "\n")
+    print_facts(facts)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         draw_images(Path(folder), size=options.size, lesions=LESIONS)

@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
-# Have Chromium for the demo's tests: Debian's package, installed where that needs no password. Where it cannot be had, say why and
-# succeed: tests/browser then skips with its own reason, or fails where BROWSER_REQUIRED is set.
+# Have the programs that the tests of the demo and of the proxy need: Chromium and nginx, Debian's packages, installed where that
+# needs no password. If one is not available, say why and succeed: its tests then skip with their own reason, or fail where
+# BROWSER_REQUIRED is set.
 set -euo pipefail
-for name in chromium chromium-browser google-chrome; do
-    if command -v "$name" >/dev/null; then
-        exit 0
-    fi
-done
+PATH="$PATH:/usr/sbin"
+missing=()
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+command -v nginx >/dev/null || missing+=(nginx-light)
+if [ "${#missing[@]}" = 0 ]; then
+    exit 0
+fi
 if ! command -v apt-get >/dev/null; then
-    echo "no Chromium and no apt-get here: install Chromium for the demo's tests" >&2
+    echo "no apt-get here: install these for the tests of the demo and the proxy: ${missing[*]}" >&2
     exit 0
 fi
 as_root=()
 if [ "$(id -u)" != 0 ]; then
     if ! sudo -n true 2>/dev/null; then
-        echo "no Chromium, and installing it needs a password: sudo apt-get install chromium" >&2
+        echo "installing needs a password: sudo apt-get install ${missing[*]}" >&2
         exit 0
     fi
     as_root=(sudo)
 fi
-"${as_root[@]}" apt-get update -qq && "${as_root[@]}" apt-get install --yes -qq chromium >/dev/null ||
-    echo "no Chromium: apt-get could not install it, see above" >&2
+"${as_root[@]}" apt-get update -qq && "${as_root[@]}" apt-get install --yes -qq "${missing[@]}" >/dev/null ||
+    echo "apt-get could not install ${missing[*]}, see above" >&2

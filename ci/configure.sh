@@ -21,7 +21,7 @@ fi
 if [ -n "${DVC_REMOTE_REGION:-}" ]; then
     "$dvc" remote modify --local ci region "$DVC_REMOTE_REGION"
 fi
-# Unfinished trainings and downloads go on in the next job; what else is in .resume/ is of this checkout.
+# Unfinished trainings go on in the next job, and what was downloaded is used there; what else is in .resume/ is of this checkout.
 for scratch in download precision train; do
     mkdir -p "$PIPELINE_STATE/resume/$scratch"
     ln -sfn "$PIPELINE_STATE/resume/$scratch" ".resume/$scratch"

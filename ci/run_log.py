@@ -14,7 +14,6 @@ class RunLog:
 
     ran: tuple[str, ...]
     restored: tuple[str, ...]  # from the run cache or the remote, without being run
-    unchanged: tuple[str, ...]
     trainings: tuple[str, ...]  # as `base-0 (resnet18) on 1 x cuda in bf16-mixed`
     images_per_second: float | None  # median over all epochs; None where nothing was trained
     seconds: int | None
@@ -33,7 +32,6 @@ def read_log(path: Path) -> RunLog:
     return RunLog(
         ran=ran,
         restored=tuple(sorted(restored.difference(ran))),
-        unchanged=tuple(re.findall(r"^Stage '([^']+)' didn't change", text, re.MULTILINE)),
         trainings=tuple(re.findall(r"^training (.+ on \d+ x .+)$", text, re.MULTILINE)),
         images_per_second=median(speeds) if speeds else None,
         seconds=int(took[1]) if took else None,

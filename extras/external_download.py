@@ -1,8 +1,8 @@
 """Bring images of another source than HAM10000's, to measure the trained classifier on.
 
 Reads   section `external` of params.yaml; by source: nothing (`sample`, drawn from a seed of its own in the size of
-        `download.sample`), Harvard Dataverse (`isic2018`), a folder or zip archive (`local`). What is downloaded rests in
-        `.resume/download/` until the stage succeeds
+        `download.sample`), Harvard Dataverse (`isic2018`), a folder or zip archive (`local`). Files of Dataverse stay in
+        `.resume/download/isic2018/`, and are taken from there if they still have the published checksum
 Writes  data/external/images/*.jpg, metadata.csv and provenance.json, as the stage `download` writes those of data/raw, but masks;
         the provenance also says whether lesions are known and which rows were left out
 """
@@ -41,18 +41,16 @@ def main() -> None:
     """Fill `data/external`, all of it or nothing."""
     params = load_params()
     source, scratch = params.external.source, scratch_folder("download/isic2018")
-    with locked(scratch.with_suffix(".lock"), doing="downloading the same") if source == "isic2018" else nullcontext():
-        with atomic_folder(EXTERNAL) as raw:
-            if source == "sample":
-                provenance = draw(params.external, params.download.sample, raw)
-            else:
-                provenance = collect(params.external, scratch, raw)
-            metadata = read_metadata(raw)
-            check_files(raw, metadata["image_id"])
-            provenance["counts"] = count(metadata, masks=0)
-            write_json(raw / "provenance.json", {"source": source, **provenance})
-        if source == "isic2018":
-            shutil.rmtree(scratch, ignore_errors=True)
+    kept_alone = locked(scratch.with_suffix(".lock"), doing="downloading the same") if source == "isic2018" else nullcontext()
+    with kept_alone, atomic_folder(EXTERNAL) as raw:
+        if source == "sample":
+            provenance = draw(params.external, params.download.sample, raw)
+        else:
+            provenance = collect(params.external, scratch, raw)
+        metadata = read_metadata(raw)
+        check_files(raw, metadata["image_id"])
+        provenance["counts"] = count(metadata, masks=0)
+        write_json(raw / "provenance.json", {"source": source, **provenance})
     lesions = f"{metadata['lesion_id'].nunique()} lesions" if provenance["lesions_known"] else "which lesions is not known"
     logger.info("%s: %d images, %s (%s)", EXTERNAL, len(metadata), lesions, provenance["licence"])
 

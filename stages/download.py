@@ -1,7 +1,8 @@
 """Stage `download`: bring the images from the source that `params.yaml` names, and prove that they are whole.
 
 Reads   the section `download`; by source: nothing (`sample`), Kaggle (`kaggle`), Harvard Dataverse (`dataverse`), a folder
-        or zip archives (`local`). What is downloaded rests in `.resume/download/` until the stage succeeds.
+        or zip archives (`local`). Archives of Dataverse stay in `.resume/download/dataverse/`, and are taken from there if they
+        still have the published checksum; Kaggle publishes none, so that its archive goes when the stage has succeeded.
 Writes  data/raw/images/*.jpg          RGB JPEG, the bytes of the source
         data/raw/metadata.csv          a row an image, HAM10000's columns first
         data/raw/segmentations/*.png   lesion masks, where the source has them
@@ -43,7 +44,8 @@ def main() -> None:
             masks = check_files(raw, metadata["image_id"])
             provenance["counts"] = count(metadata, masks)
             write_json(raw / "provenance.json", {"source": params.source, **provenance})
-        shutil.rmtree(scratch, ignore_errors=True)
+        if params.source == "kaggle":
+            shutil.rmtree(scratch)
     logger.info(
         "%s: %d images of %d lesions, %d masks (%s)",
         RAW, len(metadata), metadata["lesion_id"].nunique(), masks, provenance["licence"],

@@ -2,7 +2,7 @@
 
 Reads   params `train` and `ensemble.overrides`; data/prepared; data/splits/{train,val}.csv and facts.json; data/synthetic
 Writes  models/members/MEMBER-SEED/{weights.safetensors,config.json}; metrics/train/MEMBER-SEED.json;
-        plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and DVCLive's curves
+        plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and what `train.loggers: [dvclive]` adds
 
 Run as `python -m stages.train --member base --seed 0`. Killed and started again, it goes on from the last finished epoch
 (skinlesion/training/checkpoint.py) and ends with the same weights. With several devices or nodes every process runs this

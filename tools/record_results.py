@@ -130,8 +130,7 @@ def render_plots(folder: Path, *, name: str, pictures: bool, extras: list[str]) 
 
     Returns
     -------
-    The plots that were left out: pictures, and those without data or of which a file is missing (the curves of a training
-    with an empty `train.loggers`).
+    The plots that were left out: pictures, and those without data or of which a file is missing.
 
     Raises
     ------

@@ -21,7 +21,7 @@ import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion.artifacts.tables import predicted_of, probabilities_of
-from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import LEADING
@@ -97,17 +97,3 @@ def file_digests(folder: Path) -> dict[str, str]:
     named = {path.relative_to(folder).as_posix(): file_digest(path, "sha256") for path in files}
     named.pop("provenance.json", None)
     return named
-
-
-def check_digests(record: Path, digests: dict[str, str]) -> None:
-    """Insist that the files of a record are those that its provenance names, unchanged.
-
-    Raises
-    ------
-    PipelineError
-        A file is missing, new or changed.
-    """
-    found = file_digests(record)
-    odd = [name for name in sorted(found.keys() | digests.keys()) if found.get(name) != digests.get(name)]
-    if odd:
-        raise PipelineError(f"{record}: {name_some(odd)} missing, new or changed since the run was recorded; record it again")

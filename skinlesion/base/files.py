@@ -18,7 +18,7 @@ from skinlesion.base.errors import PipelineError, reason_of
 
 
 def scratch_folder(name: str) -> Path:
-    """The folder for what must outlive an interrupted stage: partial downloads and training checkpoints.
+    """The folder for what must outlive a stage: downloaded archives and, of an interrupted one, partial files and checkpoints.
 
     It stands under the main root, also when DVC runs the stage in a temporary workspace (DVC sets DVC_ROOT), is ignored
     by git and unknown to DVC, which would delete a declared output before the next try.

@@ -93,9 +93,7 @@ def failures(inputs: Inputs) -> Section:
 
 def neighbors(inputs: Inputs, plots: Plots) -> Section:
     """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
-    name, title, found = "neighbors", "Nearest training cases", inputs.metrics.get("neighbors")
-    if found is None:
-        return Section(name, title, [Paragraph("Not measured in this run, which is older than the stage that measures it.")])
+    found = inputs.metrics["neighbors"]
     said = (
         f"Of each test image the {found['k']} nearest of {count(found['searched']['lesions'])} training lesions, by the cosine "
         "similarity of the features that the head is given; a lesion stands by its nearest image. All are in "
@@ -110,8 +108,8 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
         for metric, each in found["metrics"].items()
     ]
     return Section(
-        name,
-        title,
+        "neighbors",
+        "Nearest training cases",
         [
             Paragraph(said),
             Paragraph(describe_agreement(found)),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,14 @@ REVISION = "this run"  # what the templates, made to compare revisions, call the
 
 
 class Plots:
-    """The plots that a `dvc.yaml` defines, by name.
+    """The plots that a `dvc.yaml` defines, by name."""
 
-    drawn : SVG files of plots whose tables are not there, by name: those of a recorded run.
-    """
-
-    def __init__(self, file: Path = PIPELINE_FILE, *, drawn: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, file: Path = PIPELINE_FILE) -> None:
         try:
             listed = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")).get("plots", [])
         except FileNotFoundError:
             raise PipelineError(f"{file} not found in {Path.cwd()}: run from the project's root") from None
         self._file = file
-        self._drawn = drawn or {}
         self._defined = {name: plot for entry in listed if isinstance(entry, dict) for name, plot in entry.items()}
 
     def draw(self, name: str) -> Figure:
@@ -53,8 +48,6 @@ class Plots:
                 f"{self._file} defines no plot '{name}', which the report shows: known are {', '.join(self._defined)}"
             )
         plot = self._defined[name]
-        if name in self._drawn:
-            return Figure(plot["title"], inline_svg(self._drawn[name].read_text("utf-8"), name=name, label=plot["title"]))
         rows = [row for file in plot["y"] for row in read_rows(Path(file))]
         properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label") if key in plot}
         properties |= {"y": next(iter(plot["y"].values())), "title": "", "template_dir": str(TEMPLATES)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,12 +61,8 @@ class Inputs:
     commit: str | None
 
 
-def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
+def read_inputs() -> Inputs:
     """Read what the stages left in the workspace.
-
-    Parameters
-    ----------
-    may_lack : names of `METRIC_FILES` that may be missing: what stages measure that a recorded run did not have yet.
 
     Raises
     ------
@@ -75,8 +70,7 @@ def read_inputs(may_lack: Collection[str] = ()) -> Inputs:
         Something is missing or damaged; or the classifier and the metrics are not of one split.
     """
     load_params()
-    wanted = {name: METRICS / f"{name}.json" for name in METRIC_FILES}
-    metrics = {name: _read_named(path) for name, path in wanted.items() if name not in may_lack or path.exists()}
+    metrics = {name: _read_named(METRICS / f"{name}.json") for name in METRIC_FILES}
     facts, ensemble = read_split_facts(), _read_named(CLASSIFIER / "ensemble.json")
     said = {"metrics/split.json": metrics["split"].get("fingerprint"), "the classifier": ensemble.get("fingerprint")}
     for place, fingerprint in said.items():

@@ -109,7 +109,7 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
     if len(set(epochs)) > 1:
         raise PipelineError(
             f"the processes found checkpoints of different epochs ({epochs}): put the project on a folder that all nodes share, "
-            "or delete .resume on each"
+            "or delete .resume/train on each"
         )
     if state is None:
         return Fitted()

@@ -1,8 +1,9 @@
-"""Where the curves of a training go: one small interface, and the loggers that `train.loggers` can name.
+"""Live curves of a training for those who watch it: one small interface, and the loggers that `train.loggers` can name.
 
-What DVCLive writes is part of the stage's output. TensorBoard's and MLflow's files hold times, so they go where DVC does not
-look: to `logs/` under the main root, also when DVC runs the stage in a temporary workspace. Both begin afresh at every start of
-the stage: a resumed training gives its earlier epochs again, so that the latest run has every epoch once, and a run that was
+Without a logger nothing is lost: history.csv has every metric of every epoch, and `assemble` puts all members' curves into one
+table. What DVCLive writes is part of the stage's output. TensorBoard's and MLflow's files hold times, so they go where DVC does
+not look: to `logs/` under the main root, also when DVC runs the stage in a temporary workspace. Both begin afresh at every start
+of the stage: a resumed training gives its earlier epochs again, so that the latest run has every epoch once, and a run that was
 killed ends there.
 """
 

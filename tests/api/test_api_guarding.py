@@ -1,19 +1,15 @@
-"""Whom the API lets in: clients that send slowly, pages of other origins, and names that are not its own."""
+"""Whom the API lets in: clients that ask too often, pages of other origins, names that are not its own, and the key."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from api.application import create_app
-from api.limits import Shares
-from api.settings import Settings
+from api.middleware import client_of
 from skinlesion.serving.predictor import Predictor, load_predictor
-from tests.api.cases import BODY_START, MULTIPART, URL, Served, image_file, kind_of, problem_of, serve
+from tests.api.cases import Served, image_file, kind_of, problem_of, serve
 from tests.serving.predictor_cases import make_workspace
 
 JPEG = image_file()
@@ -30,56 +26,6 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
 def served(predictor: Predictor) -> Iterator[Served]:
     with serve(predictor, rate_limit=0) as one:
         yield one
-
-
-def beside_slow_bodies(predictor: Predictor, start: bytes, **settings: Any) -> tuple[list[int], int, httpx.Response, int]:
-    """What one client gets for bodies that do not end, and, while they come, another for a whole one: statuses and bytes held."""
-
-    async def run() -> Any:
-        app, service = create_app(Settings(rate_limit=0, **settings), predictor)
-        release = asyncio.Event()
-
-        async def body() -> AsyncIterator[bytes]:
-            yield start
-            await release.wait()
-            yield b"\r\n--x--\r\n"
-
-        def client(address: str) -> httpx.AsyncClient:
-            return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)), base_url=URL, timeout=30)
-
-        async with service.running(), client("10.0.0.1") as slow, client("10.0.0.2") as other:
-            while not service.ready:
-                await asyncio.sleep(0.01)
-            asked = [asyncio.create_task(slow.post("/predict", content=body(), headers=MULTIPART)) for _ in range(4)]
-            await asyncio.sleep(0.1)
-            in_work = service.in_work
-            answer = await other.post("/predict", files={"files": JPEG})
-            release.set()
-            statuses = [each.status_code for each in await asyncio.gather(*asked)]
-            return statuses, in_work, answer, service.in_work + service.bodies.taken
-
-    return asyncio.run(run())
-
-
-def test_bodies_that_come_slowly_keep_nobody_else_out(predictor: Predictor) -> None:
-    statuses, in_work, answer, left = beside_slow_bodies(predictor, BODY_START + JPEG, max_requests=4)
-    assert (in_work, answer.status_code, left) == (0, 200, 0)
-    assert statuses == [200] * 4
-
-
-def test_of_bytes_on_their_way_a_client_has_its_share(predictor: Predictor) -> None:
-    big = {"max_requests": 4, "max_body_bytes": 20_000, "max_file_bytes": 15_000}
-    statuses, _, answer, left = beside_slow_bodies(predictor, BODY_START + JPEG + bytes(15_000 - len(JPEG)), **big)
-    assert answer.status_code == 200 and left == 0
-    assert sorted(statuses) == [200, 200, 503, 503]
-
-
-def test_shares_are_for_all_and_for_one() -> None:
-    shares = Shares(10, most=6)
-    assert shares.take("a", 6) and not shares.take("a", 1) and shares.take("b", 4)
-    assert not shares.take("c", 1)
-    shares.give_back("a", 6)
-    assert shares.take("c", 6) and shares._by_client == {"b": 4, "c": 6}
 
 
 def test_pages_that_are_named_may_call_and_read_every_answer(predictor: Predictor) -> None:
@@ -136,4 +82,40 @@ def test_a_wrong_key_is_told_from_none(predictor: Predictor) -> None:
     with serve(predictor, api_key=KEY) as served:
         none, wrong = served.client.get("/model"), served.client.get("/model", headers={"authorization": "Bearer 0123"})
         assert problem_of(none, 401)["detail"].startswith("The request has no API key: send")
-        assert problem_of(wrong, 401)["detail"].startswith("The API key of the request is not the server's: send")
+        assert problem_of(wrong, 401)["detail"].startswith("The API key of the request is wrong: send")
+
+
+def test_with_a_key_only_probes_and_documentation_are_open(predictor: Predictor, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(predictor, api_key=KEY) as served:
+        for path in ("/model", "/metrics"):
+            response = served.client.get(path)
+            assert kind_of(response, 401) == "unauthorized" and response.headers["www-authenticate"].startswith("Bearer")
+            for wrong in ("Bearer 0123456789abcdeg", f"Basic {KEY}", "Bearer ", f"bearer {KEY}x", "Bearer \u00fc"):
+                answer = served.client.get(path, headers={"authorization": wrong.encode()})
+                assert kind_of(answer, 401) == "unauthorized"
+            assert served.client.get(path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+        assert kind_of(served.predict(JPEG), 401) == "unauthorized"
+        assert served.predict(JPEG, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+        assert {served.client.get(path).status_code for path in ("/health", "/ready", "/docs", "/openapi.json")} == {200}
+        document = served.client.get("/openapi.json").json()
+        assert document["paths"]["/predict"]["post"]["security"] and "security" not in document["paths"]["/health"]["get"]
+    assert KEY not in caplog.text and KEY not in repr(served.service.settings)
+
+
+def test_a_client_may_send_so_many_requests_a_minute(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_015.0  # a quarter of a minute has gone
+    monkeypatch.setattr(time, "time", lambda: now)
+    with serve(predictor, rate_limit=2) as served:
+        assert [served.client.get("/model").status_code for _ in range(2)] == [200, 200]
+        response = served.client.get("/model")
+        assert kind_of(response, 429) == "too-many-requests" and response.headers["retry-after"] == "45"
+        assert served.client.get("/health").status_code == served.client.get("/ready").status_code == 200
+        now += 46  # of the last minute's two requests, 59 sixtieths still count
+        assert [served.client.get("/model").status_code for _ in range(2)] == [200, 429]
+        now += 180
+        assert [served.client.get("/model").status_code for _ in range(2)] == [200, 200]
+
+
+def test_addresses_of_one_customer_are_one_client() -> None:
+    assert client_of("2001:db8::1") == client_of("2001:db8::ffff") != client_of("2001:db8:0:1::1")
+    assert client_of("10.0.0.1") == "10.0.0.1" and client_of("") == ""

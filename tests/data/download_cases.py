@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from skinlesion.data.sources.dataverse import FILES, RemoteFile
 from skinlesion.diagnoses import CLASSES
+from tests.data.scripted_server import Scripted
 
 WIDTH, HEIGHT = 40, 30
 
@@ -74,6 +78,25 @@ def kaggle_files(*, masks: bool = True) -> dict[str, bytes]:
         if masks:
             files[f"HAM10000_segmentations/{image_id}_segmentation.png"] = mask()
     return files
+
+
+def dataverse_files() -> dict[str, bytes]:
+    """The four files of HAM10000 on Dataverse, by name, small."""
+    files = kaggle_files()
+    parts = {"segmentations_lesion_tschandl": "segm", "images_part_1": "part_1", "images_part_2": "part_2"}
+    archives = {
+        f"HAM10000_{name}.zip": pack({path: content for path, content in files.items() if part in path})
+        for name, part in parts.items()
+    }
+    return {"HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(), **archives}
+
+
+def publish(contents: Mapping[str, bytes], server: Scripted) -> tuple[RemoteFile, ...]:
+    """Put files on a server in the place of Dataverse's; returns them as `dataverse.FILES`, with checksums of these."""
+    server.files |= {f"/{file.number}{file.query}": contents[file.name] for file in FILES}
+    sizes = {file.name: file.size and len(contents[file.name]) for file in FILES}
+    digests = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in contents.items()}
+    return tuple(replace(file, md5=digests[file.name], size=sizes[file.name]) for file in FILES)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:

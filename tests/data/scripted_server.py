@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import pytest
+
 
 @dataclass
 class Answer:
@@ -39,8 +41,11 @@ class Scripted:
 
 @contextmanager
 def serve() -> Iterator[Scripted]:
-    """Run the server for the length of the block."""
+    """Run the server for the length of the block, in which no proxy stands between."""
     scripted = Scripted()
+    patch = pytest.MonkeyPatch()
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        patch.delenv(name, raising=False)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -91,3 +96,4 @@ def serve() -> Iterator[Scripted]:
         server.shutdown()
         server.server_close()
         thread.join()
+        patch.undo()

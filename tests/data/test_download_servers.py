@@ -19,7 +19,7 @@ from skinlesion.data.sources import dataverse, transfer
 from skinlesion.data.sources.kaggle import has_credentials
 from stages import download
 from tests.conftest import ROOT, WriteParams
-from tests.data.download_cases import kaggle_files, pack, table
+from tests.data.download_cases import dataverse_files, kaggle_files, pack, publish
 from tests.data.scripted_server import Answer, Scripted, serve
 
 SCRATCH = Path(".resume/download")
@@ -28,26 +28,11 @@ SCRATCH = Path(".resume/download")
 @pytest.fixture
 def harvard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     """A server with a small data set under Dataverse's names and ids."""
-    files = kaggle_files()
-    parts = {
-        "HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(),
-        "HAM10000_segmentations_lesion_tschandl.zip": pack({path: c for path, c in files.items() if "segm" in path}),
-        "HAM10000_images_part_1.zip": pack({path: c for path, c in files.items() if "part_1" in path}),
-        "HAM10000_images_part_2.zip": pack({path: c for path, c in files.items() if "part_2" in path}),
-    }
     monkeypatch.setattr(transfer.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(transfer, "PIECE", 100)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     with serve() as scripted:
         monkeypatch.setattr(dataverse, "SERVER", scripted.url)
-        published = []
-        for file in dataverse.FILES:
-            content = parts[file.name]
-            scripted.files[f"/{file.number}{file.query}"] = content
-            size = file.size and len(content)
-            published.append(dataverse.RemoteFile(file.name, file.number, hashlib.md5(content).hexdigest(), size, file.query))
-        monkeypatch.setattr(dataverse, "FILES", tuple(published))
+        monkeypatch.setattr(dataverse, "FILES", publish(dataverse_files(), scripted))
         yield scripted
 
 
@@ -70,12 +55,9 @@ def test_dataverse_through_cuts_and_refusals(harvard: Scripted, workspace: Path,
     assert header == "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
     assert harvard.asked[0] == ("/4338392?format=original", None)
     assert harvard.asked[2] == ("/3838943", "bytes=500-")
-    assert not (workspace / SCRATCH / "dataverse").exists()
 
 
-def test_dataverse_keeps_what_is_verified_until_the_stage_succeeds(
-    harvard: Scripted, workspace: Path, write_params: WriteParams
-) -> None:
+def test_dataverse_keeps_what_is_verified(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:
     write_params({"download.source": "dataverse"})
     with pytest.raises(PipelineError, match="not the whole of HAM10000"):
         download.main()
@@ -83,7 +65,14 @@ def test_dataverse_keeps_what_is_verified_until_the_stage_succeeds(
     asked = len(harvard.asked)
     write_params({"download.source": "dataverse", "download.expect": "any"})
     download.main()
+    download.main()
     assert len(harvard.asked) == asked
+    archive = workspace / SCRATCH / "dataverse" / "HAM10000_images_part_2.zip"
+    archive.write_bytes(archive.read_bytes()[:-1] + b"!")
+    before = (workspace / "data/raw/provenance.json").read_bytes()
+    download.main()
+    assert harvard.asked[asked:] == [("/3172584", None)]  # the damaged one alone
+    assert (workspace / "data/raw/provenance.json").read_bytes() == before
 
 
 def test_dataverse_with_wrong_bytes(harvard: Scripted, workspace: Path, write_params: WriteParams) -> None:

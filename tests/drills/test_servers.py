@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import random
@@ -18,7 +17,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.data.sources import dataverse, transfer
 from stages import download
 from tests.conftest import WriteParams
-from tests.data.download_cases import kaggle_files, pack, table
+from tests.data.download_cases import dataverse_files, pack, publish
 from tests.data.scripted_server import Answer, Scripted, serve
 from tests.drills.ledger import Corrupt, Ledger
 
@@ -68,7 +67,8 @@ def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str
     os.chdir(place)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     dataverse.SERVER, dataverse.FILES = url, files
-    transfer.FIRST_WAIT, transfer.LONGEST_WAIT, transfer.LONGEST_RETRY_AFTER = 0.001, 0.01, 0.02
+    transfer.FIRST_WAIT = 0.001
+    transfer.RETRY = transfer.RETRY.new(backoff_factor=0.001, backoff_max=0.01, retry_after_max=0.02)
     transfer.TIMEOUT, transfer.PIECE = (5.0, 0.3), 100
     run_stage(download.main)
 
@@ -90,38 +90,20 @@ def run(server: Scripted, files: tuple[dataverse.RemoteFile, ...]) -> Ended:
 @pytest.fixture
 def published(workspace: Path, write_params: WriteParams) -> dict[str, bytes]:
     """The four files of the data set, small; `params.yaml` asks for them."""
-    files = kaggle_files()
     write_params({"download.source": "dataverse", "download.expect": "any"})
-    return {
-        "HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(),
-        "HAM10000_segmentations_lesion_tschandl.zip": pack({path: c for path, c in files.items() if "segm" in path}),
-        "HAM10000_images_part_1.zip": pack({path: c for path, c in files.items() if "part_1" in path}),
-        "HAM10000_images_part_2.zip": pack({path: c for path, c in files.items() if "part_2" in path}),
-    }
+    return dataverse_files()
 
 
 @pytest.fixture
-def server(published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def server() -> Iterator[Scripted]:
     with serve() as scripted:
-        scripted.files = {f"/{file.number}{file.query}": published[file.name] for file in dataverse.FILES}
         yield scripted
 
 
 @pytest.fixture
-def files(published: dict[str, bytes]) -> tuple[dataverse.RemoteFile, ...]:
-    """As `dataverse.FILES`, with the checksums of ours."""
-    return tuple(
-        dataverse.RemoteFile(
-            file.name,
-            file.number,
-            hashlib.md5(published[file.name], usedforsecurity=False).hexdigest(),
-            file.size and len(published[file.name]),
-            file.query,
-        )
-        for file in dataverse.FILES
-    )
+def files(published: dict[str, bytes], server: Scripted) -> tuple[dataverse.RemoteFile, ...]:
+    """As `dataverse.FILES`, with the checksums of ours; the server has them."""
+    return publish(published, server)
 
 
 def snapshot() -> dict[str, bytes]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,20 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import psutil
 
-from tests.conftest import ROOT
-
-START_SECONDS = 90  # importing torch on a busy machine
+from benchmarks.api_server import serve
 
 
 @dataclass
 class Running:
     """A process that serves at a port of 127.0.0.1, and its log."""
 
-    process: subprocess.Popen[bytes]
+    process: psutil.Popen
     log_file: Path
-    port: int = 0
+    port: int
 
     @property
     def url(self) -> str:
@@ -41,8 +36,7 @@ class Running:
 
     def memory(self) -> int:
         """Resident memory now, bytes."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return 1024 * int(re.search(r"VmRSS:\s+(\d+)", text)[1])
+        return self.process.memory_info().rss
 
     def peak_memory(self) -> int:
         """Most resident memory so far, bytes."""
@@ -58,32 +52,9 @@ class Running:
 @contextmanager
 def api_process(root: Path, folder: Path, **settings: Any) -> Iterator[Running]:
     """Serve a workspace until the block ends; ready when it begins. `folder` gets log and standard error."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SKINLESION_")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "SKINLESION_ROOT": str(root), "SKINLESION_PORT": "0"}
-    environment |= {f"SKINLESION_{name.upper()}": str(value) for name, value in settings.items()}
-    log_file = folder / "log.jsonl"
-    with log_file.open("wb") as log, (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen([sys.executable, "-m", "api"], cwd=ROOT, env=environment, stdout=log, stderr=errors)
-    running = Running(process, log_file)
-    try:
-        _wait_until_ready(running, folder / "stderr")
-        yield running
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-
-
-def _wait_until_ready(running: Running, errors: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and running.process.poll() is None:
-        text = running.log_file.read_text(encoding="utf-8")
-        if found := re.search(r"at http://127\.0\.0\.1:(\d+)", text):
-            running.port = int(found[1])
-            if httpx.get(f"{running.url}/ready").status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"the API did not become ready: {errors.read_text(encoding='utf-8')}")
+    log = folder / "log.jsonl"
+    with serve(root, log, **settings) as server:
+        yield Running(server.process, log, server.port)
 
 
 def send_raw(port: int, pieces: Iterable[bytes], *, pause: float = 0, timeout: float = 20) -> bytes:

@@ -45,7 +45,7 @@ def test_no_request_that_its_documentation_allows_or_forbids_breaks_it(root: Pat
         requests = [line for line in running.log() if line["message"] == "request"]
         answered = {(line["route"], line["status"]) for line in requests}
         assert {("/predict", 200), ("/explain", 200)} <= answered
-        assert not any(line["level"] == "error" or line.get("status") == 500 for line in running.log())
+        assert not any(line["level"] == "ERROR" or line.get("status") == 500 for line in running.log())
 
 
 def ask_until_refused(running: Running, number: int, statuses: dict[str, int]) -> None:
@@ -85,6 +85,7 @@ def test_a_stop_under_load_loses_no_request_that_was_taken(root: Path, tmp_path:
 
 def test_while_it_drains_it_is_not_ready_and_answers(root: Path, tmp_path: Path) -> None:
     with api_process(root, tmp_path, drain_seconds=60) as running:
+        assert any("for this machine alone" in line["message"] for line in running.log())
         running.process.terminate()
         time.sleep(0.5)
         ready = httpx.get(f"{running.url}/ready")
@@ -123,4 +124,4 @@ def test_what_keeps_it_from_starting_is_said_in_one_line(root: Path, tmp_path: P
         port = taken.getsockname()[1]
         second = start({"SKINLESION_PORT": str(port), "SKINLESION_ROOT": str(root)})
     assert second.returncode == 1
-    assert f"error: port {port} of 127.0.0.1 cannot be had (Address already in use): set SKINLESION_PORT" in second.stderr
+    assert f"error: port {port} of 127.0.0.1 is not available (Address already in use): set SKINLESION_PORT" in second.stderr

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.operations.proxy import CONFIGURATION, free_port, nginx
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 pytestmark = pytest.mark.operations
@@ -36,16 +38,16 @@ cd "$SERVED"
 if touch "$SERVED/written" 2>/dev/null; then echo "not read-only" >&2; exit 9; fi
 exec setpriv $RIGHTS --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
 """
+USER = "--reuid=10001 --regid=10001 --clear-groups"
 ROOT_WITHOUT = "--securebits=+noroot"
 UNSHARE = ["unshare", "--mount", "sh", "-c", LOCK, "sh"]
 
 
 def rights() -> str:
     """Options of setpriv for the container's user; root without capabilities where others cannot reach this Python."""
-    user = "--reuid=10001 --regid=10001 --clear-groups"
-    environment = os.environ | {"SERVED": "/var/tmp", "RIGHTS": user}
+    environment = os.environ | {"SERVED": "/var/tmp", "RIGHTS": USER}
     probe = [*UNSHARE, "sh", "-c", 'test -x "$0" && "$0" -c "import h11"', sys.executable]
-    return user if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0 else ROOT_WITHOUT
+    return USER if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode == 0 else ROOT_WITHOUT
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +114,6 @@ def wait_for(url: str, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"{url} did not answer: {process.stdout.read() if process.stdout else ''}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def status_of(process: subprocess.Popen[str]) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line)
 
@@ -145,3 +141,30 @@ def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, 
         process.kill()
         process.wait()
     assert not (served / "written").exists()
+
+
+def test_the_proxy_runs_without_rights_on_a_read_only_file_system(served: Path) -> None:
+    port, text = free_port(), CONFIGURATION.read_text(encoding="utf-8")
+    text = text.replace("listen 8080", f"listen {port}").replace("listen 8501", f"listen {free_port()}")
+    (served / "nginx.conf").write_text(text, encoding="utf-8")
+    service = SERVICES["proxy"]
+    command = [nginx(), "-c", str(served / "nginx.conf"), *service["command"]]
+    environment = os.environ | {"SERVED": str(served), "RIGHTS": USER}
+    process = subprocess.Popen([*UNSHARE, *command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            get(f"http://127.0.0.1:{port}/health")
+        assert raised.value.code == 502  # no API is there
+        status = status_of(process)
+        assert status["Uid"].split()[0] == "10001" and int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+        process.send_signal(signal.Signals[service["stop_signal"]])
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -21,11 +21,9 @@ from skinlesion.base.files import write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.report import checklist
 from skinlesion.report.blocks import Figure
-from skinlesion.report.compose import compose
 from skinlesion.report.evidence import NOT_APPLICABLE, OPEN, PARTLY, SATISFIED
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import bounded, count, decimal, percent, rate
-from skinlesion.report.html import render_html
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
 from tests.conftest import ROOT
@@ -581,14 +579,6 @@ def test_what_the_neighbours_tell_is_judged_by_its_interval(quick: Path) -> None
     assert "right less often where" in after and "neighbours tell more (+0.200 [" in after
     edit("metrics/neighbors.json", "agreement", "disagree", "images", value=0)
     assert "The vote agrees with the network in 83 of 97 images: in all or none." in said()
-
-
-def test_a_recorded_run_may_be_older_than_a_stage(quick: Path) -> None:
-    Path("metrics/neighbors.json").unlink()
-    inputs = read_inputs(may_lack=["neighbors", "gradcam"])
-    assert "neighbors" not in inputs.metrics and "gradcam" in inputs.metrics
-    page = Page(render_html(compose(inputs, Plots())))
-    assert "Nearest training cases Not measured in this run, which is older than the stage that measures it." in page.text
 
 
 def test_several_networks_are_told_one_by_one(quick: Path) -> None:

@@ -25,9 +25,9 @@ from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_
 from skinlesion.report.formats import describe_rule
 from tests.conftest import ROOT, WriteParams
 from tests.report.test_reading import SELECTIVE, SUBGROUPS
-from tools import readme_tables, remeasure, summary
+from tools import readme_tables, summary
 from tools.record_results import record
-from tools.records import check_digests, file_digests, list_records
+from tools.records import file_digests, list_records
 
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")] or [NO_RECORD]
@@ -122,7 +122,7 @@ def test_recorded_operating_points_come_out_of_the_prediction_tables(folder: Pat
 @pytest.mark.parametrize("folder", RECORDS)
 def test_recorded_files_are_unchanged_and_show_no_real_skin(folder: Path) -> None:
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    check_digests(folder, provenance["files_sha256"])
+    assert file_digests(folder) == provenance["files_sha256"]
     pictures = [path.name for path in folder.rglob("*") if path.suffix.lower() in PICTURES]
     embedded = [path.name for path in folder.rglob("*.svg") if b"<image" in path.read_bytes()]
     assert provenance["synthetic"] or (pictures == [] and embedded == [])
@@ -358,13 +358,10 @@ def test_a_record_holds_the_run_and_says_where_it_came_from(finished_run: Path) 
     assert provenance["data"]["source"] == "local"
     assert provenance["recorder"] == {"git_commit": None, "dirty": None}
     assert set(provenance["outs_md5"]) == {*DATA, "models", "plots/evaluate", "plots/gradcam", "report"}
-    check_digests(folder, provenance["files_sha256"])
+    assert file_digests(folder) == provenance["files_sha256"]
     svg = (folder / "plots" / "evaluate_per_class.svg").read_text(encoding="utf-8")
     assert "run-1" in svg
     assert "workspace" not in svg
-    (folder / "predictions" / "val.csv").write_text("", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"predictions/val\.csv missing, new or changed"):
-        check_digests(folder, provenance["files_sha256"])
 
 
 def add_extra(name: str, **of: str) -> None:
@@ -468,7 +465,7 @@ def test_missing_metrics_are_named(finished_run: Path, missing: str) -> None:
 
 
 def test_plots_without_their_files_are_left_out(finished_run: Path) -> None:
-    """As after a training with an empty `train.loggers`; a plot that has one of its two files is no whole plot."""
+    """A plot that has one of its two files is not a whole plot."""
     add_plot("half", {"plots/evaluate/per_class.csv": "dx", "plots/train/loss.tsv": "dx"})
     add_plot("none", {"plots/train/loss.tsv": "dx"})
     folder = record("run-1")
@@ -483,39 +480,6 @@ def test_a_plot_that_dvc_cannot_draw_is_refused(finished_run: Path) -> None:
     with pytest.raises(PipelineError, match=r"DVC cannot draw odd \(.*no_such_column.*\): run the stage that writes it"):
         record("run-1")
     assert not Path("results/run-1").exists()
-
-
-def test_a_record_is_measured_anew_with_what_it_has_of_stages_that_need_the_network(finished_run: Path) -> None:
-    folder = record("run-1").resolve()
-    remeasure.lay_out(folder, Path("laid"), remeasure.merge_params(folder))
-    assert Path("laid/metrics/neighbors.json").is_file()
-    params = YAML(typ="safe", pure=True).load((folder / "params.yaml").read_text(encoding="utf-8"))
-    params["neighbors"] = {"k": 7}
-    write(str(folder / "params.yaml"), json.dumps(params))
-    with pytest.raises(PipelineError, match="other keys in its section `neighbors` than today's params: record the run again"):
-        remeasure.merge_params(folder)
-    # Of before there was such a stage: nothing is kept, and nothing is asked of its params.
-    (folder / "metrics" / "neighbors.json").unlink()
-    del params["neighbors"]
-    # And of when gradcam had one method: what its maps are of stays said.
-    params["gradcam"] = {"device": "cpu", "batch_size": 32, "method": "XGradCAM", "layer": "auto", "max_errors": 12}
-    write(str(folder / "params.yaml"), json.dumps(params))
-    merged = remeasure.merge_params(folder)
-    assert merged["neighbors"]["k"] == 5
-    assert (merged["gradcam"]["methods"], merged["gradcam"]["split"]) == (["XGradCAM"], "test")
-    assert "method" not in merged["gradcam"]
-    remeasure.lay_out(folder, Path("older"), merged)
-    assert sorted(path.name for path in Path("older/metrics").glob("*.json")) == ["gradcam.json", "split.json"]
-
-
-def test_a_changed_record_is_not_measured_anew(finished_run: Path) -> None:
-    table = record("run-1") / "predictions" / "test.csv"
-    table.write_text("", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"predictions/test\.csv missing, new or changed since the run was recorded"):
-        remeasure.remeasure("run-1")
-    assert table.read_bytes() == b"" and not Path(".resume").exists()
-    with pytest.raises(PipelineError, match=r"results/run-2 is no recorded run: `ls results` lists them"):
-        remeasure.remeasure("run-2")
 
 
 # README's tables

@@ -28,6 +28,7 @@ TINY = {
     "train.lr": 0.003,
     "train.patience": 99,
     "train.select_by": "macro_auc",
+    "train.loggers": ["dvclive"],  # which is asked to give the same after a kill, as everything else
 }
 MEMBER = MEMBERS / "base-0"
 SUMMARY = METRICS / "train" / "base-0.json"

@@ -103,7 +103,8 @@ def _draw_pure(dx: str, rng: np.random.Generator) -> np.ndarray:
     means, spreads = np.array([(COMMON | TRAITS[dx])[name] for name in NAMES], dtype=np.float64).T
     deviations = rng.standard_normal(len(NAMES))
     deviations[-3:] = 0.95 * rng.standard_normal() + 0.3 * deviations[-3:]
-    return means + spreads * deviations
+    traits: np.ndarray = means + spreads * deviations
+    return traits
 
 
 def draw_lesion(dx: str, rng: np.random.Generator, image_area: float) -> Lesion:
@@ -143,7 +144,8 @@ def _outline_radii(irregularity: float, rng: np.random.Generator) -> np.ndarray:
     phase = rng.uniform(0, 2 * math.pi, len(order))
     waves = (amplitude[:, None] * np.cos(order[:, None] * _angles() + phase[:, None])).sum(axis=0)
     radii = np.clip(1 + irregularity * waves, 0.4, LONGEST)
-    return np.minimum(radii / math.sqrt(np.mean(radii**2)), LONGEST)
+    limited: np.ndarray = np.minimum(radii / math.sqrt(np.mean(radii**2)), LONGEST)
+    return limited
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Pixels:

@@ -7,7 +7,7 @@ and rounded frequencies; no pixel of the data set is in it. Metrics on it say th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -87,7 +87,7 @@ def draw_sample(folder: Path, *, seed: int, lesions: int, width: int, height: in
     patients = _draw_patients(lesions, np.random.default_rng(table_seed))
     for place in (image_path("", folder), mask_path("", folder)):
         place.parent.mkdir(exist_ok=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for patient, lesion_seed in zip(patients.to_dict("records"), drawing_seed.spawn(lesions), strict=True):
         views = draw_views(patient["dx"], lesion_seed, views=patient.pop("views"), width=width, height=height)
         for picture, mask in views:

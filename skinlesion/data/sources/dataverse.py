@@ -36,7 +36,7 @@ FILES: tuple[RemoteFile, ...] = (
 
 
 def download(folder: Path) -> None:
-    """Bring every file, each verified, into `folder`; what is already there is verified and kept, what was cut is resumed.
+    """Bring every file, each verified, into `folder`; what is there is asked for again only if damaged, what was cut is resumed.
 
     Raises
     ------

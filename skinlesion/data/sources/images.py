@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -62,7 +63,7 @@ def _describe_problem(raw: Path, image_id: str) -> str | None:
             mask = _decode(path, "PNG")
             if mask.size != image.size:
                 raise ValueError(f"{mask.width} x {mask.height} pixels, and its image {image.width} x {image.height}")
-            if mask.convert("L").getextrema()[1] <= 127:
+            if np.asarray(mask.convert("L")).max() <= 127:
                 raise ValueError("it marks no lesion: no pixel is above 127")
     except ValueError as error:
         return f"{path.name} ({error})"

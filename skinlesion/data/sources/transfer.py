@@ -6,21 +6,23 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import InvalidHeader, MaxRetryError
+from urllib3.util import Retry
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
 
 logger = logging.getLogger(__name__)
 
-TRIES = 8  # in a row that bring no further byte, before giving up; with the waits below about three minutes
+TRIES = 8  # in a row that bring no further byte, before giving up; with the waits below about two minutes
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled after each such try
-LONGEST_RETRY_AFTER = 600.0  # seconds; what a server may ask for at most
+LONGEST_RETRY_AFTER = 600  # seconds; what a server may ask for at most
+# Counted by hand and not by requests, which would not see a body that is cut, nor go on within the file.
+RETRY = Retry(TRIES - 1, backoff_factor=FIRST_WAIT, backoff_max=LONGEST_WAIT, retry_after_max=LONGEST_RETRY_AFTER)
 TIMEOUT = (30.0, 60.0)  # seconds without a connection, without a byte
 PIECE = 16 * 1024  # bytes; what a cut can cost, so that a slow line which is cut often still comes forward
 
@@ -41,13 +43,14 @@ class _Interrupted(Exception):
 def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
     """Download `url` to `target`, going on from `<target>.part` where an earlier try or run was cut.
 
-    Repeated with exponential back-off on cuts, stalls, HTTP 408, 429 and 5xx, for as long as tries bring further bytes;
-    after `TRIES` in a row that bring none it gives up and keeps the partial file for the next run.
+    A target that is there and has the checksum is kept, without a request; a damaged one is deleted and downloaded again.
+    Repeated with exponential back-off on cuts, stalls, HTTP 408, 429 and 5xx, for as long as tries bring further bytes; after
+    `TRIES` in a row that bring none it gives up and keeps the partial file for the next run.
 
     Parameters
     ----------
     url : of the file.
-    target : where it goes; if it is there already it is only verified.
+    target : where it goes.
     md5 : hexadecimal checksum of the whole file.
     size : in bytes, if it is known.
 
@@ -59,13 +62,15 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
         No progress.
     """
     if target.exists():
-        _verify(target, target.name, md5)
-        return
+        if file_digest(target, "md5") == md5:
+            return
+        logger.warning("%s is damaged: its MD5 is not %s; it is downloaded again", target, md5)
+        target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.part")
     if size is not None and _length(partial) > size:
         partial.unlink()
-    failures, range_works = 0, True
+    retry, range_works = RETRY, True
     with tqdm(total=size, initial=_length(partial), unit="B", unit_scale=True, desc=target.name, disable=None) as bar:
         while size is None or _length(partial) < size:
             before = _length(partial)
@@ -73,14 +78,15 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
                 _go_on(url, partial, size, range_works=range_works, bar=bar)
                 break
             except _Interrupted as interruption:
-                failures = 0 if _length(partial) > before else failures + 1
                 range_works = interruption.range_works
-                if failures >= TRIES:
+                try:
+                    retry = RETRY if _length(partial) > before else retry.increment(url=url, error=interruption)
+                except MaxRetryError:
                     raise PipelineError(
-                        f"{target.name}: {failures} tries in a row brought nothing from {url} ({interruption}). The "
+                        f"{target.name}: {TRIES} tries in a row brought nothing from {url} ({interruption}). The "
                         f"{_length(partial):,} bytes that are here are kept: run the same command again later to go on"
                     ) from None
-                _wait(interruption, failures, target.name, _length(partial))
+                _wait(interruption, retry, target.name, _length(partial))
     _verify(partial, target.name, md5)
     partial.replace(target)
 
@@ -146,25 +152,20 @@ def _from_byte(response: requests.Response, skip: int) -> Iterator[bytes]:
         skip = max(0, skip - len(piece))
 
 
-def _wait(interruption: _Interrupted, failures: int, name: str, have: int) -> None:
+def _wait(interruption: _Interrupted, retry: Retry, name: str, have: int) -> None:
     """Sleep for as long as the server asks, or twice as long as before the last try, and say so."""
-    seconds = min(FIRST_WAIT * 2 ** max(failures - 1, 0), LONGEST_WAIT)
-    if interruption.retry_after is not None:
-        seconds = min(interruption.retry_after, LONGEST_RETRY_AFTER)
+    asked = interruption.retry_after
+    seconds = max(FIRST_WAIT, retry.get_backoff_time()) if asked is None else asked
     logger.warning("%s: %s; %s bytes are here, going on in %.0f s", name, interruption, f"{have:,}", seconds)
     time.sleep(seconds)
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    """Seconds of the Retry-After header, which holds a number or a date; None where there is none that can be read."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdecimal():
-        return float(value)
+    """Seconds that the server asks to wait, at most `LONGEST_RETRY_AFTER`; None where it asks for none that can be read."""
     try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
+        return RETRY.get_retry_after(response.raw)
+    except (InvalidHeader, ValueError, OverflowError):  # the last two of dates and numbers that Python cannot hold
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _verify(path: Path, name: str, md5: str) -> None:

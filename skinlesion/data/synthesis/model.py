@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WIDTHS = (32, 64, 128, 256)  # channels after each of the four halvings
-STRIDE = 2 ** len(WIDTHS)  # the side of an image must be a multiple of it
+STRIDE: int = 2 ** len(WIDTHS)  # the side of an image must be a multiple of it
 CLASS_WIDTH = 32  # of the embedding of a class
 # Standard deviation of a pixel value (0 to 1) around its reconstruction. It fixes the scale on which `kl_weight` acts.
 PIXEL_DEVIATION = 0.5
@@ -68,7 +68,8 @@ class ConditionalVAE(nn.Module):
 
     def decode(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Images (N, 3, side, side) in [0, 1] of codes (N, latent) and class indices (N,)."""
-        return self.decoder(self.spread(torch.cat([codes, self.classes(labels)], dim=1)))
+        images: Tensor = self.decoder(self.spread(torch.cat([codes, self.classes(labels)], dim=1)))
+        return images
 
     def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> Objective:
         """Both terms, with codes drawn by reparametrisation from standard normal `noise` (N, latent)."""

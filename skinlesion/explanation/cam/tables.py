@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import parse_csv, write_table
-from skinlesion.base.errors import PipelineError
+from skinlesion.artifacts.tables import write_table
 from skinlesion.explanation.cam.deletion import shares
 from skinlesion.explanation.cam.faithfulness import FIGURES, ORDERS, Faithfulness
-from skinlesion.explanation.cam.summary import CONTROLS, Figures, common_positions
+from skinlesion.explanation.cam.summary import CONTROLS, common_positions
 
 MEASURE_COLUMNS = ("method", "grouping", "group", "measure", "of", "value", "low", "high", "images")
 CURVE_COLUMNS = ("curve", "order", "share", "probability")
@@ -88,32 +87,6 @@ def sanity_table(summary: Summary) -> pd.DataFrame:
             if each["value"] is not None:
                 rows.append((method, name, each["value"], each["low"], each["high"]))
     return pd.DataFrame(rows, columns=list(SANITY_COLUMNS))
-
-
-def read_images_table(path: Path) -> tuple[dict[str, Figures], pd.DataFrame]:
-    """The figures by method as `skinlesion.explanation.cam.summary.summarize_figures` takes them, and the table of their images.
-
-    Raises
-    ------
-    PipelineError
-        The file is missing, or a column of it.
-    """
-    try:
-        rows = parse_csv(path, name=str(path), dtype={"image_id": "str", "lesion_id": "str"}, na_values=[""])
-    except FileNotFoundError:
-        raise PipelineError(f"{path} not found: run `gradcam` first, or `dvc repro`") from None
-    missing = [name for name in IMAGE_COLUMNS if name not in rows.columns]
-    if missing:
-        raise PipelineError(f"{path} lacks the column(s) {', '.join(missing)}: run `gradcam` again")
-    table = rows.drop_duplicates("image_id")[["image_id", "lesion_id", "dx", "outcome"]].reset_index(drop=True)
-    places = pd.Index(table["image_id"])
-    measured = {}
-    for method, part in rows.groupby("method", sort=False):
-        positions = places.get_indexer(pd.Index(part["image_id"]))
-        figures = part[[name.replace(" ", "_") for name in FIGURES]].apply(pd.to_numeric).set_axis(list(FIGURES), axis=1)
-        order = np.argsort(positions)
-        measured[str(method)] = (positions[order], figures.iloc[order].reset_index(drop=True))
-    return measured, table
 
 
 def images_table(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> pd.DataFrame:
