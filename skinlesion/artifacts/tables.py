@@ -146,4 +146,5 @@ def probabilities_of(table: pd.DataFrame) -> np.ndarray:
 
 def predicted_of(table: pd.DataFrame) -> np.ndarray:
     """The most probable diagnosis of each row of a prediction table, the first of equals in `CLASSES`, str (rows,)."""
-    return np.array(CLASSES).take(probabilities_of(table).argmax(axis=1))
+    predicted: np.ndarray = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
+    return predicted

@@ -49,7 +49,7 @@ def describe_problem(problem: Any, *above: str) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     message = re.sub(r"^Value error, ", "", problem["msg"])
-    message = message[0].lower() + message[1:]
+    message = message[0].lower() + message[1:].partition(" or instance of ")[0]  # which names a class of ours
     value = "" if isinstance(problem["input"], dict) else f" = {brief(problem['input'])}"
     suggestion = ""
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):

@@ -44,7 +44,8 @@ PER_CLASS: tuple[str, ...] = ("precision", "recall", "specificity", "f1", "auc",
 def ratio(numerator: ArrayLike, denominator: ArrayLike, *, undefined: float) -> np.ndarray:
     """Divide elementwise (float64, broadcast); `undefined` where the denominator is 0."""
     over, under = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    return np.divide(over, under, out=np.full(over.shape, undefined), where=under != 0)
+    divided: np.ndarray = np.divide(over, under, out=np.full(over.shape, undefined), where=under != 0)
+    return divided
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
