@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.splits import fingerprint

@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion.artifacts.paths import MEMBERS, METRICS, PLOTS
 from skinlesion.artifacts.prepared import PREPARED, PreparedImages, read_prepared

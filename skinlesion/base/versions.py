@@ -6,7 +6,7 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-LIBRARIES: tuple[str, ...] = ("torch", "torchvision", "lightning", "numpy", "pillow")
+LIBRARIES: tuple[str, ...] = ("torch", "torchvision", "lightning-fabric", "numpy", "pillow")
 
 
 def git_commit() -> str | None:

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from skinlesion.base.files import atomic_file
+from skinlesion.base.pictures import write_png
 from skinlesion.config.augmentation import Augmentation, AugmentationParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.training.augmentation.mixing import mix_batch
@@ -63,7 +64,7 @@ def draw_augmentation_page(images: Sequence[np.ndarray], labels: Sequence[int], 
     known = torch.as_tensor(np.asarray(labels[:MOST_IMAGES]), dtype=torch.int64)
     rows = [_row(name, augmentation, some, known) for name, augmentation in chosen_augmentations(params).items()]
     with atomic_file(path) as partial:
-        _draw(rows, len(some)).savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+        write_png(_draw(rows, len(some)), partial, dpi=DPI)
 
 
 def chosen_augmentations(params: AugmentationParams) -> dict[str, Augmentation]:

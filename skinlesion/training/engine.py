@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.accelerators import Accelerator
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
-from lightning.fabric.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import Accelerator
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Corruption, corrupt
 from skinlesion.base.files import atomic_file
+from skinlesion.base.pictures import write_png
 
 CELL, GAP, CAPTION, LEFT, TOP = 1.36, 0.06, 0.22, 1.1, 0.34  # inches: a panel's side, between panels, below one, at the edges
 DPI = 100
@@ -58,4 +59,4 @@ def draw_corruption_page(
             caption = CAPTIONS[corruption].format(strength)
             figure.text((left + CELL / 2) / width, (bottom - 0.13) / height, caption, ha="center", va="baseline", fontsize=8)
     with atomic_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": None})
+        write_png(figure, partial, dpi=DPI)

@@ -8,7 +8,9 @@ lesions is blended with a class that dermatologists confuse it with. It says not
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -150,10 +152,24 @@ def _outline_radii(irregularity: float, rng: np.random.Generator) -> np.ndarray:
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Pixels:
     """Float64 noise of `shape` (rows, columns), mean near 0, spread near 1, with about `cells` bumps along the longer side."""
+    return _smooth(_draw_grid(rng, shape, cells), shape)
+
+
+def _draw_grid(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
+    """The random numbers of `smooth_noise`."""
     scale = min(cells / max(shape), 0.5)
-    grid = rng.standard_normal([max(2, round(length * scale)) for length in shape]).astype(np.float32)
+    return rng.standard_normal([max(2, round(length * scale)) for length in shape]).astype(np.float32)
+
+
+def _smooth(grid: np.ndarray, shape: tuple[int, int]) -> Pixels:
+    """`smooth_noise` from its random numbers."""
     smooth = Image.fromarray(grid).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
     return 1.3 * np.asarray(smooth, dtype=np.float64)
+
+
+def empty_picture(shape: tuple[int, int]) -> Pixels:
+    """Float64 (rows, columns, 3), each channel in one piece of memory: NumPy is slow where its innermost loop has three steps."""
+    return np.empty((3, *shape)).transpose(1, 2, 0)
 
 
 def blend(colour: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
@@ -162,28 +178,40 @@ def blend(colour: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
 
 
 def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: Pixels, distance: Pixels) -> Pixels:
-    """The lesion's colours, float64 (side, side, 3); `distance` is 0 in the centre and 1 on the outline."""
+    """The lesion's colours, float64 (side, side, 3); `distance` is 0 in the centre and 1 on the outline.
+
+    Half of the signs are absent: of these the random numbers are drawn, so that the others get theirs, and nothing else.
+    """
     shape, unit = distance.shape, len(x) / (2 * EXTENT)
-    colour = np.empty((*shape, 3))
+    colour = empty_picture(shape)
     colour[:] = traits["red"], traits["green"], traits["blue"]
+
+    def cover(target: tuple[float, ...], strength: float, weight: Callable[[], Pixels]) -> None:
+        if strength > 0:
+            blend(colour, target, strength * weight())
+
+    def patches(cells: int) -> Callable[[], Pixels]:
+        grid = _draw_grid(rng, shape, cells)
+        return lambda: _step(_smooth(grid, shape) - 0.5, 5)
+
     direction = rng.uniform(0, 2 * math.pi)
     darker_side = _step(x * math.cos(direction) + y * math.sin(direction), 2.5)
     colour *= 1 - 0.5 * traits["asymmetry"] * darker_side[..., None]
-    blend(colour, (205, 150, 130), 0.75 * traits["pale_rim"] * distance**3)
-    blend(colour, (38, 26, 26), 0.9 * traits["blotches"] * _step(smooth_noise(rng, shape, 9) - 0.5, 5))
-    blend(colour, (98, 104, 128), 0.85 * traits["veil"] * _step(smooth_noise(rng, shape, 7) - 0.5, 5))
+    cover((205, 150, 130), 0.75 * traits["pale_rim"], lambda: distance**3)
+    cover((38, 26, 26), 0.9 * traits["blotches"], patches(9))
+    cover((98, 104, 128), 0.85 * traits["veil"], patches(7))
     mottle = smooth_noise(rng, shape, 10) + smooth_noise(rng, shape, 26)
     colour *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
-    blend(colour, (232, 200, 190), 0.85 * traits["white_centre"] * np.exp(-((distance / 0.5) ** 3)))
+    cover((232, 200, 190), 0.85 * traits["white_centre"], lambda: np.exp(-((distance / 0.5) ** 3)))
     spots = _Spots(rng, len(x), unit)
-    blend(colour, (92, 98, 122), 0.85 * traits["nests"] * spots.draw(9, (0.1, 0.24), soft=True))
-    blend(colour, (78, 48, 34), 0.9 * traits["openings"] * spots.draw(26, (0.04, 0.09)))
-    blend(colour, (240, 222, 176), 0.95 * traits["milia"] * spots.draw(30, (0.04, 0.09)))
+    cover((92, 98, 122), 0.85 * traits["nests"], spots.scatter(9, (0.1, 0.24), soft=True))
+    cover((78, 48, 34), 0.9 * traits["openings"], spots.scatter(26, (0.04, 0.09)))
+    cover((240, 222, 176), 0.95 * traits["milia"], spots.scatter(30, (0.04, 0.09)))
     for lagoon in ((112, 16, 50), (72, 14, 60), (182, 34, 64)):
-        blend(colour, lagoon, 0.85 * traits["lacunae"] * spots.draw(10, (0.1, 0.26), soft=True))
-    blend(colour, (188, 38, 50), 0.75 * traits["vessels"] * _vessels(rng, len(x), unit))
-    flakes = np.maximum(_step(smooth_noise(rng, shape, 64) - 1.1, 5), spots.draw(14, (0.03, 0.06), clover=True))
-    blend(colour, (246, 232, 214), 0.85 * traits["scale"] * flakes)
+        cover(lagoon, 0.85 * traits["lacunae"], spots.scatter(10, (0.1, 0.26), soft=True))
+    cover((188, 38, 50), 0.75 * traits["vessels"], _vessels(rng, len(x), unit))
+    flakes, rosettes = _draw_grid(rng, shape, 64), spots.scatter(14, (0.03, 0.06), clover=True)
+    cover((246, 232, 214), 0.85 * traits["scale"], lambda: np.maximum(_step(_smooth(flakes, shape) - 1.1, 5), rosettes()))
     return colour
 
 
@@ -205,46 +233,68 @@ def _network(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
 
 @dataclass(frozen=True)
 class _Spots:
-    """Draws round things scattered over the lesion: where they lie, float64 (side, side) from 0 to 1."""
+    """Round things scattered over the lesion."""
 
     rng: np.random.Generator
     side: int
     unit: float
 
-    def draw(self, count: int, radii: tuple[float, float], *, clover: bool = False, soft: bool = False) -> Pixels:
-        """About `count` ellipses with radii (in lesion radii) from that range.
+    def scatter(
+        self, count: int, radii: tuple[float, float], *, clover: bool = False, soft: bool = False
+    ) -> Callable[[], Pixels]:
+        """Place about `count` ellipses with radii (in lesion radii) from that range.
 
         `clover` makes four dots of each, as rosettes are; `soft` blurs their edges.
+
+        Returns
+        -------
+        What draws them: where they lie, float64 (side, side) from 0 to 1.
         """
-        canvas = Image.new("L", (self.side * SUPERSAMPLING,) * 2)
-        pen = ImageDraw.Draw(canvas)
+        boxes = []
         for _ in range(int(self.rng.integers(count // 2, count + 1))):
             away, angle = 0.9 * math.sqrt(self.rng.random()), self.rng.uniform(0, 2 * math.pi)
             x, y = away * math.cos(angle), away * math.sin(angle)
             width, height = self.rng.uniform(*radii, 2)
-            offsets = [(-width, 0), (width, 0), (0, -width), (0, width)] if clover else [(0, 0)]
-            for right, down in offsets:
-                corners = np.array([x + right - width, y + down - height, x + right + width, y + down + height])
-                pen.ellipse(list((corners + EXTENT) * self.unit * SUPERSAMPLING), fill=255)
+            for right, down in [(-width, 0), (width, 0), (0, -width), (0, width)] if clover else [(0, 0)]:
+                boxes.append([x + right - width, y + down - height, x + right + width, y + down + height])
+        return partial(self._draw, boxes, soft=soft)
+
+    def _draw(self, boxes: list[list[float]], *, soft: bool) -> Pixels:
+        canvas = Image.new("L", (self.side * SUPERSAMPLING,) * 2)
+        pen = ImageDraw.Draw(canvas)
+        for box in boxes:
+            pen.ellipse([(edge + EXTENT) * self.unit * SUPERSAMPLING for edge in box], fill=255)
         if soft:
             canvas = canvas.filter(ImageFilter.GaussianBlur(0.03 * self.unit * SUPERSAMPLING))
-        return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+        return weight_of(canvas)
 
 
-def _vessels(rng: np.random.Generator, side: int, unit: float) -> Pixels:
-    """Branching lines that run from the border inwards and thin out: float64 (side, side) from 0 to 1."""
-    canvas = Image.new("L", (side * SUPERSAMPLING,) * 2)
-    pen = ImageDraw.Draw(canvas)
+def weight_of(canvas: Image.Image) -> Pixels:
+    """A drawing of `SUPERSAMPLING` times the size as float64 from 0 to 1."""
+    return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+
+
+def _vessels(rng: np.random.Generator, side: int, unit: float) -> Callable[[], Pixels]:
+    """Branching lines that run from the border inwards and thin out: what draws them, float64 (side, side) from 0 to 1."""
     starts = rng.uniform(0, 2 * math.pi, int(rng.integers(3, 6)))
     branches = [(math.cos(start), math.sin(start), start + math.pi, 0.065) for start in starts]
+    lines = []
     while branches:
         x, y, heading, thickness = branches.pop()
         for _ in range(8):
             heading += rng.normal(0, 0.35)
             to_x, to_y = x + 0.14 * math.cos(heading), y + 0.14 * math.sin(heading)
-            line = [(value + EXTENT) * unit * SUPERSAMPLING for value in (x, y, to_x, to_y)]
-            pen.line(line, fill=255, width=max(1, round(thickness * unit * SUPERSAMPLING)))
+            ends = [(value + EXTENT) * unit * SUPERSAMPLING for value in (x, y, to_x, to_y)]
+            lines.append((ends, max(1, round(thickness * unit * SUPERSAMPLING))))
             x, y = to_x, to_y
             if thickness > 0.03 and rng.random() < 0.3:
                 branches.append((x, y, heading + rng.choice([-0.8, 0.8]), thickness * 0.6))
-    return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+
+    def draw() -> Pixels:
+        canvas = Image.new("L", (side * SUPERSAMPLING,) * 2)
+        pen = ImageDraw.Draw(canvas)
+        for ends, width in lines:
+            pen.line(ends, fill=255, width=width)
+        return weight_of(canvas)
+
+    return draw

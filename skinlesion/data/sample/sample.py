@@ -6,14 +6,17 @@ and rounded frequencies; no pixel of the data set is in it. Metrics on it say th
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.raw import image_path, mask_path
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
+from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.sources.ham10000 import IMAGES
@@ -87,15 +90,20 @@ def draw_sample(folder: Path, *, seed: int, lesions: int, width: int, height: in
     patients = _draw_patients(lesions, np.random.default_rng(table_seed))
     for place in (image_path("", folder), mask_path("", folder)):
         place.parent.mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for patient, lesion_seed in zip(patients.to_dict("records"), drawing_seed.spawn(lesions), strict=True):
-        views = draw_views(patient["dx"], lesion_seed, views=patient.pop("views"), width=width, height=height)
-        for picture, mask in views:
-            image_id = f"SYNTH_{len(rows) + 1:07d}"
+    metadata = patients.loc[patients.index.repeat(patients["views"])].reset_index(drop=True)
+    metadata["image_id"] = [f"SYNTH_{number:07d}" for number in range(1, len(metadata) + 1)]
+    image_ids = metadata.groupby("lesion_id", sort=False)["image_id"].agg(list)
+
+    def draw(dx: str, lesion_seed: np.random.SeedSequence, image_ids: list[str]) -> None:
+        views = draw_views(dx, lesion_seed, views=len(image_ids), width=width, height=height)
+        for image_id, (picture, mask) in zip(image_ids, views, strict=True):
             picture.save(image_path(image_id, folder), quality=JPEG_QUALITY)
             mask.save(mask_path(image_id, folder))
-            rows.append({**patient, "image_id": image_id})
-    metadata = pd.DataFrame(rows)[list(METADATA_COLUMNS)]
+
+    # Threads, because NumPy and Pillow release the interpreter lock for most of the time.
+    with ThreadPoolExecutor(available_cores()) as pool:
+        deque(pool.map(draw, patients["dx"], drawing_seed.spawn(lesions), image_ids), maxlen=0)
+    metadata = metadata[list(METADATA_COLUMNS)]
     write_table(metadata, folder / "metadata.csv", METADATA_COLUMNS)
     return metadata
 

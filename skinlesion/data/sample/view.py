@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from skinlesion.data.sample.lesion import SUPERSAMPLING, Lesion, Pixels, blend, draw_lesion, smooth_noise
+from skinlesion.data.sample.lesion import (
+    SUPERSAMPLING,
+    Lesion,
+    Pixels,
+    blend,
+    draw_lesion,
+    empty_picture,
+    smooth_noise,
+    weight_of,
+)
 
 REFERENCE_SKIN = np.array([222.0, 172.0, 162.0])  # the skin on which the lesions' colours are meant
 SKIN_TONES = np.array([[226, 168, 164], [220, 146, 126], [204, 176, 184], [238, 210, 202], [206, 164, 138], [214, 182, 160]])
@@ -61,9 +70,11 @@ def _draw_view(
 ) -> tuple[Image.Image, Image.Image]:
     shape = (height, width)
     picture = _background(skin, rng, shape)
-    layers, mask = _place(lesion, rng, shape)
-    colour = layers[..., :3] * (skin.tone / REFERENCE_SKIN) ** 0.6  # pigment lies in the skin and takes on its hue
-    picture += (colour - picture) * (layers[..., 3:] / 255)
+    placed, mask = _place(lesion, rng, shape)
+    colour = empty_picture(shape)
+    colour[:] = placed[..., :3]
+    colour *= (skin.tone / REFERENCE_SKIN) ** 0.6  # pigment lies in the skin and takes on its hue
+    picture += (colour - picture) * (placed[..., 3:] / 255)
     for disturb, probability in ((_bubbles, 0.15), (_hair, 0.4), (_ruler, 0.12)):
         if rng.random() < probability:
             disturb(picture, rng)
@@ -75,15 +86,17 @@ def _draw_view(
 
 def _background(skin: _Skin, rng: np.random.Generator, shape: tuple[int, int]) -> Pixels:
     """Skin without a lesion, float64 (height, width, 3): its colour with texture of low frequency."""
-    picture = np.empty((*shape, 3))
+    picture = empty_picture(shape)
     picture[:] = skin.tone
     for cells, strength in ((5, 6.0), (16, 4.0), (70, 2.0)):
-        picture += skin.mottling * strength * smooth_noise(rng, shape, cells)[..., None] * np.array([0.6, 1.0, 1.0])
+        texture = skin.mottling * strength * smooth_noise(rng, shape, cells)
+        for channel, share in enumerate((0.6, 1.0, 1.0)):
+            picture[..., channel] += texture * share
     return picture
 
 
-def _place(lesion: Lesion, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Pixels, Image.Image]:
-    """Turn, flip, zoom and shift the lesion: its layers (height, width, 4), and the mask from the same outline."""
+def _place(lesion: Lesion, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, Image.Image]:
+    """Turn, flip, zoom and shift the lesion: uint8 RGBA (height, width, 4), and the mask from the same outline."""
     height, width = shape
     angle, zoom = rng.uniform(0, 2 * math.pi), rng.uniform(0.88, 1.12)
     turn = zoom * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -95,16 +108,12 @@ def _place(lesion: Lesion, rng: np.random.Generator, shape: tuple[int, int]) -> 
     placed = lesion.image.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).polygon([tuple(point) for point in lesion.outline @ turn.T + centre - 0.5], fill=255)
-    return np.asarray(placed, dtype=np.float64), mask
+    return np.asarray(placed), mask
 
 
 def _drawing(shape: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     canvas = Image.new("L", (shape[1] * SUPERSAMPLING, shape[0] * SUPERSAMPLING))
     return canvas, ImageDraw.Draw(canvas)
-
-
-def _weight(canvas: Image.Image) -> Pixels:
-    return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
 
 
 def _bubbles(picture: Pixels, rng: np.random.Generator) -> None:
@@ -116,7 +125,7 @@ def _bubbles(picture: Pixels, rng: np.random.Generator) -> None:
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         box = [SUPERSAMPLING * value for value in (x - radius, y - radius, x + radius, y + radius)]
         pen.ellipse(box, outline=170, width=max(1, round(0.3 * radius * SUPERSAMPLING)))
-    blend(picture, (246, 244, 240), _weight(canvas))
+    blend(picture, (246, 244, 240), weight_of(canvas))
 
 
 def _hair(picture: Pixels, rng: np.random.Generator) -> None:
@@ -134,7 +143,7 @@ def _hair(picture: Pixels, rng: np.random.Generator) -> None:
         thickness = max(1, round(SUPERSAMPLING * height * rng.uniform(0.004, 0.009)))
         pen.line([tuple(point) for point in curve * SUPERSAMPLING], fill=230, width=thickness)
     colour = (52, 38, 34) if rng.random() < 0.75 else (168, 132, 96)
-    blend(picture, colour, _weight(canvas))
+    blend(picture, colour, weight_of(canvas))
 
 
 def _ruler(picture: Pixels, rng: np.random.Generator) -> None:
@@ -146,14 +155,16 @@ def _ruler(picture: Pixels, rng: np.random.Generator) -> None:
         length = height * (0.075 if mark % 5 == 0 else 0.045)
         y = (0, length) if from_top else (height - length, height)
         pen.line([SUPERSAMPLING * value for value in (x, y[0], x, y[1])], fill=235, width=max(1, round(0.012 * height)))
-    blend(picture, (30, 28, 30), _weight(canvas))
+    blend(picture, (30, 28, 30), weight_of(canvas))
 
 
 def _blur(picture: Pixels, rng: np.random.Generator) -> Pixels:
     """Out of focus by up to 0.8 % of the height."""
     radius = picture.shape[0] * rng.uniform(0, 0.008)
     sharp = Image.fromarray(np.clip(picture, 0, 255).round().astype(np.uint8))
-    return np.asarray(sharp.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float64)
+    blurred = empty_picture(picture.shape[:2])
+    blurred[:] = np.asarray(sharp.filter(ImageFilter.GaussianBlur(radius)))
+    return blurred
 
 
 def _light(picture: Pixels, rng: np.random.Generator) -> None:

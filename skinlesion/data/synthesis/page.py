@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
 
 SAMPLES = 8  # images a row
@@ -45,7 +46,7 @@ def draw_page(samples: Sequence[Samples], path: Path) -> None:
     figure.text(0.5, 1 - 0.44 / height, subtitle, ha="center", va="top", fontsize=11)
     for position, sample in enumerate(samples):
         _draw_block(figure, sample, top=height - HEADER - position * block)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    write_png(figure, path, dpi=DPI)
 
 
 def _draw_block(figure: Figure, sample: Samples, *, top: float) -> None:

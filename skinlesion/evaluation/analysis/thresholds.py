@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
+from scipy.special import betainc
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
@@ -119,7 +119,7 @@ def threshold_with_guarantee(scores_of_lesions: np.ndarray, recall: float, proba
     """
     ordered = np.sort(scores_of_lesions)
     ranks = np.arange(1, len(ordered) + 1)
-    enough = beta.cdf(1 - recall, ranks, len(ordered) - ranks + 1) >= probability
+    enough = betainc(ranks, len(ordered) - ranks + 1, 1 - recall) >= probability
     return float(ordered[np.flatnonzero(enough)[-1]]) if enough.any() else None
 
 

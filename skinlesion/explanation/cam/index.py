@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from skinlesion.base.files import atomic_file
+from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.explanation.cam.cases import KINDS, SHOWN_CLASSES
 from skinlesion.explanation.cam.panels import CASE_WIDTH, COLOR_MAP, MARGIN, Case, add_axes, outline, overlay
@@ -117,7 +118,7 @@ def draw_index(rows: Sequence[ClassRow], path: Path, *, title: str) -> None:
         _draw_legend(figure, height)
     else:
         figure.text(0.5, 0.5 / height, "\n".join(textwrap.wrap(NO_CASES, 100)), ha="center", va="center", fontsize=12)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    write_png(figure, path, dpi=DPI)
 
 
 def _draw_row(figure: Figure, row: ClassRow, *, top: float) -> None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.explanation.cam.cases import SHOWN_CLASSES
 from skinlesion.explanation.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
@@ -53,7 +54,7 @@ def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]
     pages = []
     for name, group in groupby(cases, key=lambda case: case.page):
         path = folder / name
-        _draw_page(list(group), path.stem, title).savefig(path, dpi=DPI, metadata={"Software": None})
+        write_png(_draw_page(list(group), path.stem, title), path, dpi=DPI)
         pages.append(path)
     return pages
 

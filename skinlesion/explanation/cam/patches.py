@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
 
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
@@ -90,7 +90,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, shown: np.ndarray) -> n
     """
     correlations = np.full(len(one), np.nan)
     for position, (first, second, mask) in enumerate(zip(one, other, shown, strict=True)):
-        ranks = [rankdata(np.round(values[mask], 9)) for values in (first, second)]
+        ranks = [pd.Series(np.round(values[mask], 9)).rank().to_numpy() for values in (first, second)]
         deviations = [each - each.mean() for each in ranks]
         norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
         if norm > 0:

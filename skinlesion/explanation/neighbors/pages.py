@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from skinlesion.base.pictures import write_png
+
 Shares = Literal["truth", "prediction", "neither"]
 
 # Told apart by line and by words, not by colour alone.
@@ -56,7 +58,7 @@ def draw_pages(cases: Iterable[Case], folder: Path, *, title: str, neighbors: in
     pages: list[Path] = []
     for chunk in _chunks(cases, ROWS_A_PAGE):
         path = folder / f"neighbors_{len(pages) + 1}.png"
-        _draw_page(chunk, title, neighbors).savefig(path, dpi=DPI, metadata={"Software": None})
+        write_png(_draw_page(chunk, title, neighbors), path, dpi=DPI)
         pages.append(path)
     return pages
 
