@@ -23,7 +23,8 @@ from skinlesion.artifacts.tables import labels_of, probabilities_of, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import BaselinesParams, load_params
+from skinlesion.config.evaluation import BaselinesParams
+from skinlesion.config.params import load_params
 from skinlesion.evaluation.analysis import baselines
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
