@@ -78,9 +78,8 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
     chosen = {rule.name: choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
     for name in (rule.name for rule in rules if rule.kind == "guaranteed" and chosen[rule.name] == 0):
         lesions = lesion_ids[truth[0]].nunique()
-        logger.warning(
-            "%s: %d lesions of the target on validation are too few to promise it: everything is flagged", name, lesions
-        )
+        message = "%s: %d lesions of the target on validation are too few to promise it: everything is flagged"
+        logger.warning(message, name, lesions)
     return chosen
 
 
@@ -108,7 +107,6 @@ def describe_point(
 
 @one_at_a_time("threshold-sweep")
 def main() -> None:
-    """Run the stage."""
     params = load_params().threshold_sweep
     classes = params.target_classes()
     tables = {split: read_predictions(split) for split in ("val", "test")}
