@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skinlesion.artifacts.paths import CLASSIFIER, METRICS
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.evaluation.results.decisions import CALIBRATION, CONFORMAL, OPERATING_POINTS
-from skinlesion.explanation.cam.methods import Method
 from skinlesion.model.classifier import read_member_names
 from skinlesion.serving.engines import PRECISION_OF, Engine
 from skinlesion.serving.export.onnx_network import EXPORT, MODEL_FILES
@@ -21,7 +21,7 @@ class Opened:
     """A predictor; the methods that can explain it; and `key`, which another training, model or engine changes."""
 
     predictor: Predictor
-    methods: tuple[Method, ...]
+    methods: tuple[CamMethod, ...]
     key: str
 
 

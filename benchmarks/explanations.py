@@ -45,6 +45,7 @@ from skinlesion.explanation.cam.fusing import fuse_batch_norms
 from skinlesion.explanation.cam.layers import find_layer
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.members import MemberMaps, place_mean
+from skinlesion.explanation.cam.methods import MapOptions, check_method
 from skinlesion.model.backbones import normalization
 from skinlesion.model.classifier import ClassifierConfig
 from skinlesion.model.float32 import full_float32
@@ -69,19 +70,16 @@ class Explained:
     """What both sides explain.
 
     network, plain : the same weights for ours, batch norms folded, and for the loop, in torch's own memory order.
-    layer : of the backbone.
     classes : class index of each image, the network's most probable one.
+    options : how its maps are made.
     """
 
     network: SkinNetwork
     plain: SkinNetwork
     config: ClassifierConfig
     images: Images
-    layer: str
     classes: list[int]
-    method: str
-    device: torch.device
-    batch_size: int
+    options: MapOptions
 
 
 def ours(task: Explained) -> np.ndarray:
@@ -91,18 +89,14 @@ def ours(task: Explained) -> np.ndarray:
         task.config,
         task.images.prepared.images,
         task.classes,
-        method=task.method,
-        layer=task.layer,
-        device=task.device,
-        batch_size=task.batch_size,
-        seed=0,
+        task.options,
         rows=task.images.prepared.rows_of(task.images.listed["image_id"]),
     )
 
 
 def ours_placed(task: Explained) -> None:
     """Maps of all images, each on its original's pixels."""
-    target = find_layer(task.network.backbone, task.layer, size=task.config.size)
+    target = find_layer(task.network.backbone, task.options.layer, size=task.config.size)
     maps = MemberMaps(target, ours(task))
     rows = task.images.prepared.rows_of(task.images.listed["image_id"])
     sizes = task.images.prepared.index.loc[rows, ["width", "height"]].to_numpy()
@@ -122,8 +116,8 @@ def read_plainly(task: Explained) -> Iterator[tuple[torch.Tensor, tuple[int, int
 
 def explain_one(task: Explained, image: torch.Tensor) -> np.ndarray:
     """The map of one input (3, size, size), as notebooks make it: (side, side)."""
-    with getattr(torchcam_methods, task.method)(task.plain, f"backbone.{task.layer}") as extractor:
-        scores = task.plain(image[None].to(task.device))
+    with getattr(torchcam_methods, task.options.method)(task.plain, f"backbone.{task.options.layer}") as extractor:
+        scores = task.plain(image[None].to(task.options.device))
         return extractor(scores[0].argmax().item(), scores, normalized=False)[0][0].cpu().numpy()
 
 
@@ -147,7 +141,9 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
     difference = float(np.abs(plain - ours(task)).max())
     if difference > TOLERANCE:
-        raise PipelineError(f"{task.config.backbone}, {task.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}")
+        raise PipelineError(
+            f"{task.config.backbone}, {task.options.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}"
+        )
     return difference
 
 
@@ -183,7 +179,8 @@ def prepare_task(images: Images, params: TrainParams, method: str, *, device: to
     network = build_network(NetworkSpec(**config.network), num_classes=len(CLASSES), size=config.size).eval().to(device)
     layer = find_layer(network.backbone, "auto", size=config.size).name
     fused = fuse_batch_norms(network, size=config.size, keep=layer)
-    task = Explained(fused, network, config, images, layer, [], method, device, batch_size)
+    options = MapOptions(check_method(method), device, layer, batch_size)
+    task = Explained(fused, network, config, images, [], options)
     with torch.inference_mode():
         scores = [task.plain(image[None].to(device))[0] for image, _ in read_plainly(task)]
     return replace(task, classes=[int(each.argmax()) for each in scores])
@@ -211,12 +208,12 @@ def benchmark(task: Explained, *, rounds: int) -> dict[str, Any]:
         # There and back, so that a machine that grows slower or faster is so for both.
         for name in list(sides) if number % 2 == 0 else reversed(sides):
             placed, alone = sides[name]
-            speeds[name].end_to_end.append(per_second(placed, len(inputs), task.device))
-            speeds[name].maps_alone.append(per_second(alone, len(inputs), task.device))
+            speeds[name].end_to_end.append(per_second(placed, len(inputs), task.options.device))
+            speeds[name].maps_alone.append(per_second(alone, len(inputs), task.options.device))
     ratios = {
         kind: quartiles(getattr(speeds["ours"], kind), getattr(speeds["loop"], kind)) for kind in ("end_to_end", "maps_alone")
     }
-    return {"layer": task.layer, "greatest_difference": difference} | {
+    return {"layer": task.options.layer, "greatest_difference": difference} | {
         "speeds": {name: asdict(each) for name, each in speeds.items()},
         "ratios": ratios,
     }

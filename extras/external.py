@@ -36,7 +36,7 @@ from skinlesion.audits.external.comparison import (
 )
 from skinlesion.audits.external.dataset import EXTERNAL as EXTERNAL_FOLDER
 from skinlesion.audits.external.dataset import read_external
-from skinlesion.audits.external.overlap import NearCopies, prove_disjoint, read_contents
+from skinlesion.audits.external.overlap import prove_disjoint, read_contents
 from skinlesion.audits.findings import write_extra
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
@@ -44,11 +44,12 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import NearCopies
 from skinlesion.config.params import ExternalParams, load_params
+from skinlesion.config.schema import TestTime
 from skinlesion.data.preparing import write_prepared
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.tables import describe_table

@@ -22,7 +22,7 @@ import pandas as pd
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
-from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
+from skinlesion.artifacts.tables import labels_of, write_table
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
@@ -34,17 +34,15 @@ from skinlesion.evaluation.inference.ensemble import describe_members
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.metrics import calibration_scores
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
 from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
-from skinlesion.evaluation.metrics.classification import ClassificationMetrics, confusion_table, precision_recall_table, roc_table
+from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 from skinlesion.evaluation.metrics.lesions import predict_lesions
+from skinlesion.evaluation.metrics.plot_tables import plot_tables
 from skinlesion.evaluation.metrics.tables import describe_table, metrics_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, write_calibration
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.model.classifier import load_ensemble
-
-CURVE_POINTS = 200
 
 logger = logging.getLogger(__name__)
 
@@ -132,25 +130,6 @@ def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:
     """Headline metrics of giving every image the class shares of the training list, and so its most frequent class."""
     measured = ClassificationMetrics(labels, np.tile(prior, (len(labels), 1)))
     return {"class": CLASSES[int(prior.argmax())], **measured.summary()}
-
-
-def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibrator, bins: int) -> dict[str, pd.DataFrame]:
-    """The tables that the plots of a split are drawn from, by file name."""
-    labels, logits, probabilities = labels_of(table), logits_of(table), probabilities_of(table)
-    confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
-    per_class = [
-        {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}
-        for dx, values in metrics["per_class"].items()
-    ]
-    return {
-        "confusion": confusion_table(confusion),
-        "roc": roc_table(labels, probabilities, most=CURVE_POINTS),
-        "precision_recall": precision_recall_table(labels, probabilities, most=CURVE_POINTS),
-        "reliability": calibration_scores.reliability_before_after(labels, logits, calibrator=calibrator, bins=bins),
-        "reliability_per_class": calibration_scores.reliability_per_class(labels, probabilities, bins),
-        "confidence": calibration_scores.confidence_table(labels, probabilities),
-        "per_class": pd.DataFrame(per_class),
-    }
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.raw import RAW, mask_path, read_provenance
+from skinlesion.artifacts.raw import RAW, read_provenance
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
@@ -44,15 +44,15 @@ from skinlesion.explanation.cam import tables
 from skinlesion.explanation.cam.cases import choose_cases, judge_predictions
 from skinlesion.explanation.cam.energy import describe_intervals, summarize_energy
 from skinlesion.explanation.cam.faithfulness import Faithfulness, measure_methods
-from skinlesion.explanation.cam.gallery import Placed, write_gallery
-from skinlesion.explanation.cam.members import MemberMaps, count_zero_maps, find_layers, place_mean
+from skinlesion.explanation.cam.gallery import write_gallery
+from skinlesion.explanation.cam.members import count_zero_maps, find_layers
+from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.subject import Subject
 from skinlesion.explanation.cam.summary import layers_of, summarize
 from skinlesion.model.classifier import check_prepared, load_ensemble
 
 logger = logging.getLogger(__name__)
 
-SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM
 METADATA_COLUMNS = ("age", "sex", "localization")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
@@ -75,9 +75,9 @@ def main() -> None:
         steps=params.deletion_steps,
     )
     summary = summarize(measured, subject.table)
-    method, first = next(iter(measured.items()))
+    first = measured[subject.options.method]
     energy = energy_table(first, subject.table)
-    title = describe(subject, method, first.maps, params.split) + (", synthetic images" if synthetic else "")
+    title = f"{subject.describe(first.maps)}, split '{params.split}'{', synthetic images' if synthetic else ''}"
     with atomic_folder(PLOTS / "gradcam") as folder:
         cases = choose_cases(
             subject.table,
@@ -86,18 +86,22 @@ def main() -> None:
             typical_correct=params.typical_correct,
         )
         errors = cases[cases["outcome"] == "wrong"]
-        shown = placing(subject.of(cases), method, "predicted"), placing(subject.of(errors), method, "dx")
+        shown = subject.of(cases).placed("predicted"), subject.of(errors).placed("dx")
         write_gallery(cases, folder, placed=shown[0], placed_truth=shown[1], title=title, synthetic=synthetic)
         write_table(energy.dropna(subset=["energy_ratio"]), folder / "energy.csv", ENERGY_COLUMNS)
         tables.write_tables(measured, summary, subject.table, folder)
-    metrics: dict[str, Any] = {"method": method, "layers": layers_of(first), **count_maps(first, subject.table, energy)}
+    metrics: dict[str, Any] = {
+        "method": subject.options.method,
+        "layers": layers_of(first),
+        **count_maps(first, subject.table, energy),
+    }
     metrics |= summarize_energy(energy)
     metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_intervals(), **summary}
     write_json(METRICS / "gradcam.json", metrics)
 
 
 def load_subject(params: GradcamParams) -> Subject:
-    """Classifiers, images and the judged predictions of the split."""
+    """Classifiers, images and the judged predictions of the split; its maps are of the first method."""
     prepared, members = read_prepared(), load_ensemble()
     for classifier in members.values():
         check_prepared(prepared, classifier.config)
@@ -106,38 +110,9 @@ def load_subject(params: GradcamParams) -> Subject:
     table["row"] = prepared.rows_of(table["image_id"])
     for side in ("width", "height"):
         table[side] = prepared.index.loc[table["row"], side].to_numpy(dtype=np.int64)
-    table["has_mask"] = [mask_path(image_id).exists() for image_id in table["image_id"]]
-    return Subject(
-        members=members,
-        images=prepared.images,
-        table=table,
-        layer=params.layer,
-        device=choose_device(params.device),
-        batch_size=params.batch_size,
-        samples=params.samples,
-        seed=SEED,
-    )
-
-
-def placing(subject: Subject, method: str, column: str) -> Placed:
-    """What gives an image's mean map of the diagnosis in `column` on the pixels of its original."""
-    maps = list(subject.maps(method, column=column).values())
-    positions = {image_id: position for position, image_id in enumerate(subject.table["image_id"])}
-
-    def placed(image: Any) -> np.ndarray:
-        return place_mean(maps, positions[image.image_id], image.width, image.height, **subject.square)
-
-    return placed
-
-
-def describe(subject: Subject, method: str, maps: dict[str, MemberMaps], split: str) -> str:
-    """The pages' title: the networks, each once, with their layers."""
-    networks = {
-        f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
-        for name, (_, config) in subject.members.items()
-    }
-    several = f", mean of {len(subject.members)} members" if len(subject.members) > 1 else ""
-    return f"{method} of {' and '.join(networks)}{several}, split '{split}'"
+    device = choose_device(params.device)
+    options = MapOptions(params.methods[0], device, params.layer, batch_size=params.batch_size, samples=params.samples)
+    return Subject(members, prepared.images, table, options)
 
 
 def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
@@ -147,11 +122,10 @@ def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
 
 def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame) -> dict[str, int]:
     """Images, maps and masks, and a warning where some of them say nothing."""
-    masks = int(table.iloc[measured.positions]["has_mask"].sum())
     zeros = count_zero_maps(list(measured.maps.values()))
     if zeros:
         logger.warning("%d of %d maps are zero: nothing in the layer speaks for the class", zeros, len(measured.positions))
-    if not masks:
+    if not measured.masks:
         logger.info("no lesion masks in %s: the energy ratio is not measured", RAW)
     if measured.empty_masks:
         logger.warning(
@@ -161,9 +135,9 @@ def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame
         "images": len(table),
         "maps": len(measured.positions),
         "zero_maps": zeros,
-        "images_with_mask": masks,
+        "images_with_mask": measured.masks,
         "images_with_empty_mask": measured.empty_masks,
-        "images_without_ratio": masks - int(energy["energy_ratio"].notna().sum()),
+        "images_without_ratio": measured.masks - int(energy["energy_ratio"].notna().sum()),
     }
 
 

@@ -18,25 +18,11 @@ import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
-from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import SelectiveParams, load_params
-from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.analysis.abstention import (
-    area_under_risk_coverage,
-    audit_abstention,
-    confidence_threshold,
-    risk_coverage_curve,
-)
-from skinlesion.evaluation.analysis.conformal import (
-    audit_sets,
-    choose_one_image,
-    class_scores,
-    conformal_quantile,
-    deal_lesions,
-    prediction_sets,
-)
+from skinlesion.evaluation.analysis import abstention, conformal
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
 from skinlesion.evaluation.metrics.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_conformal
@@ -65,9 +51,10 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
     """What each asked coverage gives: the threshold from validation, its audit on validation and, with intervals, on test."""
     points = {}
     for coverage in params.coverages:
-        threshold = confidence_threshold(judge(tables["val"])[1], coverage)
+        threshold = abstention.confidence_threshold(judge(tables["val"])[1], coverage)
         audits = {
-            split: audit_abstention(labels_of(table), probabilities_of(table), threshold) for split, table in tables.items()
+            split: abstention.audit_abstention(labels_of(table), probabilities_of(table), threshold)
+            for split, table in tables.items()
         }
         points[f"{coverage:g}"] = {
             "threshold": threshold,
@@ -77,63 +64,48 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
     return points
 
 
-def calibrated_apart(
-    tables: dict[str, pd.DataFrame], params: SelectiveParams
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, Any]]:
-    """The part of validation for the quantile, probabilities of it and of test by a calibration fitted on the other, and that.
+def score_apart(
+    tables: dict[str, pd.DataFrame], params: SelectiveParams, rule: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Scores of the true class of one image a lesion of a part of validation, of each class of test, and their calibration.
 
-    Raises
-    ------
-    PipelineError
-        A part has no image.
+    The calibration is fitted on the rest of validation.
     """
-    val = tables["val"]
-    held = deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
-    if held.all() or not held.any():
-        raise PipelineError(
-            f"validation has {val['lesion_id'].nunique()} lesion(s), too few to be dealt in two: use a larger sample, or another "
-            "selective.conformal_share"
-        )
-    fitted, whole = val[~held], read_calibration()
-    calibrator = fit_calibrator(labels_of(fitted), logits_of(fitted), whole.method)
-    parts = {"held": val[held].reset_index(drop=True), "test": tables["test"]}
-    probabilities = {name: calibrator.probabilities(logits_of(part)) for name, part in parts.items()}
-    return (
-        parts["held"],
-        probabilities,
-        calibrator.content() | {"test_time": whole.test_time, CLASSIFIER_SHA256: whole.classifier_sha256},
-    )
+    val, whole = tables["val"], read_calibration()
+    held = conformal.deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
+    calibrator = fit_calibrator(labels_of(val[~held]), logits_of(val[~held]), whole.method)
+    chances = np.random.default_rng(params.seed)
+    scores = [
+        conformal.class_scores(calibrator.probabilities(logits_of(part)), chances.random(len(part)), **rule)
+        for part in (val[held], tables["test"])
+    ]
+    one = conformal.choose_one_image(val.loc[held, "lesion_id"], seed=params.seed)
+    calibration = calibrator.content() | {"test_time": whole.test_time, CLASSIFIER_SHA256: whole.classifier_sha256}
+    return scores[0][one, labels_of(val[held])[one]], scores[1], calibration
 
 
 def describe_sets(
     tables: dict[str, pd.DataFrame], params: SelectiveParams
 ) -> tuple[dict[str, Any], pd.DataFrame, dict[str, Any]]:
     """Coverage and size of the sets of each level on test, how many sets have which size, and how a set is formed."""
-    held, probabilities, calibration = calibrated_apart(tables, params)
-    options = {"method": params.conformal_method, "penalty": params.raps_penalty, "free": params.raps_free}
-    chances = np.random.default_rng(params.seed)
-    scores = {name: class_scores(values, chances.random(len(values)), **options) for name, values in probabilities.items()}
-    one = choose_one_image(held["lesion_id"], seed=params.seed)
-    true_scores = scores["held"][one, labels_of(held)[one]]
-    levels, sizes = {}, []
+    rule = {"method": params.conformal_method, "penalty": params.raps_penalty, "free": params.raps_free}
+    true_scores, scores, calibration = score_apart(tables, params, rule)
+    levels, sets = {}, {}
     for level in params.conformal_levels:
-        quantile = conformal_quantile(true_scores, level)
+        quantile = conformal.conformal_quantile(true_scores, level)
         if not np.isfinite(quantile):
-            logger.warning("level %g: %d lesions are too few to promise it, so every set holds every diagnosis", level, len(one))
-        sets = prediction_sets(scores["test"], quantile)
-        audit = audit_sets(labels_of(tables["test"]), sets)
+            message = "level %g: %d lesions are too few to promise it, so every set holds every diagnosis"
+            logger.warning(message, level, len(true_scores))
+        sets[level] = conformal.prediction_sets(scores, quantile)
         levels[f"{level:g}"] = {
             "quantile": quantile if np.isfinite(quantile) else None,
-            "lesions_of_validation": len(one),
-            "test": with_intervals(audit, tables["test"]["lesion_id"], params),
+            "lesions_of_validation": len(true_scores),
+            "test": with_intervals(
+                conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], params
+            ),
         }
-        counts = np.bincount(sets.sum(axis=1), minlength=len(CLASSES) + 1)[1:]
-        sizes += [
-            {"level": level, "size": size, "images": int(images), "share": images / len(sets)}
-            for size, images in enumerate(counts, start=1)
-        ]
     quantiles = {name: level["quantile"] for name, level in levels.items()}
-    return levels, pd.DataFrame(sizes), options | {"levels": quantiles, "calibration": calibration}
+    return levels, conformal.size_table(sets), rule | {"levels": quantiles, "calibration": calibration}
 
 
 @one_at_a_time("selective")
@@ -144,23 +116,23 @@ def main() -> None:
         check_calibrated(table, Calibrator.of(read_calibration()), name=f"{PREDICTIONS / split}.csv")
     judged = {split: judge(table) for split, table in tables.items()}
     areas = {
-        split: with_intervals(area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
+        split: with_intervals(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
         for split, table in tables.items()
     }
-    abstention = describe_abstention(tables, params)
-    levels, sizes, conformal = describe_sets(tables, params)
-    write_conformal(conformal)
+    points = describe_abstention(tables, params)
+    levels, sizes, rule = describe_sets(tables, params)
+    write_conformal(rule)
     with atomic_folder(PLOTS / "selective") as folder:
-        curves = [risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
+        curves = [abstention.risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
         write_table(pd.concat(curves), folder / "risk_coverage.csv", CURVE_COLUMNS)
         write_table(sizes, folder / "set_sizes.csv", SIZE_COLUMNS)
     draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": abstention, "conformal": levels}
+    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": points, "conformal": levels}
     write_json(METRICS / "selective.json", content)
-    for name, point in abstention.items():
+    for name, point in points.items():
         test = point["test"]
-        said = "coverage %s: on test %.3f answered, accuracy %.3f, %.3f of the melanomas answered with another diagnosis"
-        logger.info(said, name, test["coverage"], test["accuracy"], test["melanomas_missed"])
+        message = "coverage %s: on test %.3f answered, accuracy %.3f, %.3f of the melanomas answered with another diagnosis"
+        logger.info(message, name, test["coverage"], test["accuracy"], test["melanomas_missed"])
     for name, level in levels.items():
         test = level["test"]
         logger.info("sets of level %s: on test coverage %.3f, mean size %.2f", name, test["coverage"], test["size"])

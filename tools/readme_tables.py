@@ -9,49 +9,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from skinlesion.base.errors import PipelineError, run_stage
-from skinlesion.base.files import atomic_file, read_json
-from skinlesion.report import explanations
+from skinlesion.base.files import atomic_file
 from skinlesion.report.formats import describe_rule
-from tools.reading import read_run
-from tools.records import HEADLINE, RESULTS, list_records, number
+from tools.readme_evidence import evidence_tables
+from tools.records import HEADLINE, RESULTS, Record, list_records, number, read_record
 
 README = Path("README.md")
-WIDTH = 130
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What the tables need of a recorded run: the contents of its JSON files."""
-
-    name: str
-    provenance: dict[str, Any]
-    evaluate: dict[str, Any]
-    threshold_sweep: dict[str, Any]
-    gradcam: dict[str, Any]
-    reading: list[str]
-    has_report: bool
-
-    @property
-    def link(self) -> str:
-        """The run's name, linked to its folder."""
-        return f"[{self.name}]({RESULTS.as_posix()}/{self.name}/)"
-
-
-def read_record(folder: Path) -> Record:
-    """Read a recorded run."""
-    metrics = {name: read_json(folder / "metrics" / f"{name}.json") for name in ("evaluate", "threshold_sweep", "gradcam")}
-    provenance, has_report = read_json(folder / "provenance.json"), (folder / "report").is_dir()
-    return Record(folder.name, provenance, **metrics, reading=read_run(folder), has_report=has_report)
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -75,7 +46,7 @@ def describe_network(record: Record) -> str:
     members = classifier["members"]
     networks = " and ".join(dict.fromkeys(describe_member(member) for member in members))
     several = f"; mean of {len(members)} members" if len(members) > 1 else ""
-    test_time = record.evaluate.get("test_time", "none")
+    test_time = record.metrics["evaluate"].get("test_time", "none")
     return networks + several + (f"; test-time views: {test_time}" if test_time != "none" else "")
 
 
@@ -90,7 +61,7 @@ def describe_member(member: dict[str, Any]) -> str:
 
 def lesion_row(record: Record) -> list[list[str]]:
     """A row with one prediction a lesion; none where the run is older than that."""
-    measured = record.evaluate["test"].get("per_lesion")
+    measured = record.metrics["evaluate"]["test"].get("per_lesion")
     if measured is None:
         return []
     values = [number(measured[name], measured["intervals"][name]) for name in HEADLINE]
@@ -99,8 +70,8 @@ def lesion_row(record: Record) -> list[list[str]]:
 
 def spread_row(record: Record) -> list[list[str]]:
     """A row with mean and standard deviation of the members, each alone; none where there are not several."""
-    spread = record.evaluate.get("spread", {}).get("test", {})
-    members = len(record.evaluate.get("members", {}))
+    spread = record.metrics["evaluate"].get("spread", {}).get("test", {})
+    members = len(record.metrics["evaluate"].get("members", {}))
     if members < 2:
         return []
     values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
@@ -116,11 +87,11 @@ def headline_table(records: list[Record]) -> list[str]:
     """Test metrics a run, with those of its members, where there are several, and of the majority class below."""
     rows = []
     for record in records:
-        test = record.evaluate["test"]
+        test = record.metrics["evaluate"]["test"]
         baseline = test["majority_baseline"]
         sizes = f"{test['images']:,} / {test['lesions']:,}"
         values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
-        rows.append([record.link, describe_images(record), describe_network(record), sizes, *values])
+        rows.append([record.link_with_report, describe_images(record), describe_network(record), sizes, *values])
         rows += lesion_row(record) + spread_row(record)
         rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
     return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
@@ -130,14 +101,14 @@ def operating_point_table(records: list[Record]) -> list[str]:
     """Operating points a run: the sensitivity that was asked for on validation, and what came of it on test."""
     rows = []
     for record in records:
-        for name, point in record.threshold_sweep["points"].items():
+        sweep = record.metrics["threshold_sweep"]
+        for name, point in sweep["points"].items():
             test, intervals = point["test"], point["intervals"]
-            rates = ("sensitivity", "specificity", "precision", "flagged")
-            asked = describe_rule(point)
-            achieved = [number(test[rate], intervals.get(rate)) for rate in rates]
-            validation = number(point["val"]["sensitivity"])
-            rows.append([record.link, f"{record.threshold_sweep['target']}: {name}", f"{point['threshold']:.4f}", asked])
-            rows[-1] += [validation, *achieved]
+            achieved = [
+                number(test[rate], intervals.get(rate)) for rate in ("sensitivity", "specificity", "precision", "flagged")
+            ]
+            rows.append([record.link, f"{sweep['target']}: {name}", f"{point['threshold']:.4f}", describe_rule(point)])
+            rows[-1] += [number(point["val"]["sensitivity"]), *achieved]
     header = ["run", "target: operating point", "threshold", "asked on validation", "sensitivity, validation"]
     return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
 
@@ -152,47 +123,27 @@ def gradcam_table(records: list[Record]) -> list[str]:
     """Energy ratio of the maps a run, where the source has lesion masks."""
     rows = []
     for record in records:
-        measured, ratio = record.gradcam, record.gradcam["energy_ratio"]
+        measured, ratio = record.metrics["gradcam"], record.metrics["gradcam"]["energy_ratio"]
         mean, median = (number(ratio["mean"], ratio), number(ratio["median"])) if ratio else ("-", "-")
         rows.append([record.link, describe_maps(measured), f"{measured['images_with_mask']:,}"])
         rows[-1] += [mean, median]
     return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
 
 
-def faithfulness_lines(records: list[Record]) -> list[str]:
-    """How far the maps of each method can be believed, a table a run that measured it, and its reading."""
-    lines: list[str] = []
-    for record in records:
-        faithful = record.gradcam.get("faithfulness")
-        if faithful is None:
-            continue
-        found = explanations.methods_table(faithful)
-        lines += [f"{record.link}: {found.caption[0].lower()}{found.caption[1:]}.", "", *table(found.header, found.rows), ""]
-        said = " ".join(explanations.reading(faithful))
-        lines += [*textwrap.wrap(said, WIDTH, break_long_words=False, break_on_hyphens=False), ""]
-    return lines
-
-
 def describe_level(records: Iterable[Record], metrics: str) -> str:
     """Confidence level of the intervals in `metrics` (`evaluate` and so on), each with its runs where they differ."""
     runs: dict[str, list[str]] = {}
     for record in records:
-        if drawn := getattr(record, metrics)["bootstrap"]:
+        if drawn := record.metrics[metrics]["bootstrap"]:
             runs.setdefault(f"{100 * drawn['confidence']:g}%", []).append(record.name)
     if len(runs) == 1:
         return next(iter(runs))
     return " or ".join(f"{level} ({', '.join(names)})" for level, names in sorted(runs.items()))
 
 
-def reading_list(records: list[Record]) -> list[str]:
-    """What each run says of its classifier, in sentences, and where its report is."""
-    lines = ["What the runs say of their classifiers, in sentences made from their metrics:", ""]
-    for record in records:
-        place = f"{RESULTS.as_posix()}/{record.name}/report"
-        report = [f"Its report: [page]({place}/index.html), [Markdown]({place}/report.md)."] if record.has_report else []
-        said = " ".join([f"- {record.link}:", *record.reading, *report])
-        lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return lines
+def evidence_lines(records: list[Record]) -> list[str]:
+    """The tables of `readme_evidence`, each below its caption."""
+    return [line for each in evidence_tables(records) for line in (f"{each.caption}.", "", *table(each.header, each.rows), "")]
 
 
 def results_block(records: list[Record]) -> str:
@@ -218,12 +169,11 @@ def results_block(records: list[Record]) -> str:
         "",
         *gradcam_table(ordered),
         "",
-        *faithfulness_lines(ordered),
-        *reading_list(ordered),
+        *evidence_lines(ordered),
     ]
     if any(record.provenance["synthetic"] for record in ordered):
-        lines += ["", "Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]
-    return "\n".join(lines)
+        lines += ["Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]
+    return "\n".join(lines).rstrip()
 
 
 def replace_block(text: str, block: str, markers: tuple[str, str] = (BEGIN, END)) -> str:

@@ -13,6 +13,7 @@ provenance.json           where data, classifier and code came from; sha256 of e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 
 from skinlesion.artifacts.tables import predicted_of, probabilities_of
 from skinlesion.base.errors import PipelineError
-from skinlesion.base.files import file_digest
+from skinlesion.base.files import file_digest, read_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.predictions import read_predictions
@@ -36,6 +37,8 @@ METRIC_FILES: tuple[str, ...] = (
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 
+IF_MEASURED: tuple[str, ...] = ("subgroups", "selective", "extras/leak")  # of what README shows, what a record may lack
+
 # The metrics of evaluate.json that stand for a run wherever it is summed up, and what a person calls them.
 HEADLINE = {name: name_of(name) for name in LEADING}
 
@@ -47,6 +50,38 @@ def number(value: float | None, interval: dict[str, float | None] | None = None)
     if not interval or interval["low"] is None:
         return f"{value:.3f}"
     return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What README says a recorded run by: the contents of its `provenance.json` and, by name, of its metrics.
+
+    metrics : of `evaluate`, `threshold_sweep` and `gradcam`, and of `IF_MEASURED` those that it has.
+    """
+
+    name: str
+    provenance: dict[str, Any]
+    metrics: dict[str, dict[str, Any]]
+    has_report: bool
+
+    @property
+    def link(self) -> str:
+        """The run's name, linked to its folder."""
+        return f"[{self.name}]({RESULTS.as_posix()}/{self.name}/)"
+
+    @property
+    def link_with_report(self) -> str:
+        """The same, with links to its report where it has one."""
+        place = f"{RESULTS.as_posix()}/{self.name}/report"
+        return self.link + (f", report: [page]({place}/index.html), [Markdown]({place}/report.md)" if self.has_report else "")
+
+
+def read_record(folder: Path) -> Record:
+    """Read a recorded run."""
+    names = ["evaluate", "threshold_sweep", "gradcam"]
+    names += [name for name in IF_MEASURED if (folder / "metrics" / f"{name}.json").is_file()]
+    metrics = {name: read_json(folder / "metrics" / f"{name}.json") for name in names}
+    return Record(folder.name, read_json(folder / "provenance.json"), metrics, (folder / "report").is_dir())
 
 
 def list_records(results: Path = RESULTS) -> list[Path]:

@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from skinlesion.config.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
 
+# Here and not where they are used, so that reading params needs nothing but this module.
+Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
+NearCopies = Literal["refuse", "report"]
+
 
 class LeakParams(Section):
     """Which trainings show what siblings of the test images in the training list do."""
@@ -40,7 +44,7 @@ class RobustnessParams(Section):
 
     device: Device
     batch_size: BatchSize
-    corruptions: list[Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]] = Field(min_length=1)
+    corruptions: list[Corruption] = Field(min_length=1)
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
     bootstrap_draws: Draws
     confidence: Confidence
@@ -62,7 +66,7 @@ class ExternalParams(Section):
     path: str | None
     sample_seed: Seed
     sample_lesions: int = Field(ge=21, le=100_000)
-    near_copies: Literal["refuse", "report"]
+    near_copies: NearCopies
     device: Device
     batch_size: BatchSize
     bootstrap_draws: Draws

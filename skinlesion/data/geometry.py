@@ -1,4 +1,4 @@
-"""How an image of any shape fits the network's square, and how a map over that square finds its way back.
+"""How an image of any shape fits the network's square, and which part of it the square shows.
 
 `fit` is one of: `squash`, the whole image, its aspect lost; `crop`, the largest centred square; `pad`, the whole image in
 its aspect, black bars around it.
@@ -6,7 +6,6 @@ its aspect, black bars around it.
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 
 from skinlesion.config.schema import Fit
@@ -44,41 +43,3 @@ def fit_image(image: Image.Image, *, size: int, fit: Fit) -> Image.Image:
         return square
     box = covered_box(*image.size, size=size, fit=fit)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def map_to_original(
-    values: np.ndarray, width: int, height: int, *, size: int, fit: Fit, centers: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Place a map over the square onto the original's pixels.
-
-    Parameters
-    ----------
-    values : float array of shape (h, w), any resolution.
-    width, height : of the original in pixels.
-    size, fit : how the original was prepared.
-    centers : centre of the map's first cell, and distance from one cell's centre to the next, in pixels of the square, the
-        same along both sides (`skinlesion.explanation.cam.receptive_field`); None if the cells tile the square.
-
-    Returns
-    -------
-    float64 array of shape (height, width): bilinear between the cells' centres, constant beyond the outermost, 0 where
-    the square does not reach.
-    """
-    left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
-    x = (np.arange(width) + 0.5 - left) / (right - left)
-    y = (np.arange(height) + 0.5 - top) / (bottom - top)
-    rows, columns = values.shape
-    if centers is None:
-        row, column = y * rows - 0.5, x * columns - 0.5
-    else:
-        first, step = centers
-        row, column = (y * size - first) / step, (x * size - first) / step
-    placed = _shares(row, rows) @ np.asarray(values, dtype=np.float64) @ _shares(column, columns).T
-    placed[(y < 0) | (y > 1), :] = 0
-    placed[:, (x < 0) | (x > 1)] = 0
-    return placed
-
-
-def _shares(places: np.ndarray, cells: int) -> np.ndarray:
-    """How much each of `cells` cells counts at each place, given in cells (0 is the first one's centre): (places, cells)."""
-    return np.maximum(1 - np.abs(np.clip(places, 0, cells - 1)[:, None] - np.arange(cells)), 0)

@@ -75,29 +75,39 @@ def cells(part: pd.DataFrame) -> Iterator[str]:
 
 def failures(inputs: Inputs) -> Section:
     """How many melanomas were missed and how many errors were confident; the list lies in a file."""
+    listed = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
+    return Section("failures", "Failures", [failure_facts(inputs), listed])
+
+
+def failure_facts(inputs: Inputs) -> Facts:
+    """Missed melanomas and confident errors."""
     found = inputs.metrics["failures"]
     missed, confident = found["missed_melanomas"], found["confident_errors"]
-    rows = [
-        (
-            "missed melanomas (another diagnosis is the most probable)",
-            f"{count(missed['images'])} of {count(found['melanomas']['images'])} images",
-        ),
-        (
-            f"errors with confidence ≥ {found['min_confidence']:g}",
-            f"{count(confident['images'])} of {count(found['errors'])} errors",
-        ),
-    ]
-    said = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
-    return Section("failures", "Failures", [Facts(rows), said])
+    return Facts(
+        [
+            (
+                "missed melanomas (another diagnosis is the most probable)",
+                f"{count(missed['images'])} of {count(found['melanomas']['images'])} images",
+            ),
+            (
+                f"errors with confidence ≥ {found['min_confidence']:g}",
+                f"{count(confident['images'])} of {count(found['errors'])} errors",
+            ),
+        ]
+    )
 
 
 def neighbors(inputs: Inputs, plots: Plots) -> Section:
     """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
     found = inputs.metrics["neighbors"]
-    said = (
-        f"Of each test image the {found['k']} nearest of {count(found['searched']['lesions'])} training lesions, by the cosine "
-        "similarity of the features that the head is given; a lesion stands by its nearest image. All are in "
-        "`plots/neighbors/neighbors.csv`; pages of errors with their neighbours begin with `plots/neighbors/neighbors_1.png`."
+    searched = Facts(
+        [
+            ("neighbours of each test image", count(found["k"])),
+            ("training lesions, each by its nearest image", count(found["searched"]["lesions"])),
+            ("nearness", "cosine similarity of the features that the head is given"),
+            ("all neighbours", "`plots/neighbors/neighbors.csv`"),
+            ("errors with their neighbours", "`plots/neighbors/neighbors_1.png` and the pages after it"),
+        ]
     )
     shares = found["share_of_truth"]
     by_class = [
@@ -111,8 +121,9 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
         "neighbors",
         "Nearest training cases",
         [
-            Paragraph(said),
-            Paragraph(describe_agreement(found)),
+            searched,
+            agreement_table(found),
+            detection_table(found),
             Table(
                 f"A vote of the neighbours beside the network, test; {level(found['bootstrap'])}, of the difference paired",
                 ["metric", "vote of the neighbours", "network", "vote less network"],
@@ -128,25 +139,23 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
     )
 
 
-def describe_agreement(found: dict[str, Any]) -> str:
-    """Whether the network is right more often where its neighbours agree with it, and whether that says more than confidence."""
-    agree, disagree, detection = found["agreement"]["agree"], found["agreement"]["disagree"], found["error_detection"]
-    if not agree["images"] or not disagree["images"]:
-        return f"The vote agrees with the network in {count(agree['images'])} of {count(found['images'])} images: in all or none."
-    verdict = judge(found["agreement"]["difference"], more="more often", less="less often", alike="not surely more often")
-    return (
-        f"The network is right {verdict} where the vote agrees with it: its accuracy is {bounded(agree)} on the "
-        f"{count(agree['images'])} images where it does, and {bounded(disagree)} on the other {count(disagree['images'])}. The "
-        "share of neighbours of the predicted class ranks right predictions above wrong ones with an AUC of "
-        f"{bounded(detection['neighbors'])}, the network's own confidence with {bounded(detection['confidence'])}: neighbours "
-        f"tell {judge(detection['difference'], more='more', less='less', alike='about as much')} "
-        f"({bounded(detection['difference'], signed=True)})."
-    )
+def agreement_table(found: dict[str, Any]) -> Table:
+    """Whether the network is right more often where its neighbours agree with it."""
+    agreement = found["agreement"]
+    rows = [
+        [words, count(agreement[name]["images"]), bounded(agreement[name])]
+        for name, words in {"agree": "the vote agrees with the network", "disagree": "it does not"}.items()
+    ]
+    rows.append(["difference", DASH, bounded(agreement["difference"], signed=True)])
+    return Table("Accuracy of the network by what its neighbours vote, test", ["images of which", "images", "accuracy"], rows)
 
 
-def judge(difference: dict[str, Any], *, more: str, less: str, alike: str) -> str:
-    """Which word a difference deserves: one of the first two only if its interval leaves 0 out."""
-    low, high = difference["low"], difference["high"]
-    if low is None or low <= 0 <= high:
-        return alike
-    return more if low > 0 else less
+def detection_table(found: dict[str, Any]) -> Table:
+    """Whether neighbours tell right predictions from wrong ones better than the network's own confidence."""
+    detection = found["error_detection"]
+    rows = [
+        ["share of neighbours of the predicted class", bounded(detection["neighbors"])],
+        ["the network's confidence", bounded(detection["confidence"])],
+        ["difference", bounded(detection["difference"], signed=True)],
+    ]
+    return Table("Right predictions ranked above wrong ones, test", ["ranked by", "AUC"], rows)

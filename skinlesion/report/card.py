@@ -51,16 +51,22 @@ def use(inputs: Inputs) -> Section:
         [
             Note(NOT_CLINICAL),
             Paragraph(
-                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives a calibrated probability to "
-                f"each of {len(DIAGNOSES)} diagnoses: {', '.join(f'{meaning} (`{dx}`)' for dx, meaning in DIAGNOSES.items())}."
+                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives each diagnosis that it knows "
+                "a calibrated probability."
+            ),
+            Facts(
+                [
+                    ("diagnoses", ", ".join(f"{meaning} (`{dx}`)" for dx, meaning in DIAGNOSES.items())),
+                    ("image", f"RGB, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']})"),
+                    ("colour constancy", seen["color_constancy"]),
+                    ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
+                ]
             ),
             Points(
                 [
                     "Meant for: research on methods, teaching, and as a reference whose figures can be computed again.",
                     "Not meant for: diagnosis, triage, screening, self-examination, or any decision on treatment.",
                     "Users: people who build or study such classifiers. Nobody with a lesion is helped by its output.",
-                    f"Input: an RGB image, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']}; colour constancy: "
-                    f"{seen['color_constancy']})" + ("; age, sex and site" if seen["needs_metadata"] else "; no metadata") + ".",
                     "It always answers with one of its diagnoses: it was never shown any other, nor images that are no lesion.",
                 ]
             ),

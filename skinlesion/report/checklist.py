@@ -190,6 +190,6 @@ def tally(key: str, inputs: Inputs) -> str:
     return f"{', '.join(f'{counted[status]} {status}' for status in STATUSES)} of {len(items)} items and parts"
 
 
-def counts(inputs: Inputs) -> list[str]:
-    """A line a checklist, for the short text."""
-    return [f"{title}: {tally(key, inputs)}" for key, (title, _) in CHECKLISTS.items()]
+def counts(inputs: Inputs) -> list[tuple[str, str]]:
+    """A fact a checklist, for the short text."""
+    return [(title, tally(key, inputs)) for key, (title, _) in CHECKLISTS.items()]

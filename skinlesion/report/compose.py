@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from skinlesion.report import behaviour, card, checklist, explanations, results
-from skinlesion.report.blocks import Block, Note, Paragraph, Points, Report, Section
+from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Report, Section
 from skinlesion.report.extras import EXTRAS, describe_extra
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import count, level, measured
 from skinlesion.report.inputs import Inputs
 
 TITLE = "Skin-lesion classification by deep learning: report on a run"
@@ -57,36 +56,20 @@ def subtitle(inputs: Inputs) -> str:
 def brief(inputs: Inputs, extras: dict[str, list[Block]]) -> list[Block]:
     """What a reviewer of a change wants to see first."""
     few = {name: results.CALIBRATION[name] for name in ("ece", "nll", "brier")}
-    lines = [f"{EXTRAS[name][0]}: {text}" for name, blocks in extras.items() for text in sum_up(blocks)]
+    found = [row for name, blocks in extras.items() for row in sum_up(EXTRAS[name][0], blocks)]
     return [
         results.headline_table(inputs, list(results.BRIEF)),
-        Paragraph(f"{level(inputs.metrics['evaluate']['bootstrap'])}; {describe_proven(inputs)}"),
+        *results.proven(inputs, ["macro_auc", "mel_sensitivity"]),
         results.points_table(inputs),
         behaviour.worst_table(inputs.metrics["subgroups"]),
         results.calibration_table(inputs, few),
-        Points([describe_failures(inputs), *lines, *checklist.counts(inputs)]),
+        Facts([*behaviour.failure_facts(inputs).rows, *found, *checklist.counts(inputs)]),
         Paragraph(f"The whole report: `{PAGE}`, one page that opens without a network."),
     ]
 
 
-def sum_up(blocks: list[Block]) -> list[str]:
-    """Of an extra the warnings and the sentence that sums it up."""
-    return [block.text for block in blocks if isinstance(block, Note | Paragraph)]
-
-
-def describe_proven(inputs: Inputs) -> str:
-    """The headline among histologically proven images alone."""
-    proven = inputs.metrics["subgroups"]["histology_only"]
-    if proven is None:
-        return "no test image is proven by histology."
-    sizes = f"{count(proven['images'])} images of {count(proven['lesions'])} lesions"
-    macro, melanoma = measured(proven, "macro_auc"), measured(proven, "mel_sensitivity")
-    return f"proven by histology alone ({sizes}): macro AUC {macro}, melanoma sensitivity {melanoma}."
-
-
-def describe_failures(inputs: Inputs) -> str:
-    """Missed melanomas and confident errors in a line."""
-    found = inputs.metrics["failures"]
-    missed = f"{count(found['missed_melanomas']['images'])} of {count(found['melanomas']['images'])}"
-    confident = f"{count(found['confident_errors']['images'])} of {count(found['errors'])} errors"
-    return f"Failures: missed melanomas {missed} images; confident {confident} (`data/failures/failures.csv`)"
+def sum_up(title: str, blocks: list[Block]) -> list[tuple[str, str]]:
+    """Of an extra the texts and facts, each under the extra's title."""
+    texts = [(title, block.text) for block in blocks if isinstance(block, Note | Paragraph)]
+    facts = [row for block in blocks if isinstance(block, Facts) for row in block.rows]
+    return texts + [(f"{title}, {name}", text) for name, text in facts]

@@ -37,8 +37,6 @@ def _table(block: Any) -> str:
 
 _WRITERS: dict[str, Callable[[Any], str]] = {
     "paragraph": lambda block: plain(block.text),
-    "note": lambda block: f"> **{plain(block.text)}**",
-    "points": lambda block: "\n".join(f"- {plain(text)}" for text in block.texts),
     "facts": lambda block: "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in block.rows),
     "table": _table,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.report.blocks import Block, Paragraph, Section, Table
+from skinlesion.report.blocks import Block, Facts, Paragraph, Section, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import (
     HEADLINE,
@@ -24,25 +24,23 @@ BRIEF = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitiv
 
 def headline(inputs: Inputs, plots: Plots) -> Section:
     """The metrics of test, per image and per lesion, beside the majority class; histology alone; the members."""
-    test, proven = inputs.metrics["evaluate"]["test"], inputs.metrics["subgroups"]["histology_only"]
-    blocks: list[Block] = [Paragraph(describe_test(inputs)), headline_table(inputs, list(HEADLINE)), histology_table(inputs)]
-    if proven is None:
-        blocks.append(Paragraph("No test image is proven by histology."))
-    if spread := spread_table(inputs):
-        blocks.append(spread)
+    test = inputs.metrics["evaluate"]["test"]
     return Section(
         "results",
         "Results on test",
-        [*blocks, classes_table(test), plots.draw("evaluate_confusion_share"), plots.draw("evaluate_roc")],
+        [
+            Facts([("test images / lesions", f"{count(test['images'])} / {count(test['lesions'])}")]),
+            Paragraph(
+                "Test is read once by the pipeline, after every choice that it makes on validation. All values lie from 0 to 1."
+            ),
+            headline_table(inputs, list(HEADLINE)),
+            *proven(inputs, list(HEADLINE)),
+            *spread_tables(inputs),
+            classes_table(test),
+            plots.draw("evaluate_confusion_share"),
+            plots.draw("evaluate_roc"),
+        ],
     )
-
-
-def describe_test(inputs: Inputs) -> str:
-    """What was tested, and how intervals were made."""
-    test = inputs.metrics["evaluate"]["test"]
-    images = f"{count(test['images'])} images of {count(test['lesions'])} lesions"
-    read = "read once by the pipeline, after every choice that it makes on validation"
-    return f"Test: {images}, {read}. In brackets {level(inputs.metrics['evaluate']['bootstrap'])}. All values lie from 0 to 1."
 
 
 def headline_table(inputs: Inputs, metrics: list[str]) -> Table:
@@ -55,31 +53,29 @@ def headline_table(inputs: Inputs, metrics: list[str]) -> Table:
         if metric in test
     ]
     header = ["metric", "each image", "each lesion (mean of its images)", f"majority class ({majority['class']})"]
-    return Table("Headline metrics of test", header, rows)
+    return Table(f"Headline metrics of test; {level(inputs.metrics['evaluate']['bootstrap'])}", header, rows)
 
 
-def histology_table(inputs: Inputs) -> Table:
-    """The headline among histologically proven images alone, beside all images."""
+def proven(inputs: Inputs, metrics: list[str]) -> list[Block]:
+    """Metrics among histologically proven images alone, beside all images."""
     groups = inputs.metrics["subgroups"]
+    if groups["histology_only"] is None:
+        return [Paragraph("No test image is proven by histology.")]
     both = {"all": groups["all"], "proven by histology": groups["histology_only"]}
-    there = {name: content for name, content in both.items() if content}
-    rows = [
-        ["images / lesions", *(f"{count(content['images'])} / {count(content['lesions'])}" for content in there.values())],
-        *(
-            [name_of(metric), *(measured(content, metric) for content in there.values())]
-            for metric in HEADLINE
-            if metric in groups["all"]
-        ),
+    rows = [["images / lesions", *(f"{count(content['images'])} / {count(content['lesions'])}" for content in both.values())]]
+    rows += [
+        [name_of(metric), *(measured(content, metric) for content in both.values())]
+        for metric in metrics
+        if metric in groups["all"]
     ]
-    return Table(f"Histologically proven test images alone; {level(groups['bootstrap'])}", ["metric", *there], rows)
+    return [Table(f"Histologically proven test images alone; {level(groups['bootstrap'])}", ["metric", *both], rows)]
 
 
-def spread_table(inputs: Inputs) -> Table | None:
-    """Each member alone; None where there is but one."""
+def spread_tables(inputs: Inputs) -> list[Table]:
+    """Each member alone; none where there is but one."""
     evaluated = inputs.metrics["evaluate"]
     if len(evaluated["members"]) < 2:
-        return None
-    spread = evaluated["spread"]["test"]
+        return []
     rows = [
         [
             name_of(metric),
@@ -87,9 +83,9 @@ def spread_table(inputs: Inputs) -> Table | None:
             rate(values["mean"]),
             rate(values["sd"]),
         ]
-        for metric, values in spread.items()
+        for metric, values in evaluated["spread"]["test"].items()
     ]
-    return Table("Each network alone, test", ["metric", *evaluated["members"], "mean", "standard deviation"], rows)
+    return [Table("Each network alone, test", ["metric", *evaluated["members"], "mean", "standard deviation"], rows)]
 
 
 def classes_table(test: dict[str, Any]) -> Table:
@@ -125,10 +121,8 @@ def calibration(inputs: Inputs, plots: Plots) -> Section:
         "calibration",
         "Calibration",
         [
-            Paragraph(
-                f"Method: {inputs.metrics['evaluate']['calibration']} scaling, fitted on validation. Lower is better, but for "
-                "resolution."
-            ),
+            Facts([("method, fitted on validation", f"{inputs.metrics['evaluate']['calibration']} scaling")]),
+            Paragraph("Lower is better, but for resolution."),
             calibration_table(inputs, CALIBRATION),
             recalibration_table(inputs.metrics["evaluate"]["test"]),
             plots.draw("evaluate_reliability"),
@@ -170,15 +164,16 @@ def recalibration_table(test: dict[str, Any]) -> Table:
 def operating_points(inputs: Inputs, plots: Plots) -> Section:
     """What was asked on validation, what came on test, and predictive values elsewhere."""
     sweep = inputs.metrics["threshold_sweep"]
-    said = (
-        f"An image is flagged if its summed probability of {', '.join(sweep['classes'])} reaches the threshold. AUC of the "
-        f"target: validation {measured(sweep['val'], 'auc')}, test {measured(sweep['test'], 'auc')}; "
-        f"{count(sweep['test']['positives'])} of {count(sweep['test']['images'])} test images are positive."
-    )
+    facts = [
+        ("flagged", "an image whose summed probability of the diagnoses flagged reaches the threshold"),
+        ("diagnoses flagged", ", ".join(sweep["classes"])),
+        ("positive test images", f"{count(sweep['test']['positives'])} of {count(sweep['test']['images'])}"),
+        ("AUC, validation", measured(sweep["val"], "auc")),
+        ("AUC, test", measured(sweep["test"], "auc")),
+    ]
     figures = [plots.draw(name) for name in ("threshold_sweep_operating_points", "threshold_sweep_decision_curve")]
-    return Section(
-        "operating-points", "Operating points", [Paragraph(said), points_table(inputs), predictive_table(sweep), *figures]
-    )
+    blocks: list[Block] = [Facts(facts), points_table(inputs), predictive_table(sweep), *figures]
+    return Section("operating-points", "Operating points", blocks)
 
 
 def points_table(inputs: Inputs) -> Table:
@@ -241,7 +236,7 @@ def selective(inputs: Inputs, plots: Plots) -> Section:
         "selective",
         "Abstaining, and sets of diagnoses",
         [
-            Paragraph(f"Area under risk over coverage, test: {measured(risk, 'aurc')} (lower is better)."),
+            Facts([("area under risk over coverage, test (lower is better)", measured(risk, "aurc"))]),
             Table(
                 f"Only images with confidence above a threshold of validation are answered, test; {level(found['bootstrap'])}",
                 header,

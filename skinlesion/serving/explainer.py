@@ -13,14 +13,12 @@ from PIL import Image
 
 from skinlesion.artifacts.patients import Patient, as_table
 from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.explanation.cam.members import explain, find_layers, place_mean
-from skinlesion.explanation.cam.methods import METHODS, Method, check_method
+from skinlesion.explanation.cam.methods import METHODS, MapOptions, check_method
 from skinlesion.model.classifier import Classifier, load_ensemble
-
-BATCH = 32  # changed copies of an image a pass, for the methods that change it again and again
-SEED = 0  # of the noise of SmoothGradCAMpp and SSCAM, as in the stage `gradcam`
 
 
 @dataclass
@@ -60,16 +58,15 @@ class Explainer:
             No such diagnosis or method, the method cannot be used on these networks, or there is another classifier by now.
         """
         check_diagnosis(diagnosis)
-        check_method(method)
+        options = MapOptions(check_method(method), self.device, layer)
         table = as_table([patient]).assign(row=0, predicted=diagnosis)
         with self._lock:
             members = self._load()
-            options = {"device": self.device, "batch_size": BATCH, "seed": SEED}
-            maps = explain(members, square[None], table, method=method, layer=layer, **options)
+            maps = explain(members, square[None], table, options)
         config = next(iter(members.values())).config
         return place_mean(list(maps.values()), 0, image.width, image.height, size=config.size, fit=config.fit)
 
-    def usable_methods(self) -> tuple[Method, ...]:
+    def usable_methods(self) -> tuple[CamMethod, ...]:
         """The methods that can be used on all these networks, in the order of `METHODS`."""
         with self._lock:
             members = self._load()
@@ -86,7 +83,7 @@ class Explainer:
         return self._members
 
 
-def _is_usable(members: Mapping[str, Classifier], method: Method) -> bool:
+def _is_usable(members: Mapping[str, Classifier], method: CamMethod) -> bool:
     try:
         find_layers(members, [method], "auto")
     except PipelineError:

@@ -22,6 +22,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
 from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.config.contents import Conformal
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.config.schema import TestTime
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
@@ -30,7 +31,6 @@ from skinlesion.evaluation.inference.inference import Predicted, predict_batch
 from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
-from skinlesion.explanation.cam.methods import Method
 from skinlesion.model.classifier import ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
 from skinlesion.serving.engines import Engine, Member, check_engine, device_of, load_members
@@ -209,7 +209,7 @@ class Predictor:
             image, self.square(image), patient or Patient(), diagnosis=diagnosis, method=method, layer=layer
         )
 
-    def usable_methods(self) -> tuple[Method, ...]:
+    def usable_methods(self) -> tuple[CamMethod, ...]:
         """The methods that can be used on all these networks, in the order of `skinlesion.explanation.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 

@@ -15,6 +15,7 @@ from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.explanation.cam.fusing import fuse_batch_norms
 from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.randomization import renew_batch_norm
 from skinlesion.explanation.cam.subject import Subject
 from skinlesion.explanation.neighbors.embedding import embed
@@ -38,12 +39,12 @@ def prepared() -> PreparedImages:
 
 
 def score(network: SkinNetwork, config: ClassifierConfig) -> object:
-    subject = Subject({"base-0": Classifier(network, config)}, PIXELS, LISTED, "auto", CPU, 2, None, 0)
+    subject = Subject({"base-0": Classifier(network, config)}, PIXELS, LISTED, MapOptions("GradCAM", CPU))
     return subject.score()(torch.from_numpy(PIXELS), np.arange(2))
 
 
 def maps(network: SkinNetwork, config: ClassifierConfig) -> object:
-    return compute_maps(network, config, PIXELS, [4, 5], method="GradCAM", layer="layer2", device=CPU, batch_size=2, seed=0)
+    return compute_maps(network, config, PIXELS, [4, 5], MapOptions("GradCAM", CPU, "layer2"))
 
 
 USES: dict[str, Use] = {

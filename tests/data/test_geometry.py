@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from skinlesion.config.schema import Fit
-from skinlesion.data.geometry import covered_box, fit_image, map_to_original
+from skinlesion.data.geometry import covered_box, fit_image
 
 
 def picture(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -59,35 +59,3 @@ def test_reduction_is_antialiased() -> None:
     checkerboard = Image.fromarray((np.indices((128, 128)).sum(axis=0) % 2 * 255).astype(np.uint8))
     reduced = np.asarray(fit_image(checkerboard, size=32, fit="squash")).astype(float)
     assert np.abs(reduced - 127.5).max() < 3  # without antialiasing the grid would come out black, white or as moiré
-
-
-def test_map_back_identity() -> None:
-    values = np.random.default_rng(0).random((48, 48))
-    for fit in get_args(Fit):
-        np.testing.assert_allclose(map_to_original(values, 48, 48, size=48, fit=fit), values)
-    wide = np.random.default_rng(0).random((30, 40))
-    np.testing.assert_allclose(map_to_original(wide, 40, 30, size=64, fit="squash"), wide)
-
-
-def test_map_back_is_bilinear_between_cell_centres() -> None:
-    # Cells [0, 1] have their centres at 1 and 3 of 4 pixels; pixel centres are 0.5, 1.5, 2.5, 3.5.
-    placed = map_to_original(np.array([[0.0, 1.0]]), 4, 1, size=64, fit="squash")
-    np.testing.assert_allclose(placed, [[0, 0.25, 0.75, 1]])
-
-
-def test_a_constant_map_is_constant_inside_and_zero_outside() -> None:
-    ones = np.ones((7, 7), dtype=np.float32)
-    np.testing.assert_allclose(map_to_original(ones, 200, 150, size=64, fit="squash"), 1)
-    np.testing.assert_allclose(map_to_original(ones, 200, 150, size=64, fit="pad"), 1)
-    cropped = map_to_original(ones, 200, 150, size=64, fit="crop")
-    assert (cropped.shape, cropped.dtype) == ((150, 200), np.float64)
-    np.testing.assert_allclose(cropped[:, 25:175], 1)
-    assert not cropped[:, :25].any()
-    assert not cropped[:, 175:].any()
-
-
-def test_map_back_leaves_the_padding_behind() -> None:
-    # 4 x 2 in a square of 4: rows 1 and 2 hold the image, rows 0 and 3 are bars.
-    values = np.array([[9.0] * 4, [1, 2, 3, 4], [5, 6, 7, 8], [9] * 4])
-    np.testing.assert_allclose(map_to_original(values, 4, 2, size=4, fit="pad"), values[1:3])
-    np.testing.assert_allclose(map_to_original(values.T, 2, 4, size=4, fit="pad"), values.T[:, 1:3])

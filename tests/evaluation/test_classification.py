@@ -12,17 +12,12 @@ from skinlesion.evaluation.metrics.classification import (
     ClassificationMetrics,
     area_under_roc,
     average_precision,
-    confusion_table,
-    corners,
     flagged_counts,
-    precision_recall_curve,
-    precision_recall_table,
     rank_scores,
     ratio,
-    roc_curve,
-    roc_table,
     thin,
 )
+from skinlesion.evaluation.metrics.plot_tables import confusion_table, precision_recall_table, roc_table
 
 MEL, NV = CLASSES.index("mel"), CLASSES.index("nv")
 
@@ -170,15 +165,6 @@ def test_labels_and_probabilities_of_other_shapes_are_refused() -> None:
         ClassificationMetrics(np.zeros(3, dtype=int), np.ones((2, 7)))
 
 
-def test_curves_equal_scikit_learns() -> None:
-    labels, probabilities = make_predictions(6, decimals=2)
-    positive, scores = labels == MEL, probabilities[:, MEL]
-    false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(positive, scores, drop_intermediate=False)
-    assert np.allclose(roc_curve(positive, scores), (false_positive_rate, true_positive_rate), rtol=0, atol=1e-15)
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(positive, scores)
-    assert np.allclose(precision_recall_curve(positive, scores), (recall[::-1], precision[::-1]), rtol=0, atol=1e-15)
-
-
 def test_areas_under_curves_by_hand() -> None:
     # Scores .9 .8 .8 .1 with truth + + - -: one pair of four is a tie.
     counts = flagged_counts(rank_scores(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.8, 0.1])), np.ones((1, 4)))
@@ -186,11 +172,6 @@ def test_areas_under_curves_by_hand() -> None:
     assert np.array_equal(counts[1], [[0, 1, 2]])
     assert area_under_roc(*counts)[0] == 3.5 / 4
     assert average_precision(*counts)[0] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-
-
-def test_corners_leave_out_what_lies_on_a_straight_run() -> None:
-    points = np.array([[0, 0], [0, 1], [0, 2], [1, 2], [2, 2], [3, 3]])
-    assert corners(points).tolist() == [0, 2, 4, 5]
 
 
 def test_thin_keeps_both_ends_and_the_steep_part() -> None:
@@ -209,7 +190,7 @@ def test_curve_tables_have_points_of_the_exact_curve_and_few_of_them() -> None:
     table = roc_table(labels, probabilities, most=200)
     assert table.groupby("dx").size().max() <= 200
     assert set(table["dx"]) == set(CLASSES)
-    exact = set(zip(*roc_curve(labels == NV, probabilities[:, NV]), strict=True))
+    exact = set(zip(*sklearn_metrics.roc_curve(labels == NV, probabilities[:, NV], drop_intermediate=False)[:2], strict=True))
     of_nevi = table.loc[table["dx"] == "nv", ["false_positive_rate", "true_positive_rate"]]
     assert set(of_nevi.itertuples(index=False, name=None)) <= exact
     assert of_nevi.iloc[0].tolist() == [0, 0]

@@ -26,7 +26,7 @@ from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import members
 from skinlesion.explanation.cam.maps import compute_maps, describe_duration
-from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS
+from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS, MapOptions
 from skinlesion.explanation.cam.occlusion import CELLS
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier, normalize
@@ -102,11 +102,19 @@ def network_for(method: str) -> tuple[SkinNetwork, str]:
     return (tiny_vit()[0], "auto") if method == "LeGrad" else (small_network(), "second")
 
 
-def maps_of(model: SkinNetwork, images: np.ndarray, classes: list[int], *, method: str, layer: str, **options: Any) -> np.ndarray:
-    defaults = {"device": CPU, "batch_size": 4, "seed": SEED}
-    return compute_maps(
-        model, config_of("resnet18", len(images[0])), images, classes, method=method, layer=layer, **defaults | options
-    )
+def maps_of(
+    model: SkinNetwork,
+    images: np.ndarray,
+    classes: list[int],
+    *,
+    metadata: np.ndarray | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """Maps on the CPU; `options` are those of `MapOptions`."""
+    chosen = MapOptions(device=CPU, **{"batch_size": 4, "seed": SEED} | options)
+    config = config_of("resnet18", len(images[0]))
+    return compute_maps(model, config, images, classes, chosen, metadata=metadata, progress=progress)
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -147,10 +155,10 @@ def test_unknown_method_layer_class_and_diagnosis_are_named() -> None:
     assert [layers["m1-0"].name for layers in found.values()] == ["second", "first x second", "image"]
     assert [layers["m1-0"].side for layers in found.values()] == [4, 8, CELLS]
     table = pd.DataFrame({"row": [0, 1], "predicted": ["nv", "mel"], "dx": ["nv", "mell"]})
-    options = {"method": "GradCAM", "layer": "second", "device": CPU, "batch_size": 2, "seed": 0}
+    options = MapOptions("GradCAM", CPU, "second")
     with pytest.raises(PipelineError, match=r"dx: the network has no class mell; did you mean 'mel'\?; its classes are akiec"):
-        members.explain(pair, images, table, column="dx", **options)
-    explained = members.explain(pair, images, table.assign(dx=["bcc", "df"]), column="dx", **options)
+        members.explain(pair, images, table, options, column="dx")
+    explained = members.explain(pair, images, table.assign(dx=["bcc", "df"]), options, column="dx")
     np.testing.assert_array_equal(explained["m1-0"].maps, maps_of(model, images, [1, 3], method="GradCAM", layer="second"))
 
 
@@ -331,6 +339,7 @@ import os
 import numpy as np
 import torch
 from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import MapOptions
 from tests.model.classifier_cases import make_config
 from tests.explanation.test_cam_methods import small_network
 
@@ -346,8 +355,8 @@ class Watched:
 
 watched = Watched(np.random.default_rng(0).integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8))
 torch.set_num_threads(1)
-compute_maps(small_network(), make_config(size=32), watched, [0] * 2000, method='GradCAM', layer='second',
-             device=torch.device('cpu'), batch_size=20, seed=0, rows=np.arange(2000))
+options = MapOptions('GradCAM', torch.device('cpu'), 'second', batch_size=20)
+compute_maps(small_network(), make_config(size=32), watched, [0] * 2000, options, rows=np.arange(2000))
 print(watched.resident[2000] - watched.resident[500])
 """
 
@@ -528,8 +537,7 @@ def test_a_bright_spot_is_found_within_a_pixels_reach(
         images = np.asarray(fit_image(Image.fromarray(pixels), size=size, fit=fit))[None]
         for method in ("GradCAM", "CAM", "LayerCAM", "ScoreCAM", "FinerCAM"):
             table = pd.DataFrame({"row": [0], "predicted": [CLASSES[0]]})
-            options = {"method": method, "layer": "bright", "device": CPU, "batch_size": 4, "seed": 0}
-            maps = members.explain(ensemble, images, table, **options)
+            maps = members.explain(ensemble, images, table, MapOptions(method, CPU, "bright"))
             placed = members.place_mean(list(maps.values()), 0, width, height, size=size, fit=fit)
             assert placed.shape == (height, width)
             peak_y, peak_x = np.unravel_index(placed.argmax(), placed.shape)
@@ -549,9 +557,9 @@ def test_a_method_of_many_passes_says_how_long_it_will_take(caplog: pytest.LogCa
     ]
 
 
-def test_damaged_weights_are_named_by_methods_of_many_passes() -> None:
+def test_damaged_weights_are_named() -> None:
     model = small_network()
     nn.init.constant_(model.head.weight, torch.inf)
-    for method in ("ScoreCAM", "Occlusion", "RefineCAM"):
+    for method in ("GradCAM", "ScoreCAM", "Occlusion", "RefineCAM"):
         with pytest.raises(PipelineError, match="scores are not finite: its weights are damaged"):
             maps_of(model, noise_images(1, SIZE), [0], method=method, layer="second")

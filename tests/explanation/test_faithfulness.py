@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from skinlesion.artifacts.raw import mask_path
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import faithfulness, summary, tables
 from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness, measure_methods
+from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.randomization import DEPTHS
 from skinlesion.explanation.cam.subject import Subject
 from skinlesion.model.classifier import Classifier, normalize
@@ -24,7 +26,7 @@ from skinlesion.model.network import SkinNetwork
 from tests.model.classifier_cases import make_config, make_network
 
 SIZE, IMAGES = 32, 24
-CPU = torch.device("cpu")
+OPTIONS = MapOptions("GradCAM", torch.device("cpu"), "features", batch_size=8)
 
 
 class RedNet(nn.Module):
@@ -63,12 +65,11 @@ def make_subject(workspace: Path, *, red: str = "lesion", **overrides: Any) -> S
         Image.fromarray(lesion_of(number).astype(np.uint8) * 255).save(mask_path(f"I{number:02d}"))
     table = pd.DataFrame({"image_id": [f"I{number:02d}" for number in range(IMAGES)], "row": np.arange(IMAGES)[::-1]})
     table["lesion_id"] = [f"L{number // 2}" for number in range(IMAGES)]
-    table = table.assign(dx="akiec", predicted=CLASSES[0], outcome="correct", width=SIZE, height=SIZE, has_mask=True)
+    table = table.assign(dx="akiec", predicted=CLASSES[0], outcome="correct", width=SIZE, height=SIZE)
     table = table.assign(age=50.0, sex="male", localization="back")
     config = make_config("resnet18", size=SIZE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     members = {"base-0": Classifier(SkinNetwork(RedNet(), nn.Identity()), config)}
-    options = {"layer": "features", "device": CPU, "batch_size": 8, "samples": None, "seed": 0}
-    return Subject(**{"members": members, "images": images[::-1], "table": table} | options | overrides)
+    return Subject(**{"members": members, "images": images[::-1], "table": table, "options": OPTIONS} | overrides)
 
 
 def measure_one(subject: Subject, method: str = "GradCAM", **overrides: Any) -> Faithfulness:
@@ -138,7 +139,7 @@ def test_shuffled_networks_are_forgotten_and_the_trained_one_is_left_alone(works
     config = make_config("resnet18", size=SIZE)
     model = make_network(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    subject = make_subject(workspace, members={"base-0": Classifier(model, config)}, layer="layer2")
+    subject = make_subject(workspace, members={"base-0": Classifier(model, config)}, options=replace(OPTIONS, layer="layer2"))
     subject = subject.some(np.arange(8))
     measured = measure_one(subject)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -188,7 +189,7 @@ def test_ensembles_and_metadata(workspace: Path) -> None:
     """The probability that falls is the members' mean, of each image's own diagnosis and with its own metadata."""
     configs = [make_config("resnet18", size=SIZE, member=f"m{n}", metadata=n == 1) for n in range(2)]
     members = {config.name: Classifier(make_network(config, seed=n), config) for n, config in enumerate(configs)}
-    subject = make_subject(workspace, members=members, layer="layer2").some(np.arange(8))
+    subject = make_subject(workspace, members=members, options=replace(OPTIONS, layer="layer2")).some(np.arange(8))
     subject.table["predicted"] = [*CLASSES, "nv"]
     subject.table["age"] = 10.0 + 10 * np.arange(8)
     metadata = torch.from_numpy(encode_metadata(subject.table))
@@ -211,7 +212,8 @@ def test_batch_norms_of_every_shuffled_network_are_renewed(workspace: Path, monk
 
 def test_without_masks_the_other_measures_stand(workspace: Path) -> None:
     subject = make_subject(workspace)
-    subject.table["has_mask"] = False
+    for image_id in subject.table["image_id"]:
+        mask_path(image_id).unlink()
     figures = measure_one(subject).figures
     assert figures[["energy", "energy_other", "pointing", "pointing_center"]].isna().all().all()
     assert figures[["deletion", "insertion", "flip"]].notna().all().all()

@@ -10,11 +10,12 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from skinlesion.config.schema import Fit
-from skinlesion.data.geometry import fit_image, map_to_original
+from skinlesion.data.geometry import fit_image
 from skinlesion.explanation.cam import deletion, patches, randomization, summary
 from skinlesion.explanation.cam.faithfulness import FIGURES, choose_some, other_images
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
+from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.pointing import center_hits, points_at
 from skinlesion.model.classifier import Classifier
 from tests.model.classifier_cases import make_config, make_network

@@ -11,6 +11,7 @@ from torch import nn
 
 from skinlesion.explanation.cam.fusing import fuse_batch_norms, fuse_members
 from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.network import SkinNetwork
 from tests.model.classifier_cases import make_config, make_network
@@ -67,8 +68,8 @@ def test_maps_are_the_same(layer: str) -> None:
     config = make_config("resnet18", size=SIZE)
     model = trained("resnet18")
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
-    options = {"method": "GradCAM", "layer": layer, "device": torch.device("cpu"), "batch_size": 2, "seed": 0}
-    maps = partial(compute_maps, config=config, images=images, class_indices=[0, 5], **options)
+    options = MapOptions("GradCAM", torch.device("cpu"), layer)
+    maps = partial(compute_maps, config=config, images=images, class_indices=[0, 5], options=options)
     ((fused, _),) = fuse_members({"base-0": Classifier(model, config)}, keep=layer).values()
     assert norms(fused) < norms(model)
     np.testing.assert_allclose(maps(fused), maps(model), atol=1e-4)

@@ -23,12 +23,14 @@ from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import read_json, write_json
 from skinlesion.config.schema import Fit
-from skinlesion.data.geometry import fit_image, map_to_original
+from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.explanation.cam import energy, gallery, members
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import MapOptions
+from skinlesion.explanation.cam.placing import crop_to_square, map_to_original
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.conftest import WriteParams
@@ -210,11 +212,11 @@ def test_each_image_gets_its_own_map_of_its_predicted_class(ready: Path) -> None
     measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
     assert len(measured) >= 6
     model, config = load_ensemble()["m0-0"]
-    options = {"method": "GradCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
+    options = MapOptions("GradCAM", torch.device("cpu"), "layer2", batch_size=1)
     for number, (image_id, _, _, predicted, _) in enumerate(PREDICTED):
         with Image.open(image_path(image_id)) as image:
             square = np.asarray(fit_image(image, size=SIZE, fit="squash"))
-        (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], **options)
+        (values,) = compute_maps(model, config, square[None], [CLASSES.index(predicted)], options)
         if image_id in measured:
             placed = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash", centers=CENTERS)
             assert measured[image_id] == pytest.approx(energy.energy_ratio(placed, disc(number)), abs=1e-4)
@@ -376,7 +378,7 @@ def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_c
     metrics = read_metrics()
     assert metrics["layers"] == {"m0-0": {"layer": "layer2", "cells": [4, 4]}, "m1-0": {"layer": "features.4", "cells": [7, 7]}}
     measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
-    options = {"method": "GradCAM", "layer": "auto", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
+    options = MapOptions("GradCAM", torch.device("cpu"), batch_size=1)
     ensemble = load_ensemble()
     places = {"m0-0": CENTERS, "m1-0": members.find_layers(ensemble, ["GradCAM"], "auto")["GradCAM"]["m1-0"].centers}
     assert places["m1-0"] != CENTERS
@@ -385,7 +387,7 @@ def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_c
         with Image.open(image_path(image_id)) as image:
             square = np.asarray(fit_image(image, size=SIZE, fit="squash"))[None]
         maps = {
-            name: placed_by_hand(compute_maps(*classifier, square, [CLASSES.index(predicted)], **options)[0], places[name])
+            name: placed_by_hand(compute_maps(*classifier, square, [CLASSES.index(predicted)], options)[0], places[name])
             for name, classifier in ensemble.items()
         }
         mean = (maps["m0-0"] + maps["m1-0"]) / 2
@@ -473,8 +475,8 @@ def test_energy_ratio_by_hand() -> None:
 )
 def test_crop_to_square(fit: Fit, rows: slice, columns: slice) -> None:
     values = np.random.default_rng(0).random((150, 200))
-    np.testing.assert_array_equal(energy.crop_to_square(values, size=64, fit=fit), values[rows, columns])
-    np.testing.assert_array_equal(energy.crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
+    np.testing.assert_array_equal(crop_to_square(values, size=64, fit=fit), values[rows, columns])
+    np.testing.assert_array_equal(crop_to_square(values.T, size=64, fit=fit), values.T[columns, rows])
 
 
 def test_interval_is_over_lesions_not_images() -> None:

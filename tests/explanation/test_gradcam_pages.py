@@ -20,9 +20,9 @@ from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.data.geometry import map_to_original
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import cases, gallery, index, pages, panels
+from skinlesion.explanation.cam.placing import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
 from tests.explanation.test_gradcam import (

@@ -1,4 +1,4 @@
-"""What the report and README say of how far maps can be believed, from figures whose verdicts are known."""
+"""What the report and README show of how far maps can be believed, from figures whose verdicts are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.report import explanations
-from tools import readme_tables
+from tools.readme_evidence import evidence_tables
+from tools.records import Record
 
 IMAGES = 24
 TABLE = pd.DataFrame(
@@ -45,18 +46,13 @@ def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
         positions = np.arange(IMAGES if name != "ScoreCAM" else 12)
         figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
         maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
-        measured[name] = Faithfulness(positions, maps, figures, {}, 0)
+        measured[name] = Faithfulness(positions, maps, figures, {}, 0, 0)
     return {"split": "test", "bootstrap": describe_intervals(), **summary.summarize(measured, TABLE)}
 
 
 def test_maps_that_beat_every_control() -> None:
     faithful = make_faithful(GradCAM=GOOD)
     assert explanations.warnings(faithful) == []
-    first, second, third = explanations.reading(faithful)
-    assert first.startswith("Over 24 images maps hold 2.50 (GradCAM) times the energy on the lesion")
-    assert "more than the map of another lesion's image would for GradCAM, and peak on it in a share of 1.00 (GradCAM)" in first
-    assert second.count("GradCAM") == 4
-    assert third.endswith("so that GradCAM passes the sanity check.")
     table = explanations.methods_table(faithful)
     assert table.caption == "Faithfulness by method, test; 95 % intervals by 1,000 bootstrap draws of lesions"
     (row,) = table.rows
@@ -73,46 +69,35 @@ def test_maps_that_beat_every_control() -> None:
     assert [row[:2] for row in groups.rows] == [["mel", "10"], ["nv", "14"], ["correct", "16"], ["wrong", "8"]]
 
 
+def verdicts(faithful: dict[str, object]) -> dict[tuple[str, str], str]:
+    """The verdict of each method and measure against its control."""
+    return {(row[0], row[1]): row[2] for row in explanations.controls_table(faithful).rows}
+
+
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "measure", "verdict"),
     [
-        ({"pointing_center": 1.0}, "in peak on the lesion by GradCAM"),
-        ({"deletion": 0.5}, "in deletion AUC by GradCAM"),
-        ({"insertion": 0.25}, "in insertion AUC by GradCAM"),
-        ({"pointing": 0.0, "deletion": 0.75}, "in peak on the lesion by GradCAM; in deletion AUC by GradCAM"),
+        ({"pointing_center": 1.0}, "peak on the lesion", "no difference shown"),
+        ({"deletion": 0.5}, "deletion AUC", "no difference shown"),
+        ({"insertion": 0.25}, "insertion AUC", "worse"),
+        # A fine order that beats the centre, but no random maps of its own grain.
+        ({"deletion_random": 0.25}, "deletion AUC", explanations.BY_GRAIN),
     ],
 )
-def test_maps_that_do_not_beat_the_centre_are_warned_about(changed: dict[str, float], named: str) -> None:
-    (warning,) = explanations.warnings(make_faithful(GradCAM=GOOD | changed))
-    assert warning.startswith(f"The image's centre, which knows nothing of the image, is not beaten {named}. ")
-
-
-def test_what_no_method_beats_is_said_once() -> None:
-    three = dict.fromkeys(("GradCAM", "LayerCAM", "XGradCAM"), GOOD | {"pointing": 0.0})
-    (warning,) = explanations.warnings(make_faithful(**three))
-    assert "is not beaten in peak on the lesion by any of the 3 methods. There, " in warning
+def test_maps_that_do_not_beat_the_centre_are_warned_about(changed: dict[str, float], measure: str, verdict: str) -> None:
+    faithful = make_faithful(GradCAM=GOOD | changed)
+    assert explanations.warnings(faithful) == [explanations.CENTER_NOT_BEATEN]
+    assert verdicts(faithful)["GradCAM", f"{measure} against image's centre"] == verdict
 
 
 def test_a_failed_sanity_check_is_warned_about() -> None:
     faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"shuffled": 0.75}, ScoreCAM=GOOD)
-    (warning,) = explanations.warnings(faithful)
-    assert warning.startswith("Sanity check failed: LayerCAM. ")
-    assert explanations.reading(faithful)[2].endswith(
-        "of 0.12 (GradCAM) to 0.75 (LayerCAM), so that GradCAM and ScoreCAM pass the sanity check."
-    )
-    assert "for all 3 methods" in explanations.reading(faithful)[0]
-    assert explanations.reading(faithful)[0].startswith("Over 24 images (12 for ScoreCAM) maps hold ")
+    assert explanations.warnings(faithful) == [explanations.NOT_SANE]
+    assert [row[1] for row in explanations.sanity_table(faithful).rows] == ["passed", "failed", "passed"]
     same = explanations.compared_table(faithful)
     assert same is not None
     assert same.caption == "The methods on the same 12 images"
     assert [row[0] for row in same.rows] == ["GradCAM", "LayerCAM", "ScoreCAM"]
-
-
-def test_fine_random_orders_are_no_merit_of_a_map() -> None:
-    """Better than the centre, but no better than random maps of its own grain: not counted as better than the centre."""
-    faithful = make_faithful(RefineCAM=GOOD | {"deletion_random": 0.25})
-    (warning,) = explanations.warnings(faithful)
-    assert "is not beaten in deletion AUC by RefineCAM" in warning
 
 
 def test_the_sanity_check_is_shown_whole() -> None:
@@ -126,19 +111,20 @@ def test_without_masks() -> None:
     unmasked = {name: value for name, value in GOOD.items() if not name.startswith(("energy", "pointing"))}
     faithful = make_faithful(GradCAM=unmasked)
     assert explanations.warnings(faithful) == []
-    assert explanations.reading(faithful)[0] == "Where the maps lie was not measured, for want of lesion masks."
     assert [row[1].split(" against")[0] for row in explanations.controls_table(faithful).rows] == ["deletion AUC"] * 2 + [
         "insertion AUC"
     ] * 2
 
 
-def test_readme_has_the_table_and_its_reading() -> None:
-    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"deletion": 0.5})
-    of_run = {"provenance": {}, "evaluate": {}, "threshold_sweep": {}, "reading": [], "has_report": False}
-    record = readme_tables.Record(name="mine", gradcam={"faithfulness": faithful}, **of_run)
-    older = readme_tables.Record(name="older", gradcam={}, **of_run)
-    assert readme_tables.faithfulness_lines([older]) == []
-    text = "\n".join(readme_tables.faithfulness_lines([older, record])).replace("\xa0", " ")
-    assert text.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")
-    assert "| LayerCAM | 24 | 2.500 [2.500, 2.500] |" in text
-    assert "faster than going from the centre outwards for GradCAM;" in text.replace("\n", " ")
+def test_readme_has_the_measures_and_the_verdicts() -> None:
+    faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"deletion": 0.5, "shuffled": 0.75})
+    records = [
+        Record(name, {}, {"gradcam": found}, has_report=False)
+        for name, found in {"older": {}, "mine": {"faithfulness": faithful}}.items()
+    ]
+    behind, measures, judged = evidence_tables(records)
+    assert len(behind.rows) == 2
+    assert measures.caption.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")
+    assert [cell.replace("\xa0", " ") for cell in measures.rows[1][:3]] == ["LayerCAM", "24", "2.500 [2.500, 2.500]"]
+    assert judged.header[3] == "deletion AUC against image's centre"
+    assert [(row[3], row[-1]) for row in judged.rows] == [("better", "passed"), ("no difference shown", "failed")]

@@ -22,7 +22,6 @@ from skinlesion.artifacts.tables import probabilities_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
 from skinlesion.config.contents import Calibration
-from skinlesion.data.geometry import map_to_original
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores
@@ -33,6 +32,8 @@ from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
 from skinlesion.explanation.cam.maps import compute_maps
+from skinlesion.explanation.cam.methods import MapOptions
+from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
 from skinlesion.serving.engines import Member
@@ -163,8 +164,8 @@ def test_a_map_is_the_one_of_the_method(tmp_path: Path) -> None:
     heat = predictor.explain(image, diagnosis="bcc", method="LayerCAM", layer="layer2")
     assert heat.shape == (70, 90) and heat.min() >= 0 and heat.max() <= 1
     model, config = load_ensemble(tmp_path / CLASSIFIER)["base-0"]
-    options: dict[str, Any] = {"method": "LayerCAM", "layer": "layer2", "device": torch.device("cpu"), "batch_size": 1, "seed": 0}
-    values = compute_maps(model, config, predictor.square(image)[None], [CLASSES.index("bcc")], **options)[0]
+    options = MapOptions("LayerCAM", torch.device("cpu"), "layer2")
+    values = compute_maps(model, config, predictor.square(image)[None], [CLASSES.index("bcc")], options)[0]
     centers = find_target(model, "LayerCAM", "layer2", size=32).centers
     np.testing.assert_allclose(heat, map_to_original(values, 90, 70, size=32, fit="squash", centers=centers), atol=1e-6)
 

@@ -24,13 +24,45 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions
 from skinlesion.report.formats import describe_rule
 from tests.conftest import ROOT, WriteParams
-from tests.report.test_reading import SELECTIVE, SUBGROUPS
-from tools import readme_tables, summary
+from tools import readme_evidence, readme_tables, summary
 from tools.record_results import record
-from tools.records import file_digests, list_records
+from tools.records import HEADLINE, Record, file_digests, list_records, read_record
 
 NO_RECORD = pytest.param(None, marks=pytest.mark.skip(reason="results/ holds no recorded run yet"))
 RECORDS = [pytest.param(path, id=path.name) for path in list_records(ROOT / "results")] or [NO_RECORD]
+SUBGROUPS = {
+    "all": {"accuracy": 0.9, "macro_auc": 0.95, "mel_sensitivity": 0.6},
+    "histology_only": {
+        "images": 1200,
+        "lesions": 800,
+        "accuracy": 0.75,
+        "macro_auc": 0.875,
+        "intervals": {"accuracy": {"low": 0.7, "high": 0.8}, "macro_auc": {"low": 0.85, "high": 0.9}},
+    },
+    "worst": {
+        "mel_sensitivity": {
+            "attribute": "age",
+            "group": "below 30",
+            "value": 0.25,
+            "low": 0.1,
+            "high": 0.4,
+            "lesions": 90,
+            "melanoma_lesions": 12,
+        },
+        "macro_auc": None,
+    },
+}
+RATES = {"coverage": 0.7, "accuracy": 0.9, "melanomas_missed": 0.1}
+INTERVALS = {name: {"low": value - 0.01, "high": value + 0.01} for name, value in RATES.items()}
+SELECTIVE = {"abstention": {"0.6": {"test": RATES | {"intervals": INTERVALS}}}}
+GAIN = {"inflation": 0.05, "low": -0.01, "high": 0.1}
+LEAK = {
+    "recipe": {"backbone": "resnet18", "epochs": 5, "seeds": [0, 1]},
+    "siblings": {"image_level": {"share": 0.375}},
+    "all": {"metrics": {"accuracy": GAIN, "macro_auc": GAIN, "mel_sensitivity": GAIN | {"inflation": -0.02}}},
+    "with_siblings": {"metrics": {"accuracy": GAIN | {"inflation": 0.125}}},
+    "without_siblings": None,
+}
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp"}
 
 
@@ -497,7 +529,11 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     text = Path("README.md").read_text(encoding="utf-8")
     accuracy = figures(prediction_table(2, "T"))["accuracy"]
     assert f"| {accuracy:.3f} [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}] |" in text
-    assert "| [run-1](results/run-1/) | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |" in text
+    report = "[page](results/run-1/report/index.html), [Markdown](results/run-1/report/report.md)"
+    assert (
+        f"| [run-1](results/run-1/), report: {report} | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |"
+        in text
+    )
     assert "| resnet18 from `resnet18.pth` (sha256 abababab) | 56 / 28 |" in text
     assert "| majority class (nv) |  |  | 0.125 | 0.143 | - | 0.500 | - | - |" in text
     point = "| mel: recall_0.90 | 0.0625 | sensitivity ≥ 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
@@ -536,7 +572,7 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     content = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     spread = {"accuracy": {"mean": 0.8215, "sd": 0.0123, "min": 0.8, "max": 0.83}, "macro_auc": {"mean": None, "sd": None}}
     content |= {"test_time": "flips", "members": {"base-0": {}, **others}, "spread": {"test": spread}}
-    by_lesion = dict.fromkeys(readme_tables.HEADLINE, 0.5)
+    by_lesion = dict.fromkeys(HEADLINE, 0.5)
     content["test"]["per_lesion"] = by_lesion | {"intervals": {name: {"low": 0.4, "high": 0.6} for name in by_lesion}}
     write("metrics/evaluate.json", content)
     layers = {"base-0": {"layer": "layer4"}, "b2-0": {"layer": "features"}, "meta-0": {"layer": "layer4"}}
@@ -548,7 +584,7 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     assert said == [("base-0", "resnet18", 0), ("b2-0", "efficientnet_b2", 7), ("meta-0", "resnet18", 0)]
     trained = sorted(path.name for path in (folder / "metrics" / "train").iterdir())
     assert trained == ["b2-0.json", "base-0.json", "meta-0.json"]
-    block = readme_tables.results_block([readme_tables.read_record(folder)])
+    block = readme_tables.results_block([read_record(folder)])
     networks = "resnet18 from `resnet18.pth` (sha256 abababab) and efficientnet_b2 from random weights and resnet18 with metadata"
     assert f"| {networks} from `resnet18.pth` (sha256 abababab); mean of 3 members; test-time views: flips |" in block
     assert "| each of the 3 members alone (mean ± standard deviation) |  |  | 0.822 ± 0.012 |  |  | - |  |  |" in block
@@ -562,20 +598,52 @@ def test_synthetic_records_are_marked_and_come_last(finished_run: Path) -> None:
     set_source(synthetic=True)
     commit_to_dvc()
     record("a-sample")
-    block = readme_tables.results_block([readme_tables.read_record(folder) for folder in list_records()])
+    block = readme_tables.results_block([read_record(folder) for folder in list_records()])
     assert block.index("[z-real]") < block.index("[a-sample]")
     assert "**synthetic**, source `sample`" in block
     assert "say nothing about real skin" in block
 
 
 def test_levels_of_runs_that_differ_and_of_a_run_without_masks(finished_run: Path) -> None:
-    first = readme_tables.read_record(record("a"))
-    wider = {**first.evaluate, "bootstrap": {**first.evaluate["bootstrap"], "confidence": 0.99}}
-    no_masks = {**first.gradcam, "images_with_mask": 0, "energy_ratio": None, "bootstrap": None}
-    block = readme_tables.results_block([first, replace(first, name="b", evaluate=wider, gradcam=no_masks)])
+    first = read_record(record("a"))
+    wider = {**first.metrics["evaluate"], "bootstrap": {**first.metrics["evaluate"]["bootstrap"], "confidence": 0.99}}
+    no_masks = {**first.metrics["gradcam"], "images_with_mask": 0, "energy_ratio": None, "bootstrap": None}
+    other = replace(first, name="b", metrics=first.metrics | {"evaluate": wider, "gradcam": no_masks})
+    block = readme_tables.results_block([first, other])
     assert "Headline metrics, 95% (a) or 99% (b) intervals." in block
     assert "(1 is chance), 97.5% intervals." in block
-    assert "(1 is chance)." in readme_tables.results_block([replace(first, gradcam=no_masks)])
+    assert "(1 is chance)." in readme_tables.results_block([replace(first, metrics=first.metrics | {"gradcam": no_masks})])
+
+
+def evidence_of(**metrics: Any) -> dict[str, list[list[str]]]:
+    """The rows of the tables of a run with these metrics, by the first word of their captions."""
+    record = Record("mine", {}, {"gradcam": {}} | metrics, has_report=False)
+    return {each.caption.split()[0]: [list(row) for row in each.rows] for each in readme_evidence.evidence_tables([record])}
+
+
+def test_what_stands_behind_a_headline_is_a_row() -> None:
+    ((run, sizes, accuracy, macro_auc, worst, worst_auc, *answered),) = evidence_of(subgroups=SUBGROUPS, selective=SELECTIVE)[
+        "What"
+    ]
+    assert (run, sizes, accuracy, macro_auc) == (
+        *("[mine](results/mine/)", "1,200 / 800"),
+        *("0.750 [0.700, 0.800]", "0.875 [0.850, 0.900]"),
+    )
+    assert (worst, worst_auc) == ("0.250 [0.100, 0.400] (age below 30, 12 melanoma lesions)", "-")
+    assert answered == [
+        *("the surest 60% of validation", "0.700 [0.690, 0.710]"),
+        *("0.900 [0.890, 0.910]", "0.100 [0.090, 0.110]"),
+    ]
+    nothing_proven = SUBGROUPS | {"histology_only": None, "worst": dict.fromkeys(SUBGROUPS["worst"])}
+    assert evidence_of(subgroups=nothing_proven)["What"] == evidence_of()["What"] == [[run, *["-"] * 9]]
+
+
+def test_a_measured_leak_is_a_row() -> None:
+    ((_, *cells),) = evidence_of(**{"extras/leak": LEAK})["A"]
+    assert [cell.replace("\xa0", " ") for cell in cells] == [
+        *("resnet18, 5 epochs", "2", "38%", "+0.050 [-0.010, +0.100]", "+0.050 [-0.010, +0.100]", "-0.020 [-0.010, +0.100]"),
+        *("+0.125 [-0.010, +0.100]", "-"),
+    ]
 
 
 def test_the_summary_says_its_level_and_what_is_synthetic(

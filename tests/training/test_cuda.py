@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from skinlesion.data.synthesis.fitting import draw_images, fit_vae
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.explanation.cam.maps import compute_maps
-from skinlesion.explanation.cam.methods import METHODS
+from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, METHODS, MapOptions
 from skinlesion.model.classifier import Classifier, load_classifier
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.training import fit
@@ -52,10 +53,10 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
     backbone = "vit_b_16" if method == "LeGrad" else "resnet18"
     config = make_config(backbone, size=64)
     network = make_network(config)
-    options: dict[str, Any] = {"method": method, "layer": "auto", "batch_size": 4, "seed": 0, "samples": 2}
-    if method not in ("SmoothGradCAMpp", "SSCAM", "ISCAM"):
-        options["samples"] = None
-    expected, found = (compute_maps(network, config, PIXELS[:2], [4, 5], device=device, **options) for device in (CPU, GPU))
+    options = MapOptions(method, CPU, batch_size=4, samples=2 if method in DEFAULT_SAMPLES else None)
+    expected, found = (
+        compute_maps(network, config, PIXELS[:2], [4, 5], replace(options, device=device)) for device in (CPU, GPU)
+    )
     # The quotient of small numbers of the one, and the many passes of the other, magnify rounding.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2 if method in ("SmoothGradCAMpp", "Occlusion") else 1e-3)
 

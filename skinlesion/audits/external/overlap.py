@@ -12,24 +12,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from sklearn.metrics import pairwise_distances_argmin
 
 from skinlesion.artifacts.raw import image_path
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.parallel import map_in_order
-
-NearCopies = Literal["refuse", "report"]
+from skinlesion.config.audits import NearCopies
 
 THUMBNAIL = (32, 24)  # pixels
 # Root mean square difference of two thumbnails, in grey levels (0 to 255), up to which they are of one photograph. Measured on
 # HAM10000 at 200 x 150 px: no two of its 10,015 images that show different lesions are nearer than 5.7; of copies at half the
 # size and JPEG quality 75, 98 of 100 are nearer than 4, and of such at the same size and quality 50 all are nearer than 2.6.
 SAME_PICTURE = 4.0
-CHUNK = 500  # rows of a block of distances, which bounds memory
 
 logger = logging.getLogger(__name__)
 
@@ -138,17 +137,9 @@ def nearest_thumbnails(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarra
 
     int64 and float64 (N,).
     """
-    nearest, distances = [], []
-    # Centred, because float32 would lose a small difference of two large squares.
-    center = second.mean(axis=0)
-    second = second - center
-    squares = (second**2).sum(axis=1)
-    for start in range(0, len(first), CHUNK):
-        rows = first[start : start + CHUNK] - center
-        place = (squares - 2 * rows @ second.T).argmin(axis=1)
-        nearest.append(place)
-        distances.append(np.sqrt(((rows - second[place]).astype(np.float64) ** 2).mean(axis=1)))
-    return np.concatenate(nearest), np.concatenate(distances)
+    nearest = pairwise_distances_argmin(first, second)
+    apart = (first - second[nearest]).astype(np.float64)  # exact, where the search's own distances are rounded
+    return nearest, np.sqrt((apart**2).mean(axis=1))
 
 
 def _equal(theirs: Contents, their_digests: list[str], ours: Contents, our_digests: list[str]) -> list[tuple[str, str]]:

@@ -53,7 +53,7 @@ class Index:
         sample = descriptors[np.sort(drawn)].astype(np.float32)
         first = MiniBatchKMeans(branches, random_state=seed, batch_size=4096, n_init=1, max_iter=15).fit(sample)
         self._first = first.cluster_centers_.astype(np.float32)
-        cells = _nearest(sample, self._first, 1)[:, 0]
+        cells = first.predict(sample)
         self._second = np.repeat(self._first[:, None], branches, axis=1)
         for cell in range(branches):
             members = np.flatnonzero(cells == cell)
@@ -120,14 +120,7 @@ def _strongest(keypoints: Keypoints) -> Keypoints:
     )
 
 
-def _nearest(values: np.ndarray, centres: np.ndarray, number: int) -> np.ndarray:
-    """The `number` nearest centres of each row, the nearest first; in pieces, so that memory stays small."""
-    norms = (centres**2).sum(axis=1)
-    parts = []
-    for start in range(0, max(len(values), 1), 8192):
-        distances = norms - 2 * values[start : start + 8192] @ centres.T
-        if number == 1:
-            parts.append(distances.argmin(axis=1)[:, None])
-        else:
-            parts.append(np.argsort(distances, axis=1, kind="stable")[:, :number])
-    return np.concatenate(parts)
+def _nearest(values: np.ndarray, centers: np.ndarray, number: int) -> np.ndarray:
+    """The `number` nearest centres of each row, int64 (rows, number), the nearest first."""
+    distances = (centers**2).sum(axis=1) - 2 * values @ centers.T
+    return np.argsort(distances, axis=1, kind="stable")[:, :number]

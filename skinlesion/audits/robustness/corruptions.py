@@ -15,18 +15,16 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+from skinlesion.config.audits import Corruption
 from skinlesion.training.augmentation.hair import HairOcclusion
 from skinlesion.training.augmentation.transforms import ReflectedAffine
-
-Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
-CORRUPTIONS: tuple[Corruption, ...] = get_args(Corruption)
 
 # By severity, 1 to 5. Where a corruption has two directions, a coin decides for each image, the same for all severities.
 STRENGTHS: dict[Corruption, tuple[float, ...]] = {

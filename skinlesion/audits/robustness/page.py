@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from skinlesion.audits.robustness.corruptions import STRENGTHS, Corruption, corrupt
+from skinlesion.audits.robustness.corruptions import STRENGTHS, corrupt
 from skinlesion.base.files import atomic_file
 from skinlesion.base.pictures import write_png
+from skinlesion.config.audits import Corruption
 
 CELL, GAP, CAPTION, LEFT, TOP = 1.36, 0.06, 0.22, 1.1, 0.34  # inches: a panel's side, between panels, below one, at the edges
 DPI = 100

@@ -10,9 +10,12 @@ The promise is of lesions drawn as those of calibration were, over all diagnoses
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.config.schema import ConformalMethod
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure
@@ -73,6 +76,19 @@ def audit_sets(labels: np.ndarray, sets: np.ndarray) -> Measure:
     return measure
 
 
+def size_table(sets: Mapping[float, np.ndarray]) -> pd.DataFrame:
+    """How many images have a set of which size: `level, size, images, share`, a row a level and size from 1.
+
+    sets : of each level, as of `prediction_sets`.
+    """
+    rows = [
+        {"level": level, "size": size, "images": int(images), "share": images / len(each)}
+        for level, each in sets.items()
+        for size, images in enumerate(np.bincount(each.sum(axis=1), minlength=len(CLASSES) + 1)[1:], start=1)
+    ]
+    return pd.DataFrame(rows)
+
+
 def choose_one_image(lesion_ids: pd.Series, *, seed: int) -> np.ndarray:
     """Positions, int64 rising, of one image of each lesion, chosen at random: images of a lesion are not exchangeable."""
     shuffled = np.random.default_rng(seed).permutation(len(lesion_ids))
@@ -81,7 +97,18 @@ def choose_one_image(lesion_ids: pd.Series, *, seed: int) -> np.ndarray:
 
 
 def deal_lesions(lesion_ids: pd.Series, share: float, *, seed: int) -> np.ndarray:
-    """Which images, bool (images,), belong to a random `share` (> 0 to < 1) of the lesions; each lesion falls whole."""
+    """Which images, bool (images,), belong to a random `share` (> 0 to < 1) of the lesions; each lesion falls whole.
+
+    Raises
+    ------
+    PipelineError
+        A part has no image.
+    """
     lesions = np.unique(lesion_ids.to_numpy(dtype=str))
     chosen = np.random.default_rng(seed).permutation(lesions)[: round(share * len(lesions))]
+    if not 0 < len(chosen) < len(lesions):
+        raise PipelineError(
+            f"validation has {len(lesions)} lesion(s), too few to be dealt in two: use a larger sample, or another "
+            "selective.conformal_share"
+        )
     return np.isin(lesion_ids.to_numpy(dtype=str), chosen)

@@ -16,11 +16,9 @@ A prediction is the class of highest probability, the first in the order of `CLA
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from skinlesion.diagnoses import CLASSES
@@ -99,33 +97,6 @@ def average_precision(true_positives: np.ndarray, false_positives: np.ndarray) -
     precision = ratio(true_positives, true_positives + false_positives, undefined=0.0)
     rise = np.diff(true_positives, axis=1, prepend=0)
     return ratio((rise * precision).sum(axis=1), true_positives[:, -1], undefined=np.nan)
-
-
-def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rate at every distinct score, from (0, 0) to (1, 1); NaN without positives or negatives."""
-    true_positives, false_positives = (counts[0] for counts in _unweighted_counts(positive, scores))
-    return (
-        np.append(0.0, ratio(false_positives, false_positives[-1], undefined=np.nan)),
-        np.append(0.0, ratio(true_positives, true_positives[-1], undefined=np.nan)),
-    )
-
-
-def precision_recall_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at every distinct score, after the customary start (0, 1); recall NaN without positives."""
-    true_positives, false_positives = (counts[0] for counts in _unweighted_counts(positive, scores))
-    recall = ratio(true_positives, true_positives[-1], undefined=np.nan)
-    return np.append(0.0, recall), np.append(1.0, true_positives / (true_positives + false_positives))
-
-
-def _unweighted_counts(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return flagged_counts(rank_scores(positive, scores), np.ones((1, len(scores))))
-
-
-def corners(points: np.ndarray) -> np.ndarray:
-    """Indices of a polyline's points, shape (points, 2), that are not inside a straight run: enough to draw it exactly."""
-    step = np.diff(points, axis=0)
-    turns = step[:-1, 0] * step[1:, 1] != step[:-1, 1] * step[1:, 0]
-    return np.flatnonzero(np.concatenate([[True], turns, [True]]))
 
 
 def thin(points: np.ndarray, most: int) -> np.ndarray:
@@ -207,44 +178,3 @@ class ClassificationMetrics:
         each = self.per_class(np.ones((1, len(self.predicted))))
         numbers = {dx: {name: float(each[name][0, index]) for name in PER_CLASS} for index, dx in enumerate(CLASSES)}
         return {dx: values | {"support": int(values["support"])} for dx, values in numbers.items()}
-
-
-def confusion_table(confusion: np.ndarray) -> pd.DataFrame:
-    """A confusion matrix (classes, classes) as rows: `actual, predicted, images, share` (of the actual class's images)."""
-    shares = ratio(confusion, confusion.sum(axis=1, keepdims=True), undefined=np.nan)
-    pairs = [(actual, predicted) for actual in CLASSES for predicted in CLASSES]
-    table = pd.DataFrame(pairs, columns=["actual", "predicted"])
-    return table.assign(images=confusion.ravel().astype(np.int64), share=shares.ravel())
-
-
-def roc_table(labels: np.ndarray, probabilities: np.ndarray, *, most: int) -> pd.DataFrame:
-    """ROC curve of each class against the rest: `dx, false_positive_rate, true_positive_rate`, at most `most` points each.
-
-    Points inside straight runs are left out, then, above `most`, some of the corners; those left are points of the curve.
-    A class for which the curve is undefined (absent, or alone) has no row.
-    """
-    return _curve_table(roc_curve, labels, probabilities, ("false_positive_rate", "true_positive_rate"), most=most)
-
-
-def precision_recall_table(labels: np.ndarray, probabilities: np.ndarray, *, most: int) -> pd.DataFrame:
-    """Precision-recall curve of each class against the rest: `dx, recall, precision`, thinned as in `roc_table`."""
-    return _curve_table(precision_recall_curve, labels, probabilities, ("recall", "precision"), most=most)
-
-
-def _curve_table(
-    curve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    names: tuple[str, str],
-    *,
-    most: int,
-) -> pd.DataFrame:
-    """One thinned curve a class, one below the other."""
-    frames = []
-    for index, dx in enumerate(CLASSES):
-        points = np.stack(curve(labels == index, probabilities[:, index]), axis=1)
-        if np.isnan(points).any():
-            continue
-        points = points[corners(points)]
-        frames.append(pd.DataFrame(points[thin(points, most)], columns=list(names)).assign(dx=dx))
-    return pd.concat(frames, ignore_index=True)[["dx", *names]]

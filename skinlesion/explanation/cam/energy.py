@@ -8,22 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.config.schema import Fit
-from skinlesion.data.geometry import covered_box
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
 
 OUTCOMES = ("correct", "wrong")
 INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95
-
-
-def crop_to_square(values: np.ndarray, *, size: int, fit: Fit) -> np.ndarray:
-    """The part of an array over an original, shape (height, width), that the network's square shows."""
-    height, width = values.shape
-    left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
-    rows = slice(max(0, math.ceil(top - 0.5)), math.floor(bottom - 0.5) + 1)
-    columns = slice(max(0, math.ceil(left - 0.5)), math.floor(right - 0.5) + 1)
-    return values[rows, columns]
 
 
 def energy_ratio(placed: np.ndarray, lesion: np.ndarray) -> float:

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torchcam import methods as torchcam_methods
 from torchcam.methods import CAM, SSCAM, LeGrad, RefineCAM, SmoothGradCAMpp
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.explanation.cam.layers import TargetLayer, reshape_for
-from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, MapOptions
 from skinlesion.explanation.cam.occlusion import occlusion_map
+from skinlesion.explanation.cam.placing import cell_shares
 from skinlesion.explanation.cam.pooling import image_weights
 from skinlesion.model.network import SkinNetwork
 
@@ -76,12 +79,14 @@ class SeededNoise:
 class PlacedRefineCAM(RefineCAM):
     """torchcam's RefineCAM, which stretches maps as if cells tiled the image; here each map lies where its cells do."""
 
-    def __init__(self, model: nn.Module, parts: Sequence[TargetLayer], names: list[str], **options: Any) -> None:
+    def __init__(self, model: nn.Module, parts: Sequence[TargetLayer], names: list[nn.Module | str], **options: Any) -> None:
         super().__init__(model, names, **options)
         self.parts = parts
 
     @torch.no_grad()
-    def fuse_cams(self, cams: list[torch.Tensor], target_shape: None = None, normalized: bool = True) -> torch.Tensor:
+    def fuse_cams(
+        self, cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None, normalized: bool = True
+    ) -> torch.Tensor:
         """The product of the maps of the parts, each (N, side, side) from 0 to 1, on the first part's cells."""
         if target_shape is not None:
             raise ValueError("maps are fused on the cells of the first layer: target_shape must be None")
@@ -91,39 +96,33 @@ class PlacedRefineCAM(RefineCAM):
 
 def place_on(maps: torch.Tensor, layer: TargetLayer, onto: TargetLayer) -> torch.Tensor:
     """Maps (N, side, side) of a layer at the centres of another one's cells, bilinear, constant beyond the outermost centres."""
-    (first, step), (onto_first, onto_step) = layer.centers, onto.centers
-    cells = torch.arange(layer.side, dtype=maps.dtype, device=maps.device)
-    places = torch.arange(onto.side, dtype=maps.dtype, device=maps.device) * onto_step + onto_first
-    shares = (1 - (((places - first) / step).clamp(0, layer.side - 1)[:, None] - cells).abs()).relu()
+    first, step = onto.centers
+    shares = torch.from_numpy(cell_shares(first + step * np.arange(onto.side), layer.side, layer.centers)).to(maps)
     return shares @ maps @ shares.T
 
 
 @contextmanager
-def open_explainer(
-    method: Method, network: SkinNetwork, target: TargetLayer, *, batch_size: int, samples: int | None = None
-) -> Iterator[Explainer]:
-    """What makes a method's maps, as torchcam does. The network must be in eval mode and frozen; no hook stays, also on error.
+def open_explainer(options: MapOptions, network: SkinNetwork, target: TargetLayer) -> Iterator[Explainer]:
+    """What makes maps as torchcam does. The network must be in eval mode and frozen; no hook stays, also on error.
 
     Parameters
     ----------
     target : what the method reads, of `skinlesion.explanation.cam.targets.find_target`.
-    batch_size : most copies of an image a pass, of a method that changes it.
-    samples : of the methods that average over some; None as torchcam has it.
 
     Yields
     ------
     A function of normalised images, their metadata (or None), classes and seeds to maps. Methods that change the image take
     one image a call. Maps are not scaled yet and may be negative.
     """
-    explained = ExplainedNetwork(network)
+    explained, method = ExplainedNetwork(network), options.method
     if method == "Occlusion":
-        yield partial(_occlude, explained, batch_size=batch_size)
+        yield partial(_occlude, explained, batch_size=options.batch_size)
         return
     by_gradients = method not in PERTURBATION_METHODS and method != "CAM"
     with (
         torch.set_grad_enabled(by_gradients),
         _graph_from(network, _first_layer(method, target) if by_gradients else None),
-        _make_extractor(method, explained, target, batch_size=batch_size, samples=samples) as extractor,
+        _make_extractor(options, explained, target) as extractor,
     ):
         yield partial(_extract, explained, extractor)
 
@@ -158,7 +157,7 @@ def _extract(
     return extractor(class_idx=classes, scores=explained(images), normalized=False)[0]
 
 
-def _first_layer(method: Method, target: TargetLayer) -> str | None:
+def _first_layer(method: CamMethod, target: TargetLayer) -> str | None:
     """The layer at which gradients end; None where torchcam sees to it itself."""
     return None if method == "LeGrad" else (target.parts or (target,))[0].name
 
@@ -178,36 +177,32 @@ def _graph_from(network: SkinNetwork, layer: str | None) -> Iterator[None]:
         yield
         return
     # Registered before torchcam's hooks, so that they see its output, and after that of attention.
-    handle = network.backbone.get_submodule(layer).register_forward_hook(start_graph)
-    try:
+    with network.backbone.get_submodule(layer).register_forward_hook(start_graph):
         yield
-    finally:
-        handle.remove()
 
 
-def _make_extractor(
-    method: Method, explained: ExplainedNetwork, target: TargetLayer, *, batch_size: int, samples: int | None
-) -> Any:
-    """torchcam's extractor of a method, on the layers of `target`."""
-    names = [f"network.backbone.{part.name}" for part in target.parts or (target,)]
+def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: TargetLayer) -> Any:
+    """torchcam's extractor of the method, on the layers of `target`."""
+    method = options.method
+    names: list[nn.Module | str] = [f"network.backbone.{part.name}" for part in target.parts or (target,)]
     if method == "LeGrad":
         return LeGrad(explained, names, score_projection=explained.scores_of_tokens)
-    options: dict[str, Any] = {"reshape_transform": reshape_for((target.parts or (target,))[0])}
+    taken: dict[str, Any] = {"reshape_transform": reshape_for((target.parts or (target,))[0])}
     if method == "RefineCAM":
-        return PlacedRefineCAM(explained, target.parts, names, **options)
+        return PlacedRefineCAM(explained, target.parts, names, **taken)
     if method == "CAM":
-        return _make_cam(explained, names[0], options)
+        return _make_cam(explained, names[0], taken)
     if method in PERTURBATION_METHODS:
-        options["batch_size"] = batch_size
+        taken["batch_size"] = options.batch_size
     if method in DEFAULT_SAMPLES:
-        options["num_samples"] = samples or DEFAULT_SAMPLES[method]
-    extractor = getattr(torchcam_methods, method)(explained, names[0], **options)
+        taken["num_samples"] = options.samples or DEFAULT_SAMPLES[method]
+    extractor = getattr(torchcam_methods, method)(explained, names[0], **taken)
     if isinstance(extractor, SmoothGradCAMpp | SSCAM):
         extractor._distrib = SeededNoise(extractor.std)  # torchcam draws its noise by `_distrib.sample`
     return extractor
 
 
-def _make_cam(explained: ExplainedNetwork, name: str, options: dict[str, Any]) -> CAM:
+def _make_cam(explained: ExplainedNetwork, name: nn.Module | str, options: dict[str, Any]) -> CAM:
     """CAM with the last linear layer's weights of the image's features."""
     last = [layer for layer, module in explained.named_modules() if isinstance(module, nn.Linear)][-1]
     extractor = CAM(explained, name, fc_layer=last, **options)

@@ -24,12 +24,14 @@ import torch
 from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.data.originals import read_mask
 from skinlesion.explanation.cam import deletion, patches
-from skinlesion.explanation.cam.energy import crop_to_square, energy_ratio
+from skinlesion.explanation.cam.energy import energy_ratio
 from skinlesion.explanation.cam.fusing import fuse_members
 from skinlesion.explanation.cam.members import MemberMaps, place_mean
-from skinlesion.explanation.cam.methods import PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS
+from skinlesion.explanation.cam.placing import crop_to_square
 from skinlesion.explanation.cam.pointing import center_hits, points_at
 from skinlesion.explanation.cam.randomization import DEPTHS, FULL, renew_batch_norm, shuffle_cascade
 from skinlesion.explanation.cam.subject import Subject
@@ -52,13 +54,14 @@ class Faithfulness:
     figures : float64 columns of `FIGURES`, a row an image measured, to `DECIMALS`, NaN where a figure is undefined.
     curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
         `skinlesion.explanation.cam.deletion.curves`.
-    empty_masks : how many masks show no lesion pixel where the network looks.
+    masks : how many images have a mask. empty_masks : how many of these show no lesion pixel where the network looks.
     """
 
     positions: np.ndarray
     maps: dict[str, MemberMaps]
     figures: pd.DataFrame
     curves: dict[str, tuple[np.ndarray, np.ndarray]]
+    masks: int
     empty_masks: int
 
 
@@ -79,8 +82,8 @@ def choose_some(table: pd.DataFrame, count: int | None) -> np.ndarray:
 
 
 def measure_methods(
-    subject: Subject, methods: Sequence[Method], *, images: int | None, perturbation_images: int, steps: int
-) -> dict[Method, Faithfulness]:
+    subject: Subject, methods: Sequence[CamMethod], *, images: int | None, perturbation_images: int, steps: int
+) -> dict[str, Faithfulness]:
     """Measure each method.
 
     Parameters
@@ -96,48 +99,48 @@ def measure_methods(
     shuffled = shuffle_cascade(subject.members, seed=SEED)
     for depth, members in shuffled.items():
         _renew(replace(subject, members=members).some(largest))
-        shuffled[depth] = fuse_members(members, keep=subject.layer)
-    subject = replace(subject, members=fuse_members(subject.members, keep=subject.layer))
+        shuffled[depth] = fuse_members(members, keep=subject.options.layer)
+    subject = replace(subject, members=fuse_members(subject.members, keep=subject.options.layer))
     orders = _Orders(subject.some(largest), steps)
-    measured = {}
+    measured: dict[str, Faithfulness] = {}
     for method, chosen in positions.items():
         logger.info(
             "%s: %d images, mapped %d times", method, len(chosen), 3 if method in PERTURBATION_METHODS else 2 + len(DEPTHS)
         )
         depths = (FULL,) if method in PERTURBATION_METHODS else tuple(DEPTHS)
+        of_method = replace(subject, options=replace(subject.options, method=method))
         forgetful = {depth: shuffled[depth] for depth in depths}
-        measured[method] = _measure(subject.some(chosen), method, chosen, orders, np.searchsorted(largest, chosen), forgetful)
+        measured[method] = _measure(of_method.some(chosen), chosen, orders, np.searchsorted(largest, chosen), forgetful)
     return measured
 
 
 def _measure(
     subject: Subject,
-    method: Method,
     positions: np.ndarray,
     orders: _Orders,
     within: np.ndarray,
     shuffled: Mapping[str, Mapping[str, Classifier]],
 ) -> Faithfulness:
-    """One method on the subject's images, which are those at `within` of the images of `orders`."""
-    maps = subject.maps(method)
+    """The subject's method on its images, which are those at `within` of the images of `orders`."""
+    maps = subject.maps()
     members, size, shown = list(maps.values()), subject.square["size"], subject.shown()
     heat = patches.patch_means(members, size=size)
     figures = pd.DataFrame(np.nan, index=range(len(subject.table)), columns=list(FIGURES))
-    located, empty_masks = _localization(subject, members)
+    located, *counts = _localization(subject, members)
     for name, values in located.items():
         figures[name] = values
     curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members, within) for name in ORDERS}}
     for order, both in curves.items():
         for kind, curve in zip(("deletion", "insertion"), both, strict=True):
             figures[kind if order == "map" else f"{kind}_{order}"] = deletion.area_under(curve)
-    mirrored = patches.patch_means(list(subject.maps(method, flipped=True).values()), size=size, mirrored=True)
+    mirrored = patches.patch_means(list(subject.maps(flipped=True).values()), size=size, mirrored=True)
     figures["flip"] = patches.rank_correlation(heat, mirrored, shown)
     for depth, others in shuffled.items():
-        other = patches.patch_means(list(replace(subject, members=others).maps(method).values()), size=size)
+        other = patches.patch_means(list(replace(subject, members=others).maps().values()), size=size)
         figures["shuffled" if depth == FULL else f"shuffled {depth}"] = patches.rank_correlation(heat, other, shown)
         for each in others.values():  # or the copies of all depths and members would fill a GPU
             each.model.cpu()
-    return Faithfulness(positions, maps, figures.round(DECIMALS), curves, empty_masks)
+    return Faithfulness(positions, maps, figures.round(DECIMALS), curves, *counts)
 
 
 class _Orders:
@@ -151,7 +154,7 @@ class _Orders:
         self.score = subject.score()
         self.known: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
         rows = subject.table["row"].to_numpy()
-        self.ends = deletion.measure_ends(self.score, subject.images, rows, self.shown, batch_size=subject.batch_size)
+        self.ends = deletion.measure_ends(self.score, subject.images, rows, self.shown, batch_size=subject.options.batch_size)
 
     def curves_of(self, heat: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Deletion and insertion of the images at `within`, in the order of their maps `heat`."""
@@ -164,7 +167,7 @@ class _Orders:
             self.shown[within],
             self.ends.some(within),
             steps=self.steps,
-            batch_size=self.subject.batch_size,
+            batch_size=self.subject.options.batch_size,
         )
 
     def fixed(self, order: str, like: Sequence[MemberMaps], within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,27 +190,29 @@ class _Orders:
         return patches.patch_means(drawn, size=self.subject.square["size"])
 
 
-def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[dict[str, np.ndarray], int]:
-    """Energy and pointing of each image with a mask, and what they are held against; how many masks are empty."""
+def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[dict[str, np.ndarray], int, int]:
+    """Energy and pointing of each image with a mask, and what they are held against; how many masks there are, and empty ones."""
     names = ("energy", "energy_other", "pointing", "pointing_center")
     figures = {name: np.full(len(subject.table), np.nan) for name in names}
-    partners, empty_masks = other_images(subject.table["lesion_id"]), 0
+    partners, masks, empty_masks = other_images(subject.table["lesion_id"]), 0, 0
     listed = list(enumerate(subject.table.itertuples()))
     for position, image in tqdm(listed, desc="maps on masks", unit="image", disable=None):
-        if not image.has_mask:
+        pixels = {"width": image.width, "height": image.height}
+        mask = read_mask(image.image_id, **pixels)
+        if mask is None:
             continue
-        geometry = {"width": image.width, "height": image.height, **subject.square}
-        lesion = crop_to_square(read_mask(image.image_id, width=image.width, height=image.height), **subject.square)
+        lesion = crop_to_square(mask, **subject.square)
+        masks += 1
         empty_masks += not lesion.any()
-        placed = crop_to_square(place_mean(members, position, **geometry), **subject.square)
+        placed = crop_to_square(place_mean(members, position, **pixels, **subject.square), **subject.square)
         figures["energy"][position] = energy_ratio(placed, lesion)
         figures["pointing"][position] = points_at(placed, lesion)
         if not np.isnan(figures["pointing"][position]):
             figures["pointing_center"][position] = center_hits(lesion)
         if partners is not None:
-            other = crop_to_square(place_mean(members, partners[position], **geometry), **subject.square)
+            other = crop_to_square(place_mean(members, partners[position], **pixels, **subject.square), **subject.square)
             figures["energy_other"][position] = energy_ratio(other, lesion)
-    return figures, empty_masks
+    return figures, masks, empty_masks
 
 
 def other_images(lesion_ids: pd.Series) -> np.ndarray | None:
@@ -245,5 +250,5 @@ def _renew(subject: Subject) -> None:
                 (normalize(images, config), None if known is None else known[batch])
                 for images, batch in zip(pixels, batches, strict=True)
             ),
-            device=subject.device,
+            device=subject.options.device,
         )

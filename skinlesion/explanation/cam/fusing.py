@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -76,14 +77,13 @@ def _pairs(model: SkinNetwork, inputs: tuple[Any, ...]) -> list[tuple[str, str]]
 
         return hook
 
-    modules = list(model.named_modules())
-    handles = [module.register_forward_hook(note(name)) for name, module in modules if isinstance(module, nn.Conv2d)]
-    handles += [module.register_forward_pre_hook(match(name)) for name, module in modules if isinstance(module, nn.BatchNorm2d)]
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.enter_context(module.register_forward_hook(note(name)))
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_pre_hook(match(name)))
         model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     # Of one convolution to one batch norm, each called once.
     given = [names[0] for names in pairs.values() if len(names) == 1]
     return [(names[0], norm) for norm, names in pairs.items() if len(names) == 1 and names[0] and given.count(names[0]) == 1]

@@ -31,7 +31,7 @@ def write_gallery(
     Parameters
     ----------
     cases : of `cases.choose_cases`, with `age` (years, NaN where unknown), `sex` and `localization`, the
-        calibrated probability of each class, `width` and `height` of the original in pixels, and `has_mask`.
+        calibrated probability of each class, and `width` and `height` of the original in pixels.
     folder : that exists.
     placed : gives the map of the predicted class. placed_truth : that of the true class; asked for errors only.
     title : what the maps are of. synthetic : the images are drawn ones, and the index says so.
@@ -60,5 +60,5 @@ def _load_cases(cases: pd.DataFrame, placed: Placed, placed_truth: Placed) -> It
             image=read_image(row.image_id, **pixels),
             predicted_map=placed(row),
             true_map=placed_truth(row) if row.outcome == "wrong" else None,
-            lesion=read_mask(row.image_id, **pixels) if row.has_mask else None,
+            lesion=read_mask(row.image_id, **pixels),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch import nn
 from torchvision import models
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.explanation.cam.modes import evaluating
+from skinlesion.explanation.cam.modes import pass_blank
 from skinlesion.explanation.cam.receptive_field import Centers, cell_centers, tiled_centers
 from skinlesion.model.layers import last_feature_map
 
@@ -149,14 +150,11 @@ def _output_shapes(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
         if isinstance(output, torch.Tensor):
             shapes[name] = tuple(output.shape)
 
-    handles = [module.register_forward_hook(partial(record, name=name)) for name, module in model.named_modules() if name]
-    try:
-        device = next(model.parameters()).device
-        with torch.no_grad(), evaluating(model):
-            model(torch.zeros(1, 3, size, size, device=device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(record, name=name)))
+        pass_blank(model, size)
     return shapes
 
 

@@ -12,14 +12,12 @@ from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.explanation.cam.extractors import open_explainer
-from skinlesion.explanation.cam.methods import METHODS, PERTURBATION_METHODS, Method
+from skinlesion.explanation.cam.methods import PERTURBATION_METHODS, MapOptions
 from skinlesion.explanation.cam.modes import evaluating
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import ClassifierConfig, normalize
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.network import SkinNetwork
-
-__all__ = ["METHODS", "Method", "compute_maps"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,46 +27,29 @@ def compute_maps(
     config: ClassifierConfig,
     images: np.ndarray,
     class_indices: Sequence[int] | np.ndarray,
+    options: MapOptions,
     *,
-    method: Method,
-    layer: str,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
-    samples: int | None = None,
-    flipped: bool = False,
     rows: np.ndarray | None = None,
     metadata: np.ndarray | None = None,
     progress: bool = False,
 ) -> np.ndarray:
     """Where the network found what speaks for a class, a map an image.
 
+    The numbers are those of torchcam 0.5.0, or of `cam.occlusion`. Where torchcam departs from the papers: GradCAMpp's
+    pixel weights are the squared gradients, not normalised (eq. 19); SmoothGradCAMpp weighs the feature maps of its last noisy
+    image, not of the image itself; ScoreCAM, SSCAM and ISCAM stretch a feature map over the image as if its cells tiled it, to
+    mask the image with it. Where we depart from torchcam: CAM is rectified, and RefineCAM's maps are multiplied where their cells
+    lie. RefineCAM refines GradCAMpp, FinerCAM is GradCAM of the class against the three that score nearest.
+
     Parameters
     ----------
-    model : the classifier; moved to `device` with its weights in channels-last order, and otherwise left as it was, also on
+    model : the classifier; moved to the device with its weights in channels-last order, and otherwise left as it was, also on
         error.
     images : uint8 RGB, shape (M, size, size, 3); may be memory-mapped.
     class_indices : N positions in `config.classes`, the class whose evidence an image's map shows.
-    method : a method of torchcam 0.5.0, whose numbers these are, or Occlusion (`cam.occlusion`). Where torchcam
-        departs from the papers: GradCAMpp's pixel weights are the squared gradients, not normalised (eq. 19);
-        SmoothGradCAMpp weighs the feature maps of its last noisy image, not of the image itself; ScoreCAM, SSCAM and ISCAM
-        stretch a feature map over the image as if its cells tiled it, to mask the image with it. Where we depart from
-        torchcam: CAM is rectified, and RefineCAM's maps are multiplied where their cells lie. RefineCAM refines GradCAMpp,
-        FinerCAM is GradCAM of the class against the three that score nearest.
-    layer : `auto` or a layer's name in the backbone, see `targets.find_target`. A layer whose output the
-        network changes in place (by a ReLU) is taken as changed, and so is one that attention follows.
-    batch_size : images a pass; of the methods that change an image again and again (`PERTURBATION_METHODS`), copies of one
-        image a pass. Changes speed and memory, not results: maps agree to 1e-5, of SmoothGradCAMpp, whose quotient of small
-        numbers magnifies rounding, to 1e-3. So do a GPU's with a CPU's, mostly to 1e-5; but of SmoothGradCAMpp of a trained
-        network not at all: weights that change in the sixth digit move its cells by a tenth and more.
-    seed : of the noise of SmoothGradCAMpp and SSCAM; the map of `images[row]` uses `seed + row`, whichever images are explained
-        with it. The other methods draw nothing.
-    samples : noisy images of SmoothGradCAMpp (4 if None), noisy masks a feature map of SSCAM (35), steps of ISCAM (10);
-        at least 1. The other methods have none.
-    flipped : the network sees the images mirrored left to right; a map is then of the mirrored image.
     rows : N positions in `images`; all of them by default.
-    metadata : float32 (N, WIDTH), see `skinlesion.artifacts.patients.encode_metadata`, for a network that needs it; what it says
-        of the patient speaks for a class too, and no map of the image shows that.
+    metadata : float32 (N, WIDTH) of `patients.encode_metadata`, for a network that needs it; what it says of the
+        patient speaks for a class too, and no map of the image shows that.
     progress : show a progress bar on a terminal, and log how long a method that takes many passes an image will be at it.
 
     Returns
@@ -81,7 +62,7 @@ def compute_maps(
     PipelineError
         No such method, it cannot read this layer or this network, or the network's scores or its maps are not finite.
     ValueError
-        A class is none of the network's, or images, classes, metadata and samples do not go together.
+        A class is none of the network's, or images, classes and metadata do not go together.
 
     References
     ----------
@@ -95,25 +76,24 @@ def compute_maps(
     _check_classes(classes, len(rows), config)
     if model.needs_metadata and (metadata is None or len(metadata) != len(rows)):
         raise ValueError(f"the network needs metadata: pass a row of it for each of {len(rows)} images")
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples is {samples}, and must be at least 1, or None")
+    method, device = options.method, options.device
     model.to(device, memory_format=torch.channels_last)
-    target = find_target(model, method, layer, size=config.size)
+    target = find_target(model, method, options.layer, size=config.size)
     maps = np.zeros((len(rows), target.side, target.side), dtype=np.float32)
-    stride = 1 if method in PERTURBATION_METHODS else batch_size
+    stride = 1 if method in PERTURBATION_METHODS else options.batch_size
     title, started = f"{method} {config.name}", time.perf_counter()
     with (
         full_float32(),
         evaluating(model, frozen=True),
-        open_explainer(method, model, target, batch_size=batch_size, samples=samples) as explain,
+        open_explainer(options, model, target) as explain,
         tqdm(total=len(rows), desc=title, unit="image", disable=None if progress else True) as bar,
     ):
         for start in range(0, len(rows), stride):
             batch = slice(start, start + stride)
             pixels = torch.from_numpy(np.array(images[rows[batch]])).to(device)
-            inputs = normalize(pixels.flip(2) if flipped else pixels, config)
-            known = torch.from_numpy(metadata[batch]).to(device) if model.needs_metadata else None
-            seeds = [seed + int(row) for row in rows[batch]]
+            inputs = normalize(pixels.flip(2) if options.flipped else pixels, config)
+            known = None if metadata is None else torch.from_numpy(metadata[batch]).to(device)
+            seeds = [options.seed + int(row) for row in rows[batch]]
             maps[batch] = explain(inputs, known, classes[batch], seeds).float().cpu().numpy()
             bar.update(len(inputs))
             if progress and start == 0 and method in PERTURBATION_METHODS:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.base.errors import PipelineError, name_some, suggest
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.config.schema import Fit
-from skinlesion.data.geometry import map_to_original
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.maps import compute_maps
-from skinlesion.explanation.cam.methods import Method
+from skinlesion.explanation.cam.methods import MapOptions
+from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import Classifier
 
@@ -32,7 +32,9 @@ class MemberMaps:
     maps: np.ndarray
 
 
-def find_layers(members: Mapping[str, Classifier], methods: Sequence[Method], layer: str) -> dict[Method, dict[str, TargetLayer]]:
+def find_layers(
+    members: Mapping[str, Classifier], methods: Sequence[CamMethod], layer: str
+) -> dict[CamMethod, dict[str, TargetLayer]]:
     """What each method reads of each member, all of it found before any image is explained.
 
     Returns
@@ -50,7 +52,7 @@ def find_layers(members: Mapping[str, Classifier], methods: Sequence[Method], la
     }
 
 
-def _find_target(name: str, classifier: Classifier, method: Method, layer: str, members: int) -> TargetLayer:
+def _find_target(name: str, classifier: Classifier, method: CamMethod, layer: str, members: int) -> TargetLayer:
     """`find_target` of one member, which its errors name."""
     try:
         return find_target(classifier.model, method, layer, size=classifier.config.size)
@@ -63,21 +65,15 @@ def explain(
     members: Mapping[str, Classifier],
     images: np.ndarray,
     table: pd.DataFrame,
+    options: MapOptions,
     *,
-    method: Method,
-    layer: str,
-    device: torch.device,
-    batch_size: int,
-    seed: int,
-    samples: int | None = None,
-    flipped: bool = False,
     column: str = "predicted",
 ) -> dict[str, MemberMaps]:
     """Each member's maps of the class that the table names, by member.
 
     Parameters
     ----------
-    images, method, layer, device, batch_size, seed, samples, flipped : as of `skinlesion.explanation.cam.maps.compute_maps`.
+    images : prepared images, as for `skinlesion.explanation.cam.maps.compute_maps`.
     table : a row an image: `row` (its position in `images`), `column` (diagnosis), and `age`, `sex` and `localization`,
         which are read where a member needs metadata.
     column : of the table, with the diagnosis that an image's map speaks for.
@@ -88,20 +84,14 @@ def explain(
         As `find_layers` and `compute_maps`; or `column` holds what is no diagnosis.
     """
     maps = {}
-    for name, target in find_layers(members, [method], layer)[method].items():
+    for name, target in find_layers(members, [options.method], options.layer)[options.method].items():
         model, config = members[name]
         values = compute_maps(
             model,
             config,
             images,
             _positions(table[column], config.classes),
-            method=method,
-            layer=layer,
-            device=device,
-            batch_size=batch_size,
-            seed=seed,
-            samples=samples,
-            flipped=flipped,
+            options,
             rows=table["row"].to_numpy(),
             metadata=encode_metadata(table) if config.needs_metadata else None,
             progress=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -23,3 +24,10 @@ def evaluating(model: nn.Module, *, frozen: bool = False) -> Iterator[None]:
             module.training = mode
         for parameter, flag in flags.items():
             parameter.requires_grad_(flag)
+
+
+@torch.no_grad()
+def pass_blank(model: nn.Module, size: int) -> None:
+    """Have a network in eval mode see one blank image of `size` x `size` pixels, for the hooks that are in it."""
+    with evaluating(model):
+        model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))

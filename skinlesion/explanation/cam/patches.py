@@ -10,6 +10,7 @@ import pandas as pd
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
 from skinlesion.explanation.cam.members import MemberMaps
+from skinlesion.explanation.cam.placing import cell_shares
 from skinlesion.explanation.cam.receptive_field import Centers
 
 PATCHES = 16  # a side, finer than most networks' last feature map
@@ -46,12 +47,7 @@ def patch_means(members: Sequence[MemberMaps], *, size: int, mirrored: bool = Fa
 
 def _averaging(side: int, centers: Centers, *, size: int, mirrored: bool) -> np.ndarray:
     """Weights of the cells along one side in each patch, float64 (PATCHES, side), rows summing to 1."""
-    first, step = centers
-    position = np.clip((np.arange(size) + 0.5 - first) / step, 0, side - 1)
-    lower = np.minimum(np.floor(position).astype(int), max(0, side - 2))
-    weights = np.zeros((size, side))
-    weights[np.arange(size), lower] = 1 - (position - lower)
-    weights[np.arange(size), np.minimum(lower + 1, side - 1)] += position - lower
+    weights = cell_shares(np.arange(size) + 0.5, side, centers)
     if mirrored:
         weights = weights[::-1]
     patches = patch_of_pixels(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -67,14 +68,11 @@ def _is_pooled(network: SkinNetwork, layer: TargetLayer, size: int) -> bool:
     def keep_features(_: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         kept.update(features=inputs[0], scores=output)
 
-    handles = [network.backbone.get_submodule(layer.name).register_forward_hook(keep_maps)]
-    handles += [module.register_forward_hook(keep_features) for module in linear]
-    try:
-        with evaluating(network):
-            logits = network(images, metadata)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(network):
+        hooks.enter_context(network.backbone.get_submodule(layer.name).register_forward_hook(keep_maps))
+        for module in linear:
+            hooks.enter_context(module.register_forward_hook(keep_features))
+        logits = network(images, metadata)
     if "features" not in kept:
         return False
     # Only now: what follows may have changed the layer's output in place.

@@ -8,13 +8,14 @@ centred on pixel i * s, half a cell to the upper left of its tile: 16 pixels of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2
 
-from skinlesion.explanation.cam.modes import evaluating
+from skinlesion.explanation.cam.modes import pass_blank
 
 # First centre and distance between centres, in pixels of the network's image; its first pixel is centred on 0.5.
 Centers = tuple[float, float]
@@ -49,21 +50,19 @@ def cell_centers(model: nn.Module, *, size: int) -> dict[int, Centers]:
         centers.setdefault(after, (first + step * (dilation * (kernel - 1) / 2 - padding), step * stride))
 
     layers = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, PatchMerging, PatchMergingV2)
-    handles = [module.register_forward_hook(follow) for module in model.modules() if isinstance(module, layers)]
-    try:
-        with torch.no_grad(), evaluating(model):
-            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, layers):
+                hooks.enter_context(module.register_forward_hook(follow))
+        pass_blank(model, size)
     return centers
 
 
 def _window(module: nn.Module) -> tuple[int, int, int, int]:
     """Kernel, stride, padding and dilation of a convolution or pooling along the width."""
 
-    def along_width(value: int | Sequence[int]) -> int:
+    def along_width(name: str) -> int:
+        value: int | Sequence[int] = getattr(module, name, 1)  # an average pooling has no dilation
         return value if isinstance(value, int) else value[-1]
 
-    values = (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-    return tuple(along_width(value) for value in values)
+    return along_width("kernel_size"), along_width("stride"), along_width("padding"), along_width("dilation")

@@ -13,8 +13,9 @@ import torch
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.explanation.cam import patches
 from skinlesion.explanation.cam.deletion import Score
-from skinlesion.explanation.cam.members import MemberMaps, explain
-from skinlesion.explanation.cam.methods import Method
+from skinlesion.explanation.cam.gallery import Placed
+from skinlesion.explanation.cam.members import MemberMaps, explain, place_mean
+from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.float32 import full_float32
 
@@ -26,18 +27,14 @@ class Subject:
     members : the classifiers, which agree in size and fit.
     images : prepared images, uint8 (M, size, size, 3).
     table : a row an image: `image_id`, `lesion_id`, `predicted` (the diagnosis explained), `row` (its position in `images`),
-        `width`, `height` (of the original, pixels), `has_mask`, and `age`, `sex`, `localization` where a member needs them.
-    layer, samples, seed : as of `skinlesion.explanation.cam.members.explain`.
+        `width`, `height` (of the original, pixels), and `age`, `sex`, `localization` where a member needs them.
+    options : how their maps are made.
     """
 
     members: Mapping[str, Classifier]
     images: np.ndarray
     table: pd.DataFrame
-    layer: str
-    device: torch.device
-    batch_size: int
-    samples: int | None
-    seed: int
+    options: MapOptions
 
     @property
     def square(self) -> dict[str, Any]:
@@ -53,21 +50,24 @@ class Subject:
         """The same of another table."""
         return replace(self, table=table)
 
-    def maps(self, method: Method, *, flipped: bool = False, column: str = "predicted") -> dict[str, MemberMaps]:
-        """Each member's maps of all images of the table."""
-        return explain(
-            self.members,
-            self.images,
-            self.table,
-            method=method,
-            layer=self.layer,
-            device=self.device,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            samples=self.samples,
-            flipped=flipped,
-            column=column,
-        )
+    def maps(self, *, column: str = "predicted", flipped: bool = False) -> dict[str, MemberMaps]:
+        """Each member's maps of all images of the table, of the diagnosis in `column`."""
+        return explain(self.members, self.images, self.table, replace(self.options, flipped=flipped), column=column)
+
+    def placed(self, column: str) -> Placed:
+        """What gives an image's mean map of the diagnosis in `column` on the pixels of its original."""
+        maps = list(self.maps(column=column).values())
+        positions = {image_id: position for position, image_id in enumerate(self.table["image_id"])}
+        return lambda image: place_mean(maps, positions[image.image_id], image.width, image.height, **self.square)
+
+    def describe(self, maps: Mapping[str, MemberMaps]) -> str:
+        """What the maps are of: the method, and the networks, each once, with their layers."""
+        networks = {
+            f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
+            for name, (_, config) in self.members.items()
+        }
+        several = f", mean of {len(self.members)} members" if len(self.members) > 1 else ""
+        return f"{self.options.method} of {' and '.join(networks)}{several}"
 
     def shown(self) -> np.ndarray:
         """Which patches show each image, bool (N, PATCHES, PATCHES)."""
@@ -85,15 +85,15 @@ class Subject:
         }
         metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
         for each in self.members.values():
-            each.model.to(self.device, memory_format=torch.channels_last).eval()
+            each.model.to(self.options.device, memory_format=torch.channels_last).eval()
 
         @torch.inference_mode()
         @full_float32()
         def probability(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
             total = np.zeros(len(positions))
             for name, (model, config) in self.members.items():
-                known = torch.from_numpy(metadata[positions]).to(self.device) if config.needs_metadata else None
-                logits = model(normalize(batch.to(self.device), config), known).double().softmax(dim=1).cpu().numpy()
+                known = None if metadata is None else torch.from_numpy(metadata[positions]).to(self.options.device)
+                logits = model(normalize(batch.to(self.options.device), config), known).double().softmax(dim=1).cpu().numpy()
                 total += logits[np.arange(len(positions)), indices[name][positions]]
             return total / len(self.members)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from torchvision.models import VisionTransformer
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.evaluation import CamMethod
 from skinlesion.explanation.cam.layers import MIN_SIDE, TargetLayer, find_finer_stage, find_layer
-from skinlesion.explanation.cam.methods import Method, check_method
+from skinlesion.explanation.cam.methods import check_method
 from skinlesion.explanation.cam.occlusion import image_cells
 from skinlesion.explanation.cam.pooling import check_pooled
 from skinlesion.explanation.cam.receptive_field import tiled_centers
@@ -18,7 +19,7 @@ from skinlesion.model.network import SkinNetwork
 BLOCKS = "encoder.layers"  # of torchvision's VisionTransformer
 
 
-def find_target(network: SkinNetwork, method: Method, layer: str, *, size: int) -> TargetLayer:
+def find_target(network: SkinNetwork, method: CamMethod, layer: str, *, size: int) -> TargetLayer:
     """Find what a method reads, and prove that it can, before any image is explained.
 
     Parameters
@@ -40,8 +41,7 @@ def find_target(network: SkinNetwork, method: Method, layer: str, *, size: int) 
     PipelineError
         No such method, no such layer, or the method cannot be used on it; with the reason.
     """
-    check_method(method)
-    find = SPECIAL.get(method)
+    find = SPECIAL.get(check_method(method))
     return find_layer(network.backbone, layer, size=size) if find is None else find(network, layer, size)
 
 
@@ -94,7 +94,7 @@ def _find_blocks(network: SkinNetwork, layer: str, size: int) -> TargetLayer:
     return TargetLayer(BLOCKS if layer == "auto" else layer, "tokens", side, centers, parts)
 
 
-SPECIAL: dict[Method, Callable[[SkinNetwork, str, int], TargetLayer]] = {
+SPECIAL: dict[CamMethod, Callable[[SkinNetwork, str, int], TargetLayer]] = {
     "CAM": _find_pooled,
     "RefineCAM": _find_two_stages,
     "LeGrad": _find_blocks,

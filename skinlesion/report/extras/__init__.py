@@ -1,15 +1,16 @@
 """What the report says of the extras: a module each, with one function `section` of what its file of metrics holds.
 
-It gives blocks, the first of them a paragraph that sums the finding up in a sentence.
+It gives blocks, the first of them the facts that sum the finding up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from skinlesion.audits.findings import extra_path
-from skinlesion.report.blocks import Block, Facts, Note, Paragraph
+from skinlesion.report.blocks import Block, Details, Note, Paragraph
 from skinlesion.report.extras import export, external, leak, near_duplicates, robustness
 
 # What each is called, and who writes its section.
@@ -40,20 +41,9 @@ def describe_extra(name: str, content: Mapping[str, Any] | None, outdated: Seque
     blocks: list[Block] = []
     if outdated:
         others = " and ".join(SUBJECTS[subject] for subject in outdated)
-        again = f"`{command(name)}` measures it anew"
-        blocks.append(Note(f"Outdated: measured with other {others} than this report is of. {again[0].upper()}{again[1:]}."))
+        blocks.append(Note(f"Outdated: measured with other {others} than this report is of. `{command(name)}` measures it anew."))
     try:
         return [*blocks, *EXTRAS[name][1](content)]
     except (KeyError, TypeError, AttributeError) as error:
         unknown = f"`{file_of(name)}` has another layout than the report knows ({error!r}): shown as it stands."
-        return [*blocks, Note(unknown), Facts(list(leaves(content)))]
-
-
-def leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of nested mappings with its path, lists as one value."""
-    for key, value in content.items():
-        place = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            yield from leaves(value, place)
-        else:
-            yield place, str(value)
+        return [*blocks, Note(unknown), Details(f"`{file_of(name)}`", json.dumps(content, indent=2))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skinlesion.report.blocks import Block, Paragraph, Table
+from skinlesion.report.blocks import Block, Facts, Table
 from skinlesion.report.formats import bounded, count, decimal, level, name_of, percent
 
 ENGINES = {"torch": "torch", "float32": "ONNX, float32", "int8": "ONNX, int8"}
@@ -13,14 +13,14 @@ ENGINES = {"torch": "torch", "float32": "ONNX, float32", "int8": "ONNX, int8"}
 
 def section(content: Mapping[str, Any]) -> list[Block]:
     """Parity and size of both graphs, the metrics of int8 beside torch's, and times."""
-    apart = bounded(content["compared"]["difference"]["macro_auc"], signed=True)
-    largest = {name: parity["largest_difference"] for name, parity in content["parity"].items()}
+    facts = [("test images", count(content["images"]))]
+    facts += [
+        (f"largest difference of a probability from torch's, {ENGINES[name]}", f"{parity['largest_difference']:.2g}")
+        for name, parity in content["parity"].items()
+    ]
+    facts.append(("macro AUC of int8 less torch", bounded(content["compared"]["difference"]["macro_auc"], signed=True)))
     return [
-        Paragraph(
-            f"Over {count(content['images'])} test images no probability of the float32 graph differs from torch's by more than "
-            f"{largest['float32']:.1e}, none of the int8 graph by more than {decimal(largest['int8'])}; macro AUC of int8 less "
-            f"torch: {apart}."
-        ),
+        Facts(facts),
         parity_table(content),
         metrics_table(content),
         speed_table(content["speed"]),

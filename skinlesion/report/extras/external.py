@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skinlesion.report.blocks import Block, Note, Paragraph, Table
+from skinlesion.report.blocks import Block, Facts, Note, Table
 from skinlesion.report.formats import HEADLINE, bounded, count, level, name_of
 
 RATES = ("sensitivity", "specificity")
@@ -14,19 +14,20 @@ RATES = ("sensitivity", "specificity")
 def section(content: Mapping[str, Any]) -> list[Block]:
     """The proof that the sets share nothing, headline metrics, and what the frozen thresholds achieve."""
     compared, proof = content["compared"], content["proof"]
-    sizes = f"{count(proof['external']['images'])} images of {count(proof['external']['lesions'])} lesions"
-    shared = sum(proof["shared"].values())
+    facts = [
+        ("source", f"`{content['data']['source']}`"),
+        ("images / lesions", f"{count(proof['external']['images'])} / {count(proof['external']['lesions'])}"),
+        ("shared with this data set, by id, file, pixels or thumbnail", count(sum(proof["shared"].values()))),
+        ("macro AUC", bounded(compared["external"]["macro_auc"])),
+        ("macro AUC, internal test", bounded(compared["test"]["macro_auc"])),
+    ]
     metrics = [metric for metric in HEADLINE if metric in compared["external"]]
     rows = [
         [name_of(metric), *(bounded(compared[where][metric]) for where in ("external", "test")), difference(compared, metric)]
         for metric in metrics
     ]
     return [
-        Paragraph(
-            f"On {sizes} of source `{content['data']['source']}`, {count(shared)} of them shared with this data set (by "
-            f"ids, file, pixels or thumbnail): macro AUC {bounded(compared['external']['macro_auc'])}, internal test "
-            f"{bounded(compared['test']['macro_auc'])}."
-        ),
+        Facts(facts),
         *(
             [Note("The external images are synthetic: these figures say nothing about skin.")]
             if content["data"]["synthetic"]

@@ -5,38 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skinlesion.report.blocks import Block, Paragraph, Table
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, name_of, percent, rate
+from skinlesion.report.blocks import Block, Facts, Paragraph, Table
+from skinlesion.report.formats import bounded, count, decimal, level, name_of, percent, rate
 
 GROUPS = {
     "all": "all test images",
     "with_siblings": "those with a sibling in the leaking training list",
     "without_siblings": "those without (a control: about 0)",
 }
+CONTROL = "Nothing can leak to test images without a sibling: only what exceeds their inflation is the leak's."
 
 
 def section(content: Mapping[str, Any]) -> list[Block]:
     """The share of siblings, and what they add to each metric."""
-    everyone, siblings = content["all"], content["siblings"]["image_level"]
-    gained = everyone["metrics"]["macro_auc"]
-    melanomas = siblings["per_class"].get("mel", {}).get("share")
+    siblings = content["siblings"]["image_level"]
+    facts = [
+        ("test images with a sibling in training, dealt by images", percent(siblings["share"])),
+        ("melanomas of test with one", percent(siblings["per_class"].get("mel", {}).get("share"))),
+    ]
+    facts += [
+        (f"{name_of(metric)}, inflation in {GROUPS[group]}", bounded(part["metrics"][metric], "inflation", signed=True))
+        for group, metric in (("all", "macro_auc"), ("with_siblings", "accuracy"), ("without_siblings", "accuracy"))
+        if (part := content.get(group))
+    ]
     return [
-        Paragraph(
-            f"Dealt by images instead of lesions, {percent(siblings['share'])} of the test images ({percent(melanomas)} of the "
-            f"melanomas) have a sibling in training; that changes macro AUC by {bounded(gained, 'inflation', signed=True)}, from "
-            f"{rate(gained['lesion_level'])} to {rate(gained['image_level'])}. Accuracy changes by "
-            f"{group_gain(content, 'with_siblings')} on those with a sibling, and by "
-            f"{group_gain(content, 'without_siblings')} on those without, where nothing can leak: only what exceeds "
-            "the second is the leak's."
-        ),
+        Facts(facts),
+        Paragraph(CONTROL),
         *(inflation_table(content, group, said) for group, said in GROUPS.items() if content.get(group)),
     ]
-
-
-def group_gain(content: Mapping[str, Any], group: str) -> str:
-    """The change of accuracy in one group of test images; a dash where it holds none."""
-    part = content.get(group)
-    return bounded(part["metrics"]["accuracy"], "inflation", signed=True) if part else DASH
 
 
 def inflation_table(content: Mapping[str, Any], group: str, said: str) -> Table:

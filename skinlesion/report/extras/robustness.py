@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from skinlesion.report.blocks import Block, Paragraph, Table
-from skinlesion.report.formats import bounded, count, decimal, level, name_of, rate
+from skinlesion.report.blocks import Block, Facts, Table
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, name_of, rate
 
 SHOWN = ("accuracy", "macro_auc", "mel_sensitivity", "ece")
 
@@ -15,10 +15,13 @@ def section(content: Mapping[str, Any]) -> list[Block]:
     """The mean over corruptions, then each corruption over its severities."""
     mean, worst = content["mean_corruption"], content["worst"]
     return [
-        Paragraph(
-            f"Over {count(len(content['corruptions']))} kinds of corruption the mean macro AUC is "
-            f"{bounded(mean['macro_auc'], 'mean', prefix='mean_')}, clean {rate(content['clean']['macro_auc'])}; worst "
-            f"under {worst['macro_auc'] or 'none, being undefined somewhere'}."
+        Facts(
+            [
+                ("kinds of corruption", count(len(content["corruptions"]))),
+                ("macro AUC, mean over them", bounded(mean["macro_auc"], "mean", prefix="mean_")),
+                ("macro AUC, clean", rate(content["clean"]["macro_auc"])),
+                ("macro AUC, worst under", worst["macro_auc"] or DASH),
+            ]
         ),
         mean_table(content),
         severity_table(content),
