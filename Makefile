@@ -37,7 +37,7 @@ api: $(VENV)/.installed-app ## serve the trained classifier to this machine at h
 	@python -m api
 
 test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
-	@python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
+	@python -m pytest --numprocesses 2 --dist worksteal
 
 operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes, the demo in a browser and the short drills
 	@ci/browser.sh

@@ -27,4 +27,4 @@ for found in sorted(distributions(), key=lambda each: each.name.lower()):
         print(f"  {name} {locked[name]} {found.version}")
 END
 [ "${1:-}" != --list ] || exit 0
-python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+python -m pytest --numprocesses 2 --dist worksteal

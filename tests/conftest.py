@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
+from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 
 # Before anything imports torch, also in the processes that tests start: on tiny tensors threads only wait for each other.
@@ -20,21 +23,43 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The files of tests that take longest, the longest first. `make test` deals files to two processes as they become free: begun
-# last, by their few tests or by their names, these would leave one process idle for minutes. What is not named comes behind.
-LONGEST = (
-    *("test_pipeline", "test_training", "test_distributed", "test_training_options"),
-    *("test_training_memory", "test_benchmarks", "test_leak"),
-)
-
 WriteParams = Callable[..., Path]
 MakeRaw = Callable[[pd.DataFrame], Path]
+BuildOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files of `LONGEST` first, in that order; within a file and among the others the order stays."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what is imported here, and stays, from the garbage collector, which would walk all of it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def refuses(message: str, call: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    """Expect that a call raises a PipelineError in whose message a regular expression is found."""
+    with pytest.raises(PipelineError, match=message):
+        call(*arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """Fill a folder once for all processes of this run: the first one that asks for it builds it, the others wait for that."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def build(name: str, fill: Callable[[Path], None]) -> Path:
+        done = shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                fill(shared / name)
+                done.touch()
+        return shared / name
+
+    return build
 
 
 @pytest.fixture
@@ -51,9 +76,9 @@ def repository_params() -> dict[str, Any]:
     return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def write_params(workspace: Path, repository_params: dict[str, Any]) -> WriteParams:
-    """Write the workspace's `params.yaml`: the repository's, with some keys set (`{"split.fold": 2}`) or left out."""
+@pytest.fixture(scope="session")
+def write_params_here(repository_params: dict[str, Any]) -> WriteParams:
+    """Write `params.yaml` of the working directory: the repository's, with some keys set (`{"split.fold": 2}`) or left out."""
 
     def write(overrides: dict[str, Any] | None = None, without: tuple[str, ...] = ()) -> Path:
         document = copy.deepcopy(repository_params)
@@ -66,12 +91,18 @@ def write_params(workspace: Path, repository_params: dict[str, Any]) -> WritePar
                 del section[last]
             else:
                 section[last] = (overrides or {})[key]
-        path = workspace / "params.yaml"
+        path = Path("params.yaml").absolute()
         with path.open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(document, file)
         return path
 
     return write
+
+
+@pytest.fixture
+def write_params(workspace: Path, write_params_here: WriteParams) -> WriteParams:
+    """The same in the workspace."""
+    return write_params_here
 
 
 @pytest.fixture
@@ -117,20 +148,17 @@ def raw_folder(make_raw: MakeRaw, metadata: pd.DataFrame) -> Path:
 
 
 @pytest.fixture(scope="session")
+def plots_repository(build_once: BuildOnce) -> Path:
+    """A repository with every plot and two revisions of their tables, to read."""
+    from tests.report.plot_cases import make_repository
+
+    return build_once("plots", make_repository)
+
+
+@pytest.fixture(scope="session")
 def ham10000() -> Path:
     """HAM10000 in Kaggle's layout, where the machine has it beside the repository."""
     folder = ROOT.parent / "shared" / "ham10000"
     if not (folder / "HAM10000_metadata.csv").is_file():
         pytest.skip("needs HAM10000 in ../shared/ham10000")
     return folder
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """One thread of torch: more cost more than they give on networks of a few thousand weights."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

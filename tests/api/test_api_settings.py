@@ -58,6 +58,7 @@ def test_a_setting_that_is_not_allowed_stops_the_start(
     assert "short" not in str(raised.value) and KEY not in str(raised.value)
 
 
+@pytest.mark.structure
 def test_the_documentation_has_every_setting_as_it_is() -> None:
     table = [
         f"| `{PREFIX}{name.upper()}` | {'' if field.default in (None, ()) else f'`{field.default}`'} | {field.description} |"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +9,11 @@ import pandas as pd
 import pytest
 
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.raw import list_images, read_metadata
 from skinlesion.artifacts.splits import SplitFacts, read_split, read_split_facts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions, write_predictions
-
-MakeRaw = Callable[[pd.DataFrame], Path]
-
-
-def refused(fragment: str) -> pytest.RaisesExc[PipelineError]:
-    """Expect a PipelineError whose message contains the fragment literally."""
-    return pytest.RaisesExc(PipelineError, check=lambda error: fragment in str(error))
+from tests.stage_cases import refused
 
 
 def prepared(folder: Path, *, images: np.ndarray | None = None, ids: tuple[str, ...] = ("b", "a", "c")) -> Path:
@@ -40,94 +30,6 @@ def predictions(rows: int = 3) -> pd.DataFrame:
     frame = pd.DataFrame({"image_id": [f"i{n}" for n in range(rows)], "lesion_id": "l", "dx": "mel", "age": np.nan})
     frame = frame.assign(sex="male", localization="", dx_type="histo")
     return frame.assign(**{f"logit_{dx}": 0.5 for dx in CLASSES}, **{f"probability_{dx}": float(dx == "nv") for dx in CLASSES})
-
-
-def test_metadata_types_and_missing_values(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    frame = read_metadata(raw_folder)
-    assert list(frame["image_id"]) == list(metadata["image_id"])
-    assert frame["age"].dtype == np.float64
-    assert frame["age"].isna().sum() == metadata["age"].isna().sum() > 0
-    assert set(frame["sex"]) == {"male", "female", "unknown"}
-    assert (frame["sex"] == "unknown").sum() == (metadata["sex"] == "").sum()
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "fragment"),
-    [
-        ("image_id", "", "1 row(s) have no image_id"),
-        ("image_id", "ISIC_0000001", "duplicate image_id ISIC_0000001"),
-        ("dx", "melanoma", "unknown diagnosis 'melanoma' (ISIC_0000000); known are akiec, bcc"),
-        ("dx", "", "unknown diagnosis '' (ISIC_0000000)"),
-        ("age", "old", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'old' (ISIC_0000000)"),
-        ("age", "-5", "age must be a number of years from 0 to 120, or empty where it is unknown, not '-5' (ISIC_0000000)"),
-        ("age", "121", "not '121' (ISIC_0000000)"),
-        ("age", "True", "not 'True' (ISIC_0000000)"),
-        ("image_id", "../../etc/passwd", "image_id '../../etc/passwd' cannot be one: no '/'"),
-        ("image_id", ".hidden", "image_id '.hidden' cannot be one"),
-        ("image_id", "a\nb", "image_id 'a\\nb' cannot be one"),
-        ("lesion_id", "a\0b", "lesion_id 'a\\x00b' cannot be one"),
-        ("age", "inf", "age must be a number of years from 0 to 120, or empty where it is unknown, not 'inf' (ISIC_0000000)"),
-        ("lesion_id", "", "no lesion_id for ISIC_0000000"),
-    ],
-)
-def test_a_broken_row_of_the_metadata(make_raw: MakeRaw, metadata: pd.DataFrame, column: str, value: str, fragment: str) -> None:
-    raw = make_raw(metadata)
-    frame = metadata.astype(object).sort_values("image_id")
-    frame.iloc[0, frame.columns.get_loc(column)] = value
-    frame.to_csv(raw / "metadata.csv", index=False)
-    with refused(fragment):
-        read_metadata(raw)
-
-
-def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    path = raw_folder / "metadata.csv"
-    metadata.drop(columns=["dx", "sex"]).to_csv(path, index=False)
-    with refused("lacks the column(s) dx, sex; it has lesion_id, image_id, dx_type"):
-        read_metadata(raw_folder)
-    for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00a"):
-        path.write_bytes(content)
-        with refused("is not a readable CSV file"):
-            read_metadata(raw_folder)
-    metadata.assign(more="x").rename(columns={"more": "age"}).to_csv(path, index=False)
-    with refused("metadata.csv has the column(s) 'age' twice: keep the right one"):
-        read_metadata(raw_folder)
-    path.write_text(path.read_text().replace("age,sex,localization,age", "age,sex,localization"))
-    with refused("metadata.csv: the rows have more values than there are column names"):
-        read_metadata(raw_folder)
-    path.unlink()
-    with refused("metadata.csv not found: run the stage that writes it first"):
-        read_metadata(raw_folder)
-
-
-def test_list_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    (raw_folder / "images" / ".DS_Store").touch()
-    assert list_images(raw_folder) == sorted(metadata["image_id"])
-    (raw_folder / "images" / "notes.txt").touch()
-    with refused("holds notes.txt, which is no .jpg image"):
-        list_images(raw_folder)
-
-
-def test_names_of_images(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    """A narrow no-break space, as macOS puts into names of screenshots, is a character like any other; no UTF-8 is none."""
-    (raw_folder / "images" / "at 9.41\u202fAM.jpg").touch()
-    assert "at 9.41\u202fAM" in list_images(raw_folder)
-    (raw_folder / "images" / os.fsdecode(b"caf\xe9.jpg")).touch()
-    with refused(r"holds caf\udce9.jpg, which cannot be an image_id: rename it in the source"):
-        list_images(raw_folder)
-
-
-def test_empty_columns_of_a_spreadsheet_are_no_matter(raw_folder: Path, metadata: pd.DataFrame) -> None:
-    lines = (raw_folder / "metadata.csv").read_text(encoding="utf-8").splitlines()
-    (raw_folder / "metadata.csv").write_text("".join(f"{line},,\n" for line in lines), encoding="utf-8")
-    assert sorted(read_metadata(raw_folder)["image_id"]) == sorted(metadata["image_id"])
-
-
-def test_no_images(workspace: Path) -> None:
-    with refused("images not found: run `download` first"):
-        list_images()
-    Path("data/raw/images").mkdir(parents=True)
-    with refused("holds no image: run `download` again"):
-        list_images()
 
 
 def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) -> None:
@@ -191,7 +93,7 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "message"),
+    ("column", "value", "said"),
     [
         ("fit", "stretch", "fit can be squash, crop, pad, not 'stretch'"),
         ("color_constancy", "gray_world", "color_constancy can be none, shades_of_gray, not 'gray_world'"),
@@ -200,10 +102,10 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
         ("height", 20.5, "not '20.5' (b)"),
     ],
 )
-def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, message: str) -> None:
+def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, said: str) -> None:
     folder = prepared(workspace / "prepared")
     pd.read_csv(folder / "index.csv").assign(**{column: value}).to_csv(folder / "index.csv", index=False)
-    with refused(message):
+    with refused(said):
         read_prepared(folder)
 
 
@@ -218,11 +120,8 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
 def test_predictions_come_back_as_written(workspace: Path) -> None:
     write_predictions({"val": predictions(), "test": predictions(2)})
     frame = read_predictions("val")
-    assert list(frame.columns) == [
-        *DESCRIPTIVE_COLUMNS,
-        *(f"logit_{dx}" for dx in CLASSES),
-        *(f"probability_{dx}" for dx in CLASSES),
-    ]
+    numbers = [f"{kind}_{dx}" for kind in ("logit", "probability") for dx in CLASSES]
+    assert list(frame.columns) == [*DESCRIPTIVE_COLUMNS, *numbers]
     assert frame["probability_nv"].tolist() == [1.0, 1.0, 1.0]
     assert frame["localization"].tolist() == ["unknown"] * 3
     assert len(read_predictions("test")) == 2

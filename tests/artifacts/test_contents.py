@@ -15,7 +15,6 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.config.contents import Calibration, Conformal, OperatingPoints
 from skinlesion.evaluation.results import decisions
 from skinlesion.model.classifier import read_member_names
-from tests.evaluation.tables import OF_MELANOMA, UNCHANGED
 
 
 class File(NamedTuple):
@@ -28,6 +27,21 @@ class File(NamedTuple):
     write: Callable[[dict[str, Any], Path], None] | None = None
 
 
+UNCHANGED: dict[str, Any] = {
+    "method": "temperature",
+    "scale": [1.0] * 7,
+    "bias": [0.0] * 7,
+    "temperature": 1.0,
+    "fitted_on": "val",
+    "test_time": "none",
+}
+OF_MELANOMA: dict[str, Any] = {
+    "target": "mel",
+    "classes": ["mel"],
+    "chosen_on": "val",
+    "score": "sum of calibrated probabilities",
+    "rule": "flag when score >= threshold",
+}
 PROVENANCE = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}, "files": []}
 FACTS = {"fingerprint": "f00d", "source": "sample", "synthetic": True}
 VECTOR = UNCHANGED | {"method": "vector", "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "test_time": "flips"}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from skinlesion.audits.findings import EXTRAS, outdated, read_extra, write_extra
-from skinlesion.base.errors import PipelineError
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 
 def test_an_extra_is_outdated_once_what_it_is_of_has_changed(workspace: Path, write_params: WriteParams) -> None:
@@ -30,5 +27,4 @@ def test_an_extra_that_was_not_run_is_none_and_one_that_says_nothing_is_refused(
     EXTRAS.mkdir(parents=True)
     for content in ("{}", '{"of": {}}', '{"of": {"weather": "1"}}'):
         (EXTRAS / "leak.json").write_text(content, encoding="utf-8")
-        with pytest.raises(PipelineError, match="does not say of what it is"):
-            read_extra("leak")
+        refuses("does not say of what it is", read_extra, "leak")

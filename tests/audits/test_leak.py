@@ -22,7 +22,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.training import fit
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 SIDE = 32
 FOLDS = {"folds": 3, "validation_folds": 6}
@@ -129,15 +129,12 @@ def test_lists_that_show_nothing_are_refused() -> None:
         leak.make_lists(make_images(pairs=0, singles=12), **FOLDS, seed=0)
     torn = make_images(pairs=8, singles=8)
     torn["lesion_id"] = torn["lesion_id"].where(torn["dx"] != "df", "L_df_all")
-    with pytest.raises(PipelineError, match=r"no training image of df is left.*leak\.seed"):
-        leak.make_lists(torn, **FOLDS, seed=0)
+    refuses(r"no training image of df is left.*leak\.seed", lambda: leak.make_lists(torn, **FOLDS, seed=0))
     few = make_images(pairs=3, singles=3)
     few = few[(few["dx"] != "vasc") | ~few["dx"].duplicated()]
-    with pytest.raises(PipelineError, match=r"cannot be dealt.*add images"):
-        leak.make_lists(few, **FOLDS, seed=0)
+    refuses(r"cannot be dealt.*add images", lambda: leak.make_lists(few, **FOLDS, seed=0))
     twins = make_images(pairs=10, singles=0)
-    with pytest.raises(PipelineError, match=r"no validation image is left"):
-        leak.make_lists(twins, folds=2, validation_folds=10, seed=0)
+    refuses(r"no validation image is left", leak.make_lists, twins, folds=2, validation_folds=10, seed=0)
 
 
 def test_inflation_is_the_difference_in_each_group() -> None:
@@ -209,7 +206,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def written() -> dict[str, bytes]:
     """Bytes of everything that the script writes."""
-    return content(REPORT.parent) | content(extras.leak.TABLES) | content(extras.leak.PLOTS)
+    return content(REPORT.parent) | content(extras.leak.TABLES) | content(extras.leak.LEAK_PLOTS)
 
 
 def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alone(
@@ -234,7 +231,7 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
         assert accuracy_score(table["dx"], predicted) == pytest.approx(accuracy["all"][arm])
         assert found["trainings"][f"{arm}-0"]["accuracy"] == pytest.approx(accuracy["all"][arm])
     assert found["lists"]["image_level"]["class_counts"] == found["lists"]["lesion_level"]["class_counts"]
-    assert len(pd.read_csv(extras.leak.PLOTS / "history.csv")) == 10
+    assert len(pd.read_csv(extras.leak.LEAK_PLOTS / "history.csv")) == 10
     assert f"accuracy {accuracy['all']['inflation']:+.3f} ({accuracy['all']['low']:+.3f} to " in caplog.text
     assert content(SPLITS) == splits
     assert not list((prepared_workspace / ".resume").rglob("*.pt"))
@@ -280,9 +277,7 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
 
 def test_several_devices_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.device": "cpu", "train.devices": 2})
-    with pytest.raises(PipelineError, match=r"leak trains on one device.*leak\.overrides"):
-        extras.leak.main()
+    refuses(r"leak trains on one device.*leak\.overrides", extras.leak.main)
     write_params(TINY | {"train.device": "cpu", "train.devices": 2, "leak.overrides": {"devices": 1, "patience": 0}})
-    with pytest.raises(PipelineError, match=r"leak\.overrides makes a refused `train`: train\.patience"):
-        extras.leak.main()
+    refuses(r"leak\.overrides makes a refused `train`: train\.patience", extras.leak.main)
     assert not REPORT.exists()

@@ -22,11 +22,10 @@ from skinlesion.audits.near_duplicates.alignment import NO_FIT, Fit, correlate, 
 from skinlesion.audits.near_duplicates.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.audits.near_duplicates.search import Verified, sibling_pairs
 from skinlesion.audits.near_duplicates.tables import count_crossing, describe_pairs, score_shares
-from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.splitting import merge_lesions, read_links
+from tests.conftest import WriteParams, refuses
 
-WriteParams = Callable[..., Path]
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]
 HIDDEN = 5  # lesions whose two images have different ids
 KNOWN = 2  # lesions whose two images have one id
@@ -103,7 +102,6 @@ def test_hidden_siblings_are_found_others_are_not_and_the_split_takes_the_list(r
     assert metrics["crossing_the_split"] == {"train-val": 1, "train-test": HIDDEN - 1, "val-test": 0}
     assert metrics["known_siblings"] == {"pairs": KNOWN, "reached": 1.0, "verified": 1.0, "recall_on_known_siblings": 1.0}
     assert metrics["false_matches"]["accepted_share_of_different_dx"] == metrics["false_matches"]["expected_among_same_dx"] == 0
-
     links = read_links(Path("data/extras/near_duplicates/links.csv"))
     assert as_set(links) == hidden_pairs()
     merged = merge_lesions(metadata, links)
@@ -216,8 +214,7 @@ def test_pairs_are_counted_across_the_split_and_scored() -> None:
 def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
     write_inputs(drawn)
     image_path("I003").write_bytes(b"no picture")
-    with pytest.raises(PipelineError, match=r"I003\.jpg is not readable"):
-        run_stage()
+    refuses(r"I003\.jpg is not readable", run_stage)
     assert not Path("metrics/extras/near_duplicates.json").exists()
 
 
@@ -226,5 +223,4 @@ def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
     [({"neighbors": 0}, "neighbors"), ({"min_inliers": 2}, "min_inliers"), ({"min_correlation": 1.5}, "min_correlation")],
 )
 def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    with pytest.raises(PipelineError, match=f"near_duplicates.{said}"):
-        run_stage(**overrides)
+    refuses(f"near_duplicates.{said}", lambda: run_stage(**overrides))

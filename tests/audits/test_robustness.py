@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +21,27 @@ from skinlesion.audits.findings import outdated, read_extra
 from skinlesion.audits.robustness import predictions
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
 from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.evaluation.metrics.classification import HEADLINE
-from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.model.classifier import Classifier, load_ensemble, normalize
-from tests.evaluation.tables import OF_MELANOMA, UNCHANGED, with_predictions, write_prepared
-from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
-
-WriteParams = Callable[..., Path]
-Run = Callable[..., dict[str, Any]]
+from tests.conftest import WriteParams, refuses
+from tests.model.classifier_cases import POINTS, SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
+from tests.stage_cases import PATIENT, Run, probabilities_of, read_metrics, with_logits, write_prepared
 
 CPU = torch.device("cpu")
-
 SIZE, IMAGES, DRAWS = 32, 48, 100
-SCALE = 0.8  # one over the temperature
 COLUMNS = list(PROBABILITY_COLUMNS)
-POINTS = {"recall_0.90": {"constraint": 0.9, "threshold": 0.12}, "youden": {"constraint": None, "threshold": 0.2}}
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_listed() -> pd.DataFrame:
     """Two images a lesion, all diagnoses; their order is not that of the prepared images."""
     labels = np.arange(IMAGES) // 2 % len(CLASSES)
-    frame = pd.DataFrame(
-        {
-            "image_id": [f"ISIC_{number:03d}" for number in range(IMAGES)],
-            "lesion_id": [f"L{number // 2:02d}" for number in range(IMAGES)],
-            "dx": np.array(CLASSES)[labels],
-        }
-    )
-    frame = frame.assign(age=50.0, sex="male", localization="back", dx_type="histo")
+    ids = [(f"ISIC_{number:03d}", f"L{number // 2:02d}") for number in range(IMAGES)]
+    frame = pd.DataFrame(ids, columns=["image_id", "lesion_id"]).assign(dx=np.array(CLASSES)[labels], **PATIENT)
     return frame.sample(frac=1, random_state=0, ignore_index=True)
-
-
-def votes(members: dict[str, Classifier], images: np.ndarray, *, flips: bool) -> np.ndarray:
-    """Log of the ensemble's mean probability by torch and NumPy alone, or the logits of a single network with a single view."""
-    probabilities, logits = [], np.empty(0)
-    for model, config in members.values():
-        batch = normalize(torch.from_numpy(images), config)
-        views = [batch, batch.flip(-1), batch.flip(-2), batch.flip(-1, -2)] if flips else [batch]
-        with torch.inference_mode():
-            for view in views:
-                logits = model(view).numpy().astype(np.float64)
-                probabilities.append(softmax(logits, axis=1))
-    return logits if len(probabilities) == 1 else np.log(np.mean(probabilities, axis=0))
 
 
 def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> None:
@@ -85,27 +52,14 @@ def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> N
     colors = generator.uniform(70, 190, (len(CLASSES), 3))[labels] + generator.normal(0, 15, (IMAGES, 3))
     images = colors[:, None, None] + generator.normal(0, 15, (IMAGES, SIZE, SIZE, 3))
     write_prepared(prepared_ids, images)
-    save_ensemble([sensitive_member(seed) for seed in seeds])
     prepared = read_prepared()
     clean = np.array(prepared.images[prepared.rows_of(listed["image_id"])])
-    table = with_predictions(listed, votes(load_ensemble(), clean, flips=test_time == "flips"), scale=SCALE)
+    configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE) for seed in seeds]
+    save_ensemble([(make_sensitive(config, clean), config) for config in configs])
+    logits = votes(clean, flips=test_time == "flips")
+    table = with_logits(listed, logits, softmax(SCALE * logits, axis=1))
     write_predictions({"val": table.head(10), "test": table})
-    write_calibration(UNCHANGED | {"scale": [SCALE] * 7, "temperature": 1 / SCALE, "test_time": test_time})
-    write_operating_points(OF_MELANOMA | {"points": POINTS})
-
-
-def sensitive_member(seed: int) -> tuple[Any, Any]:
-    """A random network whose logits differ between images by about 1: those of a fresh one hardly do."""
-    config = make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE)
-    model = make_network(config, seed=seed)
-    classifier = Classifier(model, config)
-    listed = make_listed()
-    logits = predict(classifier, read_prepared(), listed, device=CPU, batch_size=IMAGES).logits
-    layer = last_linear(model)
-    with torch.no_grad():
-        layer.weight /= torch.tensor(logits.std(axis=0))[:, None]
-        layer.bias.copy_((layer.bias - torch.tensor(logits.mean(axis=0))) / torch.tensor(logits.std(axis=0)))
-    return model, config
+    write_decisions(test_time)
 
 
 @pytest.fixture
@@ -116,7 +70,7 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Run:
         small = {"device": "cpu", "batch_size": 16, "bootstrap_draws": DRAWS, "severities": [1, 5]} | overrides
         write_params({f"robustness.{name}": value for name, value in small.items()} | {"evaluate.test_time": test_time})
         robustness.main()
-        return json.loads(Path("metrics/extras/robustness.json").read_text(encoding="utf-8"))
+        return read_metrics("extras/robustness")
 
     return run
 
@@ -151,7 +105,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
     table = read_predictions("test")
     prepared = read_prepared()
     images = np.stack([jpeg(prepared.images[row], STRENGTHS["jpeg"][4]) for row in prepared.rows_of(table["image_id"])])
-    probabilities = softmax(SCALE * votes(load_ensemble(), images, flips=test_time == "flips"), axis=1)
+    probabilities = softmax(SCALE * votes(images, flips=test_time == "flips"), axis=1)
     labels = pd.Index(CLASSES).get_indexer(table["dx"])
     expected = {
         "accuracy": sklearn_metrics.accuracy_score(labels, probabilities.argmax(axis=1)),
@@ -170,7 +124,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
         assert row["specificity"] == pytest.approx((~flagged)[labels != mel].mean(), abs=1e-12)
     # The paired interval by the weights of the bootstrap.
     hits = {
-        "clean": table[COLUMNS].to_numpy().argmax(axis=1) == labels,
+        "clean": probabilities_of(table).argmax(axis=1) == labels,
         "jpeg": probabilities.argmax(axis=1) == labels,
     }
     weights = np.concatenate([*lesion_weights(table["lesion_id"], draws=DRAWS, seed=0)])
@@ -216,7 +170,7 @@ def test_the_clean_figures_are_of_the_predictions_and_a_change_of_them_outdates_
     write_inputs()
     found = run_stage(corruptions=["hue"])
     table = read_predictions("test")
-    assert found["clean"]["accuracy"] == pytest.approx((table[COLUMNS].to_numpy().argmax(axis=1) == labels_of(table)).mean())
+    assert found["clean"]["accuracy"] == pytest.approx((probabilities_of(table).argmax(axis=1) == labels_of(table)).mean())
     assert (found["images"], found["lesions"], found["side"]) == (IMAGES, IMAGES // 2, SIZE)
     content = read_extra("robustness")
     assert content is not None and outdated(content) == []
@@ -256,8 +210,7 @@ def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
     write_predictions({"val": table.head(10), "test": moved})
     said = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
-    with pytest.raises(PipelineError, match=said):
-        run_stage(corruptions=["hue"])
+    refuses(said, run_stage, corruptions=["hue"])
     assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
     write_predictions({"val": table.head(10), "test": moved})
@@ -265,45 +218,26 @@ def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    "path",
     [
-        ("data/predictions/test.csv", r"data/predictions/test\.csv not found"),
-        ("models/operating_points.json", r"models/operating_points\.json not found"),
-        ("models/calibration.json", r"models/calibration\.json not found"),
-        ("models/classifier/ensemble.json", r"models/classifier/ensemble\.json not found"),
-        ("data/prepared/images.npy", r"data/prepared/images\.npy not found"),
+        "data/predictions/test.csv",
+        "models/operating_points.json",
+        "models/calibration.json",
+        "models/classifier/ensemble.json",
+        "data/prepared/images.npy",
     ],
 )
-def test_a_missing_input_is_named(run_stage: Run, path: str, said: str) -> None:
+def test_a_missing_input_is_named(run_stage: Run, path: str) -> None:
     write_inputs()
     Path(path).unlink()
-    with pytest.raises(PipelineError, match=said):
-        run_stage(corruptions=["hue"])
+    refuses(rf"{path} not found", run_stage, corruptions=["hue"])
 
 
 def test_a_test_list_without_the_target_is_refused(run_stage: Run) -> None:
     write_inputs()
     table = read_predictions("test").replace({"dx": {"mel": "nv"}})
     write_predictions({"val": table.head(10), "test": table})
-    with pytest.raises(PipelineError, match=r"test: none of the 48 images show the target \(mel\)"):
-        run_stage(corruptions=["hue"])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        ({"corruptions": ["fog"]}, r"robustness\.corruptions.*"),
-        ({"corruptions": []}, r"robustness\.corruptions"),
-        ({"corruptions": ["hue", "hue"]}, "corruptions names one twice"),
-        ({"severities": [0]}, "greater than or equal to 1"),
-        ({"severities": [6]}, "less than or equal to 5"),
-        ({"severities": []}, r"robustness\.severities"),
-        ({"severities": [3, 3]}, "severities names one twice"),
-    ],
-)
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    with pytest.raises(PipelineError, match=said):
-        run_stage(**overrides)
+    refuses(r"test: none of the 48 images show the target \(mel\)", run_stage, corruptions=["hue"])
 
 
 def test_weighted_ece_equals_that_of_copies() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import (
     atomic_file,
     atomic_folder,
@@ -18,6 +17,7 @@ from skinlesion.base.files import (
     scratch_folder,
     write_json,
 )
+from tests.conftest import refuses
 
 
 def test_a_file_takes_its_place_when_the_block_succeeds(workspace: Path) -> None:
@@ -92,8 +92,7 @@ def test_unreadable_json(workspace: Path, content: bytes | None, fragment: str) 
     path = workspace / "a.json"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PipelineError, match=fragment):
-        read_json(path)
+    refuses(fragment, read_json, path)
 
 
 def test_paths_start_at_the_main_root_in_dvc_s_temporary_workspaces(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,5 +113,4 @@ def test_digest(workspace: Path) -> None:
 
 @pytest.mark.parametrize(("path", "said"), [("a\0b", "holds a NUL character"), ("~nobody-of-that-name/x", "Write it without ~")])
 def test_paths_that_are_none(workspace: Path, path: str, said: str) -> None:
-    with pytest.raises(PipelineError, match=said):
-        resolve_from_root(path)
+    refuses(said, resolve_from_root, path)

@@ -17,7 +17,7 @@ import pytest
 from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError
 from stages import prepare, split
-from tests.conftest import ROOT, MakeRaw, WriteParams
+from tests.conftest import ROOT, MakeRaw, WriteParams, refuses
 
 # It writes a folder and, once told that it may, puts it in place.
 WRITER = """
@@ -71,8 +71,7 @@ def test_a_second_process_is_told_and_changes_nothing(
     monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
     with writer(workspace) as first:
         # The message names the stage and the file; what the first one has written stays its own.
-        with pytest.raises(PipelineError, match=r"another process is running prepare in this workspace \(.resume"):
-            prepare.main()
+        refuses(r"another process is running prepare in this workspace \(.resume", prepare.main)
         assert (workspace / "data/.prepared.partial/half").read_text() == "half"
         split.main()  # another stage is free to run
         first.kill()

@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import explanations
+from benchmarks import explanations, stage_loop
 from benchmarks.stage_loop import draw_images, read_images
 from benchmarks.training import AS_PLAIN
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
 from skinlesion.config.params import load_params
+from skinlesion.data.sample.sample import draw_sample
 from tests.conftest import WriteParams
 
 
-def test_other_maps_are_refused(write_params: WriteParams, tmp_path: Path) -> None:
+def test_other_maps_are_refused(write_params: WriteParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params({})
+    small = {"width": 80, "height": 64}  # drawn in a fiftieth of the time
+    monkeypatch.setattr(stage_loop, "draw_sample", lambda folder, **given: draw_sample(folder, **given | small))
     draw_images(tmp_path, size=64, lesions=21)
     params = load_params().train.model_copy(update=AS_PLAIN | {"backbone": "resnet18"})
     task = explanations.prepare_task(read_images(tmp_path), params, "GradCAM", device=torch.device("cpu"), batch_size=8)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from ci import audit
-from skinlesion.base.errors import PipelineError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 
 TODAY = datetime.now(UTC).date()
 HOLE = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1", "GHSA-aaaa-bbbb-cccc"], "fix_versions": ["13.0.1"]}
@@ -81,30 +80,24 @@ def test_no_hole_and_a_tolerated_one_pass(answer: Any, capsys: pytest.CaptureFix
 )
 def test_what_fails(answer: Any, found: list[dict[str, Any]], entries: list[dict[str, Any]], message: str) -> None:
     answer(packages(*found), *entries)
-    with pytest.raises(PipelineError, match=message):
-        audit.main()
+    refuses(message, audit.main)
 
 
 def test_a_package_that_was_not_looked_up_fails(answer: Any) -> None:
     """pip-audit itself ends well then, and says that nothing is known."""
     answer([{"name": "torch", "skip_reason": "Dependency not found on PyPI"}, *packages()])
-    with pytest.raises(PipelineError, match=r"1 of 3 packages were not looked up: torch \(Dependency not found on PyPI\)"):
-        audit.main()
+    refuses(r"1 of 3 packages were not looked up: torch \(Dependency not found on PyPI\)", audit.main)
     answer([])
-    with pytest.raises(PipelineError, match="0 of 0 packages were not looked up"):
-        audit.main()
+    refuses("0 of 0 packages were not looked up", audit.main)
 
 
 def test_no_answer_and_an_unreadable_list_fail(answer: Any) -> None:
     answer("no JSON")
-    with pytest.raises(PipelineError, match=r"`pip-audit .*` gave no result: what it says of itself"):
-        audit.main()
+    refuses(r"`pip-audit .*` gave no result: what it says of itself", audit.main)
     answer(packages(), toml="allow = [")
-    with pytest.raises(PipelineError, match=r"audit-allow.toml: no valid TOML"):
-        audit.main()
+    refuses(r"audit-allow.toml: no valid TOML", audit.main)
     answer(packages(), toml="alow = []")
-    with pytest.raises(PipelineError, match=r"only \[\[allow\]\] is known, not alow"):
-        audit.main()
+    refuses(r"only \[\[allow\]\] is known, not alow", audit.main)
 
 
 def test_the_list_in_the_repository_is_in_date() -> None:

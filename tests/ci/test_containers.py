@@ -10,6 +10,8 @@ import yaml
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.structure
+
 LINES = (ROOT / "deploy/Dockerfile.serving").read_text(encoding="utf-8").splitlines()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text(encoding="utf-8"))["services"]
 

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.structure
+
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCRIPTS = sorted((ROOT / "ci").glob("*.sh"))
 PROGRAMS = Path(sys.executable).parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import pytest
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
 from skinlesion.training.augmentation.presets import resolve
-from tests.conftest import ROOT
-
-WriteParams = Callable[..., Path]
+from tests.conftest import ROOT, WriteParams
 
 
 def refusal(path: Path, *, check_backbone: bool = False) -> str:
@@ -117,6 +114,29 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["ensemble.overrides.base makes a refused `train`: train.backbne: unknown key; did you mean 'backbone'?"],
     ),
     ({"evaluate.test_time": "flip"}, ["evaluate.test_time = 'flip'", "did you mean 'flips'?"]),
+    ({"baselines.color_bins": 1}, ["baselines.color_bins = 1"]),
+    ({"baselines.color_bins": 17}, ["baselines.color_bins = 17"]),
+    ({"selective.coverages": []}, ["selective.coverages"]),
+    ({"selective.coverages": [0.5, 0.5]}, ["coverages names a value twice"]),
+    ({"selective.coverages": [0.0]}, ["greater than 0"]),
+    ({"selective.conformal_levels": [1.0]}, ["less than 1"]),
+    ({"selective.conformal_method": "lac"}, ["conformal_method = 'lac'"]),
+    ({"selective.raps_free": 8}, ["selective.raps_free"]),
+    ({"selective.raps_penalty": -0.1}, ["selective.raps_penalty"]),
+    ({"selective.conformal_share": 1.0}, ["selective.conformal_share"]),
+    ({"subgroups.age_bands": [50, 30]}, ["age_bands must rise, and [50", "does not"]),
+    ({"subgroups.age_bands": [30, 30]}, ["age_bands must rise"]),
+    ({"subgroups.age_bands": []}, ["subgroups.age_bands"]),
+    ({"subgroups.age_bands": [0]}, ["greater than 0"]),
+    ({"subgroups.min_lesions": 0}, ["subgroups.min_lesions"]),
+    ({"subgroups.min_melanomas": 0}, ["subgroups.min_melanomas"]),
+    ({"robustness.corruptions": ["fog"]}, ["robustness.corruptions"]),
+    ({"robustness.corruptions": []}, ["robustness.corruptions"]),
+    ({"robustness.corruptions": ["hue", "hue"]}, ["corruptions names one twice"]),
+    ({"robustness.severities": [0]}, ["greater than or equal to 1"]),
+    ({"robustness.severities": [6]}, ["less than or equal to 5"]),
+    ({"robustness.severities": []}, ["robustness.severities"]),
+    ({"robustness.severities": [3, 3]}, ["severities names one twice"]),
     ({"prepare.color_constancy": "gray_world"}, ["prepare.color_constancy = 'gray_world'"]),
 ]
 

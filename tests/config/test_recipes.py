@@ -326,6 +326,7 @@ def test_later_recipe_wins(params_file: Path, repository_params: dict[str, Any])
     assert both("smoke", "ham10000").download.source == "dataverse"
 
 
+@pytest.mark.structure
 def test_dvc_takes_every_value_that_the_readme_sets(params_file: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = [

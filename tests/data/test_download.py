@@ -116,7 +116,6 @@ def test_every_layout_gives_the_same_images(take: Callable[..., Path], layout: s
     expected |= {f"segmentations/{path.split('/')[1]}": c for path, c in files.items() if "segmentation" in path}
     assert found.keys() == expected.keys() | {"metadata.csv", "provenance.json"}
     assert {name: found[name] for name in expected} == expected
-
     metadata = pd.read_csv(raw / "metadata.csv", dtype=str, keep_default_na=False)
     assert tuple(metadata.columns[:7]) == METADATA_COLUMNS
     pd.testing.assert_frame_equal(metadata[list(METADATA_COLUMNS)], table().astype(str)[list(METADATA_COLUMNS)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,7 @@ from skinlesion.base.parallel import map_in_order
 from skinlesion.data import preparing
 from skinlesion.data.color_constancy import shades_of_gray
 from skinlesion.data.geometry import fit_image
-
-WriteParams = Callable[..., Path]
+from tests.conftest import WriteParams
 
 IMAGES = Path("data/raw/images")
 PREPARED = Path("data/prepared")

@@ -14,12 +14,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlesion.artifacts.raw import image_path, mask_path, read_metadata
 from skinlesion.artifacts.tables import METADATA_COLUMNS
-from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
 from skinlesion.data.sample.lesion import BOUNDS, COMMON, CONFUSED_WITH, NAMES, TRAITS, draw_traits
 from skinlesion.data.sample.sample import _apportion, _class_counts, _draw_patients, draw_sample
 from skinlesion.data.sample.view import draw_views
 from skinlesion.diagnoses import CLASSES
+from tests.conftest import refuses
 
 WIDTH, HEIGHT = 100, 72
 DEFAULT_LESIONS = 360
@@ -258,11 +258,9 @@ def test_other_shapes(width: int, height: int) -> None:
 @pytest.mark.parametrize(("key", "value"), [("lesions", 20), ("width", 63), ("height", 10)])
 def test_arguments_that_are_too_small_are_refused(tmp_path: Path, key: str, value: int) -> None:
     arguments = {"lesions": 21, "width": 64, "height": 64} | {key: value}
-    with pytest.raises(PipelineError, match=rf"download\.sample\.{key} is {value}, and must be at least"):
-        draw_sample(tmp_path, seed=0, **arguments)
+    refuses(rf"download\.sample\.{key} is {value}, and must be at least", lambda: draw_sample(tmp_path, seed=0, **arguments))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="nowhere is not a folder: create it"):
-        draw_sample(tmp_path / "nowhere", seed=0, lesions=21, width=64, height=64)
+    refuses("nowhere is not a folder: create it", draw_sample, tmp_path / "nowhere", seed=0, lesions=21, width=64, height=64)

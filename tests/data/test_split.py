@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,12 @@ import pytest
 
 import stages.split
 from skinlesion.artifacts.raw import read_metadata
-from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
+from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint, read_split
 from skinlesion.base.errors import PipelineError
 from skinlesion.data import splitting
 from skinlesion.diagnoses import CLASSES
-from tests.conftest import ROOT
-
-WriteParams = Callable[..., Path]
-MakeRaw = Callable[[pd.DataFrame], Path]
-
+from tests.conftest import ROOT, MakeRaw, WriteParams
+from tests.stage_cases import bytes_below, write_lists
 
 # Of some 190 images a class has a handful in a split, so that one image is half a point or more.
 SMALL = {"split.max_deviation": 8.0}
@@ -35,11 +32,6 @@ def run() -> tuple[dict[str, pd.DataFrame], dict]:
     """Run the stage; the three lists as a later stage reads them, and the metrics."""
     stages.split.main()
     return {name: read_split(name) for name in SPLIT_NAMES}, json.loads(Path("metrics/split.json").read_text())
-
-
-def written_bytes() -> dict[str, bytes]:
-    files = [path for folder in WRITTEN for path in Path(folder).rglob("*") if path.is_file()]
-    return {str(path): path.read_bytes() for path in files}
 
 
 def refused() -> str:
@@ -93,13 +85,13 @@ def test_metrics_and_plots_against_the_lists(metadata: pd.DataFrame, write_param
     assert metrics["class_shares"]["val"] == pytest.approx(shares["val"].to_dict(), abs=1e-6)
     largest = 100 * np.abs(shares.sub(whole, axis=0)).to_numpy().max()
     assert metrics["largest_deviation_points"] == pytest.approx(largest, abs=1e-4)
-    assert sum(part["age"] for part in metrics["missing"].values()) == metadata["age"].isna().sum()
-    assert sum(part["sex"] for part in metrics["missing"].values()) == (metadata["sex"] == "").sum()
-    assert sum(part["localization"] for part in metrics["missing"].values()) == (metadata["localization"] == "unknown").sum()
+    missing = {"age": metadata["age"].isna(), "sex": metadata["sex"] == "", "localization": metadata["localization"] == "unknown"}
+    for name, rows in missing.items():
+        assert sum(part[name] for part in metrics["missing"].values()) == rows.sum()
     assert metrics["links"] == {"pairs": 0, "merges": 0, "sha256": None}
-
-    for name, column in (("classes", "dx"), ("age", "age"), ("sex", "sex"), ("localization", "localization")):
-        table = pd.read_csv(f"plots/split/{name}.csv")
+    assert metrics["fingerprint"] == fingerprint(splits)
+    for column in ("dx", "age", "sex", "localization"):
+        table = pd.read_csv(f"plots/split/{'classes' if column == 'dx' else column}.csv")
         assert list(table.columns) == ["split", column, "images", "share"]
         assert table.groupby("split")["images"].sum().to_dict() == metrics["images"]
         np.testing.assert_allclose(table.groupby("split")["share"].sum(), 1, atol=1e-4)
@@ -115,9 +107,8 @@ def test_age_bands_and_unknown_last() -> None:
     frame = pd.DataFrame({"age": stages.split.age_bands(ages)})
     assert frame["age"].tolist() == [0, 0, 5, 50, 85, "unknown"]
     table = stages.split.count_by({"train": frame, "val": frame[:1]}, "age")
-    assert table.query("split == 'train'")[["age", "images"]].to_numpy().tolist() == [
-        [0, 2], [5, 1], [50, 1], [85, 1], ["unknown", 1]
-    ]  # fmt: skip
+    counted = table.query("split == 'train'")[["age", "images"]].to_numpy().tolist()
+    assert counted == [[0, 2], [5, 1], [50, 1], [85, 1], ["unknown", 1]]
     assert table.query("split == 'val'")["images"].tolist() == [1, 0, 0, 0, 0]
 
 
@@ -125,10 +116,10 @@ def test_age_bands_and_unknown_last() -> None:
 def test_same_seed_same_bytes_and_another_seed_other_lists(metadata: pd.DataFrame, write_params: WriteParams) -> None:
     write_params(SMALL)
     first, metrics = run()
-    first_bytes = written_bytes()
+    first_bytes = bytes_below(*WRITTEN)
     metadata.sort_values("age").to_csv("data/raw/metadata.csv", index=False)  # the order of the rows means nothing
     run()
-    assert written_bytes() == first_bytes
+    assert bytes_below(*WRITTEN) == first_bytes
     write_params({**SMALL, "split.seed": 1})
     other, other_metrics = run()
     assert set(other["test"]["image_id"]) != set(first["test"]["image_id"])
@@ -136,24 +127,16 @@ def test_same_seed_same_bytes_and_another_seed_other_lists(metadata: pd.DataFram
 
 
 def test_fingerprint_by_hand(workspace: Path) -> None:
-    frame = pd.DataFrame(
-        {"image_id": ["b", "a", "c", "d"], "lesion_id": ["L1", "L1", "L2", "L3"], "dx": ["mel", "mel", "nv", "df"]}
-    )
+    rows = [("b", "L1", "mel"), ("a", "L1", "mel"), ("c", "L2", "nv"), ("d", "L3", "df")]
+    frame = pd.DataFrame(rows, columns=["image_id", "lesion_id", "dx"])
     frame = frame.assign(dx_type="histo", age=np.nan, sex="", localization="")
     splits = {"train": frame[:2], "val": frame[2:3], "test": frame[3:]}
     content = b"train\na,L1,mel\nb,L1,mel\nval\nc,L2,nv\ntest\nd,L3,df\n"
     assert fingerprint(splits) == hashlib.sha256(content).hexdigest()
-    write_splits(splits, SplitFacts("", "sample", True))
+    write_lists(splits)
     assert fingerprint({name: read_split(name) for name in SPLIT_NAMES}) == hashlib.sha256(content).hexdigest()
     moved = {**splits, "val": frame[3:], "test": frame[2:3]}
     assert fingerprint(moved) != fingerprint(splits)
-
-
-@pytest.mark.usefixtures("raw_folder")
-def test_the_stage_s_fingerprint_is_that_of_its_lists(write_params: WriteParams) -> None:
-    write_params(SMALL)
-    splits, metrics = run()
-    assert fingerprint(splits) == metrics["fingerprint"]
 
 
 @pytest.mark.usefixtures("raw_folder")
@@ -240,9 +223,8 @@ def test_a_class_that_cannot_be_in_every_split(
     make_raw(metadata[metadata["dx"].ne("df") | metadata["lesion_id"].isin(kept)])
     write_params(SMALL)
     message = refused()
-    assert "every diagnosis must be in every split: " in message
-    assert f"df ({lesions} lesion(s)) not in " in message
-    assert "Add images of it" in message
+    for said in ("every diagnosis must be in every split: ", f"df ({lesions} lesion(s)) not in ", "Add images of it"):
+        assert said in message
 
 
 def test_more_folds_than_lesions(make_raw: MakeRaw, metadata: pd.DataFrame, write_params: WriteParams) -> None:
@@ -260,10 +242,8 @@ def test_more_folds_than_lesions(make_raw: MakeRaw, metadata: pd.DataFrame, writ
 def test_a_share_too_far_from_the_whole(write_params: WriteParams) -> None:
     write_params(SMALL)
     _, metrics = run()
-    for path in written_bytes():
-        Path(path).unlink()
-    for folder in ("data/splits", "plots/split", "plots", "metrics"):
-        Path(folder).rmdir()
+    for folder in WRITTEN:
+        shutil.rmtree(folder)
     largest = metrics["largest_deviation_points"]
     write_params({"split.max_deviation": largest - 0.001})
     message = refused()
@@ -293,24 +273,21 @@ def test_a_planted_overlap_stops_the_stage(
 
     monkeypatch.setattr(stages.split, "deal", leaky_deal)
     write_params(SMALL)
-    message = refused()
-    assert f"{kind} in two splits: {planted[0]} in train and test" in message
+    assert f"{kind} in two splits: " in (message := refused()) and f"{planted[0]} in train and test" in message
 
 
 def test_command_line(raw_folder: Path, write_params: WriteParams) -> None:
     write_params(SMALL)
     command = [sys.executable, "-m", "stages.split"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "split: train" in done.stderr
-    before = written_bytes()
+    options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(command, **options)
+    assert (done.returncode, done.stdout) == (0, "") and "split: train" in done.stderr
+    before = bytes_below(*WRITTEN)
     (raw_folder / "images" / "ISIC_0000003.jpg").unlink()
-    failed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
+    failed = subprocess.run(command, **options)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
     assert failed.stderr.startswith("error: 1 row(s) of the metadata without an image: ISIC_0000003")
-    assert "Traceback" not in failed.stderr
-    assert written_bytes() == before
+    assert bytes_below(*WRITTEN) == before
 
 
 def test_ham10000_is_dealt_evenly(ham10000: Path) -> None:

@@ -19,17 +19,16 @@ from PIL import Image
 
 import stages.synthesize
 from skinlesion.artifacts.patients import AGE_CENTER, AGE_SCALE
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, read_prepared
-from skinlesion.artifacts.synthetic import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint, write_synthetic
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.artifacts.synthetic import SYNTHETIC, SyntheticImages, read_synthetic, training_fingerprint
 from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.data.synthesis.fitting import balanced_batches, draw_images, flip, shrink_images, working_side
 from skinlesion.data.synthesis.model import PIXEL_DEVIATION, ConditionalVAE, objective
 from skinlesion.diagnoses import CLASSES
 from skinlesion.training.setup import gather_data
-from tests.conftest import ROOT
-
-WriteParams = Callable[..., Path]
+from tests.conftest import ROOT, WriteParams, refuses
+from tests.stage_cases import PATIENT, write_lists, write_prepared
 
 COLOURS = {"akiec": (200, 40, 40), "df": (40, 200, 40), "mel": (30, 30, 60), "nv": (150, 100, 60), "vasc": (60, 40, 200)}
 SIZE = 32
@@ -42,30 +41,16 @@ def write_data(images: dict[str, int] | None = None, *, size: int = SIZE) -> pd.
     generator = np.random.default_rng(0)
     dx = generator.permutation([dx for dx, number in numbers.items() for _ in range(number)])
     noise = generator.normal(0, 12, (len(dx), size, size, 3))
-    pixels = (np.array([COLOURS[name] for name in dx])[:, None, None] + noise).clip(0, 255).astype(np.uint8)
-    frame = pd.DataFrame({"image_id": [f"ISIC_{row:07d}" for row in range(len(dx))], "dx": dx, "width": 60, "height": 45})
-    frame = frame.assign(
-        fit="squash",
-        color_constancy="none",
-        lesion_id=frame["image_id"],
-        dx_type="histo",
-        age=50.0,
-        sex="male",
-        localization="back",
-    )
+    frame = pd.DataFrame({"image_id": [f"ISIC_{row:07d}" for row in range(len(dx))], "dx": dx}).assign(**PATIENT)
+    frame["lesion_id"] = frame["image_id"]
     frame["split"] = (frame.groupby("dx").cumcount() % 6).map({4: "val", 5: "test"}).fillna("train")
-    prepared, splits = Path("data/prepared"), Path("data/splits")
-    prepared.mkdir(parents=True, exist_ok=True)
-    splits.mkdir(exist_ok=True)
-    np.save(prepared / "images.npy", pixels)
-    frame[list(INDEX_COLUMNS)].to_csv(prepared / "index.csv", index=False)
-    for name, rows in frame.groupby("split"):
-        rows[list(METADATA_COLUMNS)].to_csv(splits / f"{name}.csv", index=False)
+    write_prepared(frame["image_id"], np.array([COLOURS[name] for name in dx])[:, None, None] + noise)
+    write_lists(dict(list(frame.groupby("split"))))
     return frame
 
 
-def contents(folder: Path = SYNTHETIC) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def contents() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(SYNTHETIC.iterdir())}
 
 
 @pytest.fixture
@@ -131,7 +116,6 @@ def test_validation_and_test_images_never_reach_it(synthesize: Synthesize) -> No
     frame = write_data()
     expected = synthesize()
     page = Path("plots/synthesize/samples.png").read_bytes()
-
     for name in ("val.csv", "test.csv", "facts.json"):
         (Path("data/splits") / name).unlink(missing_ok=True)
     held_out = np.flatnonzero(frame["split"] != "train")
@@ -142,7 +126,6 @@ def test_validation_and_test_images_never_reach_it(synthesize: Synthesize) -> No
     shutil.rmtree(SYNTHETIC)
     assert synthesize() == expected
     assert Path("plots/synthesize/samples.png").read_bytes() == page
-
     pixels[np.flatnonzero(frame["split"] == "train")[0]] = 0  # and a single training image does reach it
     np.save(path, pixels)
     assert synthesize()["images.npy"] != expected["images.npy"]
@@ -155,8 +138,7 @@ def test_another_training_list_is_another_result(synthesize: Synthesize) -> None
     second = synthesize()
     assert first["images.npy"] != second["images.npy"]
     read_synthetic(SIZE).check_training_list(train.iloc[1:])
-    with pytest.raises(PipelineError, match=r"another training list.*run `synthesize` again"):
-        read_synthetic(SIZE).check_training_list(train)
+    refuses(r"another training list.*run `synthesize` again", lambda: read_synthetic(SIZE).check_training_list(train))
 
 
 def test_every_option_changes_the_images(synthesize: Synthesize) -> None:
@@ -280,8 +262,7 @@ def test_a_loss_that_is_not_finite_is_refused(synthesize: Synthesize) -> None:
 def test_drawn_values_that_are_not_finite_are_refused() -> None:
     vae = ConditionalVAE(side=32, latent=4, num_classes=7)
     torch.nn.init.constant_(vae.spread.bias, torch.nan)
-    with pytest.raises(PipelineError, match=r"draws values that are not finite: lower synthesize.lr"):
-        next(draw_images(vae, "df", 1, seed=0, size=32))
+    refuses(r"draws values that are not finite: lower synthesize.lr", lambda: next(draw_images(vae, "df", 1, seed=0, size=32)))
 
 
 def test_missing_inputs_are_named(synthesize: Synthesize) -> None:
@@ -289,52 +270,6 @@ def test_missing_inputs_are_named(synthesize: Synthesize) -> None:
     write_data()
     Path("data/prepared/images.npy").unlink()
     assert "images.npy not found: run `prepare` first" in refused(synthesize, {})
-
-
-def write_some() -> None:
-    """Four images of 32 px."""
-    images = [np.zeros((4, 32, 32, 3), np.uint8)]
-    write_synthetic(images, ["df", "df", "nv", "nv"], size=32, facts={"fingerprint": "0"})
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("index.csv", None, "index.csv not found: run `synthesize` first"),
-        ("index.csv", "image_id,dx\n", "must have the columns synthetic_id, dx"),
-        ("index.csv", "", "not a readable CSV"),
-        ("index.csv", "synthetic_id,dx\na,df\n", "4 images and 1 rows in the index"),
-        ("index.csv", "synthetic_id,dx\na,df\nb,xx\nc,df\nd,df\n", "unknown diagnosis xx"),
-        ("facts.json", None, "facts.json not found"),
-        ("facts.json", "{}", "lacks 'fingerprint'"),
-        ("images.npy", None, "images.npy not found: run `synthesize` first"),
-        ("images.npy", "no array", "is damaged"),
-    ],
-)
-def test_damaged_synthetic_images_are_refused(workspace: Path, name: str, content: str | None, message: str) -> None:
-    write_some()
-    assert read_synthetic(32).dx == ["df", "df", "nv", "nv"]
-    (SYNTHETIC / name).unlink()
-    if content is not None:
-        (SYNTHETIC / name).write_text(content)
-    with pytest.raises(PipelineError, match=message):
-        read_synthetic(32)
-
-
-def test_synthetic_images_of_another_size_or_kind_are_refused(workspace: Path) -> None:
-    write_some()
-    with pytest.raises(PipelineError, match=r"images of 32 px, and the prepared ones have 64 px: run `synthesize` again"):
-        read_synthetic(64)
-    np.save(SYNTHETIC / "images.npy", np.zeros((4, 32, 32, 3), np.float32))
-    with pytest.raises(PipelineError, match="must be uint8"):
-        read_synthetic(32)
-
-
-@pytest.mark.parametrize("dx", [["df", "nv", "df", "nv"], ["df"], ["df"] * 5])
-def test_nothing_is_written_where_images_and_diagnoses_disagree(workspace: Path, dx: list[str]) -> None:
-    with pytest.raises(ValueError, match="diagnos"):
-        write_synthetic([np.zeros((4, 32, 32, 3), np.uint8)], dx, size=32, facts={"fingerprint": "0"})
-    assert not SYNTHETIC.exists()
 
 
 def test_a_synthetic_image_borrows_the_metadata_of_a_training_image_of_its_class(workspace: Path) -> None:

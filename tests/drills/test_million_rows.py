@@ -22,7 +22,6 @@ from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
 from tests.drills.ledger import Corrupt, Ledger
-from tests.evaluation.tables import OF_MELANOMA
 
 SHORT, FULL = 100_000, 1_000_000
 SHARES = (0.033, 0.051, 0.11, 0.012, 0.111, 0.669, 0.014)  # of the diagnoses, about those of HAM10000
@@ -100,7 +99,8 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, 
             raise Corrupt("the lists do not hold every image once")
 
     point = {"rule": "youden", "constraint": None, "threshold": 0.5, "val": {}}
-    write_operating_points(OF_MELANOMA | {"points": {"youden": point}})
+    about = {"target": "mel", "classes": ["mel"], "score": "s", "rule": "r", "chosen_on": "val", "points": {"youden": point}}
+    write_operating_points(about)
     write_predictions({"test": make_predictions(metadata)})
     with ledger.round("million rows", f"failures of {rows:,} predictions") as said:
         measured("stages.failures", rows, said)

@@ -1,29 +1,28 @@
-"""What the tests of the stage `evaluate` share: a small classifier, fitted to the colours of made images."""
+"""What the tests of `evaluate` share: a small classifier whose head is fitted, and the stage run with it."""
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
-from ruamel.yaml import YAML
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.splits import SPLIT_NAMES, SplitFacts, fingerprint, read_split, write_splits
-from skinlesion.artifacts.tables import labels_of
+from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint, read_split
 from skinlesion.base.files import read_json, write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import Classifier, ClassifierConfig
 from skinlesion.model.network import SkinNetwork
-from tests.evaluation.tables import write_prepared
-from tests.model.classifier_cases import last_linear, make_config, make_network
+from stages import evaluate
+from tests.conftest import WriteParams
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
+from tests.stage_cases import PATIENT, stage_runner, write_lists, write_prepared
 
 Member = tuple[SkinNetwork, ClassifierConfig]
 
@@ -45,22 +44,21 @@ def make_splits() -> dict[str, pd.DataFrame]:
         numbers = np.arange(len(dx))
         lesions = [f"{split}_{name}_{number // 2}" for name, number in zip(dx, numbers, strict=True)]
         frame = pd.DataFrame({"lesion_id": lesions, "image_id": [f"ISIC_{first}{number:06d}" for number in numbers], "dx": dx})
-        known = {"dx_type": "histo", "sex": "female", "localization": "back"}
-        splits[split] = frame.assign(**known, age=50.0).sample(frac=1, random_state=0, ignore_index=True)
+        splits[split] = frame.assign(**PATIENT).sample(frac=1, random_state=0, ignore_index=True)
     return splits
 
 
 def write_images(frame: pd.DataFrame, *, seed: int, size: int = SIZE) -> None:
-    """Noise around a colour a class."""
+    """`data/prepared`: noise around a colour a class."""
     generator = np.random.default_rng(0)
-    colors = generator.uniform(60, 200, size=(len(CLASSES), 3))
-    means = colors[labels_of(frame)] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
+    colours = generator.uniform(60, 200, size=(len(CLASSES), 3))
+    means = colours[pd.Index(CLASSES).get_indexer(frame["dx"])] + np.random.default_rng(seed).normal(0, 32, (len(frame), 3))
     noise = np.random.default_rng(seed + 1).normal(0, 20, (len(frame), size, size, 3))
     write_prepared(frame["image_id"], means[:, None, None] + noise)
 
 
 def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
-    """A random network whose head is fitted to the training colors by scikit-learn, overconfident by a factor."""
+    """A random network whose head is fitted to the training colours by scikit-learn, overconfident by a factor."""
     config = make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits))
     model = make_network(config, seed=seed)
     head, model.head = model.head, torch.nn.Identity()
@@ -77,7 +75,7 @@ def fitted_member(splits: dict[str, pd.DataFrame], seed: int) -> Member:
 
 def rewrite_splits(splits: dict[str, pd.DataFrame]) -> None:
     """Change the lists, and let the classifier say that it was trained on them."""
-    write_splits(splits, SplitFacts(fingerprint(splits), "sample", True))
+    write_lists(splits, fingerprint(splits))
     path = CLASSIFIER / "base-0" / "config.json"
     write_json(path, read_json(path) | {"fingerprint": fingerprint(splits)})
 
@@ -87,21 +85,19 @@ def read_splits() -> dict[str, pd.DataFrame]:
     return {name: read_split(name) for name in SPLIT_NAMES}
 
 
-def write_small_params(repository_params: dict[str, Any], **overrides: Any) -> None:
-    """The repository's params with few draws, on the CPU."""
-    document = copy.deepcopy(repository_params)
-    document["evaluate"] |= {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16} | overrides
-    with Path("params.yaml").open("w", encoding="utf-8") as file:
-        YAML(typ="safe", pure=True).dump(document, file)
+def run_evaluate(folder: Path, write_params_here: WriteParams) -> None:
+    """Run the stage in a new folder."""
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        splits = make_splits()
+        write_lists(splits, fingerprint(splits))
+        write_images(pd.concat(splits.values(), ignore_index=True), seed=1)
+        save_ensemble([fitted_member(splits, 0)])
+        evaluate_with(write_params_here)
 
 
-def read_metrics(folder: Path = Path()) -> dict[str, Any]:
-    """Content of metrics/evaluate.json."""
-    return json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
-
-
-def written(folder: Path) -> dict[str, bytes]:
-    """Every byte that the stage wrote."""
-    folders = ("data/predictions", "metrics", "plots")
-    files = [path for name in folders for path in (folder / name).rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in [*files, folder / "models/calibration.json"]}
+def evaluate_with(write_params: WriteParams, **overrides: Any) -> dict[str, Any]:
+    """Run the stage in the working directory, with few draws and on the CPU; its metrics."""
+    few = {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16}
+    return stage_runner(write_params, evaluate.main, "evaluate", **few)(**overrides)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,17 +10,14 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import labels_of
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.baselines import color_histograms, color_model, fit_predict, metadata_model
 from skinlesion.evaluation.metrics.classification import HEADLINE
-from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, write_predictions
+from skinlesion.evaluation.results.predictions import write_predictions
 from stages import baselines
-from tests.evaluation.tables import with_predictions, write_prepared
+from tests.conftest import WriteParams, refuses
+from tests.stage_cases import PATIENT, Run, stage_runner, with_logits, write_lists, write_prepared
 
-WriteParams = Callable[..., Path]
 SIZE = 16
 FOUND = ("akiec", "mel", "nv")
 
@@ -33,23 +27,20 @@ def make_frame(split: str, *, seed: int, images: int) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
     dx = generator.choice(FOUND, images)
     ages = np.where(dx == "mel", 75.0, 40.0) + generator.integers(-2, 3, images)
-    names = {"image_id": [f"{split}_{row}" for row in range(images)], "dx": dx, "age": ages}
+    names = {"image_id": [f"{split}_{row}" for row in range(images)], "dx": dx}
     lesions = [f"{split}_L{row // 2}_{name}" for row, name in enumerate(dx)]
-    return pd.DataFrame(names).assign(lesion_id=lesions, dx_type="histo", sex="male", localization="back")
+    return pd.DataFrame(names).assign(lesion_id=lesions, **PATIENT | {"age": ages})
 
 
 def write_inputs(frames: dict[str, pd.DataFrame]) -> None:
     """Lists, prepared images in which nevi alone are brown, and predictions that are always right."""
-    write_splits(frames, SplitFacts("f00d", "sample", True))
+    write_lists(frames)
     everything = pd.concat(frames.values(), ignore_index=True)
     generator = np.random.default_rng(3)
     base = np.where((everything["dx"] == "nv").to_numpy()[:, None], [150, 90, 50], [200, 150, 150])[:, None, None]
     write_prepared(everything["image_id"], base + generator.normal(0, 8, (len(everything), SIZE, SIZE, 3)))
-    tables = {}
-    for split in ("val", "test"):
-        logits = 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES))
-        tables[split] = with_predictions(frames[split][list(DESCRIPTIVE_COLUMNS)], logits)
-    write_predictions(tables)
+    right = {split: 4.0 * (frames[split]["dx"].to_numpy()[:, None] == np.array(CLASSES)) for split in ("val", "test")}
+    write_predictions({split: with_logits(frames[split], logits) for split, logits in right.items()})
 
 
 @pytest.fixture
@@ -59,19 +50,10 @@ def frames() -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture
-def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Callable[..., dict[str, Any]]:
+def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Run:
     """Run the stage with overrides; its metrics."""
     write_inputs(frames)
-
-    def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"baselines.{name}": value for name, value in ({"bootstrap_draws": 100} | overrides).items()})
-        baselines.main()
-        return json.loads(Path("metrics/baselines.json").read_text(encoding="utf-8"))
-
-    return run
-
-
-Run = Callable[..., dict[str, Any]]
+    return stage_runner(write_params, baselines.main, "baselines", bootstrap_draws=100)
 
 
 def test_colours_are_counted_in_their_cells() -> None:
@@ -108,7 +90,7 @@ def test_each_learns_what_it_sees_and_nothing_else(run_stage: Run, frames: dict[
     assert metrics["metadata"]["mel_sensitivity"] > 0.95 and metrics["metadata"]["accuracy"] < 0.9
     assert metrics["colors"]["mel_sensitivity"] < 0.9 and 0.5 < metrics["colors"]["accuracy"] < 0.9
     train, test = frames["train"], frames["test"]
-    labels = labels_of(train)
+    labels = pd.Index(CLASSES).get_indexer(train["dx"])
     expected = fit_predict(metadata_model(seed=0), encode_metadata(train), labels, encode_metadata(test))
     predicted = np.array(CLASSES)[expected.argmax(axis=1)]
     assert metrics["metadata"]["accuracy"] == pytest.approx(accuracy_score(test["dx"], predicted), abs=1e-12)
@@ -137,20 +119,12 @@ def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> N
 
 def test_how_the_diagnosis_was_made_is_no_input(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
     first = run_stage()
-    telling = {
-        split: frame.assign(dx_type=np.where(frame["dx"] == "nv", "follow_up", "histo")) for split, frame in frames.items()
-    }
-    write_inputs(telling)
+    write_inputs(
+        {split: each.assign(dx_type=np.where(each["dx"] == "nv", "follow_up", "histo")) for split, each in frames.items()}
+    )
     assert run_stage() == first
 
 
 def test_a_list_of_one_diagnosis_is_refused(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
     write_inputs(frames | {"train": frames["train"].assign(dx="nv")})
-    with pytest.raises(PipelineError, match=r"train\.csv holds one diagnosis"):
-        run_stage()
-
-
-@pytest.mark.parametrize("bins", [1, 17])
-def test_impossible_params_are_refused(run_stage: Run, bins: int) -> None:
-    with pytest.raises(PipelineError, match=r"baselines\.color_bins"):
-        run_stage(color_bins=bins)
+    refuses(r"train\.csv holds one diagnosis", run_stage)

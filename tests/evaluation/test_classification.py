@@ -145,7 +145,6 @@ def test_what_an_absent_or_never_predicted_class_gives() -> None:
     assert summary["df"]["precision"] == 0
     assert all(np.isnan(summary["df"][name]) for name in ("recall", "f1", "auc", "average_precision"))
     assert summary["df"]["specificity"] == 1
-
     only_nevi = measured.headline(np.array([[1.0, 1.0, 0.0]]))
     assert only_nevi["balanced_accuracy"][0] == only_nevi["macro_f1"][0] == only_nevi["weighted_f1"][0] == 1
     assert np.isnan(only_nevi["mel_sensitivity"][0])

@@ -14,13 +14,11 @@ import pytest
 
 from skinlesion.artifacts.paths import METRICS
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_calibration
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
 from stages import failures, selective, subgroups, threshold_sweep
-from tests.conftest import WriteParams
-from tests.evaluation.tables import UNCHANGED
+from tests.conftest import WriteParams, refuses
 from tests.evaluation.test_subgroups import make_predictions, write_inputs
 
 TEST = PREDICTIONS / "test.csv"
@@ -49,7 +47,9 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
         draws = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups")}
         write_params(draws | (overrides or {}))
         write_inputs(make_predictions(300))
-        write_calibration(UNCHANGED)
+        write_calibration(
+            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
+        )
         write_predictions({"val": val, "test": test})
 
     return write
@@ -79,11 +79,11 @@ def run(stage: ModuleType) -> dict[str, Any]:
 def test_a_class_that_is_absent_leaves_every_other_figure(tables: Tables, write_tables: WriteTables, split: str) -> None:
     val, test = tables
     write_tables(without(val, "df") if split == "val" else val, without(test, "df") if split == "test" else test)
-    metrics = {stage.__name__: run(stage) for stage in STAGES}
-    sets = metrics["stages.selective"]["conformal"]["0.9"]["test"]
+    said = {stage.__name__: run(stage) for stage in STAGES}
+    sets = said["stages.selective"]["conformal"]["0.9"]["test"]
     assert (sets["coverage_df"] is None) == (split == "test")
     assert sets["coverage_mel"] is not None
-    assert 0 < metrics["stages.subgroups"]["all"]["macro_auc"] <= 1
+    assert 0 < said["stages.subgroups"]["all"]["macro_auc"] <= 1
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -92,8 +92,7 @@ def test_without_melanoma_there_is_no_operating_point_of_it_and_the_rest_is_null
 ) -> None:
     val, test = tables
     write_tables(*(without(table, "mel") if name == split else table for name, table in (("val", val), ("test", test))))
-    with pytest.raises(PipelineError, match=f"{split}: none of the .* choose another threshold_sweep.target"):
-        run(threshold_sweep)
+    refuses(f"{split}: none of the .* choose another threshold_sweep.target", run, threshold_sweep)
     grouped, answered = run(subgroups)["all"], run(selective)["abstention"]["0.9"]["test"]
     assert (grouped["mel_sensitivity"] is None) == (answered["melanomas_answered"] is None) == (split == "test")
 
@@ -109,8 +108,7 @@ def test_without_melanoma_none_is_missed(tables: Tables, write_tables: WriteTabl
 def test_one_lesion_has_intervals_of_no_width_and_no_operating_point(tables: Tables, write_tables: WriteTables) -> None:
     val, test = tables
     write_tables(val, one_lesion(test))
-    with pytest.raises(PipelineError, match="test: all of the 2 images show the target"):
-        run(threshold_sweep)
+    refuses("test: all of the 2 images show the target", run, threshold_sweep)
     measured = run(subgroups)["all"]
     assert measured["lesions"] == 1 and measured["macro_auc"] is None and measured["mel_specificity"] is None
     assert measured["intervals"]["accuracy"] == {"low": measured["accuracy"], "high": measured["accuracy"]}
@@ -120,8 +118,7 @@ def test_one_lesion_has_intervals_of_no_width_and_no_operating_point(tables: Tab
 def test_one_lesion_of_validation_is_too_few_to_promise_anything(tables: Tables, write_tables: WriteTables) -> None:
     val, test = tables
     write_tables(one_lesion(val), test)
-    with pytest.raises(PipelineError, match="validation has 1 lesion"):
-        run(selective)
+    refuses("validation has 1 lesion", run, selective)
 
 
 def test_equal_scores_are_flagged_together_and_answered_together(tables: Tables, write_tables: WriteTables) -> None:
@@ -140,10 +137,7 @@ def test_equal_scores_are_flagged_together_and_answered_together(tables: Tables,
 def test_a_constraint_that_equal_scores_cannot_meet_is_named(tables: Tables, write_tables: WriteTables) -> None:
     val, test = (undecided(table) for table in tables)
     write_tables(val, test)
-    with pytest.raises(
-        PipelineError, match=r"specificity_constraints: no threshold reaches a specificity of 0\.9 .*ask for less"
-    ):
-        run(threshold_sweep)
+    refuses(r"specificity_constraints: no threshold reaches a specificity of 0\.9 .*ask for less", run, threshold_sweep)
     assert not OPERATING_POINTS.exists()
 
 
@@ -161,8 +155,7 @@ def test_a_number_that_is_missing_stops_every_stage(tables: Tables, write_tables
     damaged = pd.read_csv(TEST, dtype="str", keep_default_na=False)
     damaged.loc[3, "probability_mel"] = "nan"
     damaged.to_csv(TEST, index=False)
-    with pytest.raises(PipelineError, match=r"test\.csv: logits must be finite .* offending: I00003"):
-        run(stage)
+    refuses(r"test\.csv: logits must be finite .* offending: I00003", run, stage)
 
 
 def test_columns_in_another_order_are_read_by_their_names(tables: Tables, write_tables: WriteTables) -> None:
@@ -178,12 +171,10 @@ def test_numbers_under_the_name_of_another_class_are_noticed(tables: Tables, wri
     header, rows = TEST.read_text(encoding="utf-8").split("\n", 1)
     names = [{"probability_mel": "probability_nv", "probability_nv": "probability_mel"}.get(x, x) for x in header.split(",")]
     TEST.write_text(",".join(names) + "\n" + rows, encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"test\.csv: the probabilities of I00000.* another order than"):
-        run(selective)
+    refuses(r"test\.csv: the probabilities of I00000.* another order than", run, selective)
 
 
 def test_a_table_of_other_classes_is_refused(tables: Tables, write_tables: WriteTables) -> None:
     write_tables(*tables)
     TEST.write_text(TEST.read_text(encoding="utf-8").replace("probability_nv", "probability_scc", 1), encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"lacks the column\(s\) probability_nv"):
-        run(subgroups)
+    refuses(r"lacks the column\(s\) probability_nv", run, subgroups)

@@ -1,10 +1,9 @@
-"""The stage `evaluate` on a small real classifier: what it writes, and that it can be recomputed."""
+"""The stage `evaluate` on a small real classifier: what it writes, that it can be recomputed, and what it refuses."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,11 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
-from skinlesion.artifacts.splits import read_split
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, logits_of, probabilities_of
+from skinlesion.artifacts.splits import fingerprint, read_split
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import predict
+from skinlesion.evaluation.inference.inference import Predicted, predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.lesions import predict_lesions
@@ -27,19 +26,20 @@ from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibratio
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, PREDICTIONS, read_predictions
 from skinlesion.model.classifier import load_ensemble
 from stages import evaluate
-from tests.evaluation.evaluate_cases import (
-    COUNTS,
-    CPU,
-    read_metrics,
-    write_small_params,
-    written,
-)
+from tests.conftest import WriteParams, refuses
+from tests.evaluation.evaluate_cases import COUNTS, CPU, evaluate_with, read_splits, rewrite_splits, write_images
+from tests.stage_cases import bytes_below, logits_of, probabilities_of, read_metrics, write_lists, write_prepared
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+
+def written(folder: Path) -> dict[str, bytes]:
+    """Every byte that the stage wrote, by its path in the folder."""
+    found = bytes_below(*(folder / name for name in ("data/predictions", "metrics", "plots")))
+    found |= {str(folder / CALIBRATION): (folder / CALIBRATION).read_bytes()}
+    return {str(Path(path).relative_to(folder)): content for path, content in found.items()}
 
 
 def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -> None:
-    metrics = read_metrics(evaluated)
+    metrics = read_metrics("evaluate", evaluated)
     assert metrics["data"] == {"source": "sample", "synthetic": True}
     assert metrics["bootstrap"] == {"draws": 200, "unit": "lesion", "confidence": 0.95, "seed": 0}
     for name in ("val", "test"):
@@ -76,7 +76,7 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
 
 def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> None:
     table = read_predictions("test", evaluated / PREDICTIONS)
-    stated = read_metrics(evaluated)["test"]["per_lesion"]
+    stated = read_metrics("evaluate", evaluated)["test"]["per_lesion"]
     lesions = table.groupby("lesion_id").agg({"dx": "first"} | dict.fromkeys(PROBABILITY_COLUMNS, "mean"))
     assert len(lesions) < len(table)
     probabilities = probabilities_of(lesions)
@@ -94,13 +94,13 @@ def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> No
 
 
 def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None:
-    test = read_metrics(evaluated)["test"]
+    test = read_metrics("evaluate", evaluated)["test"]
     assert set(test["intervals"]) == {*HEADLINE, *(f"f1_{dx}" for dx in CLASSES)}
     for name in HEADLINE:
         assert test["intervals"][name]["low"] < test[name] < test["intervals"][name]["high"], name
 
 
-def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(evaluated_copy: Path) -> None:
+def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
     classifier = load_ensemble()["base-0"]
     temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
@@ -116,17 +116,16 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(eval
 
 
 def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
-    metrics = read_metrics(evaluated)
+    metrics = read_metrics("evaluate", evaluated)
     assert read_calibration(evaluated / CALIBRATION).scale[0] < 1 / 1.2
     assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
 
 
 def test_vector_scaling_fits_validation_better_and_changes_no_logit(
-    evaluated_copy: Path, evaluated: Path, repository_params: dict[str, Any]
+    project: Path, evaluated: Path, write_params: WriteParams
 ) -> None:
-    write_small_params(repository_params, calibration="vector")
-    evaluate.main()
-    vector, temperature = read_metrics(), read_metrics(evaluated)
+    evaluate_with(write_params, calibration="vector")
+    vector, temperature = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
     assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
     assert vector["val"]["nll_after"] < temperature["val"]["nll_after"] - 1e-3
     assert vector["val"]["nll_before"] == temperature["val"]["nll_before"]
@@ -134,7 +133,7 @@ def test_vector_scaling_fits_validation_better_and_changes_no_logit(
     for name in ("val", "test"):
         table = read_predictions(name)
         logits = logits_of(table)
-        before = read_predictions(name, evaluated / PREDICTIONS)[list(LOGIT_COLUMNS)].to_numpy()
+        before = logits_of(read_predictions(name, evaluated / PREDICTIONS))
         assert np.array_equal(logits, before)
         expected = scipy.special.softmax(logits * content.scale + content.bias, axis=1)
         np.testing.assert_allclose(probabilities_of(table), expected, atol=1e-12)
@@ -145,14 +144,14 @@ def test_recalibration_of_melanoma_agrees_with_scikit_learn(evaluated: Path) -> 
     table = read_predictions("test", evaluated / PREDICTIONS)
     odds = scipy.special.logit(table["probability_mel"].to_numpy())
     fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], table["dx"] == "mel")
-    stated = read_metrics(evaluated)["test"]["recalibration"]
+    stated = read_metrics("evaluate", evaluated)["test"]["recalibration"]
     assert stated["mel"]["slope"] == pytest.approx(fitted.coef_[0, 0], rel=1e-5)
     assert scipy.special.expit(odds + stated["mel"]["intercept"]).mean() == pytest.approx((table["dx"] == "mel").mean(), abs=1e-9)
     assert set(stated) == set(CLASSES)
 
 
 def test_the_baseline_is_the_most_frequent_class_of_the_training_list(evaluated: Path) -> None:
-    baseline = read_metrics(evaluated)["test"]["majority_baseline"]
+    baseline = read_metrics("evaluate", evaluated)["test"]["majority_baseline"]
     images = sum(COUNTS["test"].values())
     assert baseline["class"] == "nv"
     assert baseline["accuracy"] == pytest.approx(20 / images)
@@ -178,7 +177,7 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {f"{name}.csv" for name in expected}
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in expected}
     assert {name: ",".join(table.columns) for name, table in tables.items()} == expected
-    test = read_metrics(evaluated)["test"]
+    test = read_metrics("evaluate", evaluated)["test"]
     assert len(tables["confusion"]) == 49
     diagonal = tables["confusion"].query("actual == predicted")["images"].sum()
     assert diagonal / tables["confusion"]["images"].sum() == pytest.approx(test["accuracy"])
@@ -193,38 +192,99 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
 
 
-def test_a_second_run_writes_the_same_bytes(evaluated_copy: Path, evaluated: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> None:
     for name in ("data/predictions", "metrics", "plots"):
-        shutil.rmtree(evaluated_copy / name)
+        shutil.rmtree(project / name)
     evaluate.main()
-    assert written(evaluated_copy) == written(evaluated)
-    assert len(written(evaluated_copy)) == 11
+    assert written(project) == written(evaluated)
+    assert len(written(project)) == 11
 
 
-def test_what_is_chosen_on_validation_does_not_see_test(evaluated_copy: Path, evaluated: Path) -> None:
+def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
     prepared = read_prepared()
     images = np.array(prepared.images)
     rows = prepared.rows_of(read_split("test")["image_id"])
     images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
     np.save(PREPARED / "images.npy", images)
     evaluate.main()
-    after, before = written(evaluated_copy), written(evaluated)
+    after, before = written(project), written(evaluated)
     for name in ("models/calibration.json", "data/predictions/val.csv"):
         assert after[name] == before[name]
-    assert read_metrics()["val"] == read_metrics(evaluated)["val"]
-    assert read_metrics()["test"]["accuracy"] < read_metrics(evaluated)["test"]["accuracy"]
+    assert read_metrics("evaluate")["val"] == read_metrics("evaluate", evaluated)["val"]
+    assert read_metrics("evaluate")["test"]["accuracy"] < read_metrics("evaluate", evaluated)["test"]["accuracy"]
 
 
-def test_seed_and_confidence_change_intervals_alone(
-    evaluated_copy: Path, evaluated: Path, repository_params: dict[str, Any]
-) -> None:
-    write_small_params(repository_params, seed=1)
-    evaluate.main()
-    other, first = read_metrics()["test"], read_metrics(evaluated)["test"]
+def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Path, write_params: WriteParams) -> None:
+    evaluate_with(write_params, seed=1)
+    other, first = read_metrics("evaluate")["test"], read_metrics("evaluate", evaluated)["test"]
     assert other.pop("intervals") != first.pop("intervals")
     assert other["per_lesion"].pop("intervals") != first["per_lesion"].pop("intervals")
     assert other == first
-    write_small_params(repository_params, confidence=0.6)
-    evaluate.main()
-    narrow, wide = (read_metrics(folder)["test"]["intervals"]["accuracy"] for folder in (Path(), evaluated))
+    evaluate_with(write_params, confidence=0.6)
+    narrow, wide = (read_metrics("evaluate", folder)["test"]["intervals"]["accuracy"] for folder in (Path(), evaluated))
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
+
+
+def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(project: Path) -> None:
+    splits = read_splits()
+    splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
+    rewrite_splits(splits)
+    evaluate.main()
+    metrics = read_metrics("evaluate")
+    df = metrics["test"]["per_class"]["df"]
+    assert df["support"] == 0
+    assert [df[name] for name in ("recall", "f1", "auc", "average_precision")] == [None] * 4
+    assert metrics["test"]["intervals"]["f1_df"] == {"low": None, "high": None}
+    assert metrics["test"]["macro_auc"] == pytest.approx(
+        np.mean([values["auc"] for dx, values in metrics["test"]["per_class"].items() if dx != "df"])
+    )
+
+
+def test_a_temperature_at_the_end_of_its_range_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
+
+    def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:
+        logits = 5 * np.eye(7, dtype=np.float32)[evaluate.labels_of(truth.loc[listed["image_id"]].to_frame())]
+        return {"base-0": Predicted(logits, logits.astype(np.float64))}
+
+    monkeypatch.setattr(evaluate, "predict_ensemble", always_right)
+    evaluate.main()
+    assert "temperature 0.05 is an end of the searched range" in caplog.text
+    assert read_metrics("evaluate")["test"]["accuracy"] == 1
+
+
+def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
+    splits = read_splits()
+    splits["val"], splits["test"] = splits["test"], splits["val"]
+    write_lists(splits, fingerprint(splits))
+    before = written(project)
+    refuses(r"models/classifier was trained on other lists.*run `train` again", evaluate.main)
+    assert written(project) == before
+
+
+def test_images_that_were_not_prepared_are_named(project: Path) -> None:
+    prepared = read_prepared()
+    missing = read_split("test")["image_id"].iloc[3]
+    keep = (prepared.index["image_id"] != missing).to_numpy()
+    write_prepared(prepared.index["image_id"][keep], np.array(prepared.images)[keep])
+    refuses(rf"{missing} is listed in a split and was not prepared", evaluate.main)
+
+
+def test_images_of_another_size_are_refused(project: Path) -> None:
+    write_images(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
+    refuses(r"prepared at 48 px.*trained at 32 px", evaluate.main)
+
+
+@pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
+def test_a_missing_input_is_named(project: Path, path: str) -> None:
+    (project / path).unlink()
+    refuses(f"{path} not found", evaluate.main)
+
+
+def test_images_without_a_lesion_are_refused(project: Path) -> None:
+    splits = read_splits()
+    splits["test"].loc[0, "lesion_id"] = ""
+    rewrite_splits(splits)
+    refuses(r"test\.csv: no lesion_id for ISIC_", evaluate.main)

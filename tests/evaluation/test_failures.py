@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, predicted_of
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.failures import COLUMNS
 from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import failures
-from tests.conftest import WriteParams
-from tests.evaluation.tables import OF_MELANOMA
+from tests.conftest import WriteParams, refuses
+from tests.stage_cases import PATIENT, probabilities_of, read_metrics, with_logits
 
 # image, lesion, truth, predicted, its probability, probability of melanoma (the rest is spread over the others)
 ROWS = [
@@ -42,11 +39,8 @@ def make_table() -> pd.DataFrame:
         others = [dx for dx in CLASSES if dx not in chosen]
         for dx in CLASSES:
             probabilities[row, CLASSES.index(dx)] = chosen.get(dx, (1 - sum(chosen.values())) / len(others))
-    frame = pd.DataFrame([row[:3] for row in ROWS], columns=["image_id", "lesion_id", "dx"])
-    frame = frame.assign(age=50.0, sex="female", localization="back", dx_type="histo")
-    frame[list(LOGIT_COLUMNS)] = np.log(np.maximum(probabilities, 1e-9))
-    frame[list(PROBABILITY_COLUMNS)] = probabilities
-    return frame.sample(frac=1, random_state=3)
+    frame = pd.DataFrame([row[:3] for row in ROWS], columns=["image_id", "lesion_id", "dx"]).assign(**PATIENT)
+    return with_logits(frame, np.log(np.maximum(probabilities, 1e-9)), probabilities).sample(frac=1, random_state=3)
 
 
 @pytest.fixture
@@ -55,7 +49,8 @@ def inputs(workspace: Path, write_params: WriteParams) -> Path:
     write_params()
     write_predictions({"val": make_table(), "test": make_table()})
     points = {"loose": {"threshold": 0.05}, "strict": {"threshold": 0.4}}
-    write_operating_points(OF_MELANOMA | {"points": points})
+    described = {"target": "mel", "classes": ["mel"], "score": "sum", "rule": "flag", "chosen_on": "val", "points": points}
+    write_operating_points(described)
     return workspace
 
 
@@ -77,7 +72,7 @@ def test_every_failure_is_listed_and_nothing_else(inputs: Path) -> None:
 
 def test_the_counts_are_those_of_the_list(inputs: Path) -> None:
     failures.main()
-    counted = json.loads(Path("metrics/failures.json").read_text(encoding="utf-8"))
+    counted = read_metrics("failures")
     assert (counted["images"], counted["errors"], counted["min_confidence"]) == (9, 7, 0.8)
     assert counted["melanomas"] == {"images": 4, "lesions": 3}
     assert counted["missed_melanomas"] == {
@@ -88,7 +83,7 @@ def test_the_counts_are_those_of_the_list(inputs: Path) -> None:
     assert counted["confident_errors"]["share_of_errors"] == pytest.approx(5 / 7)
     assert counted["confident_errors"]["by_pair"][0] == {"dx": "nv", "predicted": "mel", "images": 2}
     table = make_table()
-    predicted = predicted_of(table)
+    predicted = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
     missed_share = 1 - recall_score(table["dx"] == "mel", predicted == "mel")
     assert counted["missed_melanomas"]["images"] / counted["melanomas"]["images"] == pytest.approx(missed_share)
 
@@ -105,11 +100,10 @@ def test_without_an_error_the_list_is_empty_and_has_its_columns(inputs: Path) ->
     write_predictions({"val": right, "test": right})
     failures.main()
     assert Path("data/failures/failures.csv").read_text(encoding="utf-8") == ",".join(COLUMNS) + "\n"
-    counted = json.loads(Path("metrics/failures.json").read_text(encoding="utf-8"))
+    counted = read_metrics("failures")
     assert counted["confident_errors"]["share_of_errors"] is None and counted["missed_melanomas"]["images"] == 0
 
 
 def test_missing_inputs_are_named(inputs: Path) -> None:
     OPERATING_POINTS.unlink()
-    with pytest.raises(PipelineError, match=r"operating_points.json not found: run the stage"):
-        failures.main()
+    refuses(r"operating_points.json not found: run the stage", failures.main)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.abstention import (
     area_under_risk_coverage,
@@ -31,12 +27,13 @@ from skinlesion.evaluation.analysis.conformal import (
     prediction_sets,
 )
 from skinlesion.evaluation.metrics.bootstrap import point_estimate
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective
-from tests.evaluation.tables import UNCHANGED, with_predictions
+from tests.conftest import WriteParams, refuses
+from tests.stage_cases import PATIENT, Run, probabilities_of, stage_runner, with_logits
 
-WriteParams = Callable[..., Path]
 MEL, NV = CLASSES.index("mel"), CLASSES.index("nv")
 RAPS: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2}
 APS: dict[str, Any] = {"method": "aps", "penalty": 0.0, "free": 0}
@@ -57,30 +54,17 @@ def make_predictions(split: str, *, seed: int, images: int = 600) -> pd.DataFram
     labels = np.repeat(labels, 2)
     logits = generator.normal(size=(images, 7))
     logits[np.arange(images), labels] += 2.0
-    names = {
-        "image_id": [f"{split}_{row}" for row in range(images)],
-        "lesion_id": [f"{split}_L{row // 2}" for row in range(images)],
-    }
-    known = {"age": 45.0, "sex": "male", "localization": "back", "dx_type": "histo"}
-    frame = pd.DataFrame(names | {"dx": np.array(CLASSES)[labels]}).assign(**known)
-    return with_predictions(frame, logits)
+    ids = [(f"{split}_{row}", f"{split}_L{row // 2}") for row in range(images)]
+    frame = pd.DataFrame(ids, columns=["image_id", "lesion_id"]).assign(dx=np.array(CLASSES)[labels], **PATIENT)
+    return with_logits(frame, logits)
 
 
 @pytest.fixture
-def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., dict[str, Any]]:
+def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     """Run the stage with overrides; its metrics."""
     write_predictions({split: make_predictions(split, seed=seed) for seed, split in enumerate(("val", "test"))})
-    write_calibration(UNCHANGED)
-
-    def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"selective.{name}": value for name, value in ({"bootstrap_draws": 150} | overrides).items()})
-        selective.main()
-        return json.loads(Path("metrics/selective.json").read_text(encoding="utf-8"))
-
-    return run
-
-
-Run = Callable[..., dict[str, Any]]
+    write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
+    return stage_runner(write_params, selective.main, "selective", bootstrap_draws=150)
 
 
 def test_the_area_under_risk_and_coverage_by_hand() -> None:
@@ -105,14 +89,8 @@ def test_weights_count_images_several_times() -> None:
 
 def test_at_least_the_asked_share_is_answered_and_no_smaller_one_would_do() -> None:
     confidence = np.array([0.9, 0.8, 0.8, 0.5, 0.3])
-    assert [confidence_threshold(confidence, share) for share in (0.1, 0.2, 0.21, 0.6, 0.61, 1.0)] == [
-        0.9,
-        0.9,
-        0.8,
-        0.8,
-        0.5,
-        0.3,
-    ]
+    thresholds = [confidence_threshold(confidence, share) for share in (0.1, 0.2, 0.21, 0.6, 0.61, 1.0)]
+    assert thresholds == [0.9, 0.9, 0.8, 0.8, 0.5, 0.3]
 
 
 def test_abstention_by_counting() -> None:
@@ -185,10 +163,9 @@ def test_lesions_are_dealt_whole_and_one_image_stands_for_each() -> None:
 
 def test_the_stage_keeps_what_it_promises_and_takes_thresholds_from_validation(run_stage: Run) -> None:
     metrics = run_stage(coverages=[0.6, 1.0], conformal_levels=[0.9, 0.97])
-    val, test = (read_predictions(split) for split in ("val", "test"))
-    confidences = {name: table[list(PROBABILITY_COLUMNS)].max(axis=1) for name, table in (("val", val), ("test", test))}
+    confidences = {name: probabilities_of(read_predictions(name)).max(axis=1) for name in ("val", "test")}
     point = metrics["abstention"]["0.6"]
-    assert point["threshold"] in confidences["val"].to_numpy()
+    assert point["threshold"] in confidences["val"]
     assert 0.6 <= point["val"]["coverage"] < 0.605
     assert point["test"]["coverage"] == pytest.approx((confidences["test"] >= point["threshold"]).mean())
     interval = point["test"]["intervals"]["accuracy"]
@@ -214,9 +191,8 @@ def test_another_test_set_changes_no_threshold_and_no_quantile(run_stage: Run) -
     assert first != second
     for before, after in zip(first["abstention"].values(), second["abstention"].values(), strict=True):
         assert (before["threshold"], before["val"]) == (after["threshold"], after["val"])
-    assert [level["quantile"] for level in first["conformal"].values()] == [
-        level["quantile"] for level in second["conformal"].values()
-    ]
+    before, after = ([level["quantile"] for level in found["conformal"].values()] for found in (first, second))
+    assert before == after
 
 
 @pytest.mark.parametrize(
@@ -236,24 +212,4 @@ def test_too_few_lesions_make_every_set_whole_or_are_refused(run_stage: Run, cap
     assert metrics["conformal"]["0.9"]["quantile"] is None and metrics["conformal"]["0.9"]["test"]["size"] == 7
     assert "4 lesions are too few to promise it, so every set holds every diagnosis" in caplog.text
     write_predictions(tables | {"val": tables["val"].head(2)})
-    with pytest.raises(PipelineError, match=r"validation has 1 lesion\(s\), too few to be dealt in two"):
-        run_stage()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"coverages": []}, "selective.coverages"),
-        ({"coverages": [0.5, 0.5]}, "coverages names a value twice"),
-        ({"coverages": [0.0]}, "greater than 0"),
-        ({"conformal_levels": [1.0]}, "less than 1"),
-        ({"conformal_method": "lac"}, "conformal_method = 'lac'"),
-        ({"raps_free": 8}, "selective.raps_free"),
-        ({"raps_penalty": -0.1}, "selective.raps_penalty"),
-        ({"conformal_share": 1.0}, "selective.conformal_share"),
-    ],
-)
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(PipelineError, match=message):
-        run_stage(**overrides)
-    assert not Path("metrics/selective.json").exists()
+    refuses(r"validation has 1 lesion\(s\), too few to be dealt in two", run_stage)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import percentile_intervals
 from skinlesion.evaluation.results.decisions import (
@@ -25,13 +23,11 @@ from skinlesion.evaluation.results.decisions import (
 )
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
 from stages import threshold_sweep
-from tests.conftest import ROOT
-from tests.evaluation.tables import UNCHANGED, with_predictions
+from tests.conftest import ROOT, WriteParams, refuses
+from tests.stage_cases import PATIENT, bytes_below, read_metrics, with_logits
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
 POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
-
-WriteParams = Callable[..., Path]
 
 
 def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFrame:
@@ -40,18 +36,9 @@ def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFram
     labels = np.append(np.arange(7), generator.choice(7, images - 7, p=[0.04, 0.06, 0.11, 0.02, 0.14, 0.6, 0.03]))
     logits = generator.normal(size=(images, 7))
     logits[np.arange(images), labels] += 1.5
-    frame = pd.DataFrame(
-        {
-            "image_id": [f"{split}_{number}" for number in range(images)],
-            "lesion_id": [f"{split}_lesion_{CLASSES[label]}_{number // 2}" for number, label in enumerate(labels)],
-            "dx": [CLASSES[label] for label in labels],
-            "age": 45.0,
-            "sex": "male",
-            "localization": "back",
-            "dx_type": "histo",
-        }
-    )
-    return with_predictions(frame, logits)
+    dx = np.array(CLASSES)[labels]
+    ids = [(f"{split}_{number}", f"{split}_lesion_{name}_{number // 2}") for number, name in enumerate(dx)]
+    return with_logits(pd.DataFrame(ids, columns=["image_id", "lesion_id"]).assign(dx=dx, **PATIENT), logits)
 
 
 @pytest.fixture
@@ -59,31 +46,23 @@ def project(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with params and prediction tables."""
     write_params({"threshold_sweep.bootstrap_draws": 200})
     write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
-    write_calibration(UNCHANGED | {"classifier_sha256": "cafe"})
+    calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7}
+    write_calibration(calibration | {"test_time": "none", "classifier_sha256": "cafe"})
     return workspace
-
-
-def read_metrics() -> dict[str, Any]:
-    """Content of metrics/threshold_sweep.json."""
-    return json.loads(Path("metrics/threshold_sweep.json").read_text(encoding="utf-8"))
 
 
 def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> None:
     threshold_sweep.main()
-    metrics = read_metrics()
+    metrics = read_metrics("threshold_sweep")
     assert list(metrics["points"]) == POINTS
     for point in metrics["points"].values():
         for split in ("val", "test"):
             table = read_predictions(split)
             flagged = table["probability_mel"] >= point["threshold"]
-            (true_negatives, false_positives), (false_negatives, true_positives) = confusion_matrix(table["dx"] == "mel", flagged)
-            assert point[split]["sensitivity"] == pytest.approx(true_positives / (true_positives + false_negatives))
-            assert point[split]["specificity"] == pytest.approx(true_negatives / (true_negatives + false_positives))
-            assert point[split]["precision"] == pytest.approx(true_positives / (true_positives + false_positives))
-            assert point[split]["f1"] == pytest.approx(
-                2 * true_positives / (2 * true_positives + false_positives + false_negatives)
-            )
-            assert point[split]["flagged"] == pytest.approx(flagged.mean())
+            (tn, fp), (fn, tp) = confusion_matrix(table["dx"] == "mel", flagged)
+            rates = {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp), "precision": tp / (tp + fp)}
+            rates |= {"f1": 2 * tp / (2 * tp + fp + fn), "flagged": flagged.mean()}
+            assert {name: point[split][name] for name in rates} == pytest.approx(rates)
         if point["rule"] in ("recall", "specificity"):
             rate = {"recall": "sensitivity"}.get(point["rule"], "specificity")
             assert point["val"][rate] >= point["constraint"]
@@ -95,7 +74,7 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
 def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
     threshold_sweep.main()
     for split in ("val", "test"):
-        table, stated = read_predictions(split), read_metrics()[split]
+        table, stated = read_predictions(split), read_metrics("threshold_sweep")[split]
         positive = table["dx"] == "mel"
         assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
         assert stated["prevalence"] == pytest.approx(positive.mean())
@@ -114,7 +93,7 @@ def test_operating_points_say_how_to_apply_them(project: Path) -> None:
         "chosen_on": "val",
         "classifier_sha256": "cafe",
     }
-    stated = read_metrics()["points"]
+    stated = read_metrics("threshold_sweep")["points"]
     for name, point in content["points"].items():
         assert point == {key: stated[name][key] for key in ("rule", "constraint", "threshold", "val")}
 
@@ -134,11 +113,11 @@ def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
 
 def test_another_test_set_changes_no_threshold(project: Path) -> None:
     threshold_sweep.main()
-    before, metrics_before = OPERATING_POINTS.read_bytes(), read_metrics()
+    before, metrics_before = OPERATING_POINTS.read_bytes(), read_metrics("threshold_sweep")
     write_predictions({"val": read_predictions("val"), "test": make_predictions("test", seed=7, images=90)})
     threshold_sweep.main()
     assert OPERATING_POINTS.read_bytes() == before
-    assert read_metrics()["points"]["youden"]["test"] != metrics_before["points"]["youden"]["test"]
+    assert read_metrics("threshold_sweep")["points"]["youden"]["test"] != metrics_before["points"]["youden"]["test"]
     write_predictions({"val": make_predictions("val", seed=8), "test": read_predictions("test")})
     threshold_sweep.main()
     assert OPERATING_POINTS.read_bytes() != before
@@ -148,10 +127,8 @@ def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
     written = []
     for _ in range(2):
         threshold_sweep.main()
-        paths = sorted(path for name in ("metrics", "models", "plots") for path in Path(name).rglob("*") if path.is_file())
-        written.append({str(path): path.read_bytes() for path in paths})
-    assert written[0] == written[1]
-    assert len(written[0]) == 6  # the calibration, which it reads, among them
+        written.append(bytes_below("metrics", "models", "plots"))
+    assert written[0] == written[1] and len(written[0]) == 6  # the calibration, which it reads, among them
 
 
 def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +176,7 @@ def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> No
 def test_predictive_values_at_the_prevalences_that_params_name(project: Path, write_params: WriteParams) -> None:
     write_params({"threshold_sweep.prevalences": [0.03, 0.5], "threshold_sweep.bootstrap_draws": 100})
     threshold_sweep.main()
-    for point in read_metrics()["points"].values():
+    for point in read_metrics("threshold_sweep")["points"].values():
         assert list(point["at_prevalence"]) == ["0.03", "0.5"]
         found, cleared = point["test"]["sensitivity"], point["test"]["specificity"]
         rare = point["at_prevalence"]["0.03"]
@@ -215,7 +192,7 @@ def test_only_the_points_that_are_asked_for(project: Path, write_params: WritePa
     }
     write_params({"threshold_sweep.bootstrap_draws": 100, **empty})
     threshold_sweep.main()
-    metrics = read_metrics()
+    metrics = read_metrics("threshold_sweep")
     assert list(metrics["points"]) == [*RECALLS, "youden"]
     assert all(point["at_prevalence"] == {} for point in metrics["points"].values())
 
@@ -225,7 +202,7 @@ def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so
 ) -> None:
     write_params({"threshold_sweep.guaranteed_recalls": [0.999], "threshold_sweep.bootstrap_draws": 100})
     threshold_sweep.main()
-    point = read_metrics()["points"]["guaranteed_0.999"]
+    point = read_metrics("threshold_sweep")["points"]["guaranteed_0.999"]
     assert point["threshold"] == 0 and point["test"]["flagged"] == 1
     assert "guaranteed_0.999: " in caplog.text and "too few to promise it: everything is flagged" in caplog.text
 
@@ -245,8 +222,7 @@ def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_m
     tables = {name: read_predictions(name) for name in ("val", "test")}
     tables[split] = tables[split][(tables[split]["dx"] == "mel") == keep_melanomas]
     write_predictions(tables)
-    with pytest.raises(PipelineError, match=rf"{split}: {share} of the \d+ images show the target \(mel\)"):
-        threshold_sweep.main()
+    refuses(rf"{split}: {share} of the \d+ images show the target \(mel\)", threshold_sweep.main)
     assert not OPERATING_POINTS.exists()
     assert not Path("metrics").exists()
 
@@ -255,11 +231,9 @@ def test_missing_and_damaged_tables_are_named(project: Path) -> None:
     path = PREDICTIONS / "test.csv"
     table = read_predictions("test")
     table.assign(probability_mel=0.9).to_csv(path, index=False)
-    with pytest.raises(PipelineError, match=r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0"):
-        threshold_sweep.main()
+    refuses(r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0", threshold_sweep.main)
     path.unlink()
-    with pytest.raises(PipelineError, match=r"test\.csv not found"):
-        threshold_sweep.main()
+    refuses(r"test\.csv not found", threshold_sweep.main)
 
 
 def test_it_runs_as_a_module_without_torch(project: Path) -> None:

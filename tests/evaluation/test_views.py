@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.inference.inference import predict
-from skinlesion.evaluation.inference.views import CROP_SHARE, VIEWS, views_of
+from skinlesion.evaluation.inference.views import CROP_SHARE, VIEWS, TestTime, views_of
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.network import SkinNetwork
 from tests.model.classifier_cases import make_config

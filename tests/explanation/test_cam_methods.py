@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork
 from tests.conftest import ROOT
 from tests.explanation.test_cam import CPU, ColourNet, build, colour_network, config_of, noise_images
-from tests.model.classifier_cases import make_config
+from tests.model.classifier_cases import make_config, tensors_left_by
 
 SIZE = 16
 SEED = 5
@@ -323,15 +322,9 @@ def test_a_failing_network_is_left_as_it_was(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_no_tensor_outlives_a_call(method: str) -> None:
     model, layer = network_for(method)
-
-    def living_tensors() -> int:
-        gc.collect()
-        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-
-    maps_of(model, noise_images(2, SIZE), [0, 1], method=method, layer=layer, samples=1)
-    before = living_tensors()
-    maps_of(model, noise_images(6, SIZE), [0] * 6, method=method, layer=layer, samples=1)
-    assert living_tensors() == before
+    options: dict[str, Any] = {"method": method, "layer": layer, "samples": 1}
+    maps_of(model, noise_images(2, SIZE), [0, 1], **options)
+    assert tensors_left_by(lambda: maps_of(model, noise_images(6, SIZE), [0] * 6, **options)) == 0
 
 
 MEMORY = """

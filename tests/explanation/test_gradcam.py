@@ -17,12 +17,11 @@ from torch import nn
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import PREPARED, read_prepared
+from skinlesion.artifacts.prepared import PREPARED, Fit, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import read_json, write_json
-from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
@@ -231,6 +230,9 @@ def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) ->
     gradcam.main()
     assert outputs() == first
     assert not list(ready.rglob("*.partial"))
+    text = (METRICS / "gradcam.json").read_text(encoding="utf-8")
+    assert "NaN" not in text and str(ready) not in text
+    assert list(json.loads(text))[:3] == ["method", "layers", "images"]
 
 
 def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,14 +490,6 @@ def test_interval_is_over_lesions_not_images() -> None:
     spread = summary["energy_ratio"]
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
-
-
-def test_metrics_are_plain_json(ready: Path) -> None:
-    gradcam.main()
-    text = (METRICS / "gradcam.json").read_text(encoding="utf-8")
-    assert "NaN" not in text
-    assert str(ready) not in text
-    assert list(json.loads(text))[:3] == ["method", "layers", "images"]
 
 
 def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:

@@ -13,6 +13,7 @@ import torchvision
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import list_backbones
 from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
+from tests.conftest import refuses
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "googlenet"])
@@ -48,8 +49,7 @@ def test_networks_that_transform_their_input_get_what_they_make_of_it() -> None:
 
 def test_unknown_name_and_impossible_size_are_refused() -> None:
     assert "efficientnet_b2" in list_backbones()
-    with pytest.raises(PipelineError, match="no classification model 'resnet19'"):
-        build_backbone("resnet19", num_classes=7, size=64)
+    refuses("no classification model 'resnet19'", build_backbone, "resnet19", num_classes=7, size=64)
     with pytest.raises(PipelineError, match=r"'vit_b_16' cannot take images of 50 x 50 pixels .* change prepare.size"):
         build_backbone("vit_b_16", num_classes=7, size=50)
 
@@ -121,8 +121,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         "absent.pth": "no file .*absent.pth",
     }
     for name, message in refusals.items():
-        with pytest.raises(PipelineError, match=message):
-            load_pretrained(model, str(tmp_path / name), backbone="resnet18")
+        refuses(message, load_pretrained, model, str(tmp_path / name), backbone="resnet18")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

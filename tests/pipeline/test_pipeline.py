@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from skinlesion.artifacts.raw import image_path
@@ -20,23 +21,13 @@ from skinlesion.config.schema import UNSEEN_BY_DVC
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
-from tests.conftest import ROOT
-from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, stages_run
+from tests.conftest import ROOT, BuildOnce
+from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
+from tests.stage_cases import read_metrics
 
-BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
-AFTER_TRAINING = [
-    "assemble",
-    "evaluate",
-    "threshold-sweep",
-    "baselines",
-    "selective",
-    "subgroups",
-    "failures",
-    "gradcam",
-    "neighbors",
-    "report",
-]
-STAGES = [*BEFORE_TRAINING, "train", *AFTER_TRAINING]
+AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
+AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
+STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
 PACKAGES = ("skinlesion", "stages", "extras")
@@ -47,19 +38,24 @@ def first_json(said: str) -> dict[str, Any]:
     return json.JSONDecoder().raw_decode(said)[0]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository with this working tree's files, tiny params, and the pipeline run once."""
-    folder = tmp_path_factory.mktemp("clone") / "project"
+def run_once(folder: Path) -> None:
+    """Make a git repository with this working tree's files and tiny params, and run the pipeline."""
     copy_working_tree(folder, TINY)
     said = run(folder, "dvc", "repro")
     assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
     commit_all(folder, "first run")
-    return folder
 
 
-def read_metrics(folder: Path, name: str) -> dict[str, Any]:
-    return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+@pytest.fixture
+def finished(build_once: BuildOnce) -> Path:
+    """A repository in which the pipeline was run once, to read."""
+    return build_once("clone", run_once)
+
+
+@pytest.fixture
+def clone(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test."""
+    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
 
 
 def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
@@ -70,24 +66,26 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
     assert all(name.endswith(".gitkeep") for name in tracked)
 
 
-def test_the_stages_agree_with_each_other(clone: Path) -> None:
-    split, evaluated, explained, compared = (read_metrics(clone, name) for name in ("split", "evaluate", "gradcam", "neighbors"))
-    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
+def test_the_stages_agree_with_each_other(finished: Path) -> None:
+    split, evaluated, explained, compared = (
+        read_metrics(name, finished) for name in ("split", "evaluate", "gradcam", "neighbors")
+    )
+    config = json.loads((finished / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
     assert compared["metrics"]["accuracy"]["network"]["value"] == pytest.approx(evaluated["test"]["accuracy"])
     assert config["fingerprint"] == split["fingerprint"]
-    assert config["git_commit"] == run(clone, "git", "rev-parse", "HEAD~1").strip()
+    assert config["git_commit"] == run(finished, "git", "rev-parse", "HEAD~1").strip()
     assert evaluated["data"] == config["data"] == {"source": "sample", "synthetic": True}
-    assert set(read_metrics(clone, "threshold_sweep")["points"]) >= {"recall_0.85", "youden"}
+    assert set(read_metrics("threshold_sweep", finished)["points"]) >= {"recall_0.85", "youden"}
 
 
-def test_the_predictor_gives_what_stands_in_the_prediction_table(clone: Path) -> None:
-    table, predictor = read_predictions("test", clone / "data/predictions"), load_predictor(clone)
-    images = [decode_upload(image_path(image_id, clone / "data/raw").read_bytes()).image for image_id in table["image_id"]]
+def test_the_predictor_gives_what_stands_in_the_prediction_table(finished: Path) -> None:
+    table, predictor = read_predictions("test", finished / "data/predictions"), load_predictor(finished)
+    images = [decode_upload(image_path(image_id, finished / "data/raw").read_bytes()).image for image_id in table["image_id"]]
     predictions = predictor.predict(images)
     given = [list(prediction.probabilities.values()) for prediction in predictions]
     np.testing.assert_allclose(given, table[list(PROBABILITY_COLUMNS)].to_numpy(), rtol=0, atol=1e-5)
-    stated = read_metrics(clone, "threshold_sweep")["points"]["recall_0.90"]
+    stated = read_metrics("threshold_sweep", finished)["points"]["recall_0.90"]
     positive = (table["dx"] == "mel").to_numpy()
     flagged = np.array([prediction.flagged for prediction in predictions])
     assert flagged[positive].mean() == pytest.approx(stated["test"]["sensitivity"])
@@ -107,6 +105,7 @@ def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
     assert len(plots["data"]) >= len(targets)
 
 
+@pytest.mark.structure
 def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
     said = run(clone, "dvc", "dag", "--mermaid")
     names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
@@ -117,27 +116,32 @@ def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
     assert {(source, target) for source, targets in arrows for target in targets.split(" & ")} == real
 
 
-def test_a_changed_option_runs_only_what_depends_on_it(clone: Path) -> None:
-    assert stages_run(run(clone, "dvc", "exp", "run", "-S", "threshold_sweep.target=malignant")) == [
-        "threshold-sweep",
-        "failures",
-        "report",
-    ]
-    assert read_metrics(clone, "threshold_sweep")["classes"] == ["mel", "bcc", "akiec"]
-    changes = {
-        "baselines": "baselines.color_bins=4",
-        "selective": "selective.coverages=[0.6]",
-        "subgroups": "subgroups.age_bands=[40]",
-        "gradcam": "gradcam.methods=[LayerCAM]",
-        "neighbors": "neighbors.k=3",
-    }
-    for names in (["baselines", "gradcam"], ["selective", "subgroups", "neighbors"]):
-        words = [word for name in names for word in ("-S", changes[name])]
-        assert stages_run(run(clone, "dvc", "exp", "run", *words)) == [*names, "report"]
-    assert list(read_metrics(clone, "selective")["abstention"]) == ["0.6"]
+OPTIONS = {  # of six stages, one each
+    "threshold-sweep": ("threshold_sweep.target", "malignant"),
+    "baselines": ("baselines.color_bins", 4),
+    "selective": ("selective.coverages", [0.6]),
+    "subgroups": ("subgroups.age_bands", [40]),
+    "gradcam": ("gradcam.methods", ["LayerCAM"]),
+    "neighbors": ("neighbors.k", 3),
+}
+
+
+def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(clone)
+    before = (clone / "params.yaml").read_bytes()
+    for stage, (key, value) in OPTIONS.items():
+        set_params(clone / "params.yaml", {key: value})
+        changed = {name for name in Repo().status() if not name.startswith("extras/")}
+        assert changed == {stage, "report"}  # which prints params.yaml
+        (clone / "params.yaml").write_bytes(before)
+    words = [word for key, value in OPTIONS.values() for word in ("-S", f"{key}={value}")]
+    assert stages_run(run(clone, "dvc", "exp", "run", *words)) == AFTER_EVALUATION
+    assert read_metrics("threshold_sweep", clone)["classes"] == ["mel", "bcc", "akiec"]
+    assert list(read_metrics("selective", clone)["abstention"]) == ["0.6"]
     assert "below 40" in (clone / "plots/subgroups/groups.csv").read_text(encoding="utf-8")
-    assert read_metrics(clone, "gradcam")["method"] == "LayerCAM"
-    assert read_metrics(clone, "neighbors")["k"] == 3
+    assert read_metrics("gradcam", clone)["method"] == "LayerCAM"
+    assert read_metrics("neighbors", clone)["k"] == 3
 
 
 def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:
@@ -148,49 +152,38 @@ def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> No
     assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (32, 32, 3)
 
 
-def test_another_backbone_is_compared_with_the_first(clone: Path) -> None:
-    said = run(clone, "dvc", "exp", "run", "--name", "other", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001")
-    assert stages_run(said) == ["train@base-0", *AFTER_TRAINING]
-    config = json.loads((clone / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
+def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) -> None:
+    said = run(clone, "dvc", "exp", "run", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001", "train@base-0")
+    assert stages_run(said) == ["train@base-0"]
+    config = json.loads((clone / "models/members/base-0/config.json").read_text(encoding="utf-8"))
     assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
     difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
     assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
-    assert difference["metrics/evaluate.json"]["test.macro_auc"]["diff"] != 0
-    assert "other" in run(clone, "dvc", "exp", "show", "--csv")
+
+
+def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the_first_run(clone: Path) -> None:
+    changes = ["ensemble.seeds=[0,1]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
+    said = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
+    added = ["base-1", "small-0", "small-1"]
+    assert stages_run(said) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
+    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
+    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
+    evaluated = read_metrics("evaluate", clone)
+    assert evaluated["members"].keys() == {"base-0", *added}
+    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 4
+    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
+    gained = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))["metrics/evaluate.json"]["test.macro_auc"]["diff"]
+    assert gained != 0 and "other" in run(clone, "dvc", "exp", "show", "--csv")
     compared = json.loads(run(clone, "python", "-m", "skinlesion.compare", "--rev", "HEAD", "other", "--draws=100", "--json"))
-    gained = difference["metrics/evaluate.json"]["test.macro_auc"]["diff"]
     assert compared["metrics"]["macro_auc"]["difference"] == pytest.approx(gained, abs=1e-9)
     assert "squeezenet1_1" in run(clone, "dvc", "params", "diff", "HEAD", "other")
     assert first_json(run(clone, "dvc", "plots", "diff", "HEAD", "workspace", "--json"))["data"]
     run(clone, "git", "checkout", "--quiet", "--", ".")
-    assert stages_run(run(clone, "dvc", "repro")) == []  # all of it comes back from the cache
-
-
-def test_an_added_seed_and_an_added_member_train_alone(clone: Path) -> None:
-    # Up to evaluate, since the mixed ensemble below goes through every stage.
-    said = run(clone, "dvc", "exp", "run", "-S", "ensemble.seeds=[0,1]", "evaluate")
-    assert stages_run(said) == ["train@base-1", "assemble", "evaluate"]
-    evaluated = read_metrics(clone, "evaluate")
-    assert evaluated["members"].keys() == {"base-0", "base-1"}
-    mean = sum(member["test"]["macro_auc"] for member in evaluated["members"].values()) / 2
-    assert evaluated["spread"]["test"]["macro_auc"]["mean"] == pytest.approx(mean)
-    changes = ["ensemble.seeds=[0]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
-    said = run(clone, "dvc", "exp", "run", *(word for change in changes for word in ("-S", change)))
-    assert stages_run(said) == ["train@small-0", *AFTER_TRAINING]
-    ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
-    assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small", "squeezenet1_1"]
-    run(clone, "git", "checkout", "--quiet", "--", ".")
-    # Two members fewer: nothing trains, and what they left in the workspace is not in the classifier.
+    # Three members fewer: nothing trains, and what they left in the workspace is not in the classifier.
     assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
     assert sorted(path.name for path in (clone / "models/classifier").iterdir()) == ["base-0", "ensemble.json"]
     assert (clone / "models/members/small-0").is_dir()
     assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
-    for name in ("base-1", "small-0"):
-        (clone / "metrics/train" / f"{name}.json").unlink(missing_ok=True)
-        for folder in ("models/members", "plots/train"):
-            shutil.rmtree(clone / folder / name, ignore_errors=True)
-    assert set(stages_run(run(clone, "dvc", "repro"))) <= {"assemble", "report"}
-    assert run(clone, "git", "status", "--porcelain") == ""
 
 
 def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
@@ -200,37 +193,27 @@ def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
-def test_an_extra_is_run_on_request_and_the_report_takes_it_up(clone: Path) -> None:
-    assert stages_run(run(clone, "dvc", "repro")) == []
+def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone: Path) -> None:
     assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
     said = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
     assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
     assert stages_run(run(clone, "dvc", "repro")) == ["report"]
     external = json.loads((clone / "metrics/extras/external.json").read_text(encoding="utf-8"))
-    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in (clone / "report/report.md").read_text(
-        encoding="utf-8"
-    )
+    report = (clone / "report/report.md").read_text(encoding="utf-8")
+    assert f"{external['compared']['external']['macro_auc']['value']:.3f}" in report
     assert stages_run(run(clone, "dvc", "repro")) == []
-    run(clone, "git", "add", "--all")
-    run(clone, "git", "commit", "--quiet", "--message", "external test")
-
-
-def test_a_finished_run_is_recorded_with_its_commit_and_its_extras(clone: Path) -> None:
+    commit_all(clone, "external test")
     run(clone, "python", "-m", "tools.record_results", "tiny")
-    record = clone / "results" / "tiny"
-    provenance = json.loads((record / "provenance.json").read_text(encoding="utf-8"))
+    provenance = json.loads((clone / "results/tiny/provenance.json").read_text(encoding="utf-8"))
     assert provenance["recorder"]["git_commit"] == run(clone, "git", "rev-parse", "HEAD").strip()
     assert {"extras/external/predictions.csv", "report/index.html"} <= provenance["files_sha256"].keys()
-    shutil.rmtree(record)
 
 
 def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
     path = clone / "params.yaml"
-    before = path.read_text(encoding="utf-8")
-    path.write_text(before.replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
     with pytest.raises(AssertionError, match=r"(?s)train.wieght_decay: unknown key; did you mean 'weight_decay'\?"):
         run(clone, "dvc", "repro")
-    path.write_text(before, encoding="utf-8")
 
 
 def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
@@ -282,6 +265,7 @@ def used_files(stage: str) -> set[str]:
     return used
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize("stage", DECLARED)
 def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
     code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
@@ -302,6 +286,7 @@ def keys_below(value: Any) -> set[str]:
     return set(value).union(*(keys_below(nested) for nested in value.values()))
 
 
+@pytest.mark.structure
 @pytest.mark.parametrize("stage", DECLARED)
 def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
     keys = DECLARED[stage].get("params", [])

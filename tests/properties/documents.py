@@ -15,7 +15,6 @@ from skinlesion.artifacts.raw import RAW
 from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS
 from stages import failures, selective, split
 from tests.conftest import WriteParams
-from tests.evaluation.tables import OF_MELANOMA, UNCHANGED
 from tests.properties.mutations import changed_bytes, changed_documents
 from tests.properties.outcome import Property, message_of, refused_by_name
 from tests.properties.tables import metadata_rows, prepare_predictions, prepare_split
@@ -53,8 +52,15 @@ def judge(path: Path, main: Callable[[], None], names: tuple[str, ...], example:
     refused_by_name(message_of(main), path.name, *names, must=b"NaN" in example.content or b"Infinity" in example.content)
 
 
-FITTED = UNCHANGED | {"method": "vector"}
-POINTS = OF_MELANOMA | {"points": {"youden": {"rule": "youden", "constraint": None, "threshold": 0.25, "val": {}}}}
+FITTED = {"method": "vector", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"}
+POINTS = {
+    "target": "mel",
+    "classes": ["mel"],
+    "score": "sum of calibrated probabilities",
+    "rule": "flag when score >= threshold",
+    "chosen_on": "val",
+    "points": {"youden": {"rule": "youden", "constraint": None, "threshold": 0.25, "val": {}}},
+}
 PROVENANCE = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {"images": 88}}
 
 

@@ -22,7 +22,6 @@ from stages import baselines, download, failures, selective, split, subgroups, t
 from tests.conftest import WriteParams
 from tests.data.download_cases import kaggle_files, table, write_files
 from tests.evaluation import test_baselines, test_subgroups
-from tests.evaluation.tables import UNCHANGED
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 
@@ -40,21 +39,8 @@ IMPOSSIBLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(PROBABILITY_COLUMNS, (*NO_NUMBER, "-0.5", "1.5", "1e300")),
 }
 ODD = (
-    "",
-    " ",
-    "unknown",
-    "Ünïcödé \U0001f9ec",
-    "0",
-    "-1",
-    "1e308",
-    "=1+1",
-    "'",
-    '"',
-    "a,b",
-    "a;b",
-    "x" * 5000,
-    "\u202egpj",
-    "NULL",
+    *("", " ", "unknown", "Ünïcödé \U0001f9ec", "0", "-1", "1e308", "=1+1"),
+    *("'", '"', "a,b", "a;b", "x" * 5000, "\u202egpj", "NULL"),
 )
 
 
@@ -177,7 +163,7 @@ def prepare_predictions(write_params: WriteParams) -> None:
     val = PREDICTED.assign(image_id="V" + PREDICTED["image_id"], lesion_id="V" + PREDICTED["lesion_id"])
     write_predictions({"val": val, "test": PREDICTED})
     write_predictions({"val": val, "test": PREDICTED}, Path("other"))
-    write_calibration(UNCHANGED)
+    write_calibration({"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"})
     threshold_sweep.main()
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.report.curves import CURVE_COLUMNS, TABLES, collect_curves
+from tests.conftest import refuses
 
 HEADER = "epoch," + ",".join(column for columns in TABLES.values() for column in columns)
 
@@ -38,8 +37,6 @@ def test_each_value_is_a_row_with_member_epoch_and_curve(tmp_path: Path) -> None
 
 
 def test_a_missing_or_damaged_history_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"base-0/history\.csv not found: run `train` first"):
-        collect_curves(["base-0"], tmp_path)
+    refuses(r"base-0/history\.csv not found: run `train` first", collect_curves, ["base-0"], tmp_path)
     write_history(tmp_path, "base-0", ["one,0.9,0.8,0.1,0.2,0.3,0.4,0.5,0.001"])
-    with pytest.raises(PipelineError, match=r"base-0/history\.csv is damaged"):
-        collect_curves(["base-0"], tmp_path)
+    refuses(r"base-0/history\.csv is damaged", collect_curves, ["base-0"], tmp_path)

@@ -27,10 +27,9 @@ from skinlesion.report.figures import Plots
 from skinlesion.report.formats import bounded, count, decimal, percent, rate
 from skinlesion.report.inputs import METRIC_FILES, read_inputs
 from stages import report
-from tests.conftest import ROOT
-from tests.report.test_plots_templates import write_tables
+from tests.conftest import ROOT, WriteParams
+from tests.report.plot_cases import write_tables
 
-WriteParams = Callable[..., Path]
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
 
@@ -646,8 +645,8 @@ def test_a_small_group_is_marked_cell_by_cell(quick: Path) -> None:
         ("metrics/evaluate.json", ("bootstrap", "draws"), "metrics/evaluate.json, bootstrap lacks 'draws'"),
         ("metrics/split.json", ("class_counts",), "metrics/split.json lacks 'class_counts'"),
         ("metrics/train/base-0.json", ("epochs",), "metrics/train/base-0.json lacks 'epochs'"),
-        ("data/raw/provenance.json", ("licence",), "data/raw/provenance.json lacks 'licence'"),
-        ("models/classifier/ensemble.json", ("members",), "ensemble.json names no members: run `assemble` again"),
+        ("data/raw/provenance.json", ("licence",), "data/raw/provenance.json: licence: missing"),
+        ("models/classifier/ensemble.json", ("members",), "ensemble.json: members: missing: run `assemble` again"),
     ],
 )
 def test_a_number_that_is_missing_is_named(run_folder: Path, path: str, keys: tuple[str, ...], said: str) -> None:

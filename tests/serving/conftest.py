@@ -1,44 +1,29 @@
-"""A workspace in which the extra `export` was run once, for all tests of it."""
+"""An ensemble that was exported once for all tests of `export`."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 
-from extras import export
-from tests.serving.export_cases import (
-    write_inputs,
-)
+from tests.conftest import BuildOnce, WriteParams
+from tests.serving.export_cases import run_export
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory, repository_params: dict[str, Any]) -> Path:
-    """A workspace in which the stage was run once; tests that change it copy it. `seen.txt` names the images of calibration."""
-    folder, seen = tmp_path_factory.mktemp("exported"), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv("DVC_ROOT", raising=False)
-        write_inputs(repository_params)
-        inputs = export.graph_inputs
-        patch.setattr(export, "graph_inputs", lambda *given: seen.append(given[2]) or inputs(*given))
-        export.main()
-    (folder / "seen.txt").write_text("\n".join(pd.concat(seen)["image_id"]), encoding="utf-8")
-    return folder
+def exported(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder in which `export` was run once, to read."""
+    return build_once("exported", lambda folder: run_export(folder, write_params_here))
 
 
 @pytest.fixture
-def exported_here(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory is the exported workspace, which the test leaves as it is."""
+def exported_here(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That folder is the working directory."""
     monkeypatch.chdir(exported)
-    return exported
 
 
 @pytest.fixture
 def exported_copy(exported: Path, workspace: Path) -> Path:
-    """The working directory is a copy of it."""
-    shutil.copytree(exported, workspace, dirs_exist_ok=True)
-    return workspace
+    """A copy of that folder to change, the working directory."""
+    return shutil.copytree(exported, workspace, dirs_exist_ok=True)

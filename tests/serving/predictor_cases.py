@@ -23,12 +23,22 @@ from skinlesion.evaluation.results.decisions import (
     write_operating_points,
 )
 from skinlesion.model.classifier import save_classifier
-from tests.evaluation.tables import OF_MELANOMA, UNCHANGED
 from tests.model.classifier_cases import make_config, make_network
 
 TEMPERATURE = 1.6
-FITTED = UNCHANGED | {"scale": [1 / TEMPERATURE] * 7, "temperature": TEMPERATURE}
-POINTS = OF_MELANOMA | {
+FITTED: dict[str, Any] = {
+    "method": "temperature",
+    "scale": [1 / TEMPERATURE] * 7,
+    "bias": [0.0] * 7,
+    "fitted_on": "val",
+    "temperature": TEMPERATURE,
+}
+POINTS: dict[str, Any] = {
+    "target": "mel",
+    "classes": ["mel"],
+    "score": "sum of calibrated probabilities",
+    "rule": "flag when score >= threshold",
+    "chosen_on": "val",
     "points": {
         "everything": {"threshold": 1e-9, "val": {"sensitivity": 1.0, "specificity": 0.0}},
         "recall_0.90": {"threshold": 0.1, "val": {"sensitivity": 0.92, "specificity": 0.61}},

@@ -1,15 +1,16 @@
-"""The extra `export` on a tiny ensemble: figures that can be recomputed, and files that are refused."""
+"""The extra `export` on a tiny ensemble: graphs that say what torch says, and int8 that is int8."""
 
 from __future__ import annotations
 
 import json
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from scipy.special import softmax
@@ -17,15 +18,15 @@ from sklearn.metrics import roc_auc_score
 
 from extras import export
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.patients import Patient, encode_metadata
+from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
 from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, read_json, write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
+from skinlesion.evaluation.inference.inference import predict_batch
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import (
@@ -35,38 +36,23 @@ from skinlesion.evaluation.results.decisions import (
     read_calibration,
     read_operating_points,
 )
-from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
-from skinlesion.model.classifier import Classifier, load_ensemble, save_classifier
+from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.serving.engines import ENGINES
 from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
 from skinlesion.serving.export.parity import describe_parity, predict_table
 from skinlesion.serving.predictor import load_predictor
-from tests.model.classifier_cases import last_linear, make_config, make_network
-from tests.serving.export_cases import (
-    DRAWS,
-    IMAGES,
-    MEMBERS,
-    PARAMS,
-    POINTS,
-    SCALE,
-    SIZE,
-)
+from tests.conftest import ROOT, refuses
+from tests.model.classifier_cases import POINTS, SCALE, make_config, make_network
+from tests.serving.export_cases import COLUMNS, DRAWS, IMAGES, MEMBERS, PARAMS, SIZE, pixels_of
 from tests.serving.predictor_cases import lesion_image
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-COLUMNS = list(PROBABILITY_COLUMNS)
-
-
-def read_metrics() -> dict[str, Any]:
-    return json.loads(Path("metrics/export.json").read_text(encoding="utf-8"))
+from tests.stage_cases import read_metrics
 
 
 def votes_of_graphs(file: str) -> np.ndarray:
     """`votes` by ONNX Runtime and NumPy alone, of the test list."""
-    prepared, listed = read_prepared(), read_split("test")
-    images = prepared.images[prepared.rows_of(listed["image_id"])].transpose(0, 3, 1, 2) / 255
+    listed = read_split("test")
+    images = pixels_of(listed).transpose(0, 3, 1, 2) / 255
     probabilities = []
     for name, backbone in MEMBERS.items():
         config = make_config(backbone)
@@ -80,10 +66,10 @@ def votes_of_graphs(file: str) -> np.ndarray:
     return np.log(np.mean(probabilities, axis=0))
 
 
-def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported_here: Path) -> None:
-    found, test = read_metrics(), read_predictions("test")
+def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported_here: None) -> None:
+    found, test = read_metrics("export"), read_predictions("test")
     torchs = test[COLUMNS].to_numpy()
-    labels, mel = labels_of(test), CLASSES.index("mel")
+    labels, mel = pd.Index(CLASSES).get_indexer(test["dx"]), CLASSES.index("mel")
     for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
         probabilities, parity = softmax(SCALE * votes_of_graphs(file), axis=1), found["parity"][precision]
         assert parity["largest_difference"] == pytest.approx(np.abs(probabilities - torchs).max(), abs=2e-6)
@@ -107,11 +93,11 @@ def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported
     assert [difference["low"], difference["high"]] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
 
 
-def test_what_the_stage_leaves(exported_here: Path) -> None:
-    found, described = read_metrics(), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
+def test_what_the_stage_leaves(exported_here: None) -> None:
+    found, said = read_metrics("export"), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
     assert (found["images"], found["lesions"], found["side"], found["test_time"]) == (IMAGES, IMAGES // 2, SIZE, "flips")
-    assert found["backbones"] == MEMBERS and list(described["members"]) == list(MEMBERS)
-    for name, member in described["members"].items():
+    assert found["backbones"] == MEMBERS and list(said["members"]) == list(MEMBERS)
+    for name, member in said["members"].items():
         assert member["weights_sha256"] == file_digest(CLASSIFIER / name / "weights.safetensors", "sha256")
         for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
             path = EXPORT / name / file
@@ -128,99 +114,63 @@ def test_what_the_stage_leaves(exported_here: Path) -> None:
     assert content is not None and outdated(content) == [] and list(found_extras()) == ["export"]
 
 
-def test_int8_takes_its_ranges_from_validation_alone(exported_here: Path) -> None:
+def test_int8_takes_its_ranges_from_validation_alone(exported_here: None) -> None:
     seen = Path("seen.txt").read_text(encoding="utf-8").split()
     once = seen[: PARAMS["calibration_images"]]
     assert seen == once * len(MEMBERS) and len(set(once)) == len(once)  # of each member the same ones
     assert set(once) < set(read_split("val")["image_id"])
-    assert read_metrics()["int8"] == {"calibrated_on": "val", "calibration_images": 12, "float32_layers": 2}
+    assert read_metrics("export")["int8"] == {"calibrated_on": "val", "calibration_images": 12, "float32_layers": 2}
 
 
-def flip_a_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_graphs_are_whole_small_and_tell_nothing_of_this_machine(exported_here: None, name: str) -> None:
+    paths = [EXPORT / name / file for file in ("model.onnx", "model-int8.onnx")]
+    plain, small = (onnx.load(path) for path in paths)
+    for graph, path in zip((plain, small), paths, strict=True):
+        onnx.checker.check_model(graph)
+        assert b"site-packages" not in path.read_bytes() and str(ROOT).encode() not in path.read_bytes()
+    assert paths[1].stat().st_size < 0.4 * paths[0].stat().st_size
+    assert "QuantizeLinear" not in [node.op_type for node in plain.graph.node]
+    eight = {tensor.name for tensor in small.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
+    by_output = {output: node for node in small.graph.node for output in node.output}
+    layers = [node for node in small.graph.node if node.op_type in ("Conv", "Gemm")]
+    quantized = [by_output[node.input[1]].input[0] in eight for node in layers if node.input[1] in by_output]
+    assert len(quantized) == len(layers) - 3 and all(quantized)
+    ordered = [node.input[1] for node in plain.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert {node.input[1] for node in layers} - by_output.keys() == {*ordered[:2], ordered[-1]}
 
 
-def edit_export(change: Any) -> None:
-    path = EXPORT / "export.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
+@pytest.mark.parametrize("images", [1, 3, 32])
+def test_any_number_of_images_gives_what_torch_gives(exported_here: None, images: int) -> None:
+    generator = torch.Generator().manual_seed(images)
+    batch, metadata = torch.randn(images, 3, SIZE, SIZE, generator=generator), torch.rand(images, WIDTH, generator=generator)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    loaded, torchs = load_onnx_ensemble(EXPORT, "float32"), load_ensemble()
+    assert list(loaded) == list(MEMBERS)
+    for name, (network, config) in loaded.items():
+        assert config == torchs[name].config
+        with torch.inference_mode():
+            logits, expected = network(batch, metadata), torchs[name].model(batch, metadata)
+        assert logits.dtype == torch.float32 and logits.shape == (images, 7)
+        assert torch.allclose(logits, expected, atol=2e-5 * float(expected.abs().max()))
+    with pytest.raises(ValueError, match="exported with metadata"):
+        loaded["base-1"].model(batch)
 
 
-def adopt(source: Path, target: Path) -> None:
-    """Put another graph in a place, and its digest into export.json as if it belonged there."""
-    shutil.copyfile(source, target)
-    digest = file_digest(target, "sha256")
-    precision = "int8" if "int8" in target.name else "float32"
-    edit_export(lambda content: content["members"][target.parent.name]["files"][precision].update(sha256=digest))
+def test_threads_share_a_network(exported_here: None) -> None:
+    network, config = load_onnx_ensemble(EXPORT, "int8")["base-0"]
+    batches = [torch.randint(0, 256, (5, SIZE, SIZE, 3), dtype=torch.uint8) for _ in range(24)]
+
+    def predict(batch: torch.Tensor) -> np.ndarray:
+        return predict_batch(network, config, batch, None, test_time="none").logits
+
+    alone = [predict(batch) for batch in batches]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(predict, batches))
+    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
 
 
-def train_again() -> None:
-    (model, config), name = load_ensemble()["base-1"], "base-1"
-    with torch.no_grad():
-        last_linear(model).bias += 1e-3
-    save_classifier(model.state_dict(), config, CLASSIFIER / name)
-
-
-AGAIN = "run `dvc repro extras/dvc.yaml:export`"
-FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int8.onnx"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (train_again, rf"models/export is not of the classifier in models/classifier \(.*base-1/weights\.s.*\): {AGAIN}"),
-        (lambda: edit_export(lambda content: content["members"].pop("base-1")), rf"not of the classifier .*'base-1'.*: {AGAIN}"),
-        (lambda: flip_a_byte(INT8), rf"base-0/model-int8\.onnx is damaged \(its sha256 .*\): {AGAIN} again"),
-        (lambda: INT8.unlink(), rf"base-0/model-int8\.onnx not found: {AGAIN} again"),
-        (lambda: shutil.rmtree(EXPORT), rf"models/export/export\.json not found, the classifier was not exported: {AGAIN} first"),
-        (lambda: adopt(FLOAT32, INT8), rf"model-int8\.onnx is of another network \(precision is 'float32'\): {AGAIN}"),
-        (lambda: adopt(EXPORT / "base-1" / INT8.name, INT8), r"network \(member is 'base-1'; weights_sha256 .*inputs are"),
-        (lambda: adopt(Path("params.yaml"), INT8), rf"model-int8\.onnx is damaged \(.*\): {AGAIN}"),
-        (lambda: edit_export(lambda content: content.update(members=[1])), rf"export\.json does not name members .*: {AGAIN}"),
-        (lambda: edit_export(lambda content: content["members"]["base-0"]["files"].pop("int8")), "does not name members"),
-        (lambda: (EXPORT / "export.json").write_text("{", encoding="utf-8"), r"export\.json is not valid JSON"),
-        (lambda: (CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
-    ],
-)  # fmt: skip
-def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, message: str) -> None:
-    assert list(load_onnx_ensemble(EXPORT, "int8")) == list(MEMBERS)
-    spoil()
-    with pytest.raises(PipelineError, match=message):
-        load_onnx_ensemble(EXPORT, "int8")
-
-
-def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
-    """The stage with the graphs that are there instead of new ones."""
-
-    def reuse(classifier: Classifier, folder: Path, *_: Any) -> dict[str, Any]:
-        shutil.copytree(source / EXPORT / classifier.config.name, folder / classifier.config.name)
-        described = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
-        return described | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
-
-    monkeypatch.setattr(export, "export_member", reuse)
-    export.main()
-
-
-def test_predictions_of_another_run_are_refused_and_nothing_is_left(
-    exported_copy: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = read_predictions("test")
-    first = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
-    table.loc[3, COLUMNS] = first + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4 * np.sign(0.5 - first[1])
-    write_predictions({"val": read_predictions("val"), "test": table})
-    shutil.rmtree(EXPORT)
-    Path("metrics/export.json").unlink()
-    with pytest.raises(
-        PipelineError, match=r"classifier and predictions are not of one run: .*ISIC_003 .* 0\.0005 .*`dvc repro`"
-    ):
-        run_again(monkeypatch, exported)
-    assert not list(EXPORT.parent.glob("*export*")) and not Path("metrics/export.json").exists()
-
-
-def test_a_graph_that_says_something_else_is_refused(exported_here: Path) -> None:
+def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> None:
     members, test, prepared = load_ensemble(), read_predictions("test"), read_prepared()
     options = {"prepared": prepared, "calibrator": Calibrator.of(read_calibration())}
     options |= {"batch_size": 8, "test_time": "flips"}
@@ -248,15 +198,14 @@ def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
     assert [each.flagged for each in given["onnx"]] == [each.flagged for each in given["torch"]]
     assert given["onnx"][0].warnings == given["torch"][0].warnings
     assert "The network ran in 8 bits" in given["onnx-int8"][0].warnings[-1]
-    eight_bits, stated = load_predictor(engine="onnx-int8"), read_metrics()["compared"]["int8"]
+    eight_bits, stated = load_predictor(engine="onnx-int8"), read_metrics("export")["compared"]["int8"]
     sensitivity = eight_bits.points["youden"].sensitivity
     assert sensitivity is not None and asdict(sensitivity) == stated["sensitivity@youden"]
     assert eight_bits.card()["test"]["accuracy"] == stated["accuracy"]
-    write_json(Path("metrics/export.json"), read_metrics() | {CLASSIFIER_SHA256: "cafe"})
+    write_json(Path("metrics/export.json"), read_metrics("export") | {CLASSIFIER_SHA256: "cafe"})
     another = load_predictor(engine="onnx-int8")
     assert another.points["youden"].sensitivity is None and another.card()["test"] is None
     save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
                     CLASSIFIER / "base-1")  # fmt: skip
     sign(CALIBRATION)
-    with pytest.raises(PipelineError, match=r"models/export is not of the classifier in .*extras/dvc.yaml:export"):
-        load_predictor(engine="onnx")
+    refuses(r"models/export is not of the classifier in .*extras/dvc.yaml:export", load_predictor, engine="onnx")

@@ -1,51 +1,16 @@
-"""Operating points as users see them: figures of the right run, and sentences that say no more than was measured."""
+"""An operating point and its rates in words."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from skinlesion.serving.operating_point import OperatingPoint, Rate
-from skinlesion.serving.predictor import load_predictor
-from tests.serving.predictor_cases import lesion_image, make_workspace
-
-
-def test_the_operating_point_flags_and_says_what_it_is_worth(tmp_path: Path) -> None:
-    predictor = load_predictor(make_workspace(tmp_path))
-    image = lesion_image()
-    default, everything, nothing = (predictor.predict([image], point=name)[0] for name in (None, "everything", "nothing"))
-    assert default.point is not None and default.point.name == predictor.default_point == "recall_0.90"
-    assert (everything.flagged, nothing.flagged) == (True, False)
-    assert default.score == default.probabilities["mel"] and default.flagged == (default.score >= 0.1)
-    predictor.points["exact"] = replace(default.point, threshold=default.score)
-    assert predictor.predict([image], point="exact")[0].flagged
-    assert default.point.sentence == (
-        "An image is flagged when the probability of melanoma is at least 10.0 %. On the validation images, on which it was "
-        "chosen, it flagged 92 % of those with melanoma and left 61 % of the others unflagged."
-    )
-
-
-def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold(tmp_path: Path) -> None:
-    make_workspace(tmp_path)
-    rates = {"sensitivity": 0.85, "specificity": 0.6}
-    ends = {"sensitivity": {"low": 0.7, "high": 0.95}, "specificity": {"low": 0.55, "high": 0.65}}
-    points = {name: {"threshold": 0.1, "test": rates, "intervals": ends} for name in ("recall_0.90", "nothing")}
-    audited = {"target": "mel", "classes": ["mel"], "bootstrap": {"confidence": 0.9}, "points": points}
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/threshold_sweep.json").write_text(json.dumps(audited))
-    found = load_predictor(tmp_path).points
-    assert (found["recall_0.90"].measured_on, found["recall_0.90"].confidence) == ("test", 0.9)
-    assert "On the test images, it flagged 85 % (70 to 95 %) of those with melanoma and left 60 % (55 to 65 %)" in (
-        found["recall_0.90"].sentence
-    )
-    assert (found["nothing"].measured_on, found["nothing"].confidence) == ("val", None)  # another run's threshold
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"),
+    ("rate", "said"),
     [
         (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
         (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
@@ -53,8 +18,8 @@ def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold
         (Rate(0.85), "85 %"),
     ],
 )
-def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, text: str) -> None:
-    assert str(rate) == text
+def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
+    assert str(rate) == said
 
 
 def test_a_point_says_what_was_measured_of_it() -> None:

@@ -16,7 +16,7 @@ from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.serving.prediction import ROW_COLUMNS
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 
@@ -153,8 +153,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     images: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     (images / "empty").mkdir()
-    with pytest.raises(PipelineError, match=message):
-        run(monkeypatch, *arguments, "--csv", "out.csv")
+    refuses(message, lambda: run(monkeypatch, *arguments, "--csv", "out.csv"))
     assert not Path("out.csv").exists()
 
 

@@ -1,10 +1,11 @@
-"""The predictor gives the numbers of the stages, says what they are worth, and refuses what does not belong together."""
+"""The predictor: the stages' own numbers for any image, from several threads, and nothing claimed that was not measured."""
 
 from __future__ import annotations
 
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import SITES, Patient
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW
-from skinlesion.artifacts.tables import probabilities_of
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
 from skinlesion.config.contents import Calibration
@@ -40,6 +41,7 @@ from skinlesion.serving.engines import Member
 from skinlesion.serving.prediction import chance_of
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
+from tests.conftest import refuses
 from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
 
 IDS = [f"I{number}" for number in range(5)]
@@ -64,7 +66,7 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
         batch_size=2,
         test_time=test_time,
     )
-    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(Calibration(**FITTED)))
+    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(Calibration(**FITTED, test_time=test_time)))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_an_image_gets_the_numbers_of_the_prediction_table(tmp_path: Path, membe
         for row in table.itertuples()
     ]
     given = np.array([list(each.probabilities.values()) for each in predictor.predict(images, known)])
-    expected = probabilities_of(table)
+    expected = table[list(PROBABILITY_COLUMNS)].to_numpy()
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5)
     assert len({tuple(row) for row in expected.round(4)}) == len(IDS)  # or any image would do
     alone = [predictor.predict([image], [patient])[0] for image, patient in zip(images, known, strict=True)]
@@ -117,6 +119,37 @@ def test_threads_get_what_one_would(tmp_path: Path) -> None:
             assert done.result()[0].probabilities == pytest.approx(expected, abs=1e-6)
         for expected_map, done_map in zip(maps, mapped, strict=True):
             np.testing.assert_allclose(done_map.result(), expected_map, rtol=0, atol=1e-5)
+
+
+def test_the_operating_point_flags_and_says_what_it_is_worth(tmp_path: Path) -> None:
+    predictor = load_predictor(make_workspace(tmp_path))
+    image = lesion_image()
+    default, everything, nothing = (predictor.predict([image], point=name)[0] for name in (None, "everything", "nothing"))
+    assert default.point is not None and default.point.name == predictor.default_point == "recall_0.90"
+    assert (everything.flagged, nothing.flagged) == (True, False)
+    assert default.score == default.probabilities["mel"] and default.flagged == (default.score >= 0.1)
+    predictor.points["exact"] = replace(default.point, threshold=default.score)
+    assert predictor.predict([image], point="exact")[0].flagged
+    assert default.point.sentence == (
+        "An image is flagged when the probability of melanoma is at least 10.0 %. On the validation images, on which it was "
+        "chosen, it flagged 92 % of those with melanoma and left 61 % of the others unflagged."
+    )
+
+
+def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold(tmp_path: Path) -> None:
+    make_workspace(tmp_path)
+    rates = {"sensitivity": 0.85, "specificity": 0.6}
+    ends = {"sensitivity": {"low": 0.7, "high": 0.95}, "specificity": {"low": 0.55, "high": 0.65}}
+    points = {name: {"threshold": 0.1, "test": rates, "intervals": ends} for name in ("recall_0.90", "nothing")}
+    audited = {"target": "mel", "classes": ["mel"], "bootstrap": {"confidence": 0.9}, "points": points}
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/threshold_sweep.json").write_text(json.dumps(audited))
+    found = load_predictor(tmp_path).points
+    assert (found["recall_0.90"].measured_on, found["recall_0.90"].confidence) == ("test", 0.9)
+    assert "On the test images, it flagged 85 % (70 to 95 %) of those with melanoma and left 60 % (55 to 65 %)" in (
+        found["recall_0.90"].sentence
+    )
+    assert (found["nothing"].measured_on, found["nothing"].confidence) == ("val", None)  # another run's threshold
 
 
 def test_sets_are_those_of_the_conformal_calibration(tmp_path: Path) -> None:
@@ -185,23 +218,18 @@ def test_methods_that_a_network_has_not_are_not_offered(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_is_named(tmp_path: Path, options: dict[str, str], message: str) -> None:
     make_workspace(tmp_path)
-    with pytest.raises(PipelineError, match=message):
-        load_predictor(tmp_path, **options)
+    refuses(message, lambda: load_predictor(tmp_path, **options))
 
 
 def test_no_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        PipelineError, match=r"models/classifier not found, so there is no trained classifier: `make run` trains one"
-    ):
-        load_predictor(tmp_path)
+    refuses(r"models/classifier not found, so there is no trained classifier: `make run` trains one", load_predictor, tmp_path)
 
 
 def test_names_of_people_are_checked(tmp_path: Path) -> None:
     predictor = load_predictor(make_workspace(tmp_path))
     with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
         predictor.predict([lesion_image()], point="recall_0.9")
-    with pytest.raises(PipelineError, match=r"no diagnosis 'melanoma'; .*known: akiec"):
-        predictor.explain(lesion_image(), diagnosis="melanoma")
+    refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
     with pytest.raises(PipelineError, match="no method 'GradCam'; did you mean 'GradCAM'"):
         predictor.explain(lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
@@ -210,18 +238,13 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
         ({"sex": "mail"}, r"no sex 'mail'; did you mean 'male'\?"),
         ({"localization": "lower extremty"}, r"no localization 'lower extremty'; did you mean 'lower extremity'\?"),
     ):
-        with pytest.raises(PipelineError, match=message):
-            Patient(**wrong)
+        refuses(message, Patient, **wrong)
 
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     card = load_predictor(make_workspace(tmp_path)).card()
-    assert (card["model"], card["engine"], card["fingerprint"], card["calibration"]) == (
-        "ensemble",
-        "torch",
-        "f00d",
-        "temperature",
-    )
+    said = {"model": "ensemble", "engine": "torch", "fingerprint": "f00d", "calibration": "temperature"}
+    assert {name: card[name] for name in said} == said
     assert card["data"] == {"source": "sample", "synthetic": True} and card["classes"] == list(CLASSES) and card["test"] is None
     json.dumps(card)
 
@@ -234,10 +257,7 @@ def test_what_belongs_to_another_classifier_is_refused(tmp_path: Path, file: Pat
     make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
     load_predictor(tmp_path)
     (tmp_path / file).write_bytes(before)
-    with pytest.raises(
-        PipelineError, match=f"{file} is of another classifier than the one in models/classifier: run `dvc repro`"
-    ):
-        load_predictor(tmp_path)
+    refuses(f"{file} is of another classifier than the one in models/classifier: run `dvc repro`", load_predictor, tmp_path)
 
 
 def test_the_network_runs_for_one_at_a_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import read_json
-from tests.conftest import ROOT
+from tests.conftest import ROOT, refuses
 from tests.drills import table
 from tests.drills.ledger import COMMIT, Corrupt, Ledger
 
@@ -81,8 +81,7 @@ def test_a_round_that_did_not_survive_is_an_error_and_is_not_recorded(
     with pytest.raises(error), Ledger(rounds).round("cache", "cached file cut"):
         raise error("wrong")
     said = rf"1 of 5 rounds did not survive: cache: cached file cut \({outcome}\)\. Nothing is recorded"
-    with pytest.raises(PipelineError, match=said):
-        table.main([str(rounds), "--record"])
+    refuses(said, lambda: table.main([str(rounds), "--record"]))
     assert "| cache | cached file cut |  | 1 | 0 |" in capsys.readouterr().out
     assert not table.RECORD.exists() and Path("README.md").read_text(encoding="utf-8") == SOME_README
 
@@ -91,18 +90,16 @@ def test_a_round_that_did_not_survive_is_an_error_and_is_not_recorded(
 def test_what_is_no_round_is_named(rounds: Path, line: str) -> None:
     with rounds.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
-    with pytest.raises(PipelineError, match=r"rounds.jsonl, line 5, is no round"):
-        table.main([str(rounds)])
+    refuses(r"rounds.jsonl, line 5, is no round", lambda: table.main([str(rounds)]))
 
 
 def test_no_rounds_are_no_success(workspace: Path) -> None:
-    with pytest.raises(PipelineError, match=r"rounds.jsonl not found: `make drills` writes it"):
-        table.main(["rounds.jsonl"])
+    refuses(r"rounds.jsonl not found: `make drills` writes it", table.main, ["rounds.jsonl"])
     Path("rounds.jsonl").touch()
-    with pytest.raises(PipelineError, match=r"rounds.jsonl holds no round"):
-        table.main(["rounds.jsonl"])
+    refuses(r"rounds.jsonl holds no round", table.main, ["rounds.jsonl"])
 
 
+@pytest.mark.structure
 def test_readme_has_the_recorded_table_in_which_all_survived() -> None:
     record = read_json(ROOT / table.RECORD)
     assert table.updated_readme(record, ROOT / "README.md") == (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.structure
+
 DIRECT = ("requirements.txt", "requirements/remotes.txt")
 OTHERS = ("requirements/app.txt", "requirements/dev.txt", "requirements/loggers.txt")
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z0-9,]+\])?==([A-Za-z0-9.+!]+)")

@@ -166,6 +166,7 @@ def test_no_lesion_of_a_record_is_in_both_tables() -> None:
         assert not lesions[0] & lesions[1], folder
 
 
+@pytest.mark.structure
 def test_readme_says_what_the_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (ROOT / "README.md").is_file():
         pytest.skip("there is no README.md yet")

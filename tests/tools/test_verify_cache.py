@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.base.errors import PipelineError
+from tests.conftest import refuses
 from tests.pipeline.clone import run, stages_run
 from tools import verify_cache
 
@@ -57,9 +57,7 @@ def test_what_dvc_takes_for_whole_is_found_named_and_made_anew(project: Path, ca
     alter(weights)
     assert stages_run(run(project, "dvc", "repro")) == []
     assert weights.read_text() == "X2345\n"  # DVC brought the altered file back, and is content
-
-    with pytest.raises(PipelineError, match=r"1 of 4 files in .* were altered: models/network/weights\. DVC would .*--remove"):
-        verify_cache.main([])
+    refuses(r"1 of 4 files in .* were altered: models/network/weights\. DVC would .*--remove", verify_cache.main, [])
     verify_cache.main(["--remove"])
     assert "removed 1 of 4 files: models/network/weights; now run `dvc pull`" in caplog.messages[-1]
     assert not weights.exists() and (project / "models/network/config").exists()
@@ -70,8 +68,7 @@ def test_what_dvc_takes_for_whole_is_found_named_and_made_anew(project: Path, ca
 def test_the_list_of_a_folder_is_held_against_its_name_too(project: Path) -> None:
     [listed] = (project / ".dvc/cache/files/md5").rglob("*.dir")
     alter(listed)
-    with pytest.raises(PipelineError, match=r"1 of 4 files in .* were altered: models/network\."):
-        verify_cache.main([])
+    refuses(r"1 of 4 files in .* were altered: models/network\.", verify_cache.main, [])
     verify_cache.main(["--remove"])
     assert stages_run(run(project, "dvc", "repro")) == ["train"]
     verify_cache.main([])  # whole again
@@ -83,8 +80,7 @@ def test_a_remembered_run_that_says_nothing_is_taken_away(project: Path) -> None
     name = remembered.relative_to(project / ".dvc/cache")
     for damaged in (content[:20], b"", b"\xff", b"- 1", content.replace(b"md5", b"md4")):
         remembered.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"1 of 4 files in .* were altered: {name}, of no current output\."):
-            verify_cache.main([])
+        refuses(rf"1 of 4 files in .* were altered: {name}, of no current output\.", verify_cache.main, [])
     verify_cache.main(["--remove"])
     assert not remembered.parent.exists() and remembered.parent.parent.exists()
     verify_cache.main([])
@@ -93,5 +89,4 @@ def test_a_remembered_run_that_says_nothing_is_taken_away(project: Path) -> None
 def test_a_damaged_lock_file_is_named(project: Path) -> None:
     alter(next((project / ".dvc/cache/files/md5").rglob("*.dir")))
     (project / "dvc.lock").write_text("stages: [", encoding="utf-8")
-    with pytest.raises(PipelineError, match=r"(?s)dvc.lock is damaged .*`git checkout dvc.lock` restores it"):
-        verify_cache.main([])
+    refuses(r"(?s)dvc.lock is damaged .*`git checkout dvc.lock` restores it", verify_cache.main, [])

@@ -48,16 +48,13 @@ def move(network: nn.Module) -> torch.Tensor:
 
 def test_none_makes_no_average(repository_params: dict[str, Any], network: nn.Module) -> None:
     params = TrainParams.model_validate(repository_params["train"] | {"average": "none"})
-
     assert make_average(network, params) is None
 
 
 def test_ema_warms_up_its_decay(make: Make, network: nn.Module) -> None:
     average = make("ema", ema_decay=0.99)
     assert not average.active
-
     first, second, third = (step(average, network) for _ in range(3))
-
     after_two = 2 / 11 * first + 9 / 11 * second
     torch.testing.assert_close(average.network[0].weight.data, 3 / 12 * after_two + 9 / 12 * third)
     assert average.active
@@ -71,25 +68,20 @@ def step(average: WeightAverage, network: nn.Module) -> torch.Tensor:
 
 def test_ema_decay_is_the_limit(make: Make, network: nn.Module) -> None:
     average = make("ema", ema_decay=0.1)
-
     first, second, third = (step(average, network) for _ in range(3))
-
     after_two = 0.1 * first + 0.9 * second
     torch.testing.assert_close(average.network[0].weight.data, 0.1 * after_two + 0.9 * third)
 
 
 def test_ema_is_not_touched_by_the_end_of_an_epoch(make: Make, network: nn.Module) -> None:
     average = make("ema")
-
     average.after_epoch(network, 8)
-
     assert not average.active
 
 
 @pytest.mark.parametrize(("swa_start", "averaged"), [(0.0, range(1, 9)), (0.5, range(5, 9)), (0.7, range(6, 9)), (0.99, [8])])
 def test_swa_is_the_mean_of_the_last_epochs(make: Make, network: nn.Module, swa_start: float, averaged: range) -> None:
     average = make("swa", swa_start=swa_start)
-
     weights = {}
     for epoch in range(1, 9):
         assert average.active == (epoch - 1 in averaged)
@@ -98,21 +90,18 @@ def test_swa_is_the_mean_of_the_last_epochs(make: Make, network: nn.Module, swa_
         weights[epoch] = move(network)
         average.after_step(network)
         average.after_epoch(network, epoch)
-
     torch.testing.assert_close(average.network[0].weight.data, torch.stack([weights[epoch] for epoch in averaged]).mean(0))
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_running_statistics_are_averaged_too(make: Make, network: nn.Module, kind: str) -> None:
     average = make(kind, swa_start=0.0, ema_decay=0.5)
-
     means = []
     for epoch in (1, 2):
         move(network)
         average.after_step(network)
         average.after_epoch(network, epoch)
         means.append(network[1].running_mean.clone())
-
     share = 2 / 11 if kind == "ema" else 1 / 2
     torch.testing.assert_close(average.network[1].running_mean, share * means[0] + (1 - share) * means[1])
     assert average.network[1].num_batches_tracked == 2
@@ -121,9 +110,7 @@ def test_running_statistics_are_averaged_too(make: Make, network: nn.Module, kin
 def test_the_networks_share_no_memory(make: Make, network: nn.Module) -> None:
     average = make("ema")
     first = step(average, network)
-
     move(network)
-
     assert torch.equal(average.network[0].weight, first)
 
 
@@ -143,7 +130,6 @@ def test_a_resumed_average_goes_on_bit_by_bit(make: Make, network: nn.Module, ki
             first = make(kind, swa_start=0.3)
             first.load_state_dict(torch.load(content, weights_only=True))
             assert first.active == whole.active
-
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, first.network.state_dict()[name]), name
 
@@ -163,6 +149,5 @@ def test_the_averaged_classifier_has_hooks_of_its_own(repository_params: dict[st
     independent = build_network(NetworkSpec.of(params), num_classes=7, size=32).eval()
     independent.load_state_dict(average.network.state_dict())
     images, metadata = torch.randn(2, 3, 32, 32), torch.zeros(2, WIDTH)
-
     assert torch.equal(average.network.eval()(images, metadata), independent(images, metadata))
     assert not torch.equal(average.network(images, metadata), network.eval()(images, metadata))

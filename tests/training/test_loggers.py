@@ -91,25 +91,19 @@ def mlflow(stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> li
 
 def test_no_logger_still_makes_the_folder(workspace: Path) -> None:
     log([])
-
     assert list((workspace / FOLDER).iterdir()) == []
     assert not (workspace / "logs").exists()
 
 
 def test_dvclive_writes_a_row_an_epoch_into_the_folder(workspace: Path) -> None:
     log(["dvclive"])
-
-    assert (workspace / FOLDER / "plots/metrics/val/macro_auc.tsv").read_text().split() == [
-        *("step", "macro_auc"),
-        *("0", "0.6"),
-        *("1", "0.7"),
-    ]
+    written = (workspace / FOLDER / "plots/metrics/val/macro_auc.tsv").read_text()
+    assert written.split() == ["step", "macro_auc", "0", "0.6", "1", "0.7"]
     assert not (workspace / "dvc.yaml").exists()
 
 
 def test_tensorboard_gets_every_scalar(workspace: Path, tensorboard: list[tuple[Any, ...]]) -> None:
     log(["tensorboard"])
-
     assert tensorboard == [
         ("001", "train/loss", 1.5, 1),
         ("001", "val/macro_auc", 0.6, 1),
@@ -127,17 +121,14 @@ def test_tensorboard_starts_a_folder_under_the_main_root_each_time(
 ) -> None:
     root = workspace / "root"
     monkeypatch.setenv("DVC_ROOT", str(root))
-
     log(["tensorboard"])
     log(["tensorboard"])
-
     assert sorted(path.name for path in (root / "logs/tensorboard/base-0").iterdir()) == ["001", "002"]
     assert [call[0] for call in tensorboard] == ["001"] * 7 + ["002"] * 7
 
 
 def test_mlflow_gets_a_run_with_the_name_of_the_member(workspace: Path, mlflow: list[tuple[Any, ...]]) -> None:
     log(["mlflow"])
-
     assert mlflow == [
         ("set_tracking_uri", f"sqlite:///{workspace.resolve()}/logs/mlflow/mlflow.db"),
         ("set_experiment", "skin-lesions"),
@@ -152,13 +143,11 @@ def test_mlflow_makes_its_tables_alone(workspace: Path, mlflow: list[tuple[Any, 
     (workspace / "logs/mlflow").mkdir(parents=True)
     held = FileLock(workspace / "logs/mlflow/mlflow.lock")
     opening = threading.Thread(target=open_loggers, args=(["mlflow"], FOLDER), daemon=True)
-
     with held:
         opening.start()
         opening.join(0.3)
         assert ("set_experiment", "skin-lesions") not in mlflow
     opening.join(10)
-
     assert mlflow[-1] == ("start_run", "base-0")
 
 
@@ -167,16 +156,13 @@ def test_mlflow_keeps_to_its_environment_variables(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-
     log(["mlflow"])
-
     assert mlflow[:2] == [("set_experiment", "mine"), ("start_run", "base-0")]
     assert not (workspace / "logs").exists()
 
 
 def test_a_failing_mlflow_server_is_named(workspace: Path, mlflow: list[tuple[Any, ...]]) -> None:
     [logger] = open_loggers(["mlflow"], FOLDER)
-
     with pytest.raises(PipelineError, match=r"MLflow at http://there fails \(no route\).*MLFLOW_TRACKING_URI.*train.loggers"):
         logger.log_epoch({"train/loss": -1.0})
 
@@ -196,7 +182,6 @@ def test_a_missing_package_is_named_before_anything_is_opened(
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(PipelineError, match=f"names {name}, and the package {package} .*pip install -r {requirements}"):
         open_loggers(["dvclive", name] if name != "dvclive" else [name], FOLDER)
-
     assert list((workspace / FOLDER).iterdir()) == []
 
 
@@ -204,16 +189,13 @@ def test_what_a_package_lacks_itself_is_not_blamed_on_it(workspace: Path, monkey
     (workspace / "mlflow.py").write_text("import a_package_that_nobody_has\n", encoding="utf-8")
     monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     monkeypatch.syspath_prepend(str(workspace))
-
     with pytest.raises(ModuleNotFoundError, match="a_package_that_nobody_has"):
         open_loggers(["mlflow"], FOLDER)
 
 
 def test_tensorboard_itself_reads_the_curves(workspace: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-
     log(["tensorboard"])
-
     events = accumulator.EventAccumulator(str(workspace / "logs/tensorboard/base-0/001")).Reload()
     scalars = [(event.step, event.value) for event in events.Scalars("val/macro_auc")]
     assert scalars == [(1, pytest.approx(0.6)), (2, pytest.approx(0.7))]
@@ -223,9 +205,7 @@ def test_mlflow_itself_keeps_the_curves(workspace: Path, monkeypatch: pytest.Mon
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-
     log(["mlflow"])
-
     client = mlflow.MlflowClient(f"sqlite:///{workspace.resolve()}/logs/mlflow/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("skin-lesions").experiment_id])
     history = client.get_metric_history(run.info.run_id, "val/macro_auc")

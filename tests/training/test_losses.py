@@ -10,23 +10,17 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.training.losses import Criterion, class_weights, make_criterion, weights_apply
+from skinlesion.training.losses import Criterion, make_criterion
+from tests.training.test_class_weights import COUNTS, weigh
 
-COUNTS = np.array([209, 329, 703, 74, 712, 4291, 91])  # of a training list of HAM10000
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
-PLAIN = {
-    "label_smoothing": 0.0,
-    "class_weights": "none",
-    "class_weights_mean": "images",
-    "class_multipliers": {},
-    "defer_weights": 0.0,
-}
+PLAIN = {"label_smoothing": 0.0, "class_weights": "none", "class_weights_mean": "images", "class_multipliers": {}}
+PLAIN["defer_weights"] = 0.0
 
 MakeParams = Callable[..., TrainParams]
 Make = Callable[..., Criterion]
@@ -44,17 +38,6 @@ def make(make_params: MakeParams) -> Make:
     return lambda counts=COUNTS, **values: make_criterion(make_params(**values), np.asarray(counts))
 
 
-def weigh(
-    counts: list[int] | np.ndarray,
-    *,
-    scheme: str,
-    beta: float = 0.5,
-    mean: str = "images",
-    multipliers: dict[str, float] | None = None,
-) -> torch.Tensor:
-    return class_weights(np.asarray(counts), scheme=scheme, beta=beta, mean=mean, multipliers=multipliers or {})
-
-
 def batch(images: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits (N, 7), class indices (N,) and shares of the classes (N, 7)."""
     generator = torch.Generator().manual_seed(0)
@@ -62,113 +45,37 @@ def batch(images: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return logits, torch.arange(images) % 7, torch.rand(images, 7, generator=generator).softmax(dim=1)
 
 
-# Class weights. Counts 4 and 1 throughout; by images the mean of a and b is (4 a + b) / 5, by classes (a + b) / 2.
-
-
-@pytest.mark.parametrize(
-    ("scheme", "mean", "expected"),
-    [
-        ("inverse", "images", (0.625, 2.5)),  # 1/4 and 1 over the mean (1 + 1) / 5
-        ("inverse", "classes", (0.4, 1.6)),  # over (1/4 + 1) / 2
-        ("sqrt_inverse", "images", (5 / 6, 5 / 3)),  # 1/2 and 1 over (2 + 1) / 5
-        ("sqrt_inverse", "classes", (2 / 3, 4 / 3)),  # over (1/2 + 1) / 2
-        # Effective numbers with beta 1/2: (1 - 1/16) / (1/2) = 15/8 and 1; weights 8/15 and 1.
-        ("effective", "images", (8 / 15 / (47 / 75), 75 / 47)),  # over (32/15 + 1) / 5 = 47/75
-        ("effective", "classes", (16 / 23, 30 / 23)),  # over (8/15 + 1) / 2 = 23/30
-    ],
-)
-def test_class_weights_by_hand(scheme: str, mean: str, expected: tuple[float, float]) -> None:
-    weights = weigh([4, 1, 0, 0, 0, 0, 0], scheme=scheme, mean=mean)
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == pytest.approx([*expected, 0, 0, 0, 0, 0])
-
-
-@pytest.mark.parametrize("scheme", ["inverse", "sqrt_inverse", "effective"])
-def test_the_mean_of_the_class_weights_is_one(scheme: str) -> None:
-    by_images, by_classes = (weigh(COUNTS, scheme=scheme, mean=mean, beta=0.999) for mean in ("images", "classes"))
-    assert float((by_images.double() * torch.tensor(COUNTS)).sum() / COUNTS.sum()) == pytest.approx(1)
-    assert float(by_classes.mean()) == pytest.approx(1)
-    assert (np.argsort(by_images.numpy()) == np.argsort(-COUNTS)).all()
-
-
-def test_inverse_is_what_scikit_learn_calls_balanced() -> None:
-    labels = np.repeat(np.arange(7), COUNTS)
-    theirs = compute_class_weight("balanced", classes=np.arange(7), y=labels)
-    np.testing.assert_allclose(weigh(COUNTS, scheme="inverse").numpy(), theirs, rtol=1e-6)
-
-
-def test_the_effective_number_lies_between_one_and_the_number_of_images() -> None:
-    near_none, near_inverse = (weigh(COUNTS, scheme="effective", beta=beta).numpy() for beta in (1e-6, 1 - 1e-9))
-    np.testing.assert_allclose(near_none, 1, atol=1e-5)
-    np.testing.assert_allclose(near_inverse, weigh(COUNTS, scheme="inverse").numpy(), rtol=1e-4)
-
-
-def test_without_a_scheme_every_weight_is_one_and_multipliers_are_not_averaged_away() -> None:
-    assert weigh([4, 1, 0, 0, 0, 0, 0], scheme="none").tolist() == [1] * 7
-    assert weigh(COUNTS, scheme="none", multipliers={"mel": 3, "nv": 0.5}).tolist() == [1, 1, 1, 1, 3, 0.5, 1]
-    plain, more = (weigh(COUNTS, scheme="inverse", multipliers=multipliers) for multipliers in ({}, {"mel": 3.0}))
-    assert (more / plain).tolist() == pytest.approx([1, 1, 1, 1, 3, 1, 1])
-
-
-@pytest.mark.parametrize("counts", [[1, 2, 3], [0] * 7, [-1, 2, 3, 4, 5, 6, 7]])
-def test_counts_that_are_none_are_refused(counts: list[int]) -> None:
-    with pytest.raises(ValueError, match="counts must hold the training images of 7 classes"):
-        weigh(counts, scheme="inverse")
-
-
 # Losses by hand: logits log 1 to log 6 and log 79 give the probabilities 0.01 to 0.06 and 0.79.
 
 HAND = torch.log(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 79.0]]))
+FOUR_AND_ONE, OF_16 = [4, 1, 0, 0, 0, 0, 0], [16, 1, 16, 16, 16, 16, 16]
+LDAM = {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0}
+BY_CLASSES = {"class_weights": "inverse", "class_weights_mean": "classes"}
 
 
 @pytest.mark.parametrize(
     ("values", "counts", "target", "expected"),
     [
-        ({"loss": "cross_entropy"}, COUNTS, 3, -math.log(0.04)),
+        ({}, COUNTS, 3, -math.log(0.04)),
         # Smoothed by 0.7, the class itself has 0.3 + 0.1, the others 0.1 each.
-        (
-            {"loss": "cross_entropy", "label_smoothing": 0.7},
-            COUNTS,
-            3,
-            -0.3 * math.log(0.04) - 0.1 * sum(math.log(p / 100) for p in (1, 2, 3, 4, 5, 6, 79)),
-        ),
-        ({"loss": "cross_entropy", "class_multipliers": {"df": 3.0}}, COUNTS, 3, -3 * math.log(0.04)),
-        # The class weights of 4 and 1 images, as above.
-        ({"loss": "cross_entropy", "class_weights": "inverse"}, [4, 1, 0, 0, 0, 0, 0], 1, -2.5 * math.log(0.02)),
-        (
-            {"loss": "cross_entropy", "class_weights": "inverse", "class_weights_mean": "classes"},
-            [4, 1, 0, 0, 0, 0, 0],
-            1,
-            -1.6 * math.log(0.02),
-        ),
+        ({"label_smoothing": 0.7}, COUNTS, 3, -0.3 * math.log(0.04) - 0.1 * math.log(1 * 2 * 3 * 4 * 5 * 6 * 79 / 100**7)),
+        ({"class_multipliers": {"df": 3.0}}, COUNTS, 3, -3 * math.log(0.04)),
+        # The class weights of 4 and 1 images, as by hand in `test_class_weights`.
+        ({"class_weights": "inverse"}, FOUR_AND_ONE, 1, -2.5 * math.log(0.02)),
+        (BY_CLASSES, FOUR_AND_ONE, 1, -1.6 * math.log(0.02)),
         ({"loss": "focal", "focal_gamma": 2.0}, COUNTS, 3, -(0.96**2) * math.log(0.04)),
         ({"loss": "focal", "focal_gamma": 0.5}, COUNTS, 6, -(0.21**0.5) * math.log(0.79)),
-        ({"loss": "class_balanced", "effective_beta": 0.5}, [4, 1, 0, 0, 0, 0, 0], 0, -16 / 23 * math.log(0.01)),
+        ({"loss": "class_balanced", "effective_beta": 0.5}, FOUR_AND_ONE, 0, -16 / 23 * math.log(0.01)),
         # Counts 16 and 1: margins in the ratio 1/2 to 1. Logits are lowered by 2 x 0.25 and 2 x 0.5.
-        (
-            {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
-            [16, 1, 16, 16, 16, 16, 16],
-            0,
-            -math.log(math.exp(-0.5) / (math.exp(-0.5) + 2 + 3 + 4 + 5 + 6 + 79)),
-        ),
-        (
-            {"loss": "ldam", "ldam_margin": 0.5, "ldam_scale": 2.0},
-            [16, 1, 16, 16, 16, 16, 16],
-            1,
-            -math.log(2 * math.exp(-1) / (1 + 2 * math.exp(-1) + 3 + 4 + 5 + 6 + 79)),
-        ),
+        (LDAM, OF_16, 0, -math.log(math.exp(-0.5) / (math.exp(-0.5) + 2 + 3 + 4 + 5 + 6 + 79))),
+        (LDAM, OF_16, 1, -math.log(2 * math.exp(-1) / (1 + 2 * math.exp(-1) + 3 + 4 + 5 + 6 + 79))),
         # Priors 1/28 to 7/28 multiply 1 to 6 and 79: 1 + 4 + 9 + 16 + 25 + 36 + 553 = 644; with tau 1/2 their roots do.
         ({"loss": "logit_adjusted", "logit_tau": 1.0}, [1, 2, 3, 4, 5, 6, 7], 3, -math.log(16 / 644)),
-        (
-            {"loss": "logit_adjusted", "logit_tau": 0.5},
-            [1, 1, 1, 4, 1, 1, 1],
-            3,
-            -math.log(8 / (1 + 2 + 3 + 8 + 5 + 6 + 79)),
-        ),
+        ({"loss": "logit_adjusted", "logit_tau": 0.5}, [1, 1, 1, 4, 1, 1, 1], 3, -math.log(8 / (1 + 2 + 3 + 8 + 5 + 6 + 79))),
     ],
 )
 def test_losses_by_hand(make: Make, values: dict[str, Any], counts: list[int], target: int, expected: float) -> None:
-    (loss,) = make(counts, **values)(HAND, torch.tensor([target])).tolist()
+    (loss,) = make(counts, **{"loss": "cross_entropy"} | values)(HAND, torch.tensor([target])).tolist()
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -357,15 +264,6 @@ def test_weights_and_margins_follow_the_device(make: Make) -> None:
     criterion = make(loss="ldam").to("meta")
     losses = criterion(torch.zeros(3, 7, device="meta"), torch.zeros(3, 7, device="meta"))
     assert losses.device.type == "meta" and losses.shape == (3,)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "defer_weights", "first"),
-    [(10, 0.0, 1), (10, 0.8, 9), (10, 0.7, 8), (100, 0.29, 30), (5, 0.95, 5), (3, 0.1, 1), (1, 0.5, 1)],
-)
-def test_weights_come_in_after_their_share_of_the_epochs(epochs: int, defer_weights: float, first: int) -> None:
-    applies = [weights_apply(epoch, epochs=epochs, defer_weights=defer_weights) for epoch in range(1, epochs + 1)]
-    assert applies == [epoch >= first for epoch in range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,12 @@ def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_
 
 def test_adamw_takes_rate_and_decay_of_the_group(repository_params: dict[str, Any]) -> None:
     params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "adamw"})
-
     # At the first step both moments are corrected to the gradient itself: the step is lr * sign, after decoupled decay.
     assert optimized(params, [5.0], lr=0.1, weight_decay=0.2) == pytest.approx([2 * (1 - 0.1 * 0.2) - 0.1])
 
 
 def test_sgd_has_nesterov_momentum(repository_params: dict[str, Any]) -> None:
     params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "sgd", "momentum": 0.5})
-
     # velocity 1, step 1 + .5 * 1; then velocity .5 * 1 + 3 = 3.5, step 3 + .5 * 3.5
     assert optimized(params, [1.0, 3.0], lr=0.1, weight_decay=0.0) == pytest.approx([1.85, 1.85 - 0.475])
     assert optimized(params, [0.0], lr=0.1, weight_decay=0.3) == pytest.approx([2 - 0.1 * 1.5 * 0.6])
@@ -41,7 +39,6 @@ def test_sgd_has_nesterov_momentum(repository_params: dict[str, Any]) -> None:
 
 def test_sgd_without_momentum_is_plain(repository_params: dict[str, Any]) -> None:
     params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "sgd", "momentum": 0})
-
     assert optimized(params, [1.0, 3.0], lr=0.1, weight_decay=0.0) == pytest.approx([1.9, 1.6])
 
 
@@ -56,7 +53,6 @@ def parameters() -> list[nn.Parameter]:
 
 def test_climb_goes_rho_along_the_whole_gradient(parameters: list[nn.Parameter]) -> None:
     climb(parameters, 0.5)
-
     torch.testing.assert_close(parameters[0].data, torch.tensor([1.3, 2.0]))
     torch.testing.assert_close(parameters[1].data, torch.tensor([3.0, 0.5]))
     assert parameters[2].item() == 7
@@ -69,9 +65,7 @@ def test_descend_restores_every_bit_whatever_the_gradients_are_then(parameters: 
     for parameter in parameters:
         parameter.grad = None
     parameters[2].grad = torch.ones(1)
-
     descend(parameters, weights)
-
     assert all(torch.equal(parameter, weight) for parameter, weight in zip(parameters, before, strict=True))
 
 
@@ -79,9 +73,7 @@ def test_climb_stays_where_there_is_no_slope(parameters: list[nn.Parameter]) -> 
     before = [parameter.detach().clone() for parameter in parameters]
     for parameter in parameters[:2]:
         parameter.grad = torch.zeros_like(parameter)
-
     weights = climb(parameters, 0.5)
-
     assert all(torch.equal(parameter, weight) for parameter, weight in zip(parameters, before, strict=True))
     assert climb(parameters[2:], 0.5) == [None]
     descend(parameters, weights)
@@ -100,7 +92,6 @@ def test_a_step_of_sharpness_aware_minimisation() -> None:
     backward()
     descend([weight], weights)
     optimizer.step()
-
     # the slope of w^2 at 1.5 is 3, and the step starts at 1
     torch.testing.assert_close(weight.data, torch.tensor([0.7, 0.0]))
 
@@ -114,10 +105,8 @@ def test_frozen_statistics_normalises_by_the_batch_and_remembers_nothing(momentu
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum))
     images = torch.randn(8, 3)
     before = statistics(network[1])
-
     with frozen_statistics(network):
         inside = network(images)
-
     assert all(torch.equal(now, then) for now, then in zip(statistics(network[1]), before, strict=True))
     assert torch.equal(inside, network(images))  # which is in training mode, by the batch
     assert not torch.equal(network[1].running_mean, before[0])
@@ -126,10 +115,8 @@ def test_frozen_statistics_normalises_by_the_batch_and_remembers_nothing(momentu
 
 def test_frozen_statistics_end_also_with_an_error() -> None:
     norm = nn.BatchNorm1d(4)
-
     with pytest.raises(RuntimeError), frozen_statistics(norm):
         raise RuntimeError
-
     norm(torch.randn(8, 4))
     assert norm.num_batches_tracked == 1
 
@@ -137,6 +124,5 @@ def test_frozen_statistics_end_also_with_an_error() -> None:
 def test_frozen_statistics_leave_a_batch_norm_in_evaluation_alone() -> None:
     norm = nn.BatchNorm1d(4).eval()
     images = torch.randn(8, 4)
-
     with frozen_statistics(norm):
         assert torch.equal(norm(images), nn.BatchNorm1d(4).eval()(images))

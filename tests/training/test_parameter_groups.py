@@ -134,7 +134,6 @@ def test_a_frozen_backbone_stays_what_it_was_with_its_batch_norms(make_params: A
     frozen = step(network, params)
     for name, tensor in before.items():
         assert torch.equal(frozen[name], tensor) == name.startswith("backbone."), name
-
     freeze_backbone(network, False)
     set_train_mode(network, frozen=False)
     assert all(module.training for module in network.modules())

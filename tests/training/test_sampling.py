@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.training.sampling import Draw, EpochSampler, GlobalBatches, make_sampler
+from tests.conftest import refuses
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])
 # Classes 0 and 1 have 100 images each, class 0 of 100 lesions and class 1 of 20; in no particular order.
@@ -188,5 +188,4 @@ def test_processes_share_each_batch_and_no_image_comes_twice(world: int, length:
     ],
 )
 def test_fewer_than_two_images_a_process_are_refused(length: int, batch_size: int, world: int, message: str) -> None:
-    with pytest.raises(PipelineError, match=message):
-        GlobalBatches(sampler_of(np.zeros(length, dtype=np.int64)), batch_size=batch_size, world=world)
+    refuses(message, lambda: GlobalBatches(sampler_of(np.zeros(length, dtype=np.int64)), batch_size=batch_size, world=world))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,22 +15,20 @@ import pytest
 import safetensors.torch
 import torch
 import torch._inductor.config
-from filelock import FileLock
 from scipy.special import softmax
 from sklearn import metrics
 
-from skinlesion.artifacts.paths import MEMBERS, METRICS
+from skinlesion.artifacts.paths import MEMBERS
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
-from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
 from skinlesion.training import engine, fit, loop
 from stages import train
-from tests.conftest import WriteParams
-from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
+from tests.conftest import WriteParams, refuses
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
 
 
 @pytest.fixture
@@ -41,12 +37,6 @@ def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
     write_inputs(workspace)
     write_params(TINY)
     return workspace
-
-
-def outputs() -> dict[str, bytes]:
-    """Bytes of everything that the stage wrote."""
-    folders = (MEMBER, METRICS, PLOTS)
-    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_validation_metrics_equal_scikit_learn() -> None:
@@ -67,8 +57,7 @@ def test_validation_metrics_equal_scikit_learn() -> None:
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(PipelineError, match=r"not finite: lower train\.lr"):
-        loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0]))
+    refuses(r"not finite: lower train\.lr", lambda: loop.validation_metrics(np.array([[math.nan] * 7]), np.array([0])))
 
 
 def test_better_is_less_for_loss_and_more_for_the_rest() -> None:
@@ -96,10 +85,8 @@ def test_precision_by_name() -> None:
     assert engine.fabric_precision("auto", cpu) == "32-true"
     assert engine.fabric_precision("bf16", cpu) == "bf16-mixed"
     assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
-    with pytest.raises(PipelineError, match="precision=16 needs a GPU"):
-        engine.fabric_precision("16", cpu)
-    with pytest.raises(PipelineError, match="precision=bf16 is not supported on an XPU"):
-        engine.fabric_precision("bf16", torch.device("xpu"))
+    refuses("precision=16 needs a GPU", engine.fabric_precision, "16", cpu)
+    refuses("precision=bf16 is not supported on an XPU", lambda: engine.fabric_precision("bf16", torch.device("xpu")))
 
 
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
@@ -132,89 +119,6 @@ def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspa
     assert other != first[str(MEMBER / "weights.safetensors")]
 
 
-def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
-    process = start_train()
-    assert process.wait(timeout=120) == 0, process.stderr.read()
-    undisturbed = outputs()
-
-    process = start_train()
-    for line in process.stderr:
-        if line.startswith("epoch 1/"):
-            break
-    time.sleep(0.3)  # somewhere in the second epoch
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
-
-    process = start_train()
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
-    assert "resuming from" in said and "epoch 1/3" not in said
-    assert outputs() == undisturbed
-    assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
-
-
-RESUMED: list[dict[str, object]] = [
-    {"train.average": "ema", "train.augmentation.preset": "strong", "train.schedule": "one_cycle", "train.accumulate": 2},
-    {"train.average": "swa", "train.swa_start": 0.3, "train.batch_norm_images": 0, "train.sampler": "balanced"},
-    {"train.optimizer": "sgd", "train.schedule": "plateau", "train.plateau_patience": 0, "train.metadata": True},
-    {"train.schedule": "cosine_restarts", "train.restart_epochs": 2, "train.defer_weights": 0.4, "train.loss": "focal"},
-    {"train.freeze_epochs": 2, "train.warmup_epochs": 0.5, "train.sam_rho": 0.05, "train.one_view_per_lesion": True},
-]
-
-
-@pytest.mark.parametrize("options", RESUMED)
-def test_a_stopped_training_ends_as_if_it_had_not_been(
-    prepared_workspace: Path, write_params: WriteParams, options: dict[str, object]
-) -> None:
-    write_params(TINY | {"train.epochs": 4} | options)
-    train_base()
-    undisturbed = outputs()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fit, "train_one_epoch", stop_after(2))
-        train_base()
-    torch.manual_seed(999)  # what another process would have
-    train_base()
-    assert outputs() == undisturbed
-
-
-def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
-    """`train_one_epoch` that raises StopIteration once so many epochs are done."""
-    left = iter([loop.train_one_epoch] * epochs)
-
-    def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
-        return next(left)(*arguments, **options)
-
-    return train_or_stop
-
-
-@pytest.fixture
-def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A training that was stopped after its first epoch and left a checkpoint."""
-    with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fit, "train_one_epoch", stop_after(1))
-        train_base()
-    return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
-
-
-def test_a_checkpoint_of_other_params_is_not_resumed_from(
-    interrupted: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
-) -> None:
-    write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
-    with caplog.at_level("INFO"):
-        train_base()
-    assert "resuming" not in caplog.text
-    assert interrupted.is_file()  # it belongs to the other training
-
-
-def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = PREPARED / "images.npy"
-    np.save(path, np.load(path)[:, ::-1])
-    with caplog.at_level("INFO"):
-        train_base()
-    assert "resuming" not in caplog.text
-
-
 def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
     prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,31 +144,14 @@ def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: 
 def test_a_network_that_cannot_be_compiled_names_the_way_out(
     prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_params(TINY | {"train.compile": True, "train.epochs": 1})
+    write_params(TINY | {"train.compile": True, "train.epochs": 1, "train.backbone": "squeezenet1_1"})  # compiled soonest
     monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     with (
         # Not by monkeypatch, whose undoing leaves torch's configuration without the key, for every test behind this one.
         torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
-        pytest.raises(PipelineError, match=r"could not compile 'mobilenet_v3_small' .*set train\.compile=false"),
+        pytest.raises(PipelineError, match=r"could not compile 'squeezenet1_1' .*set train\.compile=false"),
     ):
         train_base()
-
-
-def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
-    interrupted.write_bytes(interrupted.read_bytes()[:1000])
-    with pytest.raises(PipelineError, match=f"checkpoint .*{interrupted.name} is damaged .*delete it"):
-        train_base()
-
-
-def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
-    with (
-        FileLock(interrupted.with_suffix(".lock")),
-        pytest.raises(PipelineError, match="another process is training exactly this"),
-    ):
-        train_base()
-    train_base()
-    assert MEMBER.is_dir()
 
 
 def test_patience_ends_training_early(
@@ -286,14 +173,12 @@ def test_an_empty_list_of_loggers_needs_no_dvc(
     train_base()
     assert PLOTS.is_dir()
     write_params(TINY | {"train.epochs": 1, "train.lr": 0.004})
-    with pytest.raises(PipelineError, match="dvclive is not installed"):
-        train_base()
+    refuses("dvclive is not installed", train_base)
 
 
 def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: WriteParams) -> None:
     write_params(TINY | {"train.lr": 1e30})
-    with pytest.raises(PipelineError, match=r"lower train\.lr"):
-        train_base()
+    refuses(r"lower train\.lr", train_base)
     assert not MEMBER.exists()
 
 
@@ -333,9 +218,7 @@ def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Pat
     state = safetensors.torch.load_file(path)
     state.popitem()
     safetensors.torch.save_file(state, path)
-    with pytest.raises(PipelineError, match="is damaged or does not fit 'mobilenet_v3_small'"):
-        load_classifier(MEMBER)
+    refuses("is damaged or does not fit 'mobilenet_v3_small'", load_classifier, MEMBER)
     config = json.loads((MEMBER / "config.json").read_text(encoding="utf-8"))
     (MEMBER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
-    with pytest.raises(PipelineError, match="classes are"):
-        load_classifier(MEMBER)
+    refuses("classes are", load_classifier, MEMBER)

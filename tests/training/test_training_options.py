@@ -55,7 +55,7 @@ class NoCheckpoint:
 @pytest.fixture
 def build(workspace: Path, write_params: WriteParams) -> Build:
     """Set a training up on a list in which classes and lesions are uneven, from PLAIN with overrides."""
-    write_inputs(workspace)
+    write_inputs(workspace, images=70)
     splits = {name: read_split(name) for name in ("train", "val")}
     train = splits["train"]
     splits["train"] = train[~((train["dx"] == "mel") & (train.index % 2 == 0))].assign(
@@ -82,7 +82,7 @@ def fitted_digest(build: Build, options: dict[str, Any]) -> str:
     """Hash of the weights at the end and of the history of a training with options; each is trained once."""
     key = repr(sorted(options.items()))
     if key not in DIGESTS:
-        DIGESTS[key] = train_and_digest(build({f"train.{name}": value for name, value in options.items()}))
+        DIGESTS[key] = train_and_digest(build({f"train.{name}": value for name, value in (FASTEST | options).items()}))
     return DIGESTS[key]
 
 
@@ -98,12 +98,15 @@ def train_and_digest(setup: Training) -> str:
 # Nothing improves here, so that after the second epoch a plateau is seen.
 STALLED: dict[str, Any] = {"epochs": 3, "select_by": "mel_recall", "lr": 1e-6}
 
+FASTEST = {"backbone": "squeezenet1_1"}
+WITH_BATCH_NORM = {"backbone": "mobilenet_v3_small"}
+
 # What a value is compared with, and the value. Where nothing stands first, PLAIN.
 OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"head": "mlp"}),
     ({"head": "mlp"}, {"hidden": 64}),
     ({"head": "mlp"}, {"hidden_dropout": 0.6}),
-    ({}, {"dropout": 0.5}),
+    ({}, {"dropout": 0.2}),
     ({}, {"dropout_samples": 3}),
     ({}, {"attention": "se"}),
     ({"attention": "se"}, {"attention": "cbam"}),
@@ -134,7 +137,7 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"average": "ema"}, {"ema_decay": 0.05}),
     ({}, {"average": "swa", "swa_start": 0.0}),
     ({"average": "swa", "swa_start": 0.0}, {"swa_start": 0.6}),
-    ({}, {"batch_norm_images": 64}),
+    (WITH_BATCH_NORM, {"batch_norm_images": 64}),
     ({}, {"loss": "focal"}),
     ({"loss": "focal"}, {"focal_gamma": 5.0}),
     ({}, {"loss": "class_balanced"}),
@@ -200,7 +203,7 @@ def test_frozen_batch_norms_and_weights_do_not_move(build: Build) -> None:
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(build: Build) -> None:
-    # In eval mode batch norm does not tell the two apart. 77 images: the last group is smaller than the others.
+    # In eval mode batch norm does not tell the two apart. 39 images: the last group is smaller than the first.
     weights = []
     for overrides in ({"train.batch_size": 32, "train.accumulate": 1}, {"train.batch_size": 8, "train.accumulate": 4}):
         setup = build(overrides | {"train.optimizer": "sgd", "train.dropout": 0.0, "train.lr": 0.01})

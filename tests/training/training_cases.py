@@ -62,6 +62,12 @@ def train_base() -> None:
     train.main(ARGUMENTS)
 
 
+def outputs() -> dict[str, bytes]:
+    """Bytes of everything that the stage wrote."""
+    folders = (MEMBER, METRICS, PLOTS)
+    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 def start_train(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start the stage as DVC does."""
     return subprocess.Popen(

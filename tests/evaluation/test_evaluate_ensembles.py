@@ -1,9 +1,8 @@
-"""The stage `evaluate` with several members, test-time augmentation and metadata."""
+"""The stage `evaluate` with several members, several views of an image, and metadata: against torch and NumPy by hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,28 +15,17 @@ from sklearn import metrics as sklearn_metrics
 from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import fingerprint
-from skinlesion.artifacts.tables import LOGIT_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import Predicted, predict, soft_vote
 from skinlesion.evaluation.inference.views import views_of
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_calibration
-from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import Classifier, load_ensemble, normalize
 from stages import evaluate
-from tests.evaluation.evaluate_cases import (
-    CPU,
-    SIZE,
-    Member,
-    fitted_member,
-    read_metrics,
-    read_splits,
-    rewrite_splits,
-    write_small_params,
-)
-from tests.model.classifier_cases import make_config, make_network, save_ensemble
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tests.conftest import WriteParams, refuses
+from tests.evaluation.evaluate_cases import CPU, SIZE, Member, evaluate_with, fitted_member, read_splits, rewrite_splits
+from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
+from tests.stage_cases import logits_of, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +34,6 @@ def three_members(evaluated: Path) -> list[Member]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(evaluated)
         return [fitted_member(read_splits(), seed) for seed in (0, 1, 2)]
-
-
-def stage_logits(name: str) -> np.ndarray:
-    """Logit columns of a prediction table."""
-    return read_predictions(name)[list(LOGIT_COLUMNS)].to_numpy()
 
 
 def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_time: str = "none") -> np.ndarray:
@@ -63,19 +46,17 @@ def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_
         return np.mean([model(view).double().softmax(dim=1) for view in views_of(inputs, test_time)], axis=0)
 
 
-def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(
-    evaluated_copy: Path, three_members: list[Member]
-) -> None:
+def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(project: Path, three_members: list[Member]) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
     for name in ("val", "test"):
         each = [probabilities_by_hand(classifier, splits[name]) for classifier in load_ensemble().values()]
         expected = np.mean(each, axis=0)
-        np.testing.assert_allclose(np.exp(stage_logits(name)), expected, atol=1e-5)
+        np.testing.assert_allclose(np.exp(logits_of(name)), expected, atol=1e-5)
         assert np.abs(each[0] - expected).max() > 0.05
     temperature = 1 / read_calibration().scale[0]
-    val, labels = stage_logits("val"), evaluate.labels_of(splits["val"])
+    val, labels = logits_of("val"), evaluate.labels_of(splits["val"])
     losses = [
         -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
         for scale in (0.98 * temperature, temperature, 1.02 * temperature)
@@ -83,11 +64,11 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(
     assert losses[1] == min(losses)
 
 
-def test_members_are_measured_alone_and_their_spread_is_told(evaluated_copy: Path, three_members: list[Member]) -> None:
+def test_members_are_measured_alone_and_their_spread_is_told(project: Path, three_members: list[Member]) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
-    metrics = read_metrics()
+    metrics = read_metrics("evaluate")
     assert list(metrics["members"]) == ["base-0", "base-1", "base-2"]
     for split in ("val", "test"):
         truth = splits[split]["dx"].to_numpy()
@@ -108,7 +89,7 @@ def test_members_are_measured_alone_and_their_spread_is_told(evaluated_copy: Pat
 
 
 def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
-    metrics = read_metrics(evaluated)
+    metrics = read_metrics("evaluate", evaluated)
     accuracy = metrics["test"]["accuracy"]
     assert metrics["spread"]["test"]["accuracy"] == {"mean": accuracy, "sd": None, "min": accuracy, "max": accuracy}
     assert metrics["test_time"] == "none"
@@ -116,29 +97,27 @@ def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
 
 @pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
 def test_test_time_augmentation_averages_over_views(
-    evaluated_copy: Path, evaluated: Path, repository_params: dict[str, Any], test_time: str
+    project: Path, evaluated: Path, write_params: WriteParams, test_time: str
 ) -> None:
-    write_small_params(repository_params, test_time=test_time)
-    evaluate.main()
+    evaluate_with(write_params, test_time=test_time)
     splits = read_splits()
     expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)
-    np.testing.assert_allclose(np.exp(stage_logits("test")), expected, atol=1e-5)
-    metrics, plain = read_metrics(), read_metrics(evaluated)
+    np.testing.assert_allclose(np.exp(logits_of("test")), expected, atol=1e-5)
+    metrics, plain = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
     assert metrics["test_time"] == test_time
     assert metrics["test"]["nll_before"] != pytest.approx(plain["test"]["nll_before"], abs=1e-4)
     assert metrics["members"] == plain["members"]  # each alone, without test-time views
 
 
-def test_size_of_a_batch_does_not_matter(evaluated_copy: Path, repository_params: dict[str, Any]) -> None:
+def test_size_of_a_batch_does_not_matter(project: Path, write_params: WriteParams) -> None:
     seen = []
     for batch_size in (9, 500):
-        write_small_params(repository_params, test_time="flips", batch_size=batch_size)
-        evaluate.main()
-        seen.append(stage_logits("test"))
+        evaluate_with(write_params, test_time="flips", batch_size=batch_size)
+        seen.append(logits_of("test"))
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
 
 
-def test_a_classifier_with_metadata_predicts_each_image_with_its_own(evaluated_copy: Path) -> None:
+def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Path) -> None:
     splits = read_splits()
     for frame in splits.values():
         frame["age"] = np.where(np.arange(len(frame)) % 3 == 0, np.nan, 30.0 + np.arange(len(frame)))
@@ -148,7 +127,7 @@ def test_a_classifier_with_metadata_predicts_each_image_with_its_own(evaluated_c
     save_ensemble([(model, config)])
     rewrite_splits(splits)
     evaluate.main()
-    logits, prepared = stage_logits("test"), read_prepared()
+    logits, prepared = logits_of("test"), read_prepared()
     expected = []
     for row in splits["test"].itertuples():
         image = prepared.images[prepared.rows_of([row.image_id])]
@@ -164,8 +143,18 @@ def test_a_classifier_with_metadata_predicts_each_image_with_its_own(evaluated_c
     assert np.abs(moved - logits).max() > 1e-3
 
 
+def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Path) -> None:
+    splits = read_splits()
+    configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits)) for seed in (0, 1)]
+    members = [(make_network(config), config) for config in configs]
+    for parameter in last_linear(members[1][0]).parameters():
+        torch.nn.init.constant_(parameter, torch.finfo(torch.float32).max)  # numbers still, but not when they are summed up
+    save_ensemble(members)
+    refuses(r"classifier 'base-1' gives logits that are not finite", evaluate.main)
+
+
 def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
-    sure = np.array([[0.0, 2000.0]])
+    sure = np.array([[0.0, 2000.0]], dtype=np.float32)
     opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
     np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
     agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2

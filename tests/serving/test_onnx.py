@@ -1,8 +1,7 @@
-"""Networks as ONNX graphs: whole, small, exact for any number of images, and what cannot be one."""
+"""Networks as ONNX graphs without a stage around them: what cannot be exported, which layers are quantised, and the clock."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,75 +10,15 @@ import onnxruntime
 import pytest
 import torch
 
-from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.errors import PipelineError
-from skinlesion.evaluation.inference.inference import predict_batch
-from skinlesion.model.classifier import Classifier, load_ensemble
+from skinlesion.model.classifier import Classifier
 from skinlesion.serving.export import onnx_export, timing
 from skinlesion.serving.export.onnx_export import check_batch, export_network, layers_with_weights, quantize_network
-from skinlesion.serving.export.onnx_network import EXPORT, OnnxNetwork, load_onnx_ensemble
+from skinlesion.serving.export.onnx_network import OnnxNetwork
 from skinlesion.serving.export.timing import describe_seconds, time_engines
-from tests.conftest import ROOT
 from tests.model.classifier_cases import make_config
-from tests.serving.export_cases import (
-    MEMBERS,
-    SIZE,
-)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_graphs_are_whole_small_and_tell_nothing_of_this_machine(exported_here: Path, name: str) -> None:
-    paths = [EXPORT / name / file for file in ("model.onnx", "model-int8.onnx")]
-    plain, small = (onnx.load(path) for path in paths)
-    for graph, path in zip((plain, small), paths, strict=True):
-        onnx.checker.check_model(graph)
-        assert b"site-packages" not in path.read_bytes() and str(ROOT).encode() not in path.read_bytes()
-    assert paths[1].stat().st_size < 0.4 * paths[0].stat().st_size
-    assert "QuantizeLinear" not in [node.op_type for node in plain.graph.node]
-    eight = {tensor.name for tensor in small.graph.initializer if tensor.data_type == onnx.TensorProto.INT8}
-    by_output = {output: node for node in small.graph.node for output in node.output}
-    layers = [node for node in small.graph.node if node.op_type in ("Conv", "Gemm")]
-    quantized = [by_output[node.input[1]].input[0] in eight for node in layers if node.input[1] in by_output]
-    assert len(quantized) == len(layers) - 3 and all(quantized)
-    ordered = [node.input[1] for node in plain.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert {node.input[1] for node in layers} - by_output.keys() == {*ordered[:2], ordered[-1]}
-
-
-@pytest.mark.parametrize("images", [1, 3, 32])
-def test_any_number_of_images_gives_what_torch_gives(exported_here: Path, images: int) -> None:
-    generator = torch.Generator().manual_seed(images)
-    batch, metadata = torch.randn(images, 3, SIZE, SIZE, generator=generator), torch.rand(images, WIDTH, generator=generator)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-    loaded, torchs = load_onnx_ensemble(EXPORT, "float32"), load_ensemble()
-    assert list(loaded) == list(MEMBERS)
-    for name, (network, config) in loaded.items():
-        assert config == torchs[name].config
-        with torch.inference_mode():
-            logits, expected = network(batch, metadata), torchs[name].model(batch, metadata)
-        assert logits.dtype == torch.float32 and logits.shape == (images, 7)
-        assert torch.allclose(logits, expected, atol=2e-5 * float(expected.abs().max()))
-    with pytest.raises(ValueError, match="exported with metadata"):
-        loaded["base-1"].model(batch)
-
-
-def test_threads_share_a_network(exported_here: Path) -> None:
-    network, config = load_onnx_ensemble(EXPORT, "int8")["base-0"]
-    batches = [torch.randint(0, 256, (5, SIZE, SIZE, 3), dtype=torch.uint8) for _ in range(24)]
-
-    def predict(batch: torch.Tensor) -> np.ndarray:
-        return predict_batch(network, config, batch, None, test_time="none").logits
-
-    alone = [predict(batch) for batch in batches]
-    with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(predict, batches))
-    assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
-
-
-def test_an_unknown_precision_is_refused_with_the_nearest(exported_here: Path) -> None:
-    with pytest.raises(PipelineError, match=r"unknown precision 'float23' of an export; did you mean 'float32'\?"):
-        load_onnx_ensemble(EXPORT, "float23")
+SIZE = 32
 
 
 class CountingNetwork(torch.nn.Module):
@@ -98,8 +37,8 @@ class RandomNetwork(torch.nn.Module):
 
 @pytest.mark.parametrize("network", [CountingNetwork(), RandomNetwork()])
 def test_a_network_that_cannot_be_exported_gives_one_message(workspace: Path, network: torch.nn.Module) -> None:
-    message = r"torch 2\.\S+ cannot export classifier 'base-0' \(resnet18\) to ONNX \(.*\): take another train\.backbone, or stay"
-    with pytest.raises(PipelineError, match=message):
+    said = r"torch 2\.\S+ cannot export classifier 'base-0' \(resnet18\) to ONNX \(.*\): take another train\.backbone, or stay"
+    with pytest.raises(PipelineError, match=said):
         export_network(Classifier(network, make_config()), Path("model.onnx"), weights_sha256="0")  # type: ignore[arg-type]
     assert not list(workspace.iterdir())
 
