@@ -154,7 +154,7 @@ def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Pa
 
 
 def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
-    sure = np.array([[0.0, 2000.0]], dtype=np.float32)
+    sure = np.array([[0.0, 2000.0]])
     opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
     np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
     agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2
