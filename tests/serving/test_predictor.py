@@ -289,7 +289,7 @@ def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
     """metrics/ is in git and models/ is not: a switch of branches parts them."""
     make_workspace(tmp_path)
     values = dict.fromkeys(LEADING, 0.8)
-    test = {"images": 20, "lesions": 15, **values, "intervals": dict.fromkeys(LEADING, {"low": 0.7, "high": 0.9})}
+    test = {"images": 20, "lesions": 15, **values, "intervals": {key: {"low": 0.7, "high": 0.9} for key in LEADING}}
     own = classifier_digest(tmp_path / CLASSIFIER)
     for digest, found in ((own, True), ("cafe", False), (None, False)):
         content = {CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
