@@ -1,6 +1,6 @@
 """Fine-tune one member of the ensemble on the training list and keep the epoch that is best on validation.
 
-Reads   params `train` and `ensemble.overrides`; data/prepared; data/splits/{train,val}.csv and facts.json; data/synthetic
+Reads   params `train`, `ensemble.overrides`, `machine`; data/prepared; data/splits/{train,val}.csv, facts.json; data/synthetic
 Writes  models/members/MEMBER-SEED/{weights.safetensors,config.json}; metrics/train/MEMBER-SEED.json;
         plots/train/MEMBER-SEED/: history.csv (the metrics of every epoch), and what `train.loggers: [dvclive]` adds
 
@@ -33,6 +33,7 @@ from skinlesion.base.files import file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.base.versions import git_commit, library_versions
 from skinlesion.config.params import Params, load_params
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model import backbones, classifier
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--member", required=True, help="a name of ensemble.members, as base")
     parser.add_argument("--seed", required=True, type=int, help="of the head's weights, the order and the augmentation, >= 0")
     options = parser.parse_args(arguments)
-    params = member_params(load_params(check_backbone=True), options.member)
+    whole = load_params(check_backbone=True)
+    params, machine = member_params(whole, options.member), whole.machine
     splits = {name: read_split(name) for name in ("train", "val")}
     prepared = read_prepared()
     synthetic = read_synthetic(prepared.size)
@@ -56,16 +58,16 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=prepared.size)
     start_sha256 = load_pretrained(network, params.weights, backbone=params.backbone)
-    precision = engine.choose_precision(params, network, size=prepared.size)
-    fabric = engine.make_fabric(params, precision=precision, seed=options.seed)
+    precision = engine.choose_precision(params, machine, network, size=prepared.size)
+    fabric = engine.make_fabric(params, machine, precision=precision, seed=options.seed)
     config = describe(params, prepared, member=options.member, seed=options.seed, weights_sha256=start_sha256)
     if fabric.is_global_zero:
         devices = f"{fabric.world_size} x {fabric.device.type}"
         logger.info("training %s (%s) on %s in %s", config.name, params.backbone, devices, precision)
     data = setup.gather_data(prepared, splits, synthetic, with_metadata=params.metadata)
-    resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
+    resume = checkpoint.Checkpoint(resume_key(config, fabric, machine, precision=precision))
     with engine.ending_together(fabric), held_alone(config.name, resume) if fabric.is_global_zero else nullcontext():
-        training = setup.build_training(fabric, network, data, params=params, seed=options.seed)
+        training = setup.build_training(fabric, network, data, params=params, machine=machine, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
             write(fitted, data, network, replace(config, epoch=fitted.best_epoch), params)
@@ -108,12 +110,13 @@ def describe(
     )
 
 
-def resume_key(config: classifier.ClassifierConfig, fabric: Fabric, **facts: str) -> str:
+def resume_key(config: classifier.ClassifierConfig, fabric: Fabric, machine: MachineParams, **facts: Any) -> str:
     """The key of this training's checkpoint: all that decides its result, but for the commit, which may move on."""
     described = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
     facts["synthetic_sha256"] = file_digest(SYNTHETIC / "images.npy", "sha256")
     code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
     facts["where"] = f"{fabric.world_size} x {fabric.device.type}"  # of each process's generators the state is saved
+    facts["channels_last"] = machine.channels_last  # sums are rounded in another order
     return checkpoint.resume_key(described | facts, [*code, sys.modules[__name__]])
 
 

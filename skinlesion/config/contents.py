@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skinlesion.base.errors import PipelineError, brief, suggest
-from skinlesion.config.schema import CalibrationMethod, ConformalMethod, TestTime, describe_problem
+from skinlesion.config.schema import CalibrationMethod, ConformalMethod, Distinct, TestTime, describe_problem
 from skinlesion.diagnoses import CLASSES
 
 MOST_PROBLEMS = 5  # that one message lists
@@ -70,12 +70,6 @@ class Content(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _differ(values: list[str]) -> list[str]:
-    if len(set(values)) != len(values):
-        raise ValueError("names one twice")
-    return values
-
-
 def _is_diagnosis(name: str) -> str:
     if name not in CLASSES:
         raise ValueError(f"unknown diagnosis{suggest(name, CLASSES)}")
@@ -83,7 +77,7 @@ def _is_diagnosis(name: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
-Diagnoses = Annotated[list[Annotated[str, AfterValidator(_is_diagnosis)]], Field(min_length=1), AfterValidator(_differ)]
+Diagnoses = Annotated[Distinct[Annotated[str, AfterValidator(_is_diagnosis)]], Field(min_length=1)]
 OneAClass = Annotated[list[float], Field(min_length=len(CLASSES), max_length=len(CLASSES))]
 
 
@@ -164,12 +158,7 @@ class _Member(Content):
 
 
 class _Ensemble(Content):
-    members: list[_Member] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> _Ensemble:
-        _differ([member.name for member in self.members])
-        return self
+    members: Distinct[_Member] = Field(min_length=1)
 
 
 def check_member_names(content: dict[str, Any], path: Path) -> list[str]:

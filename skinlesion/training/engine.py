@@ -16,6 +16,7 @@ from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.model.network import SkinNetwork
 from skinlesion.training.precision import faster_on_cpu
@@ -73,7 +74,7 @@ def fabric_precision(precision: str, device: torch.device) -> str:
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
 
 
-def choose_precision(params: TrainParams, network: SkinNetwork, *, size: int) -> str:
+def choose_precision(params: TrainParams, machine: MachineParams, network: SkinNetwork, *, size: int) -> str:
     """Fabric's name of the precision to train `network` in, on images of `size` x `size` pixels.
 
     `auto` on a CPU is measured (`skinlesion.training.precision`). It is 32 for several processes, which could disagree, and for a
@@ -84,17 +85,17 @@ def choose_precision(params: TrainParams, network: SkinNetwork, *, size: int) ->
     PipelineError
         As of `fabric_precision`; or 16 bits with sharpness-aware minimisation, since their scaler skips steps.
     """
-    device = choose_device(params.device)
-    alone = params.devices in (1, "auto") and params.num_nodes == 1
+    device = choose_device(machine.device)
+    alone = machine.devices in (1, "auto") and machine.num_nodes == 1
     if params.precision == "auto" and device.type == "cpu" and alone and not params.compile:
-        return faster_on_cpu(network, size=size, batch_size=params.batch_size, channels_last=params.channels_last)
+        return faster_on_cpu(network, size=size, batch_size=params.batch_size, channels_last=machine.channels_last)
     precision = fabric_precision(params.precision, device)
     if precision == "16-mixed" and params.sam_rho > 0:
         raise PipelineError("train.precision=auto is 16 on this GPU, which does not go with sam_rho: set train.precision=32")
     return precision
 
 
-def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
+def make_fabric(params: TrainParams, machine: MachineParams, *, precision: str, seed: int) -> Fabric:
     """A launched Fabric, all random generators seeded alike in every process, algorithms deterministic where torch has them.
 
     With several devices or nodes the processes are started here, or were by torchrun, and share the work by DDP.
@@ -110,19 +111,19 @@ def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     torch.backends.cudnn.benchmark = False
-    chosen = choose_device(params.device)
+    chosen = choose_device(machine.device)
     if chosen.type == "cpu":
         keep_freed_memory()
-    devices = count_devices(params.devices, chosen)
-    check_launcher(devices * params.num_nodes, params.num_nodes)
+    devices = count_devices(machine.devices, chosen)
+    check_launcher(devices * machine.num_nodes, machine.num_nodes)
     if chosen.type == "xpu":
         accelerator = XPUAccelerator()
         strategy = SingleDeviceStrategy(device=torch.device("xpu", 0), accelerator=accelerator)
         fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=1, precision=precision)
-    elif devices * params.num_nodes > 1:
+    elif devices * machine.num_nodes > 1:
         # While the backbone is frozen its gradients never come, and DDP would wait for them.
         ddp = DDPStrategy(find_unused_parameters=params.freeze_epochs > 0)
-        fabric = Fabric(accelerator=chosen.type, strategy=ddp, devices=devices, num_nodes=params.num_nodes, precision=precision)
+        fabric = Fabric(accelerator=chosen.type, strategy=ddp, devices=devices, num_nodes=machine.num_nodes, precision=precision)
     else:
         fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
     fabric.launch()
@@ -131,7 +132,7 @@ def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
 
 
 def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
-    """How many devices of a kind `train.devices` means on this machine.
+    """How many devices of a kind `machine.devices` means on this machine.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
     """
     if kind.type in ("mps", "xpu"):
         if devices not in (1, "auto"):
-            raise PipelineError(f"train.devices={devices}: training uses one {kind.type} device; several work on cuda and cpu")
+            raise PipelineError(f"machine.devices={devices}: training uses one {kind.type} device; several work on cuda and cpu")
         return 1
     if kind.type == "cpu":
         return 1 if devices == "auto" else devices
@@ -148,7 +149,7 @@ def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
     if devices == "auto":
         return present
     if devices > present:
-        raise PipelineError(f"train.devices={devices}, and this machine has {present} GPU(s): take fewer, or auto")
+        raise PipelineError(f"machine.devices={devices}, and this machine has {present} GPU(s): take fewer, or auto")
     return devices
 
 
@@ -164,11 +165,11 @@ def check_launcher(processes: int, nodes: int) -> None:
         started = int(os.environ["WORLD_SIZE"])
         if started != processes:
             raise PipelineError(
-                f"torchrun started {started} process(es), and train.devices x train.num_nodes is {processes}: make them equal"
+                f"torchrun started {started} process(es), and machine.devices x machine.num_nodes is {processes}: make them equal"
             )
     elif nodes > 1 and "NODE_RANK" not in os.environ:
         raise PipelineError(
-            f"train.num_nodes={nodes} needs the stage to be started on every node, by torchrun or with NODE_RANK, MASTER_ADDR "
+            f"machine.num_nodes={nodes} needs the stage to be started on every node, by torchrun or with NODE_RANK, MASTER_ADDR "
             "and MASTER_PORT set: see the README, or set num_nodes to 1"
         )
 

@@ -15,6 +15,7 @@ from torch import nn
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model import backbones, classifier
@@ -82,7 +83,9 @@ def class_indices(diagnoses: pd.Series | list[str]) -> np.ndarray:
     return pd.Index(CLASSES).get_indexer(pd.Index(diagnoses)).astype(np.int64)
 
 
-def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, params: TrainParams, seed: int) -> Training:
+def build_training(
+    fabric: Fabric, network: SkinNetwork, data: TrainingData, *, params: TrainParams, machine: MachineParams, seed: int
+) -> Training:
     """Set up everything around the network."""
     augmentation, labels = resolve(params.augmentation), data.labels()
     size = data.train.images.shape[1]
@@ -93,14 +96,14 @@ def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, 
     augmented = loading.AugmentedImages(data.train, data.synthetic, transform=train_transform(augmentation, size=size))
     shares = slice(fabric.global_rank, None, fabric.world_size)
     chosen = loading.choose_some(len(data.train), params.batch_norm_images, seed=seed)
-    processes = fabric.world_size // params.num_nodes
+    processes = fabric.world_size // machine.num_nodes
     loaders = fabric.setup_dataloaders(
         loading.train_loader(augmented, batches, pin_memory=fabric.device.type == "cuda", processes=processes),
         loading.plain_loader(data.validation.at(shares)),
         loading.plain_loader(data.train.at(chosen)),
         use_distributed_sampler=False,
     )
-    if params.channels_last:
+    if machine.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if fabric.device.type == "cuda" and fabric.world_size > 1:
         # Each process has its share of the batch; statistics over so few images would be worse than one process's.
@@ -120,7 +123,7 @@ def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, 
         optimizer=fabric_optimizer,
         schedule=schedule,
         criterion=make_criterion(params, np.bincount(labels, minlength=len(CLASSES))).to(fabric.device),
-        normalize=make_normalize(params),
+        normalize=make_normalize(params.backbone, channels_last=machine.channels_last),
         augmentation=augmentation,
         average=make_average(network, params),
         batches=batches,
@@ -130,10 +133,10 @@ def build_training(fabric: Fabric, network: SkinNetwork, data: TrainingData, *, 
     )
 
 
-def make_normalize(params: TrainParams) -> Callable[[torch.Tensor], torch.Tensor]:
-    """uint8 (B, 3, H, W) to what the backbone's checkpoint was trained with, in the memory order of `channels_last`."""
-    mean, std = backbones.normalization(params.backbone)
+def make_normalize(backbone: str, *, channels_last: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """uint8 (B, 3, H, W) to what the backbone's checkpoint was trained with, in that memory order."""
+    mean, std = backbones.normalization(backbone)
     standardize = partial(classifier.standardize, mean=mean, std=std)
-    if params.channels_last:
+    if channels_last:
         return lambda images: standardize(images.permute(0, 2, 3, 1))
     return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous()

@@ -183,7 +183,7 @@ def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: Writ
 
 
 REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
-    (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
+    (lambda: None, {"machine.device": "xpu"}, "error: device 'xpu' is not available here"),
     (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
     (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
     (lambda: (PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),

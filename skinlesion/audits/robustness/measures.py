@@ -15,6 +15,7 @@ import pandas as pd
 from skinlesion.artifacts.tables import labels_of, probabilities_of
 from skinlesion.audits.robustness.corruptions import Condition
 from skinlesion.config.contents import OperatingPoints
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
 from skinlesion.evaluation.metrics.classification import HEADLINE
@@ -53,7 +54,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
     return lambda weights: {"ece": np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)}
 
 
-def measure_table(table: pd.DataFrame, points: OperatingPoints, *, bins: int, draws: int, seed: int) -> Measured:
+def measure_table(table: pd.DataFrame, points: OperatingPoints, how: BootstrapParams, *, bins: int) -> Measured:
     """Measure a prediction table, its thresholds being frozen.
 
     Raises
@@ -73,7 +74,7 @@ def measure_table(table: pd.DataFrame, points: OperatingPoints, *, bins: int, dr
             values |= {f"{rate}@{name}": rates[rate] for rate in RATES}
         return values
 
-    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], draws=draws, seed=seed))
+    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], how))
 
 
 def less(measured: Measured, clean: Measured) -> Measured:
