@@ -85,7 +85,7 @@ VALUES: list[tuple[str, Any]] = [
     ("train.metadata", True),
     ("train.compile", False),
     *(("train.precision", value) for value in ("32", 32, "bf16")),
-    ("train.devices", "auto"),
+    ("machine.devices", "auto"),
     *(("train.weights", value) for value in ("../shared/weights/mobilenet_v2-b0353104.pth", "/data/weights.safetensors")),
     *(("train.weights", value) for value in ("~/weights.pth", "C:/weights@2,a=b+c%d.pth", "1e-05", "null", "True", "nan")),
     ("ensemble.seeds", [0, 1, 2]),

@@ -14,7 +14,7 @@ from skinlesion.training.augmentation.presets import resolve
 from tests.config.recipe_cases import NAMES, NETWORKS, PUBLISHED, apply, flatten, read
 from tests.conftest import ROOT
 
-MACHINE = {"device", "devices", "num_nodes", "channels_last", "compile", "loggers"}
+NOT_THE_NETWORK_S = {"compile", "loggers"}
 
 
 def test_the_recipes_are_those_of_the_readme() -> None:
@@ -156,7 +156,7 @@ def read_values(params: Params) -> dict[str, Any]:
         ("effective_beta",): train.class_weights != "effective" and train.loss != "class_balanced",
         ("class_weights_mean",): train.class_weights == "none",
     }
-    skipped = MACHINE.union(*(names for names, holds in unread.items() if holds))
+    skipped = NOT_THE_NETWORK_S.union(*(names for names, holds in unread.items() if holds))
     synthesis = params.synthesize.model_dump() if params.synthesize.images else {}
     others = {"prepare": params.prepare.model_dump(), "ensemble": params.ensemble.model_dump(), "synthesize": synthesis}
     return train.model_dump(exclude=skipped) | others
@@ -166,7 +166,7 @@ def read_values(params: Params) -> dict[str, Any]:
 def test_a_network_s_recipe_leaves_nothing_to_what_was_there(
     name: str, params_file: Path, repository_params: dict[str, Any]
 ) -> None:
-    assert set(repository_params["train"]) - MACHINE == set(OTHERWISE["train"]), (
+    assert set(repository_params["train"]) - NOT_THE_NETWORK_S == set(OTHERWISE["train"]), (
         "a new option needs a value in recipes/plain.yaml"
     )
     changes = compose([name])
@@ -200,7 +200,7 @@ def test_smoke_makes_any_recipe_small(name: str, params_file: Path, repository_p
     params = resolved(params_file, name, "smoke")
     assert (params.download.source, params.prepare.size, params.train.epochs) == ("sample", 32, 1)
     assert (params.train.backbone, params.train.weights) == ("mobilenet_v3_small", "none")
-    assert params.ensemble.member_names() == ["base-0"] and params.evaluate.bootstrap_draws == 100
+    assert params.ensemble.member_names() == ["base-0"] and params.bootstrap.draws == 100
     kept = ("loss", "sampler", "attention", "head", "average", "class_weights", "class_multipliers", "augmentation", "optimizer")
     alone = override(repository_params, compose([name]))["train"]
     assert {key: params.train.model_dump()[key] for key in kept} == {key: alone[key] for key in kept}
