@@ -113,10 +113,10 @@ def check_predictions(metrics: dict[str, Any], folder: Path) -> None:
     """
     for split in PREDICTED_SPLITS:
         for name, value in recompute(read_predictions(split, folder)).items():
-            said = metrics.get(split, {}).get(name)
-            if said is None or abs(said - value) > TOLERANCE:
+            recorded = metrics.get(split, {}).get(name)
+            if recorded is None or abs(recorded - value) > TOLERANCE:
                 raise PipelineError(
-                    f"{folder / f'{split}.csv'} gives {name} {value!r}, and evaluate.json says {said!r}: table and metrics "
+                    f"{folder / f'{split}.csv'} gives {name} {value!r}, and evaluate.json says {recorded!r}: table and metrics "
                     "are not of one run; run `dvc repro`"
                 )
 

@@ -177,7 +177,7 @@ def test_outside_the_project(workspace: Path, refused: Refused) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"params": {}, "description": "two\nlines"}, "description"),
         ({"params": {}, "source": None}, "source: Field required"),
@@ -187,9 +187,9 @@ def test_outside_the_project(workspace: Path, refused: Refused) -> None:
         ({"params": {}, "based_on": "own"}, "recipe 'own' is based on itself: own <- own"),
     ],
 )
-def test_a_file_that_is_no_recipe(content: dict[str, Any], said: str, write_recipe: WriteRecipe) -> None:
+def test_a_file_that_is_no_recipe(content: dict[str, Any], message: str, write_recipe: WriteRecipe) -> None:
     name = write_recipe(content.pop("params"), **content)
-    with refusal(said):
+    with refusal(message):
         compose([name])
 
 

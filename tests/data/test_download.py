@@ -256,22 +256,6 @@ def test_a_failure_leaves_the_old_data_as_they_were(
     assert snapshot(workspace / "data") == {f"raw/{name}": content for name, content in before.items()}
 
 
-def test_an_unwritable_folder(workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_params(SMALL_SAMPLE)
-    mkdir = Path.mkdir
-
-    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
-        if ".raw" in path.name:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        mkdir(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(SystemExit) as ended:
-        run_stage(download.main)
-    assert str(ended.value.code).startswith("error: Permission denied at data")
-    assert "check the permissions" in str(ended.value.code)
-
-
 def test_the_metadata_of_the_real_data_set(ham10000: Path, tmp_path: Path) -> None:
     inputs = find_inputs(ham10000)
     assert len(inputs.loose) == 2 * 10_015

@@ -20,8 +20,8 @@ def rounds(workspace: Path) -> Path:
     path = workspace / "rounds.jsonl"
     ledger = Ledger(path)
     for fault in ("SIGKILL in train", "SIGKILL in split", "Ctrl-C in split"):
-        with ledger.round("interrupted", fault) as said:
-            said |= {"seed": 3, "mended": fault == "SIGKILL in split"}
+        with ledger.round("interrupted", fault) as facts:
+            facts |= {"seed": 3, "mended": fault == "SIGKILL in split"}
     with ledger.round("cache", "whole cache removed"):
         pass
     (workspace / "README.md").write_text(SOME_README, encoding="utf-8")
@@ -78,8 +78,8 @@ def test_a_round_that_did_not_survive_is_an_error_and_is_not_recorded(
 ) -> None:
     with pytest.raises(error), Ledger(rounds).round("cache", "cached file cut"):
         raise error("wrong")
-    said = rf"1 of 5 rounds did not survive: cache: cached file cut \({outcome}\)\. Nothing is recorded"
-    refuses(said, lambda: table.main([str(rounds), "--record"]))
+    message = rf"1 of 5 rounds did not survive: cache: cached file cut \({outcome}\)\. Nothing is recorded"
+    refuses(message, lambda: table.main([str(rounds), "--record"]))
     assert "| cache | cached file cut |  | 1 | 0 |" in capsys.readouterr().out
     assert not table.RECORD.exists() and Path("README.md").read_text(encoding="utf-8") == SOME_README
 

@@ -78,7 +78,7 @@ def test_what_was_asked_of_a_point_is_said_by_its_rule() -> None:
         ({"rule": "youden", "constraint": None}, "largest Youden index"),
         ({"constraint": 0.95}, "sensitivity ≥ 0.95"),  # of a record from before there were rules
     ]
-    assert [describe_rule(point) for point, _ in points] == [said for _, said in points]
+    assert [describe_rule(point) for point, _ in points] == [rule for _, rule in points]
 
 
 def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:
@@ -101,8 +101,8 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
     commit_to_dvc()
     folder = record("three")
     provenance = read_json(folder / "provenance.json")
-    said = [(member["name"], member["backbone"], member["seed"]) for member in provenance["classifier"]["members"]]
-    assert said == [("base-0", "resnet18", 0), ("b2-0", "efficientnet_b2", 7), ("meta-0", "resnet18", 0)]
+    members = [(member["name"], member["backbone"], member["seed"]) for member in provenance["classifier"]["members"]]
+    assert members == [("base-0", "resnet18", 0), ("b2-0", "efficientnet_b2", 7), ("meta-0", "resnet18", 0)]
     trained = sorted(path.name for path in (folder / "metrics" / "train").iterdir())
     assert trained == ["b2-0.json", "base-0.json", "meta-0.json"]
     block = readme_tables.results_block([read_record(folder)])
@@ -175,11 +175,11 @@ def test_the_summary_says_its_level_and_what_is_synthetic(
     content["bootstrap"]["confidence"] = 0.9
     write("metrics/evaluate.json", content)
     summary.main()
-    said = capsys.readouterr().out
-    assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in said
+    text = capsys.readouterr().out
+    assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in text
     accuracy = figures(tables["test"])["accuracy"]
-    assert f"{accuracy:.3f}  [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in said
-    assert "models/classifier/   (member base-0; test-time views: none)" in said
+    assert f"{accuracy:.3f}  [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in text
+    assert "models/classifier/   (member base-0; test-time views: none)" in text
     write("metrics/evaluate.json", content | {"members": {"base-0": {}, "base-1": {}}, "test_time": "square"})
     summary.main()
     assert "(mean of 2 members: base-0, base-1; test-time views: square)" in capsys.readouterr().out
