@@ -109,9 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("%s: %d files, each as its name says", cache, count)
         return
     names = name_outputs(cache)
-    known = (names.get(path.parent.name + path.name) for path in altered)
     paths = name_some(
-        name or f"{path.relative_to(cache)}, of no current output" for name, path in zip(known, altered, strict=True)
+        names.get(path.parent.name + path.name, f"{path.relative_to(cache)}, of no current output") for path in altered
     )
     if not options.remove:
         raise PipelineError(

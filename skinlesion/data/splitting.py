@@ -188,25 +188,19 @@ def check_classes(splits: dict[str, pd.DataFrame], *, max_deviation: float) -> f
     """
     whole = pd.concat(splits.values())
     lesions = whole.groupby("dx")["lesion_id"].nunique().reindex(list(CLASSES), fill_value=0)
-    absent = [
-        f"{dx} ({lesions[dx]} lesion(s)) not in {name}"
-        for dx in CLASSES
-        for name, frame in splits.items()
-        if not frame["dx"].eq(dx).any()
-    ]
+    shares = pd.DataFrame({name: 100 * class_shares(frame) for name, frame in splits.items()})
+    absent = [f"{dx} ({lesions[dx]} lesion(s)) not in {name}" for (dx, name), share in shares.stack().items() if share == 0]
     if absent:
         raise PipelineError(
             f"every diagnosis must be in every split: {'; '.join(absent)}. Add images of it, or with three lesions or more "
             "choose another split.seed, or fewer split.folds and split.validation_folds"
         )
-    shares = pd.DataFrame({name: class_shares(frame) for name, frame in splits.items()}) * 100
-    expected = class_shares(whole) * 100
+    expected = 100 * class_shares(whole)
     deviations = shares.sub(expected, axis=0).abs()
     too_far = [
         f"{dx} is {shares.at[dx, name]:.2f} % of {name} and {expected[dx]:.2f} % of the whole"
-        for dx in CLASSES
-        for name in splits
-        if deviations.at[dx, name] > max_deviation
+        for (dx, name), deviation in deviations.stack().items()
+        if deviation > max_deviation
     ]
     if too_far:
         raise PipelineError(

@@ -178,7 +178,7 @@ def test_the_summary_says_its_level_and_what_is_synthetic(
     text = capsys.readouterr().out
     assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in text
     accuracy = figures(tables["test"])["accuracy"]
-    assert f"{accuracy:.3f}  [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in text
+    assert f"{accuracy:.3f} [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in text
     assert "models/classifier/   (member base-0; test-time views: none)" in text
     write("metrics/evaluate.json", content | {"members": {"base-0": {}, "base-1": {}}, "test_time": "square"})
     summary.main()
