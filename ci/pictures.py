@@ -41,7 +41,7 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> tuple[list[str], 
     missing = plots_without_file([error for error in shown.get("errors", []) if error.get("rev") == WORKSPACE])
     drawn, of_base = [], False
     for plot, entries in shown.get("data", {}).items():
-        entry = next(iter(entries), {})
+        entry: dict[str, Any] = next(iter(entries), {})
         if entry.get("type") != "vega" or plot in missing:
             continue
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", plot)

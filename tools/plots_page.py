@@ -56,7 +56,8 @@ def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
 
 def page_template(folder: Path, revisions: list[str]) -> str:
     """The HTML that DVC puts its plots into for a page in `folder`: Vega and its relatives inline, heading, banner and link."""
-    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
+    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # the stub lacks its default
+    library = bundle.replace("</script", r"<\/script")
     subject = "Plots of the workspace."
     if revisions:
         names = html.escape(", ".join(revisions))
