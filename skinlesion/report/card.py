@@ -9,7 +9,7 @@ from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.report.blocks import Block, Details, Facts, Note, Paragraph, Points, References, Section, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.flow import draw_flow
-from skinlesion.report.formats import count, decimal, percent, rate
+from skinlesion.report.formats import count, decimal, percent
 from skinlesion.report.inputs import Inputs
 
 NOT_CLINICAL = "Not for clinical use. Research software without approval as a medical device, measured on one data set."
@@ -173,7 +173,7 @@ def member_row(inputs: Inputs, name: str) -> list[str]:
         weights,
         str(config["seed"]),
         *done,
-        *(rate(trained["val"][m]) for m in ("macro_auc", "macro_f1")),
+        *(decimal(trained["val"][m]) for m in ("macro_auc", "macro_f1")),
     ]
 
 

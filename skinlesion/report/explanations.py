@@ -8,7 +8,7 @@ from typing import Any
 from skinlesion.diagnoses import CLASSES
 from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Section, Table
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent, rate
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent
 from skinlesion.report.inputs import Inputs
 
 MEASURES: dict[str, str] = {
@@ -73,7 +73,7 @@ def facts_of(found: Content) -> list[tuple[str, str]]:
     ]
     ratio = found["energy_ratio"]
     if ratio is not None:
-        facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
+        facts += [("energy ratio, mean", decimal(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
     return facts
 
 
@@ -128,8 +128,8 @@ def controls_table(faithful: Content) -> Table:
             name,
             f"{MEASURES[measure]} against {words}",
             judge(measures, measure, control),
-            rate(measures[measure]["value"]),
-            rate(against["value"]),
+            decimal(measures[measure]["value"]),
+            decimal(against["value"]),
             bounded(against, "difference", prefix="difference_", signed=True),
         ]
         for name, each in faithful["methods"].items()

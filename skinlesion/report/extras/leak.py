@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skinlesion.report.blocks import Block, Facts, Paragraph, Table
-from skinlesion.report.formats import bounded, count, decimal, level, name_of, percent, rate
+from skinlesion.report.formats import bounded, count, decimal, level, name_of, percent
 
 GROUPS = {
     "all": "all test images",
@@ -41,8 +41,8 @@ def inflation_table(content: Mapping[str, Any], group: str, said: str) -> Table:
     rows = [
         [
             name_of(metric),
-            rate(values["lesion_level"]),
-            rate(values["image_level"]),
+            decimal(values["lesion_level"]),
+            decimal(values["image_level"]),
             bounded(values, "inflation", signed=True),
             decimal(values["p"]),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skinlesion.report.blocks import Block, Facts, Table
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, name_of, rate
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, name_of
 
 SHOWN = ("accuracy", "macro_auc", "mel_sensitivity", "ece")
 
@@ -19,7 +19,7 @@ def section(content: Mapping[str, Any]) -> list[Block]:
             [
                 ("kinds of corruption", count(len(content["corruptions"]))),
                 ("macro AUC, mean over them", bounded(mean["macro_auc"], "mean", prefix="mean_")),
-                ("macro AUC, clean", rate(content["clean"]["macro_auc"])),
+                ("macro AUC, clean", decimal(content["clean"]["macro_auc"])),
                 ("macro AUC, worst under", worst["macro_auc"] or DASH),
             ]
         ),
@@ -30,7 +30,7 @@ def section(content: Mapping[str, Any]) -> list[Block]:
 
 def mean_table(content: Mapping[str, Any]) -> Table:
     """Means over the severities of each corruption, and their mean, beside the clean images."""
-    clean = {name: rate(content["clean"][name], content["clean"]["intervals"].get(name)) for name in SHOWN}
+    clean = {name: decimal(content["clean"][name], content["clean"]["intervals"].get(name)) for name in SHOWN}
     rows = [["none (clean)", *clean.values()]]
     for name, values in {**content["corruptions"], "mean of all": content["mean_corruption"]}.items():
         rows.append([name, *(bounded(values[metric], "mean", prefix="mean_") for metric in SHOWN)])
