@@ -26,52 +26,38 @@ PUBLICATIONS = (
         "Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Scientific Data 5, 180161 (2018)",
         "https://doi.org/10.1038/sdata.2018.161",
     ),
-    (
-        "Mitchell et al.: Model cards for model reporting. FAT* (2019)",
-        "https://doi.org/10.1145/3287560.3287596",
-    ),
+    ("Mitchell et al.: Model cards for model reporting. FAT* (2019)", "https://doi.org/10.1145/3287560.3287596"),
     ("Gebru et al.: Datasheets for datasets. Communications of the ACM 64 (2021)", "https://doi.org/10.1145/3458723"),
     (
         "Tejani et al.: Checklist for artificial intelligence in medical imaging (CLAIM): 2024 update. Radiology: AI 6 (2024)",
         "https://doi.org/10.1148/ryai.240300",
     ),
-    (
-        "Collins et al.: TRIPOD+AI statement. BMJ 385, e078378 (2024)",
-        "https://doi.org/10.1136/bmj-2023-078378",
-    ),
+    ("Collins et al.: TRIPOD+AI statement. BMJ 385, e078378 (2024)", "https://doi.org/10.1136/bmj-2023-078378"),
 )
 
 
 def use(inputs: Inputs) -> Section:
     """What it is, what it is for and what not."""
     seen = inputs.ensemble
-    return Section(
-        "use",
-        "Intended use",
-        [
-            Note(NOT_CLINICAL),
-            Paragraph(
-                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives each diagnosis that it knows "
-                "a calibrated probability."
-            ),
-            Facts(
-                [
-                    ("diagnoses", ", ".join(f"{meaning} (`{dx}`)" for dx, meaning in DIAGNOSES.items())),
-                    ("image", f"RGB, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']})"),
-                    ("colour constancy", seen["color_constancy"]),
-                    ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
-                ]
-            ),
-            Points(
-                [
-                    "Meant for: research on methods, teaching, and as a reference whose figures can be computed again.",
-                    "Not meant for: diagnosis, triage, screening, self-examination, or any decision on treatment.",
-                    "Users: people who build or study such classifiers. Nobody with a lesion is helped by its output.",
-                    "It always answers with one of its diagnoses: it was never shown any other, nor images that are no lesion.",
-                ]
-            ),
-        ],
-    )
+    facts = [
+        ("diagnoses", ", ".join(f"{meaning} (`{dx}`)" for dx, meaning in DIAGNOSES.items())),
+        ("image", f"RGB, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']})"),
+        ("colour constancy", seen["color_constancy"]),
+        ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
+    ]
+    return Section("use", "Intended use", [Note(NOT_CLINICAL), Paragraph(CLASSIFIER), Facts(facts), Points(USES)])
+
+
+CLASSIFIER = (
+    "A classifier of single dermatoscopic images of pigmented skin lesions. It gives each diagnosis that it knows a calibrated "
+    "probability."
+)
+USES = (
+    "Meant for: research on methods, teaching, and as a reference whose figures can be computed again.",
+    "Not meant for: diagnosis, triage, screening, self-examination, or any decision on treatment.",
+    "Users: people who build or study such classifiers. Nobody with a lesion is helped by its output.",
+    "It always answers with one of its diagnoses: it was never shown any other, nor images that do not show a lesion.",
+)
 
 
 def data(inputs: Inputs, plots: Plots) -> Section:
@@ -128,22 +114,10 @@ def classes_table(split: dict[str, Any]) -> Table:
 
 def training(inputs: Inputs) -> Section:
     """The networks and how they were trained."""
-    members = Table(
-        "Networks, the epoch kept by the metric on validation, and that metric's neighbours",
-        [
-            "network",
-            "backbone",
-            "initial weights",
-            "seed",
-            "parameters",
-            "epochs",
-            "best epoch",
-            "macro AUC, val",
-            "macro F1, val",
-        ],
-        [member_row(inputs, name) for name in inputs.configs],
-        labels=3,
-    )
+    header = ["network", "backbone", "initial weights", "seed", "parameters", "epochs", "best epoch"]
+    header += ["macro AUC, val", "macro F1, val"]
+    kept = "Networks, the epoch kept by the metric on validation, and that metric's neighbours"
+    members = Table(kept, header, [member_row(inputs, name) for name in inputs.configs], labels=3)
     keys = [key for key in RECIPE if any(key in config["params"] for config in inputs.configs.values())]
     recipe = Table(
         "Recipe, the values that a reader asks for first (all are at the end)",
@@ -166,15 +140,9 @@ def member_row(inputs: Inputs, name: str) -> list[str]:
     weights = PurePath(str(config["params"]["weights"])).name
     if digest := config["weights_sha256"]:
         weights += f" ({digest[:8]})"
-    done = [count(trained["parameters"]), count(trained["epochs"]), count(trained["best_epoch"])]
-    return [
-        name,
-        config["backbone"],
-        weights,
-        str(config["seed"]),
-        *done,
-        *(decimal(trained["val"][m]) for m in ("macro_auc", "macro_f1")),
-    ]
+    done = [count(trained[key]) for key in ("parameters", "epochs", "best_epoch")]
+    reached = [decimal(trained["val"][metric]) for metric in ("macro_auc", "macro_f1")]
+    return [name, config["backbone"], weights, str(config["seed"]), *done, *reached]
 
 
 def limits(inputs: Inputs) -> Section:
@@ -187,11 +155,8 @@ def limits(inputs: Inputs) -> Section:
         "Shares of diagnoses are those of a collection, not of a practice: precision and predictive values move with them.",
         "Intervals say what another sample of lesions would change, not what another training or another hospital would.",
     ]
-    if inputs.synthetic:
-        points.insert(
-            0, "The images are drawn by a program: nothing here is about skin, the list below is about the real data set."
-        )
-    return Section("limits", "Limits", [Points(points)])
+    drawn = "The images are drawn by a program: nothing here is about skin, the list below is about the real data set."
+    return Section("limits", "Limits", [Points([drawn, *points] if inputs.synthetic else points)])
 
 
 def reproducibility(inputs: Inputs) -> Section:
@@ -216,10 +181,8 @@ def reproducibility(inputs: Inputs) -> Section:
 def source_files(inputs: Inputs) -> str:
     """Name and MD5 of each file or folder of the source."""
     files = inputs.provenance.get("files", [])
-    return (
-        "; ".join(f"{file['name']} `{file.get('md5') or file.get('md5_of_sorted_md5s') or 'no digest'}`" for file in files)
-        or "none"
-    )
+    named = [f"{file['name']} `{file.get('md5') or file.get('md5_of_sorted_md5s') or 'no digest'}`" for file in files]
+    return "; ".join(named) or "none"
 
 
 def references() -> Section:

@@ -19,11 +19,7 @@ MEASURES: dict[str, str] = {
     "flip": "mirrored image",
     "shuffled": "all weights shuffled",
 }
-CONTROLS: dict[str, str] = {
-    "other": "map of another lesion",
-    "center": "image's centre",
-    "random": "random maps",
-}
+CONTROLS: dict[str, str] = {"other": "map of another lesion", "center": "image's centre", "random": "random maps"}
 CHECKS: dict[bool | None, str] = {True: "passed", False: "failed", None: "undecided"}
 VERDICTS: dict[str | None, str] = {"better": "better", "worse": "worse", "undecided": "no difference shown", None: DASH}
 BY_GRAIN = "better, but not than random maps"
@@ -144,19 +140,13 @@ def controls_table(faithful: Content) -> Table:
 
 def sanity_table(faithful: Content) -> Table:
     """Every method's sanity check."""
-    rows = []
-    for name, each in faithful["methods"].items():
-        full = each["sanity"]["by_depth"]["all layers"]
-        rows.append(
-            [
-                name,
-                CHECKS[each["sanity"]["passed"]],
-                bounded(full["shared"]),
-                count(full["images"]),
-                percent(full["without_ranks"]),
-            ]
-        )
-    limit = next(iter(faithful["methods"].values()))["sanity"]["limit"]
+    checks = {name: each["sanity"] for name, each in faithful["methods"].items()}
+    rows = [
+        [name, CHECKS[check["passed"]], bounded(full["shared"]), count(full["images"]), percent(full["without_ranks"])]
+        for name, check in checks.items()
+        for full in [check["by_depth"]["all layers"]]
+    ]
+    limit = next(iter(checks.values()))["limit"]
     caption = f"Sanity check: what a map shares with that of the network with all weights shuffled; passed surely below {limit:g}"
     header = ["method", "check", "shared variance of the ranks", "images", "a map ranks nothing (share)"]
     return Table(caption, header, rows, labels=2)

@@ -27,11 +27,8 @@ def _write(block: Block) -> str:
 
 def _table(block: Any) -> str:
     """A table under its caption, numbers aligned right."""
-    lines = [
-        list(block.header),
-        ["---" if column < block.labels else "---:" for column in range(len(block.header))],
-        *block.rows,
-    ]
+    rule = ["---" if column < block.labels else "---:" for column in range(len(block.header))]
+    lines = [block.header, rule, *block.rows]
     return f"**{plain(block.caption)}**\n\n" + "\n".join(f"| {' | '.join(plain(cell) for cell in line)} |" for line in lines)
 
 

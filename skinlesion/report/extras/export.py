@@ -19,12 +19,7 @@ def section(content: Mapping[str, Any]) -> list[Block]:
         for name, parity in content["parity"].items()
     ]
     facts.append(("macro AUC of int8 less torch", bounded(content["compared"]["difference"]["macro_auc"], signed=True)))
-    return [
-        Facts(facts),
-        parity_table(content),
-        metrics_table(content),
-        speed_table(content["speed"]),
-    ]
+    return [Facts(facts), parity_table(content), metrics_table(content), speed_table(content["speed"])]
 
 
 def parity_table(content: Mapping[str, Any]) -> Table:
@@ -58,15 +53,12 @@ def metrics_table(content: Mapping[str, Any]) -> Table:
 
 def speed_table(speed: Mapping[str, Any]) -> Table:
     """Time of a call by batch and engine."""
+    columns = {"p50_ms": "median, ms", "p95_ms": "95th percentile, ms", "images_per_second": "images/s"}
+    columns["times_torch"] = "times torch"
     rows = [
-        [
-            count(int(batch)),
-            ENGINES[name],
-            *(decimal(each[key], digits=1) for key in ("p50_ms", "p95_ms", "images_per_second", "times_torch")),
-        ]
+        [count(int(batch)), ENGINES[name], *(decimal(each[key], digits=1) for key in columns)]
         for batch, engines in speed["batches"].items()
         for name, each in engines.items()
     ]
-    header = ["images a call", "engine", "median, ms", "95th percentile, ms", "images/s", "times torch"]
     caption = f"Time of a call on {speed['cpu']}, {count(speed['threads'])} threads, load before {speed['load_before']}"
-    return Table(caption, header, rows, labels=2)
+    return Table(caption, ["images a call", "engine", *columns.values()], rows, labels=2)

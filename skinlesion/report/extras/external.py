@@ -9,6 +9,7 @@ from skinlesion.report.blocks import Block, Facts, Note, Table
 from skinlesion.report.formats import HEADLINE, bounded, count, level, name_of
 
 RATES = ("sensitivity", "specificity")
+SETS = ("external", "test", "difference")
 
 
 def section(content: Mapping[str, Any]) -> list[Block]:
@@ -21,28 +22,15 @@ def section(content: Mapping[str, Any]) -> list[Block]:
         ("macro AUC", bounded(compared["external"]["macro_auc"])),
         ("macro AUC, internal test", bounded(compared["test"]["macro_auc"])),
     ]
-    metrics = [metric for metric in HEADLINE if metric in compared["external"]]
     rows = [
-        [name_of(metric), *(bounded(compared[where][metric]) for where in ("external", "test")), difference(compared, metric)]
-        for metric in metrics
+        [name_of(metric), *(bounded(compared[key][metric], signed=key == "difference") for key in SETS)]
+        for metric in HEADLINE
+        if metric in compared["external"]
     ]
-    return [
-        Facts(facts),
-        *(
-            [Note("The external images are synthetic: these figures say nothing about skin.")]
-            if content["data"]["synthetic"]
-            else []
-        ),
-        Table(
-            f"External beside internal test; {level(content['bootstrap'])}", ["metric", "external", "test", "difference"], rows
-        ),
-        points_table(content["operating_points"]),
-    ]
-
-
-def difference(compared: Mapping[str, Any], metric: str) -> str:
-    """External less test, with its sign."""
-    return bounded(compared["difference"][metric], signed=True)
+    caption = f"External beside internal test; {level(content['bootstrap'])}"
+    tables = [Table(caption, ["metric", *SETS], rows), points_table(content["operating_points"])]
+    note = Note("The external images are synthetic: these figures say nothing about skin.")
+    return [Facts(facts), note, *tables] if content["data"]["synthetic"] else [Facts(facts), *tables]
 
 
 def points_table(measured: Mapping[str, Any]) -> Table:

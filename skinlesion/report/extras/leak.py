@@ -28,26 +28,17 @@ def section(content: Mapping[str, Any]) -> list[Block]:
         for group, metric in (("all", "macro_auc"), ("with_siblings", "accuracy"), ("without_siblings", "accuracy"))
         if (part := content.get(group))
     ]
-    return [
-        Facts(facts),
-        Paragraph(CONTROL),
-        *(inflation_table(content, group, said) for group, said in GROUPS.items() if content.get(group)),
-    ]
+    tables = [inflation_table(content, group, name) for group, name in GROUPS.items() if content.get(group)]
+    return [Facts(facts), Paragraph(CONTROL), *tables]
 
 
-def inflation_table(content: Mapping[str, Any], group: str, said: str) -> Table:
+def inflation_table(content: Mapping[str, Any], group: str, name: str) -> Table:
     """Metrics of both trainings and their difference in one group of test images."""
     part = content[group]
-    rows = [
-        [
-            name_of(metric),
-            decimal(values["lesion_level"]),
-            decimal(values["image_level"]),
-            bounded(values, "inflation", signed=True),
-            decimal(values["p"]),
-        ]
-        for metric, values in part["metrics"].items()
-    ]
+    rows = []
+    for metric, values in part["metrics"].items():
+        by_lesions, by_images, p = (decimal(values[key]) for key in ("lesion_level", "image_level", "p"))
+        rows.append([name_of(metric), by_lesions, by_images, bounded(values, "inflation", signed=True), p])
     sizes = f"{count(part['images'])} images of {count(part['lesions'])} lesions"
-    caption = f"Inflation by a leak in {said}: {sizes}; {level(content['bootstrap'])}"
+    caption = f"Inflation by a leak in {name}: {sizes}; {level(content['bootstrap'])}"
     return Table(caption, ["metric", "dealt by lesions", "dealt by images", "inflation", "p"], rows)

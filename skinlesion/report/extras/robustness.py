@@ -6,32 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from skinlesion.report.blocks import Block, Facts, Table
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, name_of
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, measured, name_of
 
 SHOWN = ("accuracy", "macro_auc", "mel_sensitivity", "ece")
 
 
 def section(content: Mapping[str, Any]) -> list[Block]:
     """The mean over corruptions, then each corruption over its severities."""
-    mean, worst = content["mean_corruption"], content["worst"]
-    return [
-        Facts(
-            [
-                ("kinds of corruption", count(len(content["corruptions"]))),
-                ("macro AUC, mean over them", bounded(mean["macro_auc"], "mean", prefix="mean_")),
-                ("macro AUC, clean", decimal(content["clean"]["macro_auc"])),
-                ("macro AUC, worst under", worst["macro_auc"] or DASH),
-            ]
-        ),
-        mean_table(content),
-        severity_table(content),
+    facts = [
+        ("kinds of corruption", count(len(content["corruptions"]))),
+        ("macro AUC, mean over them", bounded(content["mean_corruption"]["macro_auc"], "mean", prefix="mean_")),
+        ("macro AUC, clean", decimal(content["clean"]["macro_auc"])),
+        ("macro AUC, worst under", content["worst"]["macro_auc"] or DASH),
     ]
+    return [Facts(facts), mean_table(content), severity_table(content)]
 
 
 def mean_table(content: Mapping[str, Any]) -> Table:
     """Means over the severities of each corruption, and their mean, beside the clean images."""
-    clean = {name: decimal(content["clean"][name], content["clean"]["intervals"].get(name)) for name in SHOWN}
-    rows = [["none (clean)", *clean.values()]]
+    rows = [["none (clean)", *(measured(content["clean"], metric) for metric in SHOWN)]]
     for name, values in {**content["corruptions"], "mean of all": content["mean_corruption"]}.items():
         rows.append([name, *(bounded(values[metric], "mean", prefix="mean_") for metric in SHOWN)])
     caption = f"Corrupted test images, mean over severities; {level(content['bootstrap'])}"
