@@ -34,6 +34,7 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import ExportParams, load_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
@@ -93,18 +94,17 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
 
 
 def compare_engines(
-    tables: dict[str, pd.DataFrame], points: dict[str, Any], *, bins: int, params: ExportParams
+    tables: dict[str, pd.DataFrame], points: dict[str, Any], *, how: BootstrapParams, bins: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Metrics and the rates of the operating points (`sensitivity@youden`) of `torch` and `int8`, and the paired `difference`.
 
     Each has a `value` and, from the bootstrap over lesions, `low` and `high`; the difference is int8 less torch.
     """
-    draws = {"draws": params.bootstrap_draws, "seed": params.seed}
-    measured = {name: measure_table(table, points, bins=bins, **draws) for name, table in tables.items()}
+    measured = {name: measure_table(table, points, how, bins=bins) for name, table in tables.items()}
     measured["difference"] = less(measured["int8"], measured["torch"])
     compared = {}
     for name, each in measured.items():
-        intervals = percentile_intervals(each.drawn, params.confidence)
+        intervals = percentile_intervals(each.drawn, how.confidence)
         compared[name] = {metric: {"value": value, **intervals[metric]} for metric, value in each.values.items()}
     return compared
 
@@ -155,8 +155,7 @@ def main() -> None:
             classifier.model.to(memory_format=torch.channels_last)  # as `evaluate` runs it
         speed = measure_speed({"torch": members, **exported}, test, test_time=test_time, params=params)
         both = {"torch": test, "int8": tables["int8"]}
-        compared = compare_engines(both, points, bins=whole.evaluate.calibration_bins, params=params)
-    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
+        compared = compare_engines(both, points, how=whole.bootstrap, bins=whole.evaluate.calibration_bins)
     content = {
         CLASSIFIER_SHA256: classifier_digest(),
         "thresholds": {name: point["threshold"] for name, point in points["points"].items()},
@@ -169,7 +168,7 @@ def main() -> None:
         "backbones": {name: classifier.config.backbone for name, classifier in members.items()},
         "bytes": count_bytes(described["members"]),
         "parity": parity,
-        "bootstrap": describe_draws(**draws),
+        "bootstrap": describe_draws(whole.bootstrap),
         "compared": compared,
         "speed": speed,
     }

@@ -58,7 +58,7 @@ class PreparedImages:
             An image was not prepared.
         """
         wanted = list(image_ids)
-        positions = pd.Index(self.index["image_id"]).get_indexer(pd.Index(wanted))
+        positions: np.ndarray = pd.Index(self.index["image_id"]).get_indexer(pd.Index(wanted))
         if (positions < 0).any():
             missing = [image_id for image_id, position in zip(wanted, positions, strict=True) if position < 0]
             raise PipelineError(f"image {name_some(missing)} is listed in a split and was not prepared: run `prepare` again")

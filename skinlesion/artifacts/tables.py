@@ -131,4 +131,5 @@ def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None
 
 def labels_of(frame: pd.DataFrame) -> np.ndarray:
     """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+    indices: np.ndarray = pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
+    return indices

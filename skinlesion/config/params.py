@@ -27,12 +27,17 @@ from skinlesion.config.evaluation import (
     SubgroupsParams,
     ThresholdSweepParams,
 )
-from skinlesion.config.schema import Section, Seed, check_path
+from skinlesion.config.schema import BootstrapParams, MachineParams, Section, Seed, check_path
 from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
 MOST_PROBLEMS = 40  # that one message lists
+# Keys that sections of stages had until they got a section for all: where they are now.
+MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields} | {
+    "bootstrap_draws": "bootstrap.draws",
+    "confidence": "bootstrap.confidence",
+}
 
 
 class SampleParams(Section):
@@ -86,6 +91,8 @@ class PrepareParams(Section):
 class Params(Section):
     """The whole of `params.yaml`."""
 
+    machine: MachineParams
+    bootstrap: BootstrapParams
     download: DownloadParams
     split: SplitParams
     prepare: PrepareParams
@@ -176,7 +183,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     if aliases > MOST_ALIASES:
         raise PipelineError(f"{path} has {aliases} aliases (*name), more than {MOST_ALIASES}: write the values out")
     if not isinstance(document, dict):
-        raise PipelineError(f"{path} must hold one section a stage: {', '.join(Params.model_fields)}")
+        raise PipelineError(f"{path} must hold these sections: {', '.join(Params.model_fields)}")
     return document
 
 
@@ -205,6 +212,8 @@ def _describe(problem: Any, section: str | None = None) -> str:
     location = [*([section] if section else []), *(str(part) or "''" for part in problem["loc"])]
     key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
+        if moved := MOVED.get(location[-1]):
+            return f"{key}: unknown key; it is {moved} now, one value for all stages"
         known = _known_keys(location[:-1])
         return f"{key}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
     if problem["type"] == "missing":

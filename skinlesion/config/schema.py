@@ -1,19 +1,18 @@
-"""What every section of `params.yaml` is made of: exact types, no unknown keys, no defaults."""
+"""What every section of `params.yaml` is made of: exact types, no unknown keys, no defaults; and the sections of many stages."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Value = TypeVar("Value")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
-BatchSize = Annotated[int, Field(ge=1)]
-Draws = Annotated[int, Field(ge=100, le=1_000_000)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
-Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 
 # Below a tracked section, DVC's run cache takes keys of these names for a file's, and does not see that their value has changed
 # (https://github.com/iterative/dvc/issues/10296).
@@ -24,6 +23,33 @@ class Section(BaseModel):
     """A section of `params.yaml`: exact types (an integer is a valid float), no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class MachineParams(Section):
+    """What the stages compute on. It decides speed and memory, and of results the rounding alone: no stage reruns for it."""
+
+    device: Device
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
+    num_nodes: int = Field(ge=1)
+    channels_last: bool
+    batch_size: int = Field(ge=1)
+
+
+class BootstrapParams(Section):
+    """How intervals are made: resamples of the lesions, the confidence of the interval, and the seed of the draws."""
+
+    draws: int = Field(ge=100, le=1_000_000)
+    confidence: float = Field(gt=0.5, lt=1)
+    seed: Seed
+
+
+def _differ(values: list[Value]) -> list[Value]:
+    if len(set(values)) != len(values):
+        raise ValueError("names a value twice")
+    return values
+
+
+Distinct = Annotated[list[Value], AfterValidator(_differ)]
 
 
 def check_path(source: str, path: str | None, *, section: str) -> None:

@@ -41,7 +41,7 @@ class Broken:
 
 
 def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> Prepared | Broken:
-    """Decode a JPEG of any colour mode, take the light's colour out of it if asked, and fit it into a square.
+    """Decode a JPEG of any color mode, take the light's color out of it if asked, and fit it into a square.
 
     The light is estimated on the whole original, so that neither a crop nor black bars have a part in it.
 

@@ -34,7 +34,7 @@ class ClassifierConfig:
     network : `skinlesion.model.network.NetworkSpec` as a dict, from which the network is built.
     classes : diagnoses in the order of the logits.
     size, fit : how an image becomes the network's square (`skinlesion.data.geometry`), pixels.
-    color_constancy : what is done to its colours then, as `prepare.color_constancy`.
+    color_constancy : what is done to its colors then, as `prepare.color_constancy`.
     mean, std : of RGB in [0, 1], subtracted and divided by.
     params : the `train` section that it was trained with.
     epoch : the epoch (1 is the first) whose weights these are.
@@ -79,7 +79,7 @@ class ClassifierConfig:
 class Classifier(NamedTuple):
     """A network in eval mode, and its config.
 
-    The network maps float32 (N, 3, size, size), normalised, and, where `config.needs_metadata`, float32 (N, WIDTH) encoded
+    The network maps float32 (N, 3, size, size), normalized, and, where `config.needs_metadata`, float32 (N, WIDTH) encoded
     metadata, to logits, float32 (N, 7) in the order of `config.classes`.
     """
 

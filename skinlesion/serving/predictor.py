@@ -249,7 +249,7 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
     ----------
     model : `ensemble`, or the name of a member (`base-0`). A member of several is not calibrated alone.
     engine : `torch`; `onnx` or `onnx-int8`, which run on the CPU what the optional stage `export` wrote.
-    device : as `evaluate.device`; the ONNX engines take `auto` and `cpu`.
+    device : as `machine.device`; the ONNX engines take `auto` and `cpu`.
 
     Raises
     ------

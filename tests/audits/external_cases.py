@@ -100,7 +100,7 @@ def write_inputs(folder: Path, write_params_here: WriteParams) -> None:
         write_predictions({"val": table, "test": table})
         median = float(table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1).median())
         write_operating_points(POINTS | {"points": {"recall_0.90": {"constraint": 0.9, "threshold": median, "val": {}}}})
-        overrides = {"external.device": "cpu", "external.bootstrap_draws": DRAWS, "external.batch_size": 16}
+        overrides = {"machine.device": "cpu", "bootstrap.draws": DRAWS, "machine.batch_size": 16}
         write_params_here(overrides | {"evaluate.test_time": "flips"})
 
 

@@ -215,12 +215,12 @@ def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated
 
 
 def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Path, write_params: WriteParams) -> None:
-    evaluate_with(write_params, seed=1)
+    evaluate_with(write_params, **{"bootstrap.seed": 1})
     other, first = read_metrics("evaluate")["test"], read_metrics("evaluate", evaluated)["test"]
     assert other.pop("intervals") != first.pop("intervals")
     assert other["per_lesion"].pop("intervals") != first["per_lesion"].pop("intervals")
     assert other == first
-    evaluate_with(write_params, confidence=0.6)
+    evaluate_with(write_params, **{"bootstrap.confidence": 0.6})
     narrow, wide = (read_metrics("evaluate", folder)["test"]["intervals"]["accuracy"] for folder in (Path(), evaluated))
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
 

@@ -111,7 +111,7 @@ def test_test_time_augmentation_averages_over_views(
 def test_size_of_a_batch_does_not_matter(project: Path, write_params: WriteParams) -> None:
     seen = []
     for batch_size in (9, 500):
-        evaluate_with(write_params, test_time="flips", batch_size=batch_size)
+        evaluate_with(write_params, test_time="flips", **{"machine.batch_size": batch_size})
         seen.append(logits_of("test"))
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
 

@@ -63,7 +63,7 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     """Run the stage with overrides; its metrics."""
     write_predictions({split: make_predictions(split, seed=seed) for seed, split in enumerate(("val", "test"))})
     write_calibration(Calibrator("temperature", np.ones(7), np.zeros(7)).content() | {"test_time": "none"})
-    return stage_runner(write_params, selective.main, "selective", bootstrap_draws=150)
+    return stage_runner(write_params, selective.main, "selective", **{"bootstrap.draws": 150})
 
 
 def test_the_area_under_risk_and_coverage_by_hand() -> None:

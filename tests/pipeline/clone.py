@@ -27,15 +27,10 @@ TINY = {
     "train.backbone": "mobilenet_v3_small",
     "train.epochs": 2,
     "train.warmup_epochs": 0.5,
-    "evaluate.bootstrap_draws": 100,
-    "threshold_sweep.bootstrap_draws": 100,
-    "baselines.bootstrap_draws": 100,
-    "selective.bootstrap_draws": 100,
-    "subgroups.bootstrap_draws": 100,
+    "bootstrap.draws": 100,
     "gradcam.confident_errors": 2,
     "gradcam.unsure_correct": 0,
     "gradcam.typical_correct": 0,
-    "neighbors.bootstrap_draws": 100,
     "neighbors.cases": 2,
 }
 

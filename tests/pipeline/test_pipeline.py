@@ -60,7 +60,9 @@ def clone(finished: Path, tmp_path: Path) -> Path:
 
 def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "repro")) == []
+    set_params(clone / "params.yaml", {"machine.batch_size": 7, "machine.device": "cpu", "machine.channels_last": False})
     assert "up to date" in run(clone, "dvc", "status", "dvc.yaml")
+    run(clone, "git", "checkout", "--quiet", "params.yaml")
     assert run(clone, "git", "status", "--porcelain") == ""
     tracked = run(clone, "git", "ls-files", "data", "models", "plots").split()
     assert all(name.endswith(".gitkeep") for name in tracked)
@@ -277,6 +279,15 @@ def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
     assert used_files(stage) - covered == set(), "used and not listed"
     unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
     assert unused == [], "listed and not used"
+
+
+@pytest.mark.parametrize("stage", DECLARED)
+def test_no_stage_reruns_for_another_machine_and_each_that_bootstraps_for_its_section(stage: str) -> None:
+    declared = DECLARED[stage]
+    assert "params.yaml" not in declared["deps"] and "machine" not in declared["params"]
+    script = ROOT / f"{declared['cmd'].split()[2].replace('.', '/')}.py"
+    read = {node.attr for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
+    assert ("bootstrap" in read) == ("bootstrap" in declared["params"]) or stage == "report"  # which prints the params
 
 
 def keys_below(value: Any) -> set[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.robustness.corruptions import Condition
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
@@ -52,7 +53,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
     return lambda weights: {"ece": np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)}
 
 
-def measure_table(table: pd.DataFrame, points: Mapping[str, Any], *, bins: int, draws: int, seed: int) -> Measured:
+def measure_table(table: pd.DataFrame, points: Mapping[str, Any], how: BootstrapParams, *, bins: int) -> Measured:
     """Measure a prediction table, its thresholds being frozen.
 
     Parameters
@@ -79,7 +80,7 @@ def measure_table(table: pd.DataFrame, points: Mapping[str, Any], *, bins: int, 
             values |= {f"{rate}@{name}": rates[rate] for rate in RATES}
         return values
 
-    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], draws=draws, seed=seed))
+    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], how))
 
 
 def less(measured: Measured, clean: Measured) -> Measured:

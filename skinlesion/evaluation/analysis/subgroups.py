@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores
 
 UNKNOWN = "unknown"
@@ -64,31 +65,30 @@ def measures_of(table: pd.DataFrame) -> Measure:
     return measure
 
 
-def measure_table(table: pd.DataFrame, *, draws: int, seed: int, confidence: float) -> dict[str, Any]:
+def measure_table(table: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
     """`METRICS`, their `intervals` by bootstrap over lesions, and how many `images`, `lesions` and `melanoma_lesions` there are.
 
     A metric that is undefined, as those of melanoma where there is none, is NaN, and so are the ends of its interval.
     """
     measure = measures_of(table)
-    drawn = bootstrap(measure, table["lesion_id"], draws=draws, seed=seed)
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
         "melanoma_lesions": int(table.loc[table["dx"] == "mel", "lesion_id"].nunique()),
         **point_estimate(measure, len(table)),
-        "intervals": percentile_intervals(drawn, confidence),
+        "intervals": bootstrap_intervals(measure, table["lesion_id"], how),
     }
 
 
-def measure_groups(table: pd.DataFrame, groups: pd.DataFrame, *, draws: int, seed: int, confidence: float) -> pd.DataFrame:
+def measure_groups(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> pd.DataFrame:
     """`measure_table` of every group, as rows of `COLUMNS` but `small`: one an attribute, group and metric."""
-    return pd.DataFrame(_rows(table, groups, draws=draws, seed=seed, confidence=confidence))
+    return pd.DataFrame(_rows(table, groups, how))
 
 
-def _rows(table: pd.DataFrame, groups: pd.DataFrame, **how: Any) -> Iterator[dict[str, Any]]:
+def _rows(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> Iterator[dict[str, Any]]:
     for attribute in groups:
         for group, positions in groups.groupby(attribute, observed=True).groups.items():
-            measured = measure_table(table.loc[positions], **how)
+            measured = measure_table(table.loc[positions], how)
             counts = {name: measured[name] for name in ("images", "lesions", "melanoma_lesions")}
             for metric in METRICS:
                 interval = measured["intervals"][metric]

@@ -13,6 +13,7 @@ import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
@@ -61,7 +62,7 @@ def p_value(differences: np.ndarray) -> float:
     return min(1.0, 2 * (int(rarer) + 1) / (len(defined) + 1))
 
 
-def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.DataFrame:
+def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
     """Headline metrics of both tables, their difference, and what the paired bootstrap over lesions says of it.
 
     Returns
@@ -77,8 +78,8 @@ def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.D
         values = [each.headline(weights) for each in measured]
         return {name: values[1][name] - values[0][name] for name in values[0]}
 
-    drawn = bootstrap(difference, lesions, draws=draws, seed=seed)
-    intervals = percentile_intervals(drawn, confidence)
+    drawn = bootstrap(difference, lesions, how)
+    intervals = percentile_intervals(drawn, how.confidence)
     rows = [
         {
             "metric": name,
