@@ -26,7 +26,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
 from skinlesion.audits.findings import write_extra
-from skinlesion.audits.robustness.measures import SUMMARY, less, measure_table
+from skinlesion.audits.robustness.measures import SUMMARY, measure_table
 from skinlesion.base.cores import available_cores
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import cpu_model
@@ -37,7 +37,7 @@ from skinlesion.config.params import ExportParams, load_params
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.views import TestTime
-from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
@@ -101,12 +101,8 @@ def compare_engines(
     Each has a `value` and, from the bootstrap over lesions, `low` and `high`; the difference is int8 less torch.
     """
     measured = {name: measure_table(table, points, how, bins=bins) for name, table in tables.items()}
-    measured["difference"] = less(measured["int8"], measured["torch"])
-    compared = {}
-    for name, each in measured.items():
-        intervals = percentile_intervals(each.drawn, how.confidence)
-        compared[name] = {metric: {"value": value, **intervals[metric]} for metric, value in each.values.items()}
-    return compared
+    measured["difference"] = measured["int8"].less(measured["torch"])
+    return {name: each.with_intervals(how.confidence) for name, each in measured.items()}
 
 
 def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: TestTime, params: ExportParams) -> dict[str, Any]:
@@ -146,8 +142,8 @@ def main() -> None:
         }
         write_json(folder / EXPORT_FILE, described)
         exported = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
-        options = {"prepared": prepared, "calibrator": Calibrator.of(calibration), "batch_size": params.batch_size}
-        options |= {"test_time": test_time}
+        how = {"calibrator": Calibrator.of(calibration), "test_time": test_time}
+        options = {"prepared": prepared, "batch_size": params.batch_size, **how}
         tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)

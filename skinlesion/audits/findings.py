@@ -45,9 +45,8 @@ def _recipe_digest() -> str:
 # What an extra can be of, and how the workspace's own is told by its sha256.
 _DIGESTS: dict[str, Callable[[], str]] = {
     "images": lambda: file_digest(PREPARED / "images.npy", "sha256"),  # all images, as the network sees them
-    "predictions": lambda: file_digest(
-        PREDICTIONS / "test.csv", "sha256"
-    ),  # and so the classifier, its calibration and the split
+    # And so the classifier, its calibration and the split.
+    "predictions": lambda: file_digest(PREDICTIONS / "test.csv", "sha256"),
     "recipe": _recipe_digest,  # how networks are trained
 }
 

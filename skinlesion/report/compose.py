@@ -14,7 +14,7 @@ PAGE = "report/index.html"
 
 def compose(inputs: Inputs, plots: Plots) -> Report:
     """The report on what the stages left in the workspace."""
-    extras = {name: describe(inputs, name) for name in EXTRAS}
+    extras = {name: describe_extra(name, extra) for name, extra in inputs.extras.items()}
     sections = [
         card.use(inputs),
         results.headline(inputs, plots),
@@ -30,18 +30,12 @@ def compose(inputs: Inputs, plots: Plots) -> Report:
         card.data(inputs, plots),
         card.training(inputs),
         card.limits(inputs),
-        *checklist.sections(inputs),
+        *(checklist.section(key, inputs) for key in checklist.CHECKLISTS),
         card.reproducibility(inputs),
         card.references(),
     ]
     banners = [card.SYNTHETIC] if inputs.synthetic else []
     return Report(TITLE, subtitle(inputs), banners, sections, brief(inputs, extras))
-
-
-def describe(inputs: Inputs, name: str) -> list[Block]:
-    """The blocks of an extra."""
-    extra = inputs.extras[name]
-    return describe_extra(name, None) if extra is None else describe_extra(name, extra.content, extra.outdated)
 
 
 def subtitle(inputs: Inputs) -> str:

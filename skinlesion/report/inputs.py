@@ -19,20 +19,12 @@ from skinlesion.base.versions import git_commit
 from skinlesion.config.contents import Named, check_member_names
 from skinlesion.config.params import PARAMS_FILE, load_params, read_params
 from skinlesion.evaluation.results.decisions import read_operating_points
-from skinlesion.report.extras import EXTRAS
+from skinlesion.report.extras import EXTRAS, Extra
 
 METRIC_FILES: tuple[str, ...] = (
     *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
 )
 GROUPS = PLOTS / "subgroups" / "groups.csv"
-
-
-@dataclass(frozen=True)
-class Extra:
-    """What an extra found, and of which subjects it is that the workspace has otherwise now (`outdated`)."""
-
-    content: dict[str, Any]
-    outdated: list[str]
 
 
 @dataclass(frozen=True)

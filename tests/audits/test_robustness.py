@@ -20,10 +20,10 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.findings import outdated, read_extra
 from skinlesion.audits.robustness import predictions
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
-from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
+from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, calibration_error, summarize, worst_of
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.bootstrap import Measured, lesion_weights
 from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
@@ -264,7 +264,7 @@ def test_the_summary_by_hand() -> None:
         Condition("hair", 1, 4): make_measured(0.5, [0.4, 0.6]),
         Condition("hair", 5, 64): make_measured(0.7, [0.6, 0.8]),
     }
-    found = summarise(conditions, clean, confidence=0.9)
+    found = summarize(conditions, clean, confidence=0.9)
     blur, mean = found["corruptions"]["blur"]["accuracy"], found["mean_corruption"]["sensitivity@youden"]
     assert blur["by_severity"] == [0.8, 0.6] and blur["mean"] == pytest.approx(0.7)
     # Draws of the mean .5 and .9, of the difference from clean -.3 and -.1.

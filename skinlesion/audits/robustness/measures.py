@@ -7,17 +7,16 @@ of two draws is a draw of the difference, as in `skinlesion.evaluation.metrics.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
 from skinlesion.audits.robustness.corruptions import Condition
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, Measured, percentile_intervals
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
 
 METRICS: tuple[str, ...] = (*HEADLINE, "ece")
@@ -28,16 +27,6 @@ WORSE_IF_HIGHER: tuple[str, ...] = ("ece",)
 BOUNDS: tuple[str, ...] = ("", "_low", "_high")
 METRIC_COLUMNS = (*Condition._fields, "metric", *(f"{name}{bound}" for name in ("value", "difference") for bound in BOUNDS))
 POINT_COLUMNS = (*Condition._fields, "point", "threshold", *(f"{rate}{bound}" for rate in RATES for bound in BOUNDS))
-
-
-class Measured(NamedTuple):
-    """Metrics of one prediction table by name: `METRICS`, and each of `RATES` a point, as `sensitivity@youden`.
-
-    values : when every image counts once. drawn : float64 (draws,), NaN where undefined; the draws are the same for all tables.
-    """
-
-    values: dict[str, float]
-    drawn: dict[str, np.ndarray]
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> Measure:
@@ -54,7 +43,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
 
 
 def measure_table(table: pd.DataFrame, points: Mapping[str, Any], how: BootstrapParams, *, bins: int) -> Measured:
-    """Measure a prediction table, its thresholds being frozen.
+    """Measure a prediction table by `METRICS` and, with frozen thresholds, each of `RATES` a point, as `sensitivity@youden`.
 
     Parameters
     ----------
@@ -65,8 +54,7 @@ def measure_table(table: pd.DataFrame, points: Mapping[str, Any], how: Bootstrap
     PipelineError
         No image of the target of the operating points, or no other.
     """
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
+    labels, probabilities = labels_of(table), table[list(PROBABILITY_COLUMNS)].to_numpy()
     classified = ClassificationMetrics(labels, probabilities)
     error = calibration_error(labels, probabilities, bins)
     positive, scores = target_scores(table, points["classes"], split="test")
@@ -80,13 +68,7 @@ def measure_table(table: pd.DataFrame, points: Mapping[str, Any], how: Bootstrap
             values |= {f"{rate}@{name}": rates[rate] for rate in RATES}
         return values
 
-    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], how))
-
-
-def less(measured: Measured, clean: Measured) -> Measured:
-    """The paired difference of two tables of the same images, measured with one seed: the first less the second."""
-    values = {name: measured.values[name] - clean.values[name] for name in clean.values}
-    return Measured(values, {name: measured.drawn[name] - clean.drawn[name] for name in clean.drawn})
+    return Measured.of(measure, table["lesion_id"], how)
 
 
 def mean_of(several: Iterable[Measured]) -> Measured:
@@ -104,7 +86,7 @@ def bounded(measured: Measured, name: str, confidence: float, *, prefix: str) ->
 
 def metric_rows(condition: Condition, measured: Measured, clean: Measured, *, confidence: float) -> list[dict[str, Any]]:
     """Rows of `METRIC_COLUMNS`, one a metric of `METRICS`."""
-    apart = less(measured, clean)
+    apart = measured.less(clean)
     return [
         {
             **condition._asdict(),
@@ -129,14 +111,14 @@ def point_rows(condition: Condition, measured: Measured, points: Mapping[str, An
 
 def describe_mean(mean: Measured, clean: Measured, *, confidence: float, names: Iterable[str] = SUMMARY) -> dict[str, Any]:
     """Some metrics of a mean, each with interval and paired difference from the clean images."""
-    apart = less(mean, clean)
+    apart = mean.less(clean)
     return {
         name: bounded(mean, name, confidence, prefix="mean") | bounded(apart, name, confidence, prefix="difference")
         for name in names
     }
 
 
-def summarise(conditions: Mapping[Condition, Measured], clean: Measured, *, confidence: float) -> dict[str, Any]:
+def summarize(conditions: Mapping[Condition, Measured], clean: Measured, *, confidence: float) -> dict[str, Any]:
     """What metrics/extras/robustness.json says of the corrupted images.
 
     Returns

@@ -6,7 +6,8 @@ It gives blocks, the first of them the facts that sum the finding up.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from skinlesion.audits.findings import extra_path
@@ -34,16 +35,24 @@ def command(name: str) -> str:
     return f"dvc repro extras/dvc.yaml:{name.replace('_', '-')}"
 
 
-def describe_extra(name: str, content: Mapping[str, Any] | None, outdated: Sequence[str] = ()) -> list[Block]:
+@dataclass(frozen=True)
+class Extra:
+    """What an extra found, and of which subjects it is that the workspace has otherwise now (`outdated`)."""
+
+    content: dict[str, Any]
+    outdated: list[str]
+
+
+def describe_extra(name: str, extra: Extra | None) -> list[Block]:
     """The blocks of an extra: what it found, with a warning if that is of something else; or how to run it, if it was not."""
-    if content is None:
+    if extra is None:
         return [Paragraph(f"Not run. `{command(name)}` runs it, and the next `dvc repro` puts what it finds here.")]
     blocks: list[Block] = []
-    if outdated:
-        others = " and ".join(SUBJECTS[subject] for subject in outdated)
+    if extra.outdated:
+        others = " and ".join(SUBJECTS[subject] for subject in extra.outdated)
         blocks.append(Note(f"Outdated: measured with other {others} than this report is of. `{command(name)}` measures it anew."))
     try:
-        return [*blocks, *EXTRAS[name][1](content)]
+        return [*blocks, *EXTRAS[name][1](extra.content)]
     except (KeyError, TypeError, AttributeError) as error:
         unknown = f"`{file_of(name)}` has another layout than the report knows ({error!r}): shown as it stands."
-        return [*blocks, Note(unknown), Details(f"`{file_of(name)}`", json.dumps(content, indent=2))]
+        return [*blocks, Note(unknown), Details(f"`{file_of(name)}`", json.dumps(extra.content, indent=2))]
