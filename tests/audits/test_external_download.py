@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -65,7 +64,7 @@ def harvard(monkeypatch: pytest.MonkeyPatch, write_params: WriteParams) -> Itera
 
 
 def provenance() -> dict[str, Any]:
-    return json.loads((EXTERNAL / "provenance.json").read_text(encoding="utf-8"))
+    return read_external()[1]
 
 
 def test_what_is_published_of_the_test_set() -> None:
