@@ -33,8 +33,9 @@ from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import ExportParams
 from skinlesion.config.contents import OperatingPoints
-from skinlesion.config.params import ExportParams, load_params
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams, TestTime
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
@@ -66,8 +67,8 @@ def export_member(classifier: Classifier, folder: Path, calibration: pd.DataFram
     logger.info("exporting %s (%s)", name, classifier.config.backbone)
     export_network(classifier, paths["float32"], weights_sha256=digest)
     batches = graph_inputs(classifier.config, read_prepared(), calibration, params.batch_size)
-    how = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
-    quantize_network(paths["float32"], paths["int8"], batches, **how)
+    described: dict[str, Any] = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
+    quantize_network(paths["float32"], paths["int8"], batches, **described)
     files = {
         precision: {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")} for precision, path in paths.items()
     }
@@ -142,8 +143,8 @@ def main() -> None:
         }
         write_json(folder / EXPORT_FILE, described)
         exported = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
-        how = {"calibrator": Calibrator.of(calibration), "test_time": test_time}
-        options = {"prepared": prepared, "batch_size": params.batch_size, **how}
+        options: dict[str, Any] = {"prepared": prepared, "calibrator": Calibrator.of(calibration), "test_time": test_time}
+        options["batch_size"] = params.batch_size
         tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)

@@ -117,12 +117,16 @@ def predict_external(
 ) -> pd.DataFrame:
     """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
     config = next(iter(members.values())).config
-    way = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
+    way: dict[str, Any] = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
     with atomic_folder(PREDICTIONS) as folder:
         # Beside the table for as long as it takes, because there is room for such an array where the data lies.
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
-        options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": test_time}
+        options: dict[str, Any] = {
+            "device": choose_device(machine.device),
+            "batch_size": machine.batch_size,
+            "test_time": test_time,
+        }
         predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)

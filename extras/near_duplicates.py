@@ -53,7 +53,7 @@ def main() -> None:
     check_images(metadata, metadata["image_id"])
     workers = available_cores()
     keypoints = describe_images(metadata["image_id"], workers=workers)
-    options = {"mirrored": params.mirrored, "workers": workers}
+    options: dict[str, Any] = {"mirrored": params.mirrored, "workers": workers}
     with threadpool_limits(1):  # the threads are ours; those of matrix products would only wait for each other
         found = find_candidates(keypoints, metadata["lesion_id"], neighbors=params.neighbors, seed=params.seed, **options)
         verified = {

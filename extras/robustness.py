@@ -39,8 +39,9 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import RobustnessParams
 from skinlesion.config.contents import OperatingPoints
-from skinlesion.config.params import RobustnessParams, load_params
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.metrics.bootstrap import Measured, describe_draws, percentile_intervals
 from skinlesion.evaluation.results.decisions import read_operating_points

@@ -70,7 +70,8 @@ def read_rows(path: Path) -> list[dict[Hashable, Any]]:
         table = parse_csv(path, name=str(path), dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
-    return table.assign(rev=REVISION).to_dict(orient="records")
+    rows: list[dict[Hashable, Any]] = table.assign(rev=REVISION).to_dict(orient="records")
+    return rows
 
 
 def inline_svg(svg: str, *, name: str, label: str) -> str:

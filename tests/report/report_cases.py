@@ -17,7 +17,6 @@ from tests.report.plot_cases import write_tables
 
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
-POINT = {"rule": "recall", "constraint": 0.85, "threshold": 0.44, "val": {}}
 MISSING = object()
 
 # What a run leaves, beside tables and the metrics committed with the project, as far as the report reads it.
@@ -45,14 +44,6 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "weights_sha256": None,
         "git_commit": "c" * 40,
         "versions": {"python": "3.11.7", "torch": "2.11.0"},
-    },
-    "models/operating_points.json": {
-        "target": "mel",
-        "classes": ["mel"],
-        "score": "sum",
-        "rule": "flag",
-        "chosen_on": "val",
-        "points": {"recall_0.85": POINT},
     },
     "data/splits/facts.json": {"fingerprint": FINGERPRINT, "source": "sample", "synthetic": True},
     "data/raw/provenance.json": {

@@ -72,7 +72,7 @@ def find_keypoints(gray: np.ndarray) -> Keypoints:
     with square-rooted descriptors (Arandjelovic and Zisserman, Three things everyone should know, CVPR 2012).
     """
     equalised = cv2.createCLAHE(2.0, (4, 3)).apply(gray)
-    sift = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
+    sift = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
     found, raw = sift.detectAndCompute(equalised, inside_ring(gray))
     if raw is None:
         found, raw = (), np.zeros((0, 128), np.float32)
