@@ -82,14 +82,14 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
     worst = test[test["image_id"] == parity["image_id"]].reset_index(drop=True)
     alone = predict_table(members, listed=worst, **options)
     apart, _ = largest_difference(alone, worst)
-    said = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
+    image = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
     if apart > TOLERANCE:
         raise PipelineError(
-            f"classifier and predictions are not of one run: {CLASSIFIER} gives image {said} "
+            f"classifier and predictions are not of one run: {CLASSIFIER} gives image {image} "
             f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
         )
     raise PipelineError(
-        f"the exported float32 network gives image {said} {PREDICTIONS / 'test.csv'}, and torch does not: this network "
+        f"the exported float32 network gives image {image} {PREDICTIONS / 'test.csv'}, and torch does not: this network "
         f"cannot be exported faithfully by torch {torch.__version__}; stay with the engine torch, or take another train.backbone"
     )
 
@@ -188,8 +188,8 @@ def log(content: dict[str, Any]) -> None:
         int8, apart = (content["compared"][which][name] for which in ("int8", "difference"))
         logger.info("int8 %s %.3f, less torch %+.3f (%+.3f to %+.3f)", name, int8["value"], *apart.values())
     for batch, engines in content["speed"]["batches"].items():
-        said = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
-        logger.info("%s image(s) a call: %s", batch, said)
+        times = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
+        logger.info("%s image(s) a call: %s", batch, times)
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def say(content: dict[str, Any]) -> None:
             logger.warning("%s has no image of %s: means over classes run over the others", name, ", ".join(missing))
     for metric in ("balanced_accuracy", "macro_auc", "mel_sensitivity"):
         shown = [content["compared"][name][metric] for name in (EXTERNAL, TEST, "difference")]
-        said = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
-        logger.info(said, metric, *(value for each in shown for value in each.values()))
+        line = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
+        logger.info(line, metric, *(value for each in shown for value in each.values()))
 
 
 if __name__ == "__main__":

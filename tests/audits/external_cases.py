@@ -62,8 +62,8 @@ def rewrite(metadata: pd.DataFrame, folder: Path = EXTERNAL, **stated: Any) -> p
     for path in (folder / "images").iterdir():
         if path.stem not in set(metadata["image_id"]):
             path.unlink()
-    said = {"source": "local", "synthetic": True, "origin": "here", "licence": "CC0", "counts": {}}
-    write_json(folder / "provenance.json", said | {"lesions_known": True, "left_out": []} | stated)
+    provenance = {"source": "local", "synthetic": True, "origin": "here", "licence": "CC0", "counts": {}}
+    write_json(folder / "provenance.json", provenance | {"lesions_known": True, "left_out": []} | stated)
     return read_metadata(folder)
 
 

@@ -212,8 +212,8 @@ def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [({"neighbors": 0}, "neighbors"), ({"min_inliers": 2}, "min_inliers"), ({"min_correlation": 1.5}, "min_correlation")],
 )
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    refuses(f"near_duplicates.{said}", lambda: run_stage(**overrides))
+def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
+    refuses(f"near_duplicates.{message}", lambda: run_stage(**overrides))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -102,36 +104,19 @@ def write_report() -> tuple[str, str]:
 
 
 class Page(HTMLParser):
-    """What a browser would see of a page: its text outside of drawings, tags with attributes, cells of tables."""
+    """What a browser would see of a page: its tags with attributes, its text outside of drawings, the cells of its tables."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.cells: list[str] = []
-        self._inside: list[str] = []
         self.feed(html)
+        shown = re.sub(r"<(svg|style)\b.*?</\1>", "", html, flags=re.DOTALL)
+        self.text = " ".join(unescape(re.sub(r"<[^>]*>", " ", shown)).split())
+        cells = re.findall(r"<t[dh]\b[^>]*>(.*?)</t[dh]>", shown, flags=re.DOTALL)
+        self.cells = [unescape(re.sub(r"<[^>]*>", "", cell)) for cell in cells]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag in ("svg", "style", "td", "th", "pre"):
-            self._inside.append(tag)
-            if tag in ("td", "th"):
-                self.cells.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if self._inside and self._inside[-1] == tag:
-            self._inside.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"svg", "style"} & set(self._inside):
-            self.texts.append(data)
-            if self._inside[-1:] in (["td"], ["th"]):
-                self.cells[-1] += data
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 BOOTSTRAP = {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 0}

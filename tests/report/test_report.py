@@ -1,4 +1,4 @@
-"""The stage `report`: its numbers are those of the metrics files, what is missing is said, and the page needs nothing else."""
+"""The stage `report`: its numbers are those of the metrics files, what is missing is named, and the page needs nothing else."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_what_the_neighbours_tell_stands_with_its_interval(quick: Path) -> None:
     page = Page(write_report()[0])
     cells = " / ".join(page.cells).replace("\xa0", " ")
     assert "the vote agrees with the network / 83 / 0.757 [0.212, 0.465]" in cells
-    assert "it does not / 83 / 0.424 [0.212, 0.465] / difference / \u2013 / +0.343 [+0.212, +0.465]" in cells
+    assert "it does not / 14 / 0.424 [0.212, 0.465] / difference / \u2013 / +0.343 [+0.212, +0.465]" in cells
     assert "/ difference / -0.200 [-0.300, -0.100]" in cells
     assert "training lesions, each by its nearest image 987" in page.text
 

@@ -114,9 +114,9 @@ def prove_disjoint(
     if near_copies == "refuse":
         shared["thumbnail"] = alike
     if found := {by: names for by, names in shared.items() if names}:
-        said = "; ".join(f"{len(names)} by {by}: {name_some(names)}" for by, names in found.items())
+        refused = "; ".join(f"{len(names)} by {by}: {name_some(names)}" for by, names in found.items())
         raise PipelineError(
-            f"the external images are not external, the classifier was made with some of them ({said}): take them out of the "
+            f"the external images are not external, the classifier was made with some of them ({refused}): take them out of the "
             "source, or take another one. (By thumbnail alone it could be two photographs that look alike: look at them, and "
             "set external.near_copies=report to keep such)"
         )
