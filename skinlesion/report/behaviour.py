@@ -1,4 +1,4 @@
-"""Sections on how the classifier behaves: for whom it works, what it fails on, what it takes for alike."""
+"""Chapters on how the classifier behaves: for whom it works, what it fails on, what it takes for alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from skinlesion.report.blocks import Facts, Paragraph, Section, Table
+from skinlesion.report.blocks import Chapter, Facts, Paragraph, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import DASH, bounded, count, decimal, level, measured, name_of, percent
 from skinlesion.report.inputs import Inputs
@@ -16,7 +16,7 @@ GROUP_METRICS = ("accuracy", "balanced_accuracy", "mel_auc", "mel_sensitivity", 
 ATTRIBUTES = {"dx_type": "way of diagnosis", "dataset": "acquisition source", "localization": "site"}
 
 
-def subgroups(inputs: Inputs, plots: Plots) -> Section:
+def subgroups(inputs: Inputs, plots: Plots) -> Chapter:
     """Who is served worst, and every group."""
     found, params = inputs.metrics["subgroups"], inputs.params["subgroups"]
     small = (
@@ -24,7 +24,7 @@ def subgroups(inputs: Inputs, plots: Plots) -> Section:
         f"fewer than {params['min_melanomas']} melanomas."
     )
     blocks = [worst_table(found), Paragraph(small), groups_table(inputs.groups), plots.draw("subgroups")]
-    return Section("subgroups", "Subgroups", blocks)
+    return Chapter("subgroups", "Subgroups", blocks)
 
 
 def worst_table(found: dict[str, Any]) -> Table:
@@ -63,10 +63,10 @@ def cells(part: pd.DataFrame) -> Iterator[str]:
         yield decimal(row["value"], row) + ("\u00a0*" if row["small"] else "")
 
 
-def failures(inputs: Inputs) -> Section:
+def failures(inputs: Inputs) -> Chapter:
     """How many melanomas were missed and how many errors were confident; the list lies in a file."""
     listed = Paragraph("Every one of them, with its metadata, is a row of `data/failures/failures.csv`.")
-    return Section("failures", "Failures", [failure_facts(inputs), listed])
+    return Chapter("failures", "Failures", [failure_facts(inputs), listed])
 
 
 def failure_facts(inputs: Inputs) -> Facts:
@@ -83,7 +83,7 @@ def failure_facts(inputs: Inputs) -> Facts:
     )
 
 
-def neighbors(inputs: Inputs, plots: Plots) -> Section:
+def neighbors(inputs: Inputs, plots: Plots) -> Chapter:
     """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
     found = inputs.metrics["neighbors"]
     searched = Facts(
@@ -114,7 +114,7 @@ def neighbors(inputs: Inputs, plots: Plots) -> Section:
         Table(share, ["true class", "images", "share", "of the training lesions"], by_class),
         plots.draw("neighbors_share"),
     ]
-    return Section("neighbors", "Nearest training cases", blocks)
+    return Chapter("neighbors", "Nearest training cases", blocks)
 
 
 def agreement_table(found: dict[str, Any]) -> Table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 
 class Block:
-    """A piece of a section."""
+    """A piece of a chapter."""
 
     @property
     def kind(self) -> str:
@@ -81,7 +81,7 @@ class Details(Block):
 
 
 @dataclass(frozen=True)
-class Section:
+class Chapter:
     """A heading with what stands under it. `name` is its anchor in the page."""
 
     name: str
@@ -96,5 +96,5 @@ class Report:
     title: str
     subtitle: str
     banners: Sequence[str]
-    sections: Sequence[Section]
+    chapters: Sequence[Chapter]
     brief: Sequence[Block] = field(default_factory=tuple)

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.report.blocks import Block, Details, Facts, Note, Paragraph, Points, References, Section, Table
+from skinlesion.report.blocks import Block, Chapter, Details, Facts, Note, Paragraph, Points, References, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.flow import draw_flow
 from skinlesion.report.formats import count, decimal, percent
@@ -36,7 +36,7 @@ PUBLICATIONS = (
 )
 
 
-def use(inputs: Inputs) -> Section:
+def use(inputs: Inputs) -> Chapter:
     """What it is, what it is for and what not."""
     seen = inputs.ensemble
     facts = [
@@ -45,7 +45,7 @@ def use(inputs: Inputs) -> Section:
         ("colour constancy", seen["color_constancy"]),
         ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
     ]
-    return Section("use", "Intended use", [Note(NOT_CLINICAL), Paragraph(CLASSIFIER), Facts(facts), Points(USES)])
+    return Chapter("use", "Intended use", [Note(NOT_CLINICAL), Paragraph(CLASSIFIER), Facts(facts), Points(USES)])
 
 
 CLASSIFIER = (
@@ -60,7 +60,7 @@ USES = (
 )
 
 
-def data(inputs: Inputs, plots: Plots) -> Section:
+def data(inputs: Inputs, plots: Plots) -> Chapter:
     """Datasheet facts, the flow of images and the split."""
     source, split = inputs.provenance, inputs.metrics["split"]
     counts = source["counts"]
@@ -79,7 +79,7 @@ def data(inputs: Inputs, plots: Plots) -> Section:
     blocks: list[Block] = [Facts(facts), draw_flow(inputs), classes_table(split), plots.draw("split_classes")]
     if not source["synthetic"]:
         blocks.append(Points(SITES))
-    return Section("data", "Data", [*blocks, Paragraph(CONFOUNDING)])
+    return Chapter("data", "Data", [*blocks, Paragraph(CONFOUNDING)])
 
 
 # Of HAM10000, from its publication (see the references).
@@ -112,7 +112,7 @@ def classes_table(split: dict[str, Any]) -> Table:
     return Table("Images of each diagnosis by split", ["diagnosis", "training", "validation", "test", "share of all"], rows)
 
 
-def training(inputs: Inputs) -> Section:
+def training(inputs: Inputs) -> Chapter:
     """The networks and how they were trained."""
     header = ["network", "backbone", "initial weights", "seed", "parameters", "epochs", "best epoch"]
     header += ["macro AUC, val", "macro F1, val"]
@@ -131,7 +131,7 @@ def training(inputs: Inputs) -> Section:
             ("calibration", f"{inputs.metrics['evaluate']['calibration']}, fitted on validation"),
         ]
     )
-    return Section("training", "Training", [members, vote, recipe])
+    return Chapter("training", "Training", [members, vote, recipe])
 
 
 def member_row(inputs: Inputs, name: str) -> list[str]:
@@ -145,7 +145,7 @@ def member_row(inputs: Inputs, name: str) -> list[str]:
     return [name, config["backbone"], weights, str(config["seed"]), *done, *reached]
 
 
-def limits(inputs: Inputs) -> Section:
+def limits(inputs: Inputs) -> Chapter:
     """What the figures do not say."""
     points = [
         "One data set, and a test set dealt from it: hospitals, cameras and people are the same in training and test.",
@@ -156,10 +156,10 @@ def limits(inputs: Inputs) -> Section:
         "Intervals say what another sample of lesions would change, not what another training or another hospital would.",
     ]
     drawn = "The images are drawn by a program: nothing here is about skin, the list below is about the real data set."
-    return Section("limits", "Limits", [Points([drawn, *points] if inputs.synthetic else points)])
+    return Chapter("limits", "Limits", [Points([drawn, *points] if inputs.synthetic else points)])
 
 
-def reproducibility(inputs: Inputs) -> Section:
+def reproducibility(inputs: Inputs) -> Chapter:
     """Commits, fingerprints, versions and params."""
     first = next(iter(inputs.configs.values()))
     commits = dict.fromkeys(config["git_commit"] or "unknown" for config in inputs.configs.values())
@@ -175,7 +175,7 @@ def reproducibility(inputs: Inputs) -> Section:
         facts.insert(2, ("-dirty", "tracked files were edited after that commit"))
     again = Paragraph("`dvc repro` computes all of it again from the commit; `dvc.lock` holds the digest of every file.")
     blocks: list[Block] = [Facts(facts), again, Details("All parameters (`params.yaml`)", inputs.params_text)]
-    return Section("reproducibility", "Reproducibility", blocks)
+    return Chapter("reproducibility", "Reproducibility", blocks)
 
 
 def source_files(inputs: Inputs) -> str:
@@ -185,6 +185,6 @@ def source_files(inputs: Inputs) -> str:
     return "; ".join(named) or "none"
 
 
-def references() -> Section:
+def references() -> Chapter:
     """What the report leans on."""
-    return Section("references", "References", [References(PUBLICATIONS)])
+    return Chapter("references", "References", [References(PUBLICATIONS)])

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from skinlesion.report import evidence
-from skinlesion.report.blocks import Paragraph, Section, Table
+from skinlesion.report.blocks import Chapter, Paragraph, Table
 from skinlesion.report.evidence import PARTLY, STATUSES, Answer, Evidence, lacks, of_people, stands_in
 from skinlesion.report.inputs import Inputs
 
@@ -143,14 +143,14 @@ def answers(items: Iterable[Item], inputs: Inputs) -> list[tuple[str, str, Answe
     return [(number, subject, answer(inputs)) for number, subject, answer in items]
 
 
-def section(key: str, inputs: Inputs) -> Section:
+def chapter(key: str, inputs: Inputs) -> Chapter:
     """The table of a checklist, its counts above."""
     title, items = CHECKLISTS[key]
     rows = [[number, subject, answer.status, answer.text] for number, subject, answer in answers(items, inputs)]
     numbers = "Numbers are those of the checklist, words are ours."
     stays = "What is asked of authors, clinics or raters and no run can show stays open."
     table = Table(f"Items of {title}", ["item", "subject", "status", "artifact, or what is lacking"], rows, labels=4)
-    return Section(key, f"Checklist: {title}", [Paragraph(f"{tally(key, inputs)}. {numbers} {stays}"), table])
+    return Chapter(key, f"Checklist: {title}", [Paragraph(f"{tally(key, inputs)}. {numbers} {stays}"), table])
 
 
 def tally(key: str, inputs: Inputs) -> str:

@@ -1,4 +1,4 @@
-"""The section on where the classifier looks, and on how far its maps can be believed."""
+"""The chapter on where the classifier looks, and on how far its maps can be believed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Section, Table
+from skinlesion.report.blocks import Block, Chapter, Facts, Note, Paragraph, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent
 from skinlesion.report.inputs import Inputs
@@ -42,7 +42,7 @@ LEGEND = (
 Content = Mapping[str, Any]
 
 
-def explanations(inputs: Inputs, plots: Plots) -> Section:
+def explanations(inputs: Inputs, plots: Plots) -> Chapter:
     """Where the maps lie, and what of them holds against controls."""
     found = inputs.metrics["gradcam"]
     blocks: list[Block] = [Facts(facts_of(found))]
@@ -56,7 +56,7 @@ def explanations(inputs: Inputs, plots: Plots) -> Section:
     else:
         blocks += faithfulness_blocks(faithful, plots)
     cases = Paragraph("The cases, page by page, are in `plots/gradcam/index.html`.")
-    return Section("explanations", "Explanations", [cases, *blocks])
+    return Chapter("explanations", "Explanations", [cases, *blocks])
 
 
 def facts_of(found: Content) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Sections on what was measured of all test images: headline, classes, operating points, calibration, abstaining, baselines."""
+"""Chapters on what was measured of all test images: headline, classes, operating points, calibration, abstaining, baselines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.report.blocks import Block, Facts, Paragraph, Section, Table
+from skinlesion.report.blocks import Block, Chapter, Facts, Paragraph, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.formats import HEADLINE, count, decimal, describe_rule, level, measured, metric_rows, name_of
 from skinlesion.report.inputs import Inputs
@@ -14,7 +14,7 @@ from skinlesion.report.inputs import Inputs
 BRIEF = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
 
 
-def headline(inputs: Inputs, plots: Plots) -> Section:
+def headline(inputs: Inputs, plots: Plots) -> Chapter:
     """The metrics of test, per image and per lesion, beside the majority class; histology alone; the members."""
     test = inputs.metrics["evaluate"]["test"]
     once = "Test is read once by the pipeline, after every choice that it makes on validation. All values lie from 0 to 1."
@@ -28,7 +28,7 @@ def headline(inputs: Inputs, plots: Plots) -> Section:
         plots.draw("evaluate_confusion_share"),
         plots.draw("evaluate_roc"),
     ]
-    return Section("results", "Results on test", blocks)
+    return Chapter("results", "Results on test", blocks)
 
 
 def headline_table(inputs: Inputs, metrics: Iterable[str]) -> Table:
@@ -74,16 +74,16 @@ def classes_table(test: dict[str, Any]) -> Table:
     return Table("Each class against the rest, test", header, rows)
 
 
-def baselines(inputs: Inputs, plots: Plots) -> Section:
+def baselines(inputs: Inputs, plots: Plots) -> Chapter:
     """What metadata alone and colours alone give."""
     found, test = inputs.metrics["baselines"], inputs.metrics["evaluate"]["test"]
     rows = metric_rows(HEADLINE, found["metadata"], found["colors"], test)
     table = Table(f"Test; {level(found['bootstrap'])}", ["metric", "metadata alone", "colours alone", "the classifier"], rows)
     models = "Trained on the same lesions: a model of age, sex and site alone, and one of the image's colour histogram alone."
-    return Section("baselines", "Baselines", [Paragraph(models), table, plots.draw("baselines")])
+    return Chapter("baselines", "Baselines", [Paragraph(models), table, plots.draw("baselines")])
 
 
-def calibration(inputs: Inputs, plots: Plots) -> Section:
+def calibration(inputs: Inputs, plots: Plots) -> Chapter:
     """Scores of the probabilities before and after calibration; slopes of each class."""
     blocks = [
         Facts([("method, fitted on validation", f"{inputs.metrics['evaluate']['calibration']} scaling")]),
@@ -92,7 +92,7 @@ def calibration(inputs: Inputs, plots: Plots) -> Section:
         recalibration_table(inputs.metrics["evaluate"]["test"]),
         plots.draw("evaluate_reliability"),
     ]
-    return Section("calibration", "Calibration", blocks)
+    return Chapter("calibration", "Calibration", blocks)
 
 
 CALIBRATION = {
@@ -125,7 +125,7 @@ def recalibration_table(test: dict[str, Any]) -> Table:
     return Table(caption, ["diagnosis", "intercept", "slope"], rows)
 
 
-def operating_points(inputs: Inputs, plots: Plots) -> Section:
+def operating_points(inputs: Inputs, plots: Plots) -> Chapter:
     """What was asked on validation, what came on test, and predictive values elsewhere."""
     sweep = inputs.metrics["threshold_sweep"]
     facts = [
@@ -137,7 +137,7 @@ def operating_points(inputs: Inputs, plots: Plots) -> Section:
     ]
     figures = [plots.draw(name) for name in ("threshold_sweep_operating_points", "threshold_sweep_decision_curve")]
     blocks: list[Block] = [Facts(facts), points_table(inputs), predictive_table(sweep), *figures]
-    return Section("operating-points", "Operating points", blocks)
+    return Chapter("operating-points", "Operating points", blocks)
 
 
 def points_table(inputs: Inputs) -> Table:
@@ -170,7 +170,7 @@ def predictive_table(sweep: dict[str, Any]) -> Table:
     return Table("At other prevalences, from sensitivity and specificity of test", header, rows)
 
 
-def selective(inputs: Inputs, plots: Plots) -> Section:
+def selective(inputs: Inputs, plots: Plots) -> Chapter:
     """Leaving images unanswered, and sets of diagnoses."""
     found = inputs.metrics["selective"]
     answered = {
@@ -194,7 +194,7 @@ def selective(inputs: Inputs, plots: Plots) -> Section:
         asked_table(held, "asked", sets, found["conformal"]),
         plots.draw("selective_risk_coverage"),
     ]
-    return Section("selective", "Abstaining, and sets of diagnoses", blocks)
+    return Chapter("selective", "Abstaining, and sets of diagnoses", blocks)
 
 
 def asked_table(caption: str, asked: str, names: dict[str, str], found: dict[str, Any]) -> Table:

@@ -217,15 +217,14 @@ def test_a_folder_that_cannot_be_used_is_refused(
     assert not EXTERNAL.exists()
 
 
-def test_a_folder_that_is_not_there(write_params: WriteParams) -> None:
-    write_params({"external.source": "local", "external.path": "nowhere"})
-    refuses(r"nowhere not found: set external\.path to a folder or zip archive", external_download.main)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"external.source": "local"}, "set external.path"),
+        (
+            {"external.source": "local", "external.path": "nowhere"},
+            r"nowhere not found: set external\.path to a folder or zip archive",
+        ),
         ({"external.path": "clinic"}, "set external.path to null"),
         ({"external.sample_lesions": 20}, "external.sample_lesions"),
         ({"external.source": "kaggle"}, "external.source"),
