@@ -135,21 +135,22 @@ def main() -> None:
     members, prepared, test_time = load_ensemble(), read_prepared(), calibration.test_time
     chosen = val.sample(min(params.calibration_images, len(val)), random_state=params.seed)
     with atomic_folder(EXPORT) as folder:
-        described = {
+        described: dict[str, Any] = {
             "opset": OPSET,
             "versions": {name: version(name) for name in LIBRARIES},
             "int8": {"calibrated_on": "val", "calibration_images": len(chosen), "float32_layers": params.float32_layers},
             "members": {name: export_member(classifier, folder, chosen, params) for name, classifier in members.items()},
         }
         write_json(folder / EXPORT_FILE, described)
-        exported = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
+        exported: dict[str, Any] = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
         options: dict[str, Any] = {"prepared": prepared, "calibrator": Calibrator.of(calibration), "test_time": test_time}
         options["batch_size"] = params.batch_size
         tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)
         for classifier in members.values():
-            classifier.model.to(memory_format=torch.channels_last)  # as `evaluate` runs it
+            # As `evaluate` runs it; the stubs of torch lack the option.
+            classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         speed = measure_speed({"torch": members, **exported}, test, test_time=test_time, params=params)
         both = {"torch": test, "int8": tables["int8"]}
         compared = compare_engines(both, points, how=whole.bootstrap, bins=whole.evaluate.calibration_bins)
@@ -175,7 +176,7 @@ def main() -> None:
 
 def count_bytes(members: dict[str, Any]) -> dict[str, int]:
     """Bytes of the files of all members: of torch's weights, and of the graphs by precision."""
-    graphs = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
+    graphs: dict[str, int] = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
     return {"torch": sum(each["weights_bytes"] for each in members.values()), **graphs}
 
 

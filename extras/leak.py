@@ -33,7 +33,8 @@ from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import LeakParams, load_params
+from skinlesion.config.audits import LeakParams
+from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.evaluation.inference.ensemble import member_metrics, spread
 from skinlesion.evaluation.inference.inference import soft_vote
