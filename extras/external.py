@@ -101,11 +101,10 @@ def main() -> None:
 
 def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near_copies: NearCopies) -> dict[str, Any]:
     """The proof that no external image is in data/raw, by ids and by content."""
-    internal = read_metadata()
     lists = pd.concat([split.assign(list=name) for name, split in splits.items()])
     theirs = read_contents(metadata["image_id"], EXTERNAL_FOLDER, workers=available_cores())
     ours = read_contents(list_images(), RAW, workers=available_cores())
-    return prove_disjoint(metadata, internal, lists, (theirs, ours), near_copies=near_copies)
+    return prove_disjoint(metadata, read_metadata(), lists, (theirs, ours), near_copies=near_copies)
 
 
 def predict_external(
