@@ -97,8 +97,8 @@ def main() -> None:
         }
         write_json(folder / EXPORT_FILE, described)
         exported: dict[str, Any] = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
-        how = {"batch_size": params.batch_size, "test_time": test_time}
-        options: dict[str, Any] = {"prepared": prepared, "calibrator": Calibrator.of(calibration), **how}
+        options: dict[str, Any] = {"prepared": prepared, "calibrator": Calibrator.of(calibration)}
+        options |= {"test_time": test_time, "batch_size": params.batch_size}
         tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)
@@ -106,8 +106,7 @@ def main() -> None:
             # As `evaluate` runs it; the stubs of torch lack the option.
             classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         speed = measure_speed({"torch": members, **exported}, test, params, test_time=test_time)
-        both = {"torch": test, "int8": tables["int8"]}
-        compared = compare(both, points, whole.bootstrap, bins=whole.evaluate.calibration_bins)
+        compared = compare({"torch": test, "int8": tables["int8"]}, points, whole.bootstrap, bins=whole.evaluate.calibration_bins)
     content = {
         CLASSIFIER_SHA256: classifier_digest(),
         "thresholds": {name: point.threshold for name, point in points.points.items()},
