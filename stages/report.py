@@ -5,7 +5,7 @@ Reads   params.yaml; metrics/*.json and metrics/train/ of the members; data/raw/
         them; metrics/extras/*.json and metrics/export.json, as far as the extras were run
 Writes  report/index.html, report/report.md
 
-It measures nothing: every number stands in one of these files. The extras are no deps, or `dvc repro` would run them; that one
+It measures nothing: every number stands in one of these files. The extras are not deps, or `dvc repro` would run them; that one
 was run is seen by extras/dvc.lock.
 """
 

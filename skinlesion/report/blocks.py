@@ -1,4 +1,4 @@
-"""What a report is made of. Whoever says something builds blocks; html.py and markdown.py alone know how they look.
+"""What a report is made of: chapters of blocks. Only html.py and markdown.py know how a block looks.
 
 In every text a pair of backticks encloses code. Texts are plain otherwise, and are escaped when they are written, because files
 of a user are in them.

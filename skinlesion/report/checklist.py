@@ -74,7 +74,7 @@ CLAIM: tuple[Item, ...] = (
 
 TRIPOD: tuple[Item, ...] = (
     ("1", "title: prediction model, population, outcome", lacks(f"{PAGE}, title; the population is not named", status=PARTLY)),
-    ("2", "abstract", lacks("`report/report.md` sums results up; it is no structured abstract", status=PARTLY)),
+    ("2", "abstract", lacks("`report/report.md` sums results up; it is not a structured abstract", status=PARTLY)),
     ("3a", "healthcare context and existing models", lacks("not reviewed")),
     ("3b", "target population and intended users", stands_in(USE)),
     ("3c", "known health inequalities", lacks(f"{LIMITS}: skin type is not recorded; no literature is reviewed", status=PARTLY)),

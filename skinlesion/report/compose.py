@@ -1,4 +1,4 @@
-"""Which chapters a report has, in which order; and what of it a pull request gets to read."""
+"""Which chapters a report has, in which order; and what the short text for pull requests contains."""
 
 from __future__ import annotations
 

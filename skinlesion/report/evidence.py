@@ -39,7 +39,7 @@ def lacks(text: str, *, status: str = OPEN) -> Evidence:
 
 
 def of_people(text: str, *, status: str = OPEN) -> Evidence:
-    """What is asked of people or clinics, and of drawn images cannot be."""
+    """What people or clinics are asked for; it does not apply to drawn images."""
     return lambda inputs: (
         Answer(NOT_APPLICABLE, "synthetic images: nobody took part") if inputs.synthetic else Answer(status, text)
     )

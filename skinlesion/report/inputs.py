@@ -1,4 +1,4 @@
-"""All that the report reads, at once: whoever writes a section takes its numbers from here."""
+"""Everything that the report reads, read at once; the chapters take their numbers from here."""
 
 from __future__ import annotations
 

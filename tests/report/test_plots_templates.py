@@ -99,7 +99,7 @@ MARKS = {
     "split_classes": {"bar": 21},
     "split_age": {"point": 12},
     "split_localization": {"bar": 3},
-    "train_loss": {"point": 8, "line": 4},  # two members; the value that is no number is left out
+    "train_loss": {"point": 8, "line": 4},  # two members; a value that is not a number is left out
     "train_metrics": {"point": 20},
     "evaluate_confusion_counts": {"rect": 49},
     "evaluate_confusion_share": {"rect": 42},  # shares of the absent class are undefined

@@ -1,7 +1,7 @@
 """Proof that images of another source are none of those that the classifier was made with, whatever they are called.
 
-Compared are ids of images and of lesions, the bytes of the files, the decoded pixels, and thumbnails, which see a copy that was
-encoded anew or resized and so shares neither bytes nor pixels. A copy that was cropped or turned is not seen.
+Ids of images and of lesions, file bytes, decoded pixels and thumbnails are compared. Thumbnails detect a copy that was encoded
+anew or resized, which shares neither bytes nor pixels. A copy that was cropped or turned is not detected.
 """
 
 from __future__ import annotations

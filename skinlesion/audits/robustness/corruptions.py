@@ -4,7 +4,7 @@ The idea and the five steps are those of Hendrycks, Dietterich, ICLR 2019 (Image
 Maron et al., European Journal of Cancer 155 (2021). The strengths of `blur`, `jpeg` and `noise` are those of ImageNet-C's code at
 its 224 pixels; the others are our own, so no figure can be compared with a published one.
 
-Lengths are shares of the side, so that a severity means the same at any size of the prepared squares. Two cannot be told so: JPEG
+Lengths are shares of the side, so that a severity means the same at any size of the prepared squares. Two are exceptions: JPEG
 works in blocks of 8 pixels and noise is of each pixel alone, and both weigh more on a small square than on a large one. A blur of
 less than half a pixel, as the weakest one below 112 pixels, changes hardly anything: a small square has no detail so fine.
 """
