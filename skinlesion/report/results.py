@@ -56,9 +56,9 @@ def spread_tables(inputs: Inputs) -> list[Table]:
     members, spread = inputs.metrics["evaluate"]["members"], inputs.metrics["evaluate"]["spread"]["test"]
     if len(members) < 2:
         return []
-    overall = ({metric: values[key] for metric, values in spread.items()} for key in ("mean", "sd"))
-    alone = (member["test"] for member in members.values())
-    rows = [[name_of(metric), *(decimal(each.get(metric)) for each in (*alone, *overall))] for metric in spread]
+    overall = [{metric: values[key] for metric, values in spread.items()} for key in ("mean", "sd")]
+    columns = [*(member["test"] for member in members.values()), *overall]
+    rows = [[name_of(metric), *(decimal(each.get(metric)) for each in columns)] for metric in spread]
     return [Table("Each network alone, test", ["metric", *members, "mean", "standard deviation"], rows)]
 
 
