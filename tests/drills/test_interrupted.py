@@ -35,8 +35,10 @@ INTERRUPTED = Fault("Ctrl-C", signal.SIGINT, to_all=True)
 FAULTS = (KILLED, ORPHANED, TERMINATED, INTERRUPTED)
 
 Round = tuple[str, Fault, int]
+# Every stage killed once, and each other fault once.
 SHORT: list[Round] = [
-    *(("train@base-0", KILLED, 0), ("prepare", ORPHANED, 0), ("evaluate", TERMINATED, 0), ("download", INTERRUPTED, 0)),
+    *((stage, KILLED, 0) for stage in STAGES),
+    *(("prepare", ORPHANED, 0), ("evaluate", TERMINATED, 0), ("download", INTERRUPTED, 0)),
 ]
 # Every stage with every fault, and once more the stages that write most.
 FULL: list[Round] = [
