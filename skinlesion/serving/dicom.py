@@ -84,7 +84,7 @@ def decode_dicom(data: bytes) -> Upload:
 def _keep_quiet() -> None:
     """Keep pydicom's words out of the log: they repeat what stands in a header. For good, as threads share what is silenced."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.dicom")
+    warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.serving\.dicom")
 
 
 def _check_header(dataset: FileDataset) -> None:

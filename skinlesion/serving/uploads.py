@@ -127,10 +127,10 @@ def _checked(upload: Upload) -> Upload:
 
 
 def _type_of(data: bytes) -> str:
-    """What a file is that is no image of ours, as far as its first bytes tell."""
+    """What kind of file this is, if not one that is accepted, as far as its first bytes tell."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "a WebP"
     if data[4:8] == b"ftyp":
         return "a HEIC or AVIF image, or a video"
     start = data.lstrip()[:5]
-    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "no image that is known here")
+    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "not an image of a known kind")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,6 @@ from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 JPEG = image_file()
 PNG_NOTE = "Transparent parts of the image were filled with white."
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return load_predictor(make_workspace(tmp_path_factory.mktemp("served")), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def served(predictor: Predictor) -> Iterator[Served]:
-    with serve(predictor, rate_limit=0) as one:
-        yield one
 
 
 def test_predictions_are_the_predictors(served: Served, predictor: Predictor) -> None:

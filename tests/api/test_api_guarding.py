@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from api.middleware import client_of
-from skinlesion.serving.predictor import Predictor, load_predictor
+from skinlesion.serving.predictor import Predictor
 from tests.api.cases import Served, image_file, kind_of, problem_of, serve
-from tests.serving.predictor_cases import make_workspace
 
 JPEG = image_file()
 KEY = "0123456789abcdef"
 GOOD, BAD = "https://a.example", "https://c.example"
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return load_predictor(make_workspace(tmp_path_factory.mktemp("served")), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def served(predictor: Predictor) -> Iterator[Served]:
-    with serve(predictor, rate_limit=0) as one:
-        yield one
 
 
 def test_pages_that_are_named_may_call_and_read_every_answer(predictor: Predictor) -> None:

@@ -229,7 +229,7 @@ def test_what_is_known_of_an_image_is_found_without_reading_it(opened: Opened) -
 
 def test_a_refused_file_has_its_reason_and_nothing_else(opened: Opened) -> None:
     refused = answer(Memory(), opened, upload("text.jpg", b"no image"), Patient(), None)
-    assert refused.error == "This is no image that is known here: send a JPEG or a PNG."
+    assert refused.error == "This is not an image of a known kind: send a JPEG or a PNG."
     assert refused.seen is None and refused.prediction is None
 
 
@@ -251,7 +251,7 @@ def test_the_printed_page_stands_alone(opened: Opened) -> None:
     assert printed_page(of_eight_bits, [(first, shown), (second, None)], patient, point, opacity=0.4, now=now).count(note) == 1
     assert page.count(words.SYNTHETIC) == 1 and SYNTHETIC_WARNING not in page
     assert [said for said, is_warning in words.remarks(first) if is_warning] == []
-    assert "f00d" in page and "Not answered. This is no image" in page
+    assert "f00d" in page and "Not answered. This is not an image" in page
 
 
 def test_models_engines_and_another_training(tmp_path: Path) -> None:

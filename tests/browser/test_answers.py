@@ -88,7 +88,7 @@ def test_several_images_each_have_their_answer(served: Served, open_demo: Open) 
     expect(case(page, names[-1]).get_by_text("Drawn image")).to_be_visible()
     overview = page.get_by_role("table", name="All images")
     expect(overview.locator("tbody th")).to_have_text(names)
-    expect(overview.get_by_role("row", name="text.jpg")).to_contain_text("Not answered: This is no image")
+    expect(overview.get_by_role("row", name="text.jpg")).to_contain_text("Not answered: This is not an image")
     expect(page.locator("table.bars")).to_have_count(3)
 
 

@@ -58,7 +58,7 @@ def test_the_table_and_the_page_say_what_the_demo_says(served: Served, open_demo
     expect(printed.locator("dd").first).to_have_text(re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d"))
     expect(printed.get_by_role("heading", level=2)).to_have_text(names)
     expect(printed.locator("section").first).to_contain_text(f"Most probable of seven: {DIAGNOSES[first]}")
-    expect(printed.locator("section").nth(1)).to_contain_text("Not answered. This is no image")
+    expect(printed.locator("section").nth(1)).to_contain_text("Not answered. This is not an image")
     pictures = printed.locator("img")
     expect(pictures).to_have_count(9)
     assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")

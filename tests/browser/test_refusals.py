@@ -23,7 +23,7 @@ ANIMATION = encoded(lesion_image(), "PNG", save_all=True, append_images=[lesion_
 DEEP = encoded(Image.fromarray(np.zeros((90, 90), np.uint16)), "PNG")
 
 REFUSED = {
-    "text.jpg": (b"age,sex\n50,male\n", "This is no image that is known here: send a JPEG or a PNG."),
+    "text.jpg": (b"age,sex\n50,male\n", "This is not an image of a known kind: send a JPEG or a PNG."),
     "small.png": (encoded(lesion_image(width=49), "PNG"), "The image has 49 x 70 pixels; each side must have 50: send"),
     "large.png": (encoded(Image.new("1", (5100, 5000)), "PNG"), "5100 x 5000 pixels, more than 25 megapixels: save it smaller."),
     "broken.jpg": (GOOD[:1500], "The file is damaged or incomplete: export or copy it again."),

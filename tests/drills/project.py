@@ -131,10 +131,20 @@ class Project:
         process = self.start(*command, environment=environment)
         return process.end(), process.said
 
+    def succeed(self, *command: str, environment: dict[str, str] | None = None) -> str:
+        """Run a command, which must succeed; what it said."""
+        status, said = self.run(*command, environment=environment)
+        assert status == 0, f"{command} ended with {status}:\n{said}"
+        return said
+
     def repro(self) -> str:
         """`dvc repro`, which must succeed; what it said."""
-        status, said = self.run("dvc", "repro")
-        assert status == 0, f"dvc repro ended with {status}:\n{said}"
+        return self.succeed("dvc", "repro")
+
+    def refuse(self, *command: str, why: str) -> str:
+        """Run a command, which must end with an error that matches `why`, and without a traceback; what it said."""
+        status, said = self.run(*command)
+        assert status != 0 and re.search(why, said) and "Traceback" not in said, said
         return said
 
     def forget(self, stage: str) -> None:
