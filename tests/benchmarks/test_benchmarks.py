@@ -49,15 +49,11 @@ class FakeLoop:
 def test_the_clock_holds_as_many_loaded_batches_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = FakeLoop(batches=6)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: loop.now)
-    assert timing.time_end_to_end(loop, steps=5) == pytest.approx(4 / 12)  # a step and a load for 4 images
+    assert timing.time_end_to_end(loop, None, steps=5) == pytest.approx(4 / 12)  # a step and a load for 4 images
     assert timing.time_step(loop, next(loop.batches()), steps=3) == pytest.approx(4 / 10)
-    assert timing.time_loading(loop, batches=7) == pytest.approx(4 / 2)  # two epochs
+    assert timing.time_loading(loop, None, batches=7) == pytest.approx(4 / 2)  # two epochs
     with pytest.raises(ValueError, match=r"more than 4 \+ 1 batches"):
-        timing.time_end_to_end(loop, steps=4)
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    assert training.ratios([6.0, 2.0, 10.0], [2.0, 1.0, 4.0]) == {"median": 2.5, "min": 2.0, "max": 3.0}
+        timing.time_end_to_end(loop, None, steps=4)
 
 
 def test_the_fastest_setting_is_marked() -> None:
@@ -198,12 +194,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
     params = training.load_params().train.model_copy(update=training.AS_PLAIN | {"batch_size": 8})
     speeds = training.benchmark(Path("drawn"), params, settings=list(training.SETTINGS), steps=1, rounds=1)
     assert [(each.precision, each.compile) for each in asked] == [
-        ("auto", False),
-        ("auto", True),
-        ("32", False),
-        ("32", True),
-        ("bf16", False),
-        ("bf16", True),
+        *(("auto", False), ("auto", True), ("32", False), ("32", True), ("bf16", False), ("bf16", True))
     ]
     assert len(compiled) == 3
     assert all(each.channels_last and not each.metadata and each.batch_size == 8 for each in asked)
@@ -219,7 +210,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
 def test_every_round_starts_where_the_last_one_ended(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params(TINY | {"train.backbone": "mobilenet_v3_small"})
     order: list[str] = []
-    monkeypatch.setattr(contestant, "time_end_to_end", lambda loop, steps: order.append(type(loop).__name__) or 1.0)
+    monkeypatch.setattr(timing, "time_end_to_end", lambda loop, *_: order.append(type(loop).__name__) or 1.0)
     params = training.load_params().train.model_copy(update=training.AS_PLAIN)
     training.benchmark(Path("drawn"), params, settings=["32"], steps=1, rounds=3)
     assert order == ["PlainLoop", "StageLoop", "StageLoop", "PlainLoop", "PlainLoop", "StageLoop"]
@@ -265,13 +256,6 @@ def test_a_compiler_that_is_missing_is_explained(write_params: WriteParams, monk
     options = "--backbones mobilenet_v3_small --settings 32-compiled --size 32 --batch 4 --device cpu"
     with pytest.raises(PipelineError, match=r"set train\.compile=false"):
         training.main(options.split())
-
-
-def test_what_is_measured_unless_arguments_say_otherwise() -> None:
-    options = training.parse([])
-    assert options.backbones == ["resnet50", "mobilenet_v2", "efficientnet_b0"]
-    assert options.settings == ["auto", "auto-compiled"]
-    assert (options.size, options.batch, options.device) == (224, 32, "auto")
 
 
 @pytest.mark.parametrize("argument", ["--rounds=0", "--settings=fast", "--device=tpu"])

@@ -58,10 +58,7 @@ def test_no_gpu_figure_is_invented() -> None:
     log = (ROOT / "benchmarks/results/training-h100.log").read_text(encoding="utf-8")
     rounds = [(float(plain), float(ours)) for plain, ours in re.findall(r"plain ([\d.]+), auto ([\d.]+)", log)]
     plain, ours = zip(*rounds, strict=True)
-    hours = [
-        [cost.Plan(images, 0.8, cost.EPOCHS, cost.TRAININGS).hours(cost.Speed("", "", speed, speed, speed)) for speed in ours]
-        for images in cost.IMAGES
-    ]
+    hours = [[cost.Plan(images, 0.8, cost.EPOCHS, cost.TRAININGS).hours(speed) for speed in ours] for images in cost.IMAGES]
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"{ours[0]:.0f} and {ours[1]:.0f} images a second" in page
     assert f"in float32 trained {plain[0]:.0f} and {plain[1]:.0f}." in page
