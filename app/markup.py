@@ -38,8 +38,8 @@ def legend(engine: Engine) -> str:
     """What the map's colours mean, and of which network it is where the engine that predicts has another."""
     gradient = f'<span style="background: linear-gradient(to right, {LEGEND})"></span>'
     note = network_of_map(engine)
-    said = f'<div class="legend">{note}</div>' if note else ""
-    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>{said}'
+    network = f'<div class="legend">{note}</div>' if note else ""
+    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>{network}'
 
 
 def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
@@ -51,7 +51,7 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
     rows = [
         {
             "name": DIAGNOSES[dx],
-            "said": in_percent(share),
+            "percent": in_percent(share),
             "width": f"{100 * share:.2f}",
             "first": dx == first,
             "target": dx in target,
@@ -84,7 +84,7 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
 
 def test_table(test: Mapping[str, Any]) -> Markup:
     """What the classifier reaches on test images, as `test` of its card, one figure a row with its interval."""
-    rows = [(said, metric(name, test[name])) for name, said in METRICS.items()]
+    rows = [(sentence, metric(name, test[name])) for name, sentence in METRICS.items()]
     return render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows)
 
 

@@ -49,7 +49,7 @@ METRICS = {
     "mel_sensitivity": "Melanomas whose most probable diagnosis is melanoma (sensitivity)",
     "mel_specificity": "Other lesions whose most probable diagnosis is another one (specificity)",
 }
-AREAS = ("macro_f1", "macro_auc")  # no shares of images: said without a percent sign
+AREAS = ("macro_f1", "macro_auc")  # not shares of images, so without a percent sign
 
 PERCENT = "\u00a0%"  # a number and its sign stay on one line
 
@@ -100,8 +100,8 @@ def name_point(name: str) -> str:
 
 def rule_of_point(point: OperatingPoint) -> str:
     """What an operating point's threshold was chosen for, or that it flags every image, behind its name in Markdown."""
-    said = _flags_every_image(point) if point.threshold == 0 else _in_words(point.name, 1)
-    return f"`{point.name}`: {said}." if said else f"`{point.name}`"
+    rule = _flags_every_image(point) if point.threshold == 0 else _in_words(point.name, 1)
+    return f"`{point.name}`: {rule}." if rule else f"`{point.name}`"
 
 
 def _flags_every_image(point: OperatingPoint) -> str:
@@ -139,28 +139,28 @@ def flag_sentence(prediction: Prediction) -> str | None:
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:
     """Both as percentages, with as many decimals as show which is larger."""
-    said = in_percent(score), in_percent(threshold)
+    texts = in_percent(score), in_percent(threshold)
     for decimals in range(2, 16):
-        if score == threshold or said[0] != said[1]:
+        if score == threshold or texts[0] != texts[1]:
             break
-        said = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
-    return said
+        texts = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
+    return texts
 
 
 def set_sentences(prediction: Prediction) -> list[str]:
     """The conformal sets; nothing where there are none."""
-    said = []
+    sentences = []
     for level, within in prediction.sets.items():
         share = f"{100 * float(level):g}{PERCENT}"
         if within is None:
-            said.append(f"Set for {share}: none can be given, because validation had too few lesions to promise that.")
+            sentences.append(f"Set for {share}: none can be given, because validation had too few lesions to promise that.")
         else:
             names = ", ".join(DIAGNOSES[dx] for dx in within)
-            said.append(
+            sentences.append(
                 f"Set for {share}: {names}. Sets made like this hold the true diagnosis of about {share} of lesions like those "
                 "of validation."
             )
-    return said
+    return sentences
 
 
 def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -200,7 +200,7 @@ def notes_of(answered: Answer) -> list[str]:
 
 
 def remarks(answered: Answer) -> list[tuple[str, bool]]:
-    """What to know before the answer is read, and whether it is a warning; drawn training is said once, above."""
+    """What to know before the answer is read, and whether it is a warning. The page warns of drawn training images once, above."""
     if answered.seen is None or answered.prediction is None:
         return []
     warnings = [warning for warning in answered.prediction.warnings if warning != SYNTHETIC_WARNING]

@@ -65,7 +65,7 @@ def read_speeds(path: Path) -> tuple[str, int, list[Speed]]:
         return f"{content['machine']} ({content['device']})", content["size"], speeds
     except (KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
         raise PipelineError(
-            f"{path} is no result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
+            f"{path} is not a result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
         ) from error
 
 

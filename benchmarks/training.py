@@ -54,7 +54,7 @@ LESIONS = 36  # about 48 images
 BATCHES_A_WORKER = 16  # of loading alone, at least
 STEPS = {"cpu": 2, "cuda": 200}  # about an epoch of HAM10000 where that takes seconds
 LIGHT = AugmentationParams.model_validate(dict.fromkeys(AugmentationParams.model_fields) | {"preset": "light"})
-# What the plain loop has no counterpart of is off, whatever params.yaml says; the rest of section `train` is taken from there.
+# What the plain loop lacks is off, whatever params.yaml says; the rest is taken from its section `train`.
 AS_PLAIN = {
     "weights": "none",
     "head": "linear",

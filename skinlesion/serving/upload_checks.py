@@ -15,6 +15,7 @@ MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's struct
 # Of a JPEG. A progressive one has about 10 scans, for each of which the decoder goes over all pixels; 100 kB can ask for that
 # thousands of times. Segments are those of its colour profile (255), EXIF, tables and scans.
 MAX_SCANS, MAX_SEGMENTS = 50, 2000
+NO_COLORS = "The image has no colours, and colour is evidence that the classifier needs."  # a note
 
 Reason = Literal[
     "empty", "too-large", "unsupported-type", "broken", "too-many-pixels", "too-small", "animated", "cmyk", "bit-depth"
@@ -57,7 +58,7 @@ def check_shape(width: int, height: int) -> None:
 
 
 def check_scans(data: bytes) -> None:
-    """Refuse a JPEG by its scans and segments, before they are decoded; what is no JPEG passes.
+    """Refuse a JPEG by its scans and segments, before they are decoded; files that are not JPEGs are accepted unchecked.
 
     Segments are told apart as libjpeg does (jdmarker.c): by their lengths, and what is between them is skipped. Of markers below
     0xC0, which it may skip as bytes of pixels, no length is believed, as a scan could hide behind one.

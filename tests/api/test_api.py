@@ -153,7 +153,7 @@ def test_a_map_is_of_the_diagnosis_that_is_asked_for(served: Served, predictor: 
     most_probable = predictor.predict([image])[0].top(1)[0][0]
     assert served.explain(JPEG).headers["x-diagnosis"] == most_probable
     clear = np.asarray(Image.open(io.BytesIO(served.explain(JPEG, opacity=0).content)).crop((0, 0, *image.size)))
-    assert np.array_equal(clear[..., 0], np.asarray(image.convert("L")))
+    np.testing.assert_allclose(clear[..., 0].astype(int), np.asarray(image.convert("L")), atol=1)  # Pillow's, in whole numbers
 
 
 def test_a_large_image_has_a_map_that_is_not_larger_than_it_tells(served: Served) -> None:

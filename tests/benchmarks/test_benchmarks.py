@@ -75,7 +75,7 @@ def test_the_fastest_setting_is_marked() -> None:
     assert second.endswith("<- fastest")
 
 
-def test_the_usual_transform_without_augmentation_is_resize_and_normalise(tmp_path: Path) -> None:
+def test_the_usual_transform_without_augmentation_is_resize_and_normalize(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(45, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     transform = plain_loop.usual_transform(PRESETS["none"], size=32, backbone="resnet18")

@@ -43,7 +43,7 @@ def test_hours_are_images_seen_over_the_median_speed(
 def test_another_file_is_refused_by_name(workspace: Path, write_params: WriteParams) -> None:
     write_params()
     (workspace / "other.json").write_text('{"backbones": {"resnet50": {}}}', encoding="utf-8")
-    refuses(r"other.json is no result of `python -m benchmarks.training --json`", cost.main, ["other.json"])
+    refuses(r"other.json is not a result of `python -m benchmarks.training --json`", cost.main, ["other.json"])
 
 
 def test_the_page_has_what_the_command_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

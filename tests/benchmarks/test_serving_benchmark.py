@@ -54,7 +54,7 @@ def test_what_was_answered_and_what_was_not_is_counted(tmp_path: Path) -> None:
 
 def test_a_load_generator_that_fails_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "LOCUSTFILE", tmp_path / "none.py")
-    with pytest.raises(serving.PipelineError, match=r"(?s)Locust \(pip install -r .*\) gave no result.*none\.py"):
+    with pytest.raises(serving.PipelineError, match=r"(?s)Locust \(pip install -r .*\) ended with .* and no result.*none\.py"):
         serving.load_server(9, tmp_path, clients=1, seconds=1)
 
 

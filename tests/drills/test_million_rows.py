@@ -21,6 +21,7 @@ from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 
 SHORT, FULL = 100_000, 1_000_000
@@ -80,8 +81,8 @@ def measured(module: str, rows: int, said: dict[str, object]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted otherwise")
-def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
-    rows = FULL if full else SHORT
+def test_a_million_rows(workspace: Path, write_params: WriteParams, ledger: Ledger) -> None:
+    rows = FULL if wants_full() else SHORT
     write_params()
     metadata = make_metadata(rows)
     images = RAW / "images"

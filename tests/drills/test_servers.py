@@ -19,6 +19,7 @@ from stages import download
 from tests.conftest import WriteParams
 from tests.data.download_cases import dataverse_files, pack, publish
 from tests.data.scripted_server import Answer, Scripted, serve
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 
 SHORT, FULL = 8, 200  # rounds of answers drawn at random
@@ -138,11 +139,11 @@ def test_bad_answers(
     server: Scripted,
     files: tuple[dataverse.RemoteFile, ...],
     published: dict[str, bytes],
-    full: bool,
     ledger: Ledger,
 ) -> None:
     assert run(server, files).code == 0
     expected = snapshot()
+    full = wants_full()
     plans = [(name, [name] * count) for name in BAD_ANSWERS for count in ((1, 12) if full else ())]
     for seed in range(FULL if full else SHORT):
         chance = random.Random(seed)
