@@ -200,7 +200,7 @@ def notes_of(answered: Answer) -> list[str]:
 
 
 def remarks(answered: Answer) -> list[tuple[str, bool]]:
-    """What to know before the answer is read, and whether it is a warning. The page warns of drawn training images once, above."""
+    """What to know before the answer is read, and whether it is a warning. The page tells of drawn training images above."""
     if answered.seen is None or answered.prediction is None:
         return []
     warnings = [warning for warning in answered.prediction.warnings if warning != SYNTHETIC_WARNING]
