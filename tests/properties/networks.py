@@ -32,7 +32,6 @@ ENSEMBLE = {"members": [{"name": "base-0", "seed": 0}], "vote": "mean of the mem
 FACTS = {"fingerprint": "f00d", "source": "sample", "synthetic": True}
 NAMES = ("base-0", "classifier", "prepare", "split", "backbone", "dropout", "member")
 IDS = [f"SYNTH_{number:07d}" for number in range(70)]
-INDEX = {"image_id": IDS, "width": 32, "height": 32, "fit": "squash", "color_constancy": "none"}
 
 
 def lay_out(write_params: WriteParams) -> None:
