@@ -98,8 +98,8 @@ def show_one(memory: Memory, choices: Choices, answered: Answer, place: int) -> 
         if seen is None or prediction is None:
             st.error(answered.error)
             return None
-        for message, is_warning in words.remarks(answered):
-            (st.warning if is_warning else st.info)(message)
+        for remark, is_warning in words.remarks(answered):
+            (st.warning if is_warning else st.info)(remark)
         flag = words.flag_sentence(prediction)
         st.markdown("  \n".join([*([f"**{flag}**"] if flag else []), words.most_probable(prediction)]))
         shown = show_pictures(memory, choices, answered, place)
@@ -127,8 +127,8 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
     )
     asked = {"method": method, "diagnosis": dx}
     if method in PERTURBATION_METHODS and not has_map(memory, choices.opened, answered.handed, choices.patient, **asked):
-        price = f"{method} passes the image through the network up to thousands of times: seconds to minutes."
-        if not st.button(f"Draw the {method} map", key=f"draw-{place}", help=price):
+        cost = f"{method} passes the image through the network up to thousands of times: seconds to minutes."
+        if not st.button(f"Draw the {method} map", key=f"draw-{place}", help=cost):
             return None
     with st.spinner("Drawing the heat map ..."):
         heat = make_map(memory, choices.opened, answered, choices.patient, **asked)

@@ -8,9 +8,10 @@ from typing import Any
 
 from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.serving.engines import Engine
 from skinlesion.serving.operating_point import OperatingPoint, percent
 from skinlesion.serving.prediction import Prediction
-from skinlesion.serving.predictor import SYNTHETIC_WARNING, Engine
+from skinlesion.serving.predictor import SYNTHETIC_WARNING
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."

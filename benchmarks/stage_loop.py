@@ -13,12 +13,12 @@ import torch
 from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.raw import image_path, list_images, read_metadata
 from skinlesion.artifacts.synthetic import SyntheticImages
+from skinlesion.artifacts.tables import labels_of
 from skinlesion.base.cores import available_cores
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
-from skinlesion.diagnoses import CLASSES
-from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.training import engine, setup
 from skinlesion.training.loop import Batch, Training, train_step
 from skinlesion.training.optimizers import set_train_mode
@@ -44,7 +44,7 @@ class Images:
 
     def labels(self) -> list[int]:
         """Class indices."""
-        return setup.class_indices(self.listed["dx"]).tolist()
+        return labels_of(self.listed).tolist()
 
 
 def draw_images(folder: Path, *, size: int, lesions: int) -> None:
@@ -77,19 +77,17 @@ class StageLoop:
     mixing: torch.Generator
 
     @classmethod
-    def over(cls, images: Images, params: TrainParams) -> StageLoop:
+    def over(cls, images: Images, params: TrainParams, machine: MachineParams) -> StageLoop:
         """The stage's training from random weights, its list all of `images`."""
         size = images.prepared.size
-        torch.manual_seed(0)
-        network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=size)
-        precision = engine.choose_precision(params, network, size=size)
-        fabric = engine.make_fabric(params, precision=precision, seed=0)
+        network, _ = setup.start_network(params, size=size, seed=0)
+        fabric = engine.make_fabric(params, machine, seed=0)
         none = SyntheticImages(np.empty((0, size, size, 3), dtype=np.uint8), [], "")
         splits = {"train": images.listed, "val": images.listed}
         data = setup.gather_data(images.prepared, splits, none, with_metadata=params.metadata)
-        training = setup.build_training(fabric, network, data, params=params, seed=0)
+        training = setup.build_training(fabric, network, data, params=params, machine=machine, seed=0)
         set_train_mode(network, frozen=False)
-        return cls(training, precision, torch.Generator().manual_seed(0))
+        return cls(training, engine.precision_of(fabric), torch.Generator().manual_seed(0))
 
     @property
     def device(self) -> torch.device:

@@ -35,6 +35,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import write_json
 from skinlesion.config.augmentation import AugmentationParams
 from skinlesion.config.params import load_params
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.training import loading
 from skinlesion.training.augmentation.presets import resolve
@@ -62,9 +63,6 @@ AS_PLAIN = {
     "dropout_samples": 1,
     "attention": "none",
     "metadata": False,
-    "devices": 1,
-    "num_nodes": 1,
-    "channels_last": True,
     "accumulate": 1,
     "freeze_epochs": 0,
     "optimizer": "adamw",
@@ -77,6 +75,7 @@ AS_PLAIN = {
     "one_view_per_lesion": False,
     "augmentation": LIGHT,
 }
+MACHINE_AS_PLAIN = {"devices": 1, "num_nodes": 1, "channels_last": True}
 
 
 @dataclass
@@ -90,9 +89,9 @@ class Speeds:
     step: list[float] = field(default_factory=list)
 
 
-def build_plain(folder: Path, images: int, params: TrainParams) -> PlainLoop:
+def build_plain(folder: Path, images: int, machine: MachineParams, params: TrainParams) -> PlainLoop:
     """The plain loop over a list of `images` images, those of the folder again and again."""
-    device, listed = choose_device(params.device), read_images(folder).repeated(images)
+    device, listed = choose_device(machine.device), read_images(folder).repeated(images)
     size = listed.prepared.size
     loader = decoding_loader(
         listed.paths,
@@ -104,13 +103,15 @@ def build_plain(folder: Path, images: int, params: TrainParams) -> PlainLoop:
     return PlainLoop.over(loader, backbone=params.backbone, size=size, device=device)
 
 
-def build_ours(folder: Path, images: int, params: TrainParams) -> StageLoop:
+def build_ours(folder: Path, images: int, machine: MachineParams, params: TrainParams) -> StageLoop:
     """The stage's training over the same list."""
-    return StageLoop.over(read_images(folder).repeated(images), params)
+    return StageLoop.over(read_images(folder).repeated(images), params, machine)
 
 
-def benchmark(folder: Path, params: TrainParams, *, settings: list[str], steps: int, rounds: int) -> dict[str, Speeds]:
-    """Speeds of `plain` and of ours in each of `settings` with the backbone, batch size and device of `params`.
+def benchmark(
+    folder: Path, params: TrainParams, machine: MachineParams, *, settings: list[str], steps: int, rounds: int
+) -> dict[str, Speeds]:
+    """Speeds of `plain` and of ours in each of `settings` with the backbone and batch size of `params`, on one `machine`.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def benchmark(folder: Path, params: TrainParams, *, settings: list[str], steps: 
             precision, compiled = SETTINGS[name] if name != PLAIN else ("32", False)
             chosen = params.model_copy(update={"precision": precision, "compile": compiled})
             started = time.perf_counter()
-            build = partial(build_plain if name == PLAIN else build_ours, folder, images)
+            build = partial(build_plain if name == PLAIN else build_ours, folder, images, machine)
             speeds[name] = Speeds(each.call(contestant.prepare, build, chosen), compiled)
             logger.info("%s, %s: warm-up took %.0f s", params.backbone, name, time.perf_counter() - started)
         for number in range(rounds):
@@ -208,7 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device = choose_device(options.device)
     steps = options.steps or STEPS.get(device.type, STEPS["cpu"])
-    params = load_params().train.model_copy(update=AS_PLAIN | {"batch_size": options.batch, "device": options.device})
+    params = load_params().train.model_copy(update=AS_PLAIN | {"batch_size": options.batch})
+    machine = load_params().machine.model_copy(update=MACHINE_AS_PLAIN | {"device": options.device})
     facts = describe_machine(device) | {
         "loading_processes": loading.worker_count(),
         "size": options.size,
@@ -222,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
         draw_images(Path(folder), size=options.size, lesions=LESIONS)
         for backbone in options.backbones:
             chosen = params.model_copy(update={"backbone": backbone})
-            speeds = benchmark(Path(folder), chosen, settings=options.settings, steps=steps, rounds=options.rounds)
+            speeds = benchmark(Path(folder), chosen, machine, settings=options.settings, steps=steps, rounds=options.rounds)
             results[backbone] = summarize(speeds)
             sys.stdout.write("\n".join(describe(backbone, results[backbone])) + "\n")
             sys.stdout.flush()

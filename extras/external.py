@@ -27,7 +27,6 @@ from skinlesion.audits.external.comparison import (
     EXTERNAL,
     PLOT_COLUMNS,
     TEST,
-    Draws,
     absent_classes,
     challenge_metric,
     compare_headline,
@@ -45,11 +44,11 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.audits import NearCopies
-from skinlesion.config.params import ExternalParams, load_params
+from skinlesion.config.params import load_params
+from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.data.preparing import write_prepared
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.tables import describe_table
@@ -65,18 +64,18 @@ logger = logging.getLogger(__name__)
 
 @one_at_a_time("external")
 def main() -> None:
-    params, evaluated = load_params().external, load_params().evaluate
+    whole = load_params()
+    evaluated, how = whole.evaluate, whole.bootstrap
     keep_freed_memory()
     metadata, provenance = read_external()
     splits = {name: read_split(name) for name in SPLIT_NAMES}
     members = load_ensemble()
     check_same_split(splits, members)
-    proof = prove_external(metadata, splits, params.near_copies)
+    proof = prove_external(metadata, splits, whole.external.near_copies)
 
     calibrator = Calibrator.of(read_calibration())
-    table = predict_external(metadata, members, calibrator, params, evaluated.test_time)
+    table = predict_external(metadata, members, calibrator, whole.machine, evaluated.test_time)
     tables = {EXTERNAL: table, TEST: read_predictions("test")}
-    how = Draws(params.bootstrap_draws, params.confidence, params.seed)
     compared, absent = compare_headline(tables, how), absent_classes(tables)
     points = compare_points(tables, read_operating_points(), how)
     with atomic_folder(PLOTS / "extras" / "external") as folder:
@@ -89,8 +88,7 @@ def main() -> None:
         "proof": proof,
         "test_time": evaluated.test_time,
         "calibration": calibrator.method,
-        "bootstrap": describe_draws(draws=how.draws, confidence=how.confidence, seed=how.seed)
-        | {"unit_external": "lesion" if provenance["lesions_known"] else "image"},
+        "bootstrap": describe_draws(how) | {"unit_external": "lesion" if provenance["lesions_known"] else "image"},
         "absent_classes": absent,
         "challenge": challenge_metric(compared, absent),
         **described,
@@ -114,7 +112,7 @@ def predict_external(
     metadata: pd.DataFrame,
     members: dict[str, Classifier],
     calibrator: Calibrator,
-    params: ExternalParams,
+    machine: MachineParams,
     test_time: TestTime,
 ) -> pd.DataFrame:
     """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
@@ -124,7 +122,7 @@ def predict_external(
         # Beside the table for as long as it takes, because there is room for such an array where the data lies.
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
-        options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": test_time}
+        options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": test_time}
         predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)

@@ -1,6 +1,7 @@
 """Train and score one recipe with and without siblings of its test images in the training list, to measure what a leak adds.
 
-Reads   params `leak`, `train`, `ensemble` (the first member's overrides) and of `split` the folds; data/prepared; data/splits
+Reads   params `leak`, `train`, `bootstrap`, `machine` (of its devices one), `ensemble` (the first member's overrides) and of
+        `split` the folds; data/prepared; data/splits
 Writes  metrics/extras/leak.json; data/extras/leak/{image_level,lesion_level}.csv, predictions of the same test images;
         plots/extras/leak/: inflation.csv (the differences with intervals), history.csv (the metrics of every epoch)
 
@@ -22,11 +23,11 @@ from typing import Any
 
 import pandas as pd
 
-from extras.leak_training import Trained, check_one_device, train
+from extras.leak_training import Trained, train
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split, read_split_facts
-from skinlesion.artifacts.tables import write_table
+from skinlesion.artifacts.tables import labels_of, write_table
 from skinlesion.audits import leak
 from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import run_stage
@@ -38,7 +39,6 @@ from skinlesion.evaluation.inference.ensemble import member_metrics, spread
 from skinlesion.evaluation.inference.inference import soft_vote
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predictions
-from skinlesion.training import setup
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"
 LEAK_PLOTS = PLOTS / "extras" / "leak"
@@ -51,20 +51,19 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params = load_params(check_backbone=True)
     recipe = params.leak_recipe()
-    check_one_device(recipe)
     prepared, facts = read_prepared(), read_split_facts()
     images = pd.concat([read_split(name) for name in SPLIT_NAMES], ignore_index=True)
     folds = {"folds": params.split.folds, "validation_folds": params.split.validation_folds}
     lists = leak.make_lists(images, **folds, seed=params.leak.seed)
+    machine = params.machine.model_copy(update={"devices": 1, "num_nodes": 1})
     trained = {
-        arm: [train(arm, lists.of(arm), seed, recipe=recipe, prepared=prepared) for seed in params.leak.seeds]
+        arm: [train(arm, lists.of(arm), seed, recipe=recipe, machine=machine, prepared=prepared) for seed in params.leak.seeds]
         for arm in leak.ARMS
     }
     votes = {arm: soft_vote([one.predicted for one in each], test_time="none") for arm, each in trained.items()}
     tables = {arm: leak.prediction_table(lists.test, logits) for arm, logits in votes.items()}
     siblings = leak.has_sibling(lists.test, lists.train[leak.IMAGE_LEVEL])
-    draws = {"draws": params.leak.bootstrap_draws, "confidence": params.leak.confidence, "seed": params.leak.seed}
-    inflation = leak.measure_inflation(tables, siblings.to_numpy(), **draws)
+    inflation = leak.measure_inflation(tables, siblings.to_numpy(), params.bootstrap)
     write_predictions(tables, TABLES)
     with atomic_folder(LEAK_PLOTS) as folder:
         write_table(inflation, folder / "inflation.csv", leak.COLUMNS)
@@ -73,7 +72,7 @@ def main() -> None:
     content = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
         "fingerprint": facts.fingerprint,
-        "bootstrap": describe_draws(**draws),
+        "bootstrap": describe_draws(params.bootstrap),
         **describe_run(lists, trained, params.leak, recipe),
         **leak.describe_inflation(inflation),
     }
@@ -85,7 +84,7 @@ def main() -> None:
 
 def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: LeakParams, recipe: TrainParams) -> dict[str, Any]:
     """What metrics/extras/leak.json says of the lists, of who has a sibling, and of each training alone."""
-    labels = setup.class_indices(lists.test["dx"])
+    labels = labels_of(lists.test)
     alone = {arm: [member_metrics(labels, one.predicted.logits) for one in each] for arm, each in trained.items()}
     differences = [
         {metric: image_level[metric] - lesion_level[metric] for metric in image_level}

@@ -6,27 +6,22 @@ It is put together as stages/train.py is, on one device, without synthetic image
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from lightning_fabric import Fabric
 
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.splits import fingerprint
 from skinlesion.artifacts.synthetic import SyntheticImages
-from skinlesion.base.devices import choose_device
-from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import Predicted, predict
 from skinlesion.model.classifier import Classifier, ClassifierConfig
-from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
+from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.training import checkpoint, engine, fit, setup
-from stages.train import describe
 
 logger = logging.getLogger(__name__)
 
@@ -40,41 +35,27 @@ class Trained(NamedTuple):
     resume: checkpoint.Checkpoint
 
 
-def check_one_device(recipe: TrainParams) -> None:
-    """Refuse a recipe for several processes: each would run this script, and its trainings follow one another."""
-    if recipe.num_nodes > 1 or engine.count_devices(recipe.devices, choose_device(recipe.device)) > 1:
-        raise PipelineError(
-            f"leak trains on one device, and its recipe asks for train.devices={recipe.devices} on "
-            f"train.num_nodes={recipe.num_nodes}: set leak.overrides to {{devices: 1, num_nodes: 1}}"
-        )
+def train(
+    arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, machine: MachineParams, prepared: PreparedImages
+) -> Trained:
+    """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers.
 
-
-def train(arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, prepared: PreparedImages) -> Trained:
-    """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers."""
-    torch.manual_seed(seed)
-    network = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
-    start_sha256 = load_pretrained(network, recipe.weights, backbone=recipe.backbone)
-    precision = engine.choose_precision(recipe, network, size=prepared.size)
-    fabric = engine.make_fabric(recipe, precision=precision, seed=seed)
-    described = describe(recipe, prepared, member=arm, seed=seed, weights_sha256=start_sha256)
+    machine : of one device: each of several processes would run the script, in which the trainings follow one another.
+    """
+    network, start_sha256 = setup.start_network(recipe, size=prepared.size, seed=seed)
+    fabric = engine.make_fabric(recipe, machine, seed=seed)
+    described = setup.describe_classifier(recipe, prepared, member=arm, seed=seed, weights_sha256=start_sha256)
     config = replace(described, fingerprint=fingerprint(lists))
-    logger.info("training %s (%s) on %s in %s", config.name, recipe.backbone, fabric.device.type, precision)
+    logger.info("training %s (%s) on %s in %s", config.name, recipe.backbone, fabric.device.type, engine.precision_of(fabric))
     none = SyntheticImages(np.empty((0, *prepared.images.shape[1:]), dtype=np.uint8), [], "")
     data = setup.gather_data(prepared, lists, none, with_metadata=recipe.metadata)
-    resume = checkpoint.Checkpoint(resume_key(config, fabric, precision=precision))
+    resume = checkpoint.Checkpoint(checkpoint.resume_key(config, fabric, stage=__file__, channels_last=machine.channels_last))
     with resume.lock():
-        training = setup.build_training(fabric, network, data, params=recipe, seed=seed)
+        training = setup.build_training(fabric, network, data, params=recipe, machine=machine, seed=seed)
         fitted = fit.fit(training, checkpoint=resume, on_epoch=lambda metrics: None)
     best = build_network(NetworkSpec.of(recipe), num_classes=len(CLASSES), size=prepared.size)
     best.load_state_dict(fitted.best_state)
     config = replace(config, epoch=fitted.best_epoch)
-    options = {"device": fabric.device, "batch_size": recipe.batch_size}
-    predicted = predict(Classifier(best.eval(), config), prepared, lists["test"], **options)
+    trained = Classifier(best.eval(), config)
+    predicted = predict(trained, prepared, lists["test"], device=fabric.device, batch_size=recipe.batch_size)
     return Trained(config, fitted, predicted, resume)
-
-
-def resume_key(config: ClassifierConfig, fabric: Fabric, **facts: str) -> str:
-    """The key of a training's checkpoint: all that decides its result, but for the commit, which may move on."""
-    described = {name: value for name, value in vars(config).items() if name not in ("git_commit", "epoch")}
-    code = [module for name, module in sys.modules.items() if name.startswith("skinlesion.")]
-    return checkpoint.resume_key(described | facts | {"where": fabric.device.type}, [*code, sys.modules[__name__]])

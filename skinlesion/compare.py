@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.pairing import compare, pair
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
@@ -27,41 +28,23 @@ WORKSPACE = "workspace"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """The command line; `how` is of its `draws`, `confidence` and `seed`."""
     parser = argparse.ArgumentParser(prog="python -m skinlesion.compare", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("first", metavar="A", help="the run that is compared with")
     parser.add_argument("second", metavar="B", help="the run that is compared; differences are B - A")
     parser.add_argument("--rev", action="store_true", help="A and B are revisions of this project")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="experiments are chosen on val (default: test)")
-    parser.add_argument("--draws", type=_draws, default=2000, help="resamples of the lesions, >= 100 (default: 2000)")
-    parser.add_argument("--seed", type=_seed, default=0, help="of the bootstrap, >= 0 (default: 0)")
-    parser.add_argument("--confidence", type=_confidence, default=0.95, help="of the intervals, 0.5 to 1 (default: 0.95)")
+    parser.add_argument("--draws", type=int, default=2000, help="resamples of the lesions, >= 100 (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap, >= 0 (default: 0)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals, 0.5 to 1 (default: 0.95)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(arguments)
-
-
-def _draws(text: str) -> int:
-    return _whole_number(text, least=100)
-
-
-def _seed(text: str) -> int:
-    return _whole_number(text, least=0)
-
-
-def _whole_number(text: str, *, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= {least}, not '{text}'")
-    return int(text)
-
-
-def _confidence(text: str) -> float:
+    options = parser.parse_args(arguments)
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.5 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be above 0.5 and below 1, not '{text}'")
-    return value
+        options.how = BootstrapParams(draws=options.draws, confidence=options.confidence, seed=options.seed)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parser.error(f"argument --{problem['loc'][0]}: {problem['msg']}, not '{problem['input']}'")
+    return options
 
 
 def read_folder(name: str, split: str) -> pd.DataFrame:
@@ -117,7 +100,7 @@ def describe(options: argparse.Namespace, images: int, lesions: int) -> dict[str
         "split": options.split,
         "images": images,
         "lesions": lesions,
-        "bootstrap": describe_draws(draws=options.draws, confidence=options.confidence, seed=options.seed),
+        "bootstrap": describe_draws(options.how),
     }
 
 
@@ -125,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     read = read_revision if options.rev else read_folder
     paired = pair(read(options.first, options.split), read(options.second, options.split))
-    table = compare(paired, draws=options.draws, seed=options.seed, confidence=options.confidence)
+    table = compare(paired, options.how)
     images, lesions = len(paired.first), int(paired.first["lesion_id"].nunique())
     if options.json:
         metrics = json.loads(table.set_index("metric").to_json(orient="index", double_precision=15))

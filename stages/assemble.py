@@ -56,7 +56,7 @@ def main() -> None:
             (folder / name).mkdir()
             for file in (WEIGHTS_FILE, CONFIG_FILE):
                 shutil.copyfile(MEMBERS / name / file, folder / name / file)
-        write_json(folder / ENSEMBLE_FILE, describe(configs))
+        write_json(folder / ENSEMBLE_FILE, describe_ensemble(configs))
     with atomic_folder(PLOTS / "assemble") as folder:
         for table, frame in curves.items():
             write_table(frame, folder / f"{table}.csv", CURVE_COLUMNS)
@@ -124,7 +124,7 @@ def brief(config: ClassifierConfig, key: str) -> str:
     return f"{value[:12]}..." if isinstance(value, str) and len(value) > 20 else str(value)
 
 
-def describe(configs: dict[str, ClassifierConfig]) -> dict[str, Any]:
+def describe_ensemble(configs: dict[str, ClassifierConfig]) -> dict[str, Any]:
     """The content of ensemble.json."""
     keys = ("name", "member", "seed", "backbone", "epoch", "needs_metadata", "weights_sha256")
     shared = next(iter(configs.values()))

@@ -19,25 +19,21 @@ from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import labels_of, probabilities_of, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import BaselinesParams, load_params
-from skinlesion.diagnoses import CLASSES
+from skinlesion.config.evaluation import BaselinesParams
+from skinlesion.config.params import load_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis import baselines
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
 from skinlesion.evaluation.results.predictions import read_predictions
 
 COLUMNS = ("model", "metric", "value", "low", "high")
 
 logger = logging.getLogger(__name__)
-
-
-def labels_of(frame: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
 
 
 def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: BaselinesParams) -> dict[str, np.ndarray]:
@@ -57,33 +53,31 @@ def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: Baselines
     return {name: baselines.fit_predict(model, seen, labels, wanted) for name, (model, seen, wanted) in models.items()}
 
 
-def describe(probabilities: np.ndarray, test: pd.DataFrame, params: BaselinesParams) -> dict[str, Any]:
+def describe(probabilities: np.ndarray, test: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
     """Headline metrics with intervals by bootstrap over lesions."""
     measured = ClassificationMetrics(labels_of(test), probabilities)
-    drawn = bootstrap(measured.headline, test["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
-    return measured.summary() | {"intervals": percentile_intervals(drawn, params.confidence)}
+    return measured.summary() | {"intervals": bootstrap_intervals(measured.headline, test["lesion_id"], how)}
 
 
 @one_at_a_time("baselines")
 def main() -> None:
-    params = load_params().baselines
+    params, how = load_params().baselines, load_params().bootstrap
     train, test, predictions = read_split("train"), read_split("test"), read_predictions("test")
     described = {
-        name: describe(probabilities, test, params) for name, probabilities in predict_baselines(train, test, params).items()
+        name: describe(probabilities, test, how) for name, probabilities in predict_baselines(train, test, params).items()
     }
-    classifier = describe(predictions[list(PROBABILITY_COLUMNS)].to_numpy(), predictions, params)
+    classifier = describe(probabilities_of(predictions), predictions, how)
     rows = [
         {"model": name, "metric": metric, "value": values[metric], **values["intervals"][metric]}
         for name, values in (described | {"classifier": classifier}).items()
         for metric in HEADLINE
     ]
-    draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
     with atomic_folder(PLOTS / "baselines") as folder:
         write_table(pd.DataFrame(rows), folder / "models.csv", COLUMNS)
-    write_json(METRICS / "baselines.json", {"split": "test", "bootstrap": draws} | described)
+    write_json(METRICS / "baselines.json", {"split": "test", "bootstrap": describe_draws(how)} | described)
     for name, values in described.items():
-        said = "%s alone: on test balanced accuracy %.3f, macro_auc %.3f"
-        logger.info(said, name, values["balanced_accuracy"], values["macro_auc"])
+        balanced, area = values["balanced_accuracy"], values["macro_auc"]
+        logger.info("%s alone: on test balanced accuracy %.3f, macro_auc %.3f", name, balanced, area)
 
 
 if __name__ == "__main__":

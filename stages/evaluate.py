@@ -1,7 +1,7 @@
 """Measure the classifier on validation and test; the only stage that runs it over them.
 
-Reads   params `evaluate`; models/classifier; data/prepared; data/splits/{train,val,test}.csv (of train the diagnoses alone,
-        for the baseline) and facts.json
+Reads   params `evaluate`, `bootstrap` and `machine`; models/classifier; data/prepared; data/splits/{train,val,test}.csv (of
+        train the diagnoses alone, for the baseline) and facts.json
 Writes  data/predictions/{val,test}.csv; models/calibration.json; metrics/evaluate.json; plots/evaluate/ (of test, as CSV)
 
 The members' probabilities, and those of `test_time` views, are averaged, then the calibration is fitted on validation. Every
@@ -28,13 +28,14 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import EvaluateParams, load_params
+from skinlesion.config.params import Params, load_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.ensemble import describe_members
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws
 from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibrator, fit_calibrator
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 from skinlesion.evaluation.metrics.lesions import predict_lesions
@@ -49,12 +50,13 @@ logger = logging.getLogger(__name__)
 
 @one_at_a_time("evaluate")
 def main() -> None:
-    params = load_params().evaluate
+    whole = load_params()
+    params, machine = whole.evaluate, whole.machine
     keep_freed_memory()
     splits = {name: read_split(name) for name in SPLIT_NAMES}
     members, prepared = load_ensemble(), read_prepared()
     check_same_split(splits, members)
-    options = {"device": choose_device(params.device), "batch_size": params.batch_size, "test_time": params.test_time}
+    options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": params.test_time}
     predicted = {name: predict_ensemble(members, prepared, splits[name], **options) for name in ("val", "test")}
     logits = {name: vote(each, params.test_time) for name, each in predicted.items()}
 
@@ -64,7 +66,7 @@ def main() -> None:
         logger.warning(warning, calibrator.temperature)
     tables = {name: prediction_table(splits[name], values, calibrator) for name, values in logits.items()}
     alone = describe_members(predicted, {name: labels_of(splits[name]) for name in predicted})
-    measured = measure_and_write(tables, calibrator, splits["train"], params, alone, classifier=classifier_digest())
+    measured = measure_and_write(tables, calibrator, splits["train"], whole, alone, classifier=classifier_digest())
     for name in ("accuracy", "balanced_accuracy", "macro_auc", "mel_sensitivity"):
         low, high = measured["test"]["intervals"][name].values()
         logger.info("test %s %.3f (%.3f to %.3f)", name, measured["test"][name], low, high)
@@ -74,7 +76,7 @@ def measure_and_write(
     tables: dict[str, pd.DataFrame],
     calibrator: Calibrator,
     train: pd.DataFrame,
-    params: EvaluateParams,
+    whole: Params,
     alone: dict[str, Any],
     *,
     classifier: str | None,
@@ -84,8 +86,8 @@ def measure_and_write(
     train : the training list. alone : what each member reaches alone, as `ensemble.describe_members` gives it.
     classifier : digest of the one that predicted; None where its weights are not kept.
     """
-    facts, prior = read_split_facts(), class_shares(train)
-    metrics = {name: measure_split(table, calibrator, prior, params) for name, table in tables.items()}
+    facts, prior, params, how = read_split_facts(), class_shares(train), whole.evaluate, whole.bootstrap
+    metrics = {name: measure_split(table, calibrator, prior, how, bins=params.calibration_bins) for name, table in tables.items()}
     write_predictions(tables)
     write_calibration(calibrator.content() | {"test_time": params.test_time, CLASSIFIER_SHA256: classifier})
     with atomic_folder(PLOTS / "evaluate") as folder:
@@ -96,7 +98,7 @@ def measure_and_write(
         CLASSIFIER_SHA256: classifier,
         "test_time": params.test_time,
         "calibration": params.calibration,
-        "bootstrap": describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed),
+        "bootstrap": describe_draws(how),
         **metrics,
         **alone,
     }
@@ -109,21 +111,22 @@ def class_shares(frame: pd.DataFrame) -> np.ndarray:
     return np.bincount(labels_of(frame), minlength=len(CLASSES)) / len(frame)
 
 
-def measure_split(table: pd.DataFrame, calibrator: Calibrator, prior: np.ndarray, params: EvaluateParams) -> dict[str, Any]:
+def measure_split(
+    table: pd.DataFrame, calibrator: Calibrator, prior: np.ndarray, how: BootstrapParams, *, bins: int
+) -> dict[str, Any]:
     """Everything that metrics/evaluate.json says of a split."""
     by_lesion = predict_lesions(table)
     return {
-        **describe_table(table, calibrator, params.calibration_bins),
-        "intervals": headline_intervals(table, params),
-        "per_lesion": metrics_of(by_lesion).summary() | {"intervals": headline_intervals(by_lesion, params)},
+        **describe_table(table, calibrator, bins),
+        "intervals": headline_intervals(table, how),
+        "per_lesion": metrics_of(by_lesion).summary() | {"intervals": headline_intervals(by_lesion, how)},
         "majority_baseline": majority_baseline(labels_of(table), prior),
     }
 
 
-def headline_intervals(table: pd.DataFrame, params: EvaluateParams) -> dict[str, dict[str, float]]:
+def headline_intervals(table: pd.DataFrame, how: BootstrapParams) -> dict[str, dict[str, float]]:
     """The intervals of the headline metrics of a table of images or of lesions, by bootstrap over lesions."""
-    drawn = bootstrap(metrics_of(table).headline, table["lesion_id"], draws=params.bootstrap_draws, seed=params.seed)
-    return percentile_intervals(drawn, params.confidence)
+    return bootstrap_intervals(metrics_of(table).headline, table["lesion_id"], how)
 
 
 def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:

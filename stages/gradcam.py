@@ -1,9 +1,9 @@
 """Show where the network found the evidence for what it predicted, and measure how far that can be believed.
 
 Reads `models/classifier`, `data/predictions`, `data/prepared`, `data/raw` (images, masks where there are any, provenance) and
-the section `gradcam` of `params.yaml`. Everything is of one split, `gradcam.split`, and of the class that the ensemble predicts;
-a map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of `gradcam.methods` it
-writes
+the params `gradcam`, `bootstrap` and `machine`. Everything is of one split, `gradcam.split`, and of the class that the ensemble
+predicts; a map is the mean of the members' maps, of the images as they are, without test-time views. Of the first of
+`gradcam.methods` it writes
 
 - `plots/gradcam/cases.csv`: the cases that are shown, in their order: all missed melanomas, the most confident other errors, the
   least confident correct predictions, and typical correct ones of each class (`skinlesion.explanation.cam.cases`);
@@ -39,10 +39,12 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import GradcamParams, load_params
+from skinlesion.config.schema import MachineParams
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.explanation.cam import tables
 from skinlesion.explanation.cam.cases import choose_cases, judge_predictions
-from skinlesion.explanation.cam.energy import describe_intervals, summarize_energy
+from skinlesion.explanation.cam.energy import summarize_energy
 from skinlesion.explanation.cam.faithfulness import Faithfulness, measure_methods
 from skinlesion.explanation.cam.gallery import write_gallery
 from skinlesion.explanation.cam.members import count_zero_maps, find_layers
@@ -53,6 +55,7 @@ from skinlesion.model.classifier import check_prepared, load_ensemble
 
 logger = logging.getLogger(__name__)
 
+GRADIENTS = 4  # times the memory of an image that is predicted has one whose map is made
 METADATA_COLUMNS = ("age", "sex", "localization")
 ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 
@@ -60,10 +63,11 @@ ENERGY_COLUMNS = ("image_id", "dx", "outcome", "energy_ratio")
 @one_at_a_time("gradcam")
 def main() -> None:
     """Compute the maps, measure them, and draw the cases."""
-    params = load_params().gradcam
+    whole = load_params()
+    params, how = whole.gradcam, whole.bootstrap
     keep_freed_memory()
     synthetic = read_provenance()["synthetic"]
-    subject = load_subject(params)
+    subject = load_subject(params, whole.machine)
     # What cannot be used is refused before anything is measured.
     for name, layers in find_layers(subject.members, params.methods, params.layer).items():
         logger.info("%s: %s", name, ", ".join(f"{member} '{each.name}'" for member, each in layers.items()))
@@ -74,7 +78,7 @@ def main() -> None:
         perturbation_images=params.perturbation_images,
         steps=params.deletion_steps,
     )
-    summary = summarize(measured, subject.table)
+    summary = summarize(measured, subject.table, how)
     first = measured[subject.options.method]
     energy = energy_table(first, subject.table)
     title = f"{subject.describe(first.maps)}, split '{params.split}'{', synthetic images' if synthetic else ''}"
@@ -95,12 +99,12 @@ def main() -> None:
         "layers": layers_of(first),
         **count_maps(first, subject.table, energy),
     }
-    metrics |= summarize_energy(energy)
-    metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_intervals(), **summary}
+    metrics |= summarize_energy(energy, how)
+    metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_draws(how), **summary}
     write_json(METRICS / "gradcam.json", metrics)
 
 
-def load_subject(params: GradcamParams) -> Subject:
+def load_subject(params: GradcamParams, machine: MachineParams) -> Subject:
     """Classifiers, images and the judged predictions of the split; its maps are of the first method."""
     prepared, members = read_prepared(), load_ensemble()
     for classifier in members.values():
@@ -110,8 +114,8 @@ def load_subject(params: GradcamParams) -> Subject:
     table["row"] = prepared.rows_of(table["image_id"])
     for side in ("width", "height"):
         table[side] = prepared.index.loc[table["row"], side].to_numpy(dtype=np.int64)
-    device = choose_device(params.device)
-    options = MapOptions(params.methods[0], device, params.layer, batch_size=params.batch_size, samples=params.samples)
+    device, batch_size = choose_device(machine.device), max(1, machine.batch_size // GRADIENTS)
+    options = MapOptions(params.methods[0], device, params.layer, batch_size=batch_size, samples=params.samples)
     return Subject(members, prepared.images, table, options)
 
 

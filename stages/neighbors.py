@@ -1,7 +1,7 @@
 """Show which training cases are nearest to a test image in the classifier's own space, and measure what they tell.
 
-Reads   section `neighbors` of params.yaml; models/classifier; data/predictions/test.csv; data/prepared; data/splits/train.csv and
-        facts.json; data/raw (images of the cases shown)
+Reads   params `neighbors`, `bootstrap` and `machine`; models/classifier; data/predictions/test.csv; data/prepared;
+        data/splits/train.csv and facts.json; data/raw (images of the cases shown)
 Writes  plots/neighbors/: neighbors.csv (the `k` nearest training lesions of every test image), by_class.csv, and the pages
         neighbors_1.png, ... of errors, missed melanomas first; metrics/neighbors.json
 
@@ -45,13 +45,14 @@ logger = logging.getLogger(__name__)
 
 @one_at_a_time("neighbors")
 def main() -> None:
-    params = load_params().neighbors
+    whole = load_params()
+    params, machine, how = whole.neighbors, whole.machine, whole.bootstrap
     keep_freed_memory()
     members, prepared, facts = load_ensemble(), read_prepared(), read_split_facts()
     train, test = read_split("train"), read_predictions("test")
     check_same_lists(members, facts)
     check_apart(train, test)
-    options = {"device": choose_device(params.device), "batch_size": params.batch_size}
+    options = {"device": choose_device(machine.device), "batch_size": machine.batch_size}
     searched, wanted = (embed(members, prepared, frame["image_id"], **options) for frame in (train, test))
     zeros = {name: int((~rows.any(axis=1)).sum()) for name, rows in (("train", searched), ("test", wanted))}
     if any(zeros.values()):
@@ -60,8 +61,7 @@ def main() -> None:
 
     table = neighbor_table(test, train, found)
     labels = pd.Index(CLASSES).get_indexer(table["neighbor_dx"]).reshape(len(test), params.k)
-    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
-    measured = measure_neighbors(test, labels, train, **draws)
+    measured = measure_neighbors(test, labels, train, how)
     cases = choose_cases(test, cases=params.cases)
     title = describe_page(members, params.k) + (", synthetic images" if facts.synthetic else "")
     with atomic_folder(PLOTS / "neighbors") as folder:
@@ -76,7 +76,7 @@ def main() -> None:
         "searched": {"images": len(train), "lesions": int(train["lesion_id"].nunique())},
         "images_without_feature": zeros,
         "pictured": len(cases),
-        "bootstrap": describe_draws(**draws),
+        "bootstrap": describe_draws(how),
     }
     write_json(METRICS / "neighbors.json", described | measured)
     agreement = measured["agreement"]

@@ -2,7 +2,7 @@
 
 Reads `prepare` of `params.yaml` and `data/raw/images/*.jpg`.
 Writes `data/prepared/images.npy` (uint8, N x size x size x 3, RGB) and `data/prepared/index.csv` (id, original size,
-fit and colour constancy of each image), in the order of the ids.
+fit and color constancy of each image), in the order of the ids.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measure what is gained by answering only where the classifier is confident, or with a set of diagnoses.
 
-Reads   section `selective` of params.yaml; data/predictions/{val,test}.csv; models/calibration.json
+Reads   params `selective` and `bootstrap`; data/predictions/{val,test}.csv; models/calibration.json
 Writes  metrics/selective.json; models/conformal.json (what a user of the classifier forms sets by); plots/selective/ (risk over
         coverage of both splits; sizes of the sets on test)
 
@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
+from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import SelectiveParams, load_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis import abstention, conformal
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, describe_draws, point_estimate
 from skinlesion.evaluation.metrics.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_conformal
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
@@ -35,24 +36,18 @@ SIZE_COLUMNS = ("level", "size", "images", "share")
 logger = logging.getLogger(__name__)
 
 
-def probabilities_of(table: pd.DataFrame) -> np.ndarray:
-    """Calibrated probabilities, float64 (images, classes)."""
-    return table[list(PROBABILITY_COLUMNS)].to_numpy()
-
-
 def judge(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Which images are wrong, bool, and how confident the classifier is of each, float64, both (images,)."""
     probabilities = probabilities_of(table)
     return probabilities.argmax(axis=1) != labels_of(table), probabilities.max(axis=1)
 
 
-def with_intervals(measure: Measure, lesion_ids: pd.Series, params: SelectiveParams) -> dict[str, Any]:
+def with_intervals(measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, Any]:
     """A measure's values and their intervals by bootstrap over lesions."""
-    drawn = bootstrap(measure, lesion_ids, draws=params.bootstrap_draws, seed=params.seed)
-    return point_estimate(measure, len(lesion_ids)) | {"intervals": percentile_intervals(drawn, params.confidence)}
+    return point_estimate(measure, len(lesion_ids)) | {"intervals": bootstrap_intervals(measure, lesion_ids, how)}
 
 
-def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams) -> dict[str, Any]:
+def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams, how: BootstrapParams) -> dict[str, Any]:
     """What each asked coverage gives: the threshold from validation, its audit on validation and, with intervals, on test."""
     points = {}
     for coverage in params.coverages:
@@ -64,7 +59,7 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
         points[f"{coverage:g}"] = {
             "threshold": threshold,
             "val": point_estimate(audits["val"], len(tables["val"])),
-            "test": with_intervals(audits["test"], tables["test"]["lesion_id"], params),
+            "test": with_intervals(audits["test"], tables["test"]["lesion_id"], how),
         }
     return points
 
@@ -78,19 +73,19 @@ def score_apart(
     """
     val, whole = tables["val"], read_calibration()
     held = conformal.deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
-    calibrator = fit_calibrator(labels_of(val[~held]), val.loc[~held, list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
+    calibrator = fit_calibrator(labels_of(val[~held]), logits_of(val[~held]), whole.method)
     chances = np.random.default_rng(params.seed)
     scores = [
-        conformal.class_scores(calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()), chances.random(len(part)), **rule)
+        conformal.class_scores(calibrator.probabilities(logits_of(part)), chances.random(len(part)), **rule)
         for part in (val[held], tables["test"])
     ]
     one = conformal.choose_one_image(val.loc[held, "lesion_id"], seed=params.seed)
-    calibration = calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)}
+    calibration = calibrator.content() | {"test_time": whole.test_time, CLASSIFIER_SHA256: whole.classifier_sha256}
     return scores[0][one, labels_of(val[held])[one]], scores[1], calibration
 
 
 def describe_sets(
-    tables: dict[str, pd.DataFrame], params: SelectiveParams
+    tables: dict[str, pd.DataFrame], params: SelectiveParams, how: BootstrapParams
 ) -> tuple[dict[str, Any], pd.DataFrame, dict[str, Any]]:
     """Coverage and size of the sets of each level on test, how many sets have which size, and how a set is formed."""
     rule = {"method": params.conformal_method, "penalty": params.raps_penalty, "free": params.raps_free}
@@ -106,7 +101,7 @@ def describe_sets(
             "quantile": quantile if np.isfinite(quantile) else None,
             "lesions_of_validation": len(true_scores),
             "test": with_intervals(
-                conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], params
+                conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], how
             ),
         }
     quantiles = {name: level["quantile"] for name, level in levels.items()}
@@ -115,24 +110,23 @@ def describe_sets(
 
 @one_at_a_time("selective")
 def main() -> None:
-    params = load_params().selective
+    params, how = load_params().selective, load_params().bootstrap
     tables = {split: read_predictions(split) for split in ("val", "test")}
     for split, table in tables.items():
         check_calibrated(table, Calibrator.of(read_calibration()), name=f"{PREDICTIONS / split}.csv")
     judged = {split: judge(table) for split, table in tables.items()}
     areas = {
-        split: with_intervals(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], params)
+        split: with_intervals(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], how)
         for split, table in tables.items()
     }
-    points = describe_abstention(tables, params)
-    levels, sizes, rule = describe_sets(tables, params)
+    points = describe_abstention(tables, params, how)
+    levels, sizes, rule = describe_sets(tables, params, how)
     write_conformal(rule)
     with atomic_folder(PLOTS / "selective") as folder:
         curves = [abstention.risk_coverage_curve(*each, most=CURVE_POINTS).assign(split=split) for split, each in judged.items()]
         write_table(pd.concat(curves), folder / "risk_coverage.csv", CURVE_COLUMNS)
         write_table(sizes, folder / "set_sizes.csv", SIZE_COLUMNS)
-    draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-    content = {"bootstrap": draws, "risk_coverage": areas, "abstention": points, "conformal": levels}
+    content = {"bootstrap": describe_draws(how), "risk_coverage": areas, "abstention": points, "conformal": levels}
     write_json(METRICS / "selective.json", content)
     for name, point in points.items():
         test = point["test"]

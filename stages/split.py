@@ -52,7 +52,7 @@ def main() -> None:
     deviation = check_classes(splits, max_deviation=params.max_deviation)
     summary = {
         "data": {"source": provenance["source"], "synthetic": provenance["synthetic"]},
-        **summarise(splits),
+        **summarize(splits),
         "largest_deviation_points": round(deviation, 4),
         "overlap": overlap,
         "links": links,
@@ -81,7 +81,7 @@ def apply_links(metadata: pd.DataFrame, path: str | None) -> tuple[pd.DataFrame,
     return merged, {"pairs": len(links), "merges": merges, "sha256": file_digest(file, "sha256")}
 
 
-def summarise(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
+def summarize(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Images, lesions, classes and missing values of each split, and classes of the whole; shares are 0 to 1."""
     parts = {**splits, "whole": pd.concat(splits.values())}
     return {

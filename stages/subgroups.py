@@ -1,6 +1,6 @@
 """Measure the predictions of test by group: for whom the classifier works, and for whom it does not.
 
-Reads   section `subgroups` of params.yaml; data/predictions/test.csv; data/raw/metadata.csv for the acquisition source, if it
+Reads   params `subgroups` and `bootstrap`; data/predictions/test.csv; data/raw/metadata.csv for the acquisition source, if it
         has one
 Writes  metrics/subgroups.json (of all images, of histologically proven ones alone, the worst group of each metric);
         plots/subgroups/groups.csv (every group with its size and intervals; small ones are flagged, not hidden)
@@ -45,18 +45,17 @@ def add_source(predictions: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFram
 
 @one_at_a_time("subgroups")
 def main() -> None:
-    params = load_params().subgroups
+    params, how = load_params().subgroups, load_params().bootstrap
     table = add_source(read_predictions("test"), read_metadata())
-    draws = {"draws": params.bootstrap_draws, "confidence": params.confidence, "seed": params.seed}
-    rows = measure_groups(table, assign_groups(table, starts=list(params.age_bands)), **draws)
+    rows = measure_groups(table, assign_groups(table, starts=list(params.age_bands)), how)
     rows["small"] = flag_small(rows, min_lesions=params.min_lesions, min_melanomas=params.min_melanomas)
     proven = table[table["dx_type"] == HISTOLOGY]
     worst = worst_groups(rows)
     content = {
         "split": "test",
-        "bootstrap": describe_draws(**draws),
-        "all": measure_table(table, **draws),
-        "histology_only": measure_table(proven, **draws) if len(proven) else None,
+        "bootstrap": describe_draws(how),
+        "all": measure_table(table, how),
+        "histology_only": measure_table(proven, how) if len(proven) else None,
         "worst": worst,
     }
     with atomic_folder(PLOTS / "subgroups") as folder:

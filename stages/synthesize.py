@@ -1,6 +1,6 @@
 """Draw images of the diagnoses that `synthesize.images` names, by a conditional VAE that sees the training list alone.
 
-Reads `synthesize` of `params.yaml`, `data/prepared` and `data/splits/train.csv`; no other list is opened, and of the
+Reads the params `synthesize` and `machine`, `data/prepared` and `data/splits/train.csv`; no other list is opened, and of the
 prepared images only the rows of that list are.
 Writes `data/synthetic/images.npy` (uint8, M x size x size x 3, RGB), `index.csv` (`synthetic_id`, `dx`) and `facts.json`;
 `plots/synthesize/counts.csv` and, where images were drawn, `samples.png`. Without an image asked for, array and index are
@@ -40,14 +40,15 @@ COUNT_COLUMNS = ("dx", "training_images", "synthetic_images")
 @one_at_a_time("synthesize")
 def main() -> None:
     """Train and draw, or write that nothing was asked for."""
-    params = load_params().synthesize
+    whole = load_params()
+    params = whole.synthesize
     train, prepared = read_split("train"), read_prepared()
     counts = count_images(train, params)
     total = int(counts["synthetic_images"].sum())
     facts = {"fingerprint": training_fingerprint(train), **counts.set_index("dx").to_dict()}
     samples: list[Samples] = []
     if total:
-        samples = synthesize(train, prepared, params, counts=counts, facts=facts)
+        samples = synthesize(train, prepared, params, counts=counts, facts=facts, device=whole.machine.device)
     else:
         write_synthetic([], [], size=prepared.size, facts={**facts, "losses": None})
     write_plots(counts, samples)
@@ -67,7 +68,13 @@ def count_images(train: pd.DataFrame, params: SynthesizeParams) -> pd.DataFrame:
 
 
 def synthesize(
-    train: pd.DataFrame, prepared: PreparedImages, params: SynthesizeParams, *, counts: pd.DataFrame, facts: dict[str, Any]
+    train: pd.DataFrame,
+    prepared: PreparedImages,
+    params: SynthesizeParams,
+    *,
+    counts: pd.DataFrame,
+    facts: dict[str, Any],
+    device: str,
 ) -> list[Samples]:
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
     from skinlesion.base.cpu_memory import keep_freed_memory
@@ -79,7 +86,7 @@ def synthesize(
     rows = prepared.rows_of(train["image_id"])
     small = shrink_images(prepared.images, rows)
     labels = np.array([CLASSES.index(dx) for dx in train["dx"]])
-    vae, losses = fit_vae(small, labels, params, device=choose_device(params.device))
+    vae, losses = fit_vae(small, labels, params, device=choose_device(device))
 
     asked = counts[counts["synthetic_images"] > 0]
     batches = chain.from_iterable(

@@ -1,6 +1,6 @@
 """Choose operating points of the target on validation and audit them on test.
 
-Reads   section `threshold_sweep` of params.yaml; data/predictions/{val,test}.csv; of models/calibration.json whose it is.
+Reads   params `threshold_sweep` and `bootstrap`; data/predictions/{val,test}.csv; of models/calibration.json whose it is.
 Writes  models/operating_points.json (what a user of the classifier applies); metrics/threshold_sweep.json (what each point
         achieves on both splits, with intervals on test, and its predictive values at other prevalences);
         plots/threshold_sweep/ (the curves, the points and the decision curve of test as CSV).
@@ -21,21 +21,27 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import ThresholdSweepParams, load_params
-from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve
-from skinlesion.evaluation.analysis.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals, point_estimate
+from skinlesion.config.evaluation import ThresholdSweepParams
+from skinlesion.config.params import load_params
+from skinlesion.config.schema import BootstrapParams
+from skinlesion.evaluation.analysis.decision_curve import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.thresholds import (
+    POINT_COLUMNS,
+    Rule,
+    achieved,
+    audit,
+    choose_threshold,
+    point_rows,
+    sweep,
+    target_auc,
+    target_scores,
+)
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws, point_estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "threshold", "sensitivity", "specificity", "precision", "f1", "flagged")
-POINT_COLUMNS = (
-    *("point", "split", "threshold", "sensitivity", "sensitivity_low", "sensitivity_high"),
-    *("specificity", "specificity_low", "specificity_high", "precision", "f1", "flagged"),
-)
-
-DECISION_COLUMNS = ("strategy", "threshold_probability", "net_benefit")
 POINT_KEYS = ("rule", "constraint", "threshold", "val")  # of a point, in models/operating_points.json
 
 Truth = tuple[np.ndarray, np.ndarray]
@@ -43,17 +49,16 @@ Truth = tuple[np.ndarray, np.ndarray]
 logger = logging.getLogger(__name__)
 
 
-def describe_split(truth: Truth, lesion_ids: pd.Series, params: ThresholdSweepParams) -> dict[str, Any]:
+def describe_split(truth: Truth, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, Any]:
     """Size, prevalence and AUC of the target in a split; the AUC, which no threshold was chosen for, with its interval."""
     measure = target_auc(*truth)
-    drawn = bootstrap(measure, lesion_ids, draws=params.bootstrap_draws, seed=params.seed)
     return {
         "images": len(truth[0]),
         "lesions": int(lesion_ids.nunique()),
         "positives": int(truth[0].sum()),
         "prevalence": float(truth[0].mean()),
         **point_estimate(measure, len(truth[0])),
-        "intervals": percentile_intervals(drawn, params.confidence),
+        "intervals": bootstrap_intervals(measure, lesion_ids, how),
     }
 
 
@@ -73,17 +78,15 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
     chosen = {rule.name: choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
     for name in (rule.name for rule in rules if rule.kind == "guaranteed" and chosen[rule.name] == 0):
         lesions = lesion_ids[truth[0]].nunique()
-        logger.warning(
-            "%s: %d lesions of the target on validation are too few to promise it: everything is flagged", name, lesions
-        )
+        message = "%s: %d lesions of the target on validation are too few to promise it: everything is flagged"
+        logger.warning(message, name, lesions)
     return chosen
 
 
 def describe_point(
-    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, params: ThresholdSweepParams
+    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, prevalences: list[float], how: BootstrapParams
 ) -> dict[str, Any]:
     """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
-    draws = {"draws": params.bootstrap_draws, "seed": params.seed}
     rates = audit(*truths["test"], threshold)
     described: dict[str, Any] = {
         "rule": rule.kind,
@@ -91,32 +94,19 @@ def describe_point(
         "threshold": threshold,
         "val": achieved(*truths["val"], threshold),
         "test": achieved(*truths["test"], threshold),
-        "intervals": percentile_intervals(bootstrap(rates, lesion_ids, **draws), params.confidence),
+        "intervals": bootstrap_intervals(rates, lesion_ids, how),
         "at_prevalence": {},
     }
-    for prevalence in params.prevalences:
+    for prevalence in prevalences:
         measure = at_prevalence(rates, prevalence)
-        drawn = percentile_intervals(bootstrap(measure, lesion_ids, **draws), params.confidence)
-        described["at_prevalence"][f"{prevalence:g}"] = point_estimate(measure, len(lesion_ids)) | {"intervals": drawn}
+        intervals = {"intervals": bootstrap_intervals(measure, lesion_ids, how)}
+        described["at_prevalence"][f"{prevalence:g}"] = point_estimate(measure, len(lesion_ids)) | intervals
     return described
-
-
-def point_rows(points: dict[str, Any]) -> pd.DataFrame:
-    """The points as a table, a row a point and split; intervals in the rows of test alone."""
-    rows = []
-    for name, point in points.items():
-        ends = {
-            f"{rate}_{end}": point["intervals"][rate][end] for rate in ("sensitivity", "specificity") for end in ("low", "high")
-        }
-        rows.append({"point": name, "split": "val", "threshold": point["threshold"], **point["val"]})
-        rows.append({"point": name, "split": "test", "threshold": point["threshold"], **point["test"], **ends})
-    return pd.DataFrame(rows)
 
 
 @one_at_a_time("threshold-sweep")
 def main() -> None:
-    """Run the stage."""
-    params = load_params().threshold_sweep
+    params, how = load_params().threshold_sweep, load_params().bootstrap
     classes = params.target_classes()
     tables = {split: read_predictions(split) for split in ("val", "test")}
     truths = {split: target_scores(table, classes, split=split) for split, table in tables.items()}
@@ -124,8 +114,10 @@ def main() -> None:
     rules = list_rules(params)
     thresholds = choose_thresholds(rules, truths["val"], tables["val"]["lesion_id"], params)
     lesion_ids = tables["test"]["lesion_id"]
-    points = {rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, params) for rule in rules}
-    splits = {split: describe_split(truths[split], table["lesion_id"], params) for split, table in tables.items()}
+    points = {
+        rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, params.prevalences, how) for rule in rules
+    }
+    splits = {split: describe_split(truths[split], table["lesion_id"], how) for split, table in tables.items()}
 
     write_operating_points(
         {
@@ -134,7 +126,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
-            CLASSIFIER_SHA256: read_calibration().get(CLASSIFIER_SHA256),
+            CLASSIFIER_SHA256: read_calibration().classifier_sha256,
             "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )
@@ -144,14 +136,14 @@ def main() -> None:
         ]
         write_table(pd.concat(curves), folder / "curve.csv", CURVE_COLUMNS)
         write_table(point_rows(points), folder / "operating_points.csv", POINT_COLUMNS)
-        write_table(decision_curve(*truths["test"]), folder / "decision_curve.csv", DECISION_COLUMNS)
-    draws = describe_draws(draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-    described = {"target": params.target, "classes": classes, "bootstrap": draws, **splits, "points": points}
+        benefit = decision_curve(*truths["test"])
+        write_table(benefit, folder / "decision_curve.csv", benefit.columns)
+    described = {"target": params.target, "classes": classes, "bootstrap": describe_draws(how), **splits, "points": points}
     write_json(METRICS / "threshold_sweep.json", described)
     for name, point in points.items():
-        said = f"{name}: threshold {point['threshold']:.4f}, on test sensitivity {point['test']['sensitivity']:.3f}"
-        low, high = point["intervals"]["sensitivity"].values()
-        logger.info("%s (%.3f to %.3f), specificity %.3f", said, low, high, point["test"]["specificity"])
+        test, (low, high) = point["test"], point["intervals"]["sensitivity"].values()
+        message = "%s: threshold %.4f, on test sensitivity %.3f (%.3f to %.3f), specificity %.3f"
+        logger.info(message, name, point["threshold"], test["sensitivity"], low, high, test["specificity"])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 
 # Before anything imports torch, also in the processes that tests start: on tiny tensors threads only wait for each other.
@@ -37,6 +38,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def resamples(draws: int, *, seed: int = 0, confidence: float = 0.95) -> BootstrapParams:
+    """The section `bootstrap`, for functions that make intervals."""
+    return BootstrapParams(draws=draws, confidence=confidence, seed=seed)
 
 
 def refuses(message: str, call: Callable[..., object], *arguments: Any, **options: Any) -> None:

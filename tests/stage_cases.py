@@ -69,10 +69,10 @@ def read_metrics(name: str, folder: Path = Path()) -> dict[str, Any]:
 
 
 def stage_runner(write_params: WriteParams, main: Callable[[], None], section: str, **small: Any) -> Run:
-    """A function that runs a stage with values of its section of params, `small` unless it is given others: its metrics."""
+    """A function that runs a stage with values of its section of params, or of another by full key, `small` ones by default."""
 
     def run(**overrides: Any) -> dict[str, Any]:
-        write_params({f"{section}.{name}": value for name, value in (small | overrides).items()})
+        write_params({name if "." in name else f"{section}.{name}": value for name, value in (small | overrides).items()})
         main()
         return read_metrics(section)
 

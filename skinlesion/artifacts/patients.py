@@ -120,7 +120,8 @@ def _one_hot(values: pd.Series, vocabulary: Sequence[str]) -> np.ndarray:
     codes = pd.Index(vocabulary).get_indexer(values)  # -1 for what is not in it
     strange = values[(codes < 0) & values.notna() & ~values.isin(UNKNOWN)]
     _warn(str(values.name), strange.unique())
-    return np.eye(len(vocabulary) + 1)[codes]
+    encoded: np.ndarray = np.eye(len(vocabulary) + 1)[codes]
+    return encoded
 
 
 def _warn(column: str, strange: Sequence[object] | np.ndarray) -> None:

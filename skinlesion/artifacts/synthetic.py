@@ -84,7 +84,7 @@ def write_synthetic(
             for batch in batches:
                 if batch.dtype != np.uint8 or batch.shape[1:] != (size, size, 3):
                     raise ValueError(f"a batch must be uint8 of shape (B, {size}, {size}, 3), not {batch.dtype} {batch.shape}")
-                file.write(np.ascontiguousarray(batch))
+                file.write(np.ascontiguousarray(batch).data)
                 written += len(batch)
         if written != len(dx):
             raise ValueError(f"{written} images and {len(dx)} diagnoses")

@@ -26,11 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import Paired, compare, pair
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
@@ -164,12 +165,12 @@ def describe_list(frame: pd.DataFrame) -> dict[str, Any]:
 
 def prediction_table(listed: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
     """A prediction table of logits, float (images, classes), whose probabilities are their softmax, without calibration."""
-    rounded = np.round(logits, LOGIT_DECIMALS)
-    numbers = pd.DataFrame(np.hstack([rounded, softmax(rounded)]), listed.index, [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS])
+    rounded = np.round(logits.astype(np.float64), LOGIT_DECIMALS)
+    numbers = pd.DataFrame(np.hstack([rounded, softmax(rounded, axis=1)]), listed.index, [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS])
     return pd.concat([listed[list(DESCRIPTIVE_COLUMNS)], numbers], axis=1)
 
 
-def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, **draws: Any) -> pd.DataFrame:
+def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, how: BootstrapParams) -> pd.DataFrame:
     """Headline metrics of both trainings and their difference, in all test images and in those with and without a sibling.
 
     Parameters
@@ -177,7 +178,7 @@ def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, **d
     tables : the prediction table of each of `ARMS`, of the same images in the same order.
     siblings : bool (images,), whether an image has a sibling in the training list of `image_level`. Of the images without,
         neither training has seen the lesion: their difference is a control, and should be about 0.
-    draws : `draws`, `seed` and `confidence` of the paired bootstrap over lesions (`pairing.compare`).
+    how : the paired bootstrap over lesions (`pairing.compare`).
 
     Returns
     -------
@@ -185,15 +186,15 @@ def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, **d
     """
     paired = pair(tables[LESION_LEVEL], tables[IMAGE_LEVEL])
     chosen = {ALL: np.ones(len(siblings), dtype=bool), WITH: siblings, WITHOUT: ~siblings}
-    return pd.concat([*_rows_of_groups(paired, chosen, draws)], ignore_index=True)
+    return pd.concat([*_rows_of_groups(paired, chosen, how)], ignore_index=True)
 
 
-def _rows_of_groups(paired: Paired, chosen: dict[str, np.ndarray], draws: dict[str, Any]) -> Iterator[pd.DataFrame]:
+def _rows_of_groups(paired: Paired, chosen: dict[str, np.ndarray], how: BootstrapParams) -> Iterator[pd.DataFrame]:
     for group, rows in chosen.items():
         part = Paired(paired.first[rows], paired.second[rows])
         if part.first.empty:
             continue
-        table = compare(part, **draws).rename(columns={"first": LESION_LEVEL, "second": IMAGE_LEVEL, "difference": "inflation"})
+        table = compare(part, how).rename(columns={"first": LESION_LEVEL, "second": IMAGE_LEVEL, "difference": "inflation"})
         melanomas = part.first.loc[part.first["dx"] == "mel", "lesion_id"]
         counts = {
             "images": len(part.first),

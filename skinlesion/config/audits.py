@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from skinlesion.config.schema import BatchSize, Confidence, Device, Draws, Section, Seed, check_path
+from skinlesion.config.schema import Distinct, Section, Seed, check_path
 
 # Here and not where they are used, so that reading params needs nothing but this module.
 Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
@@ -16,17 +16,9 @@ NearCopies = Literal["refuse", "report"]
 class LeakParams(Section):
     """Which trainings show what siblings of the test images in the training list do."""
 
-    seeds: list[Seed] = Field(min_length=1)
+    seeds: Distinct[Seed] = Field(min_length=1)
     overrides: dict[str, Any]
-    bootstrap_draws: Draws
-    confidence: Confidence
     seed: Seed
-
-    @model_validator(mode="after")
-    def _seeds_differ(self) -> LeakParams:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds names a value twice")
-        return self
 
 
 class NearDuplicatesParams(Section):
@@ -42,21 +34,9 @@ class NearDuplicatesParams(Section):
 class RobustnessParams(Section):
     """How the test images are corrupted."""
 
-    device: Device
-    batch_size: BatchSize
-    corruptions: list[Corruption] = Field(min_length=1)
-    severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
-    bootstrap_draws: Draws
-    confidence: Confidence
+    corruptions: Distinct[Corruption] = Field(min_length=1)
+    severities: Distinct[Annotated[int, Field(ge=1, le=5)]] = Field(min_length=1)
     seed: Seed
-
-    @model_validator(mode="after")
-    def _nothing_twice(self) -> RobustnessParams:
-        if len(set(self.corruptions)) != len(self.corruptions):
-            raise ValueError("corruptions names one twice")
-        if len(set(self.severities)) != len(self.severities):
-            raise ValueError("severities names one twice")
-        return self
 
 
 class ExternalParams(Section):
@@ -67,11 +47,6 @@ class ExternalParams(Section):
     sample_seed: Seed
     sample_lesions: int = Field(ge=21, le=100_000)
     near_copies: NearCopies
-    device: Device
-    batch_size: BatchSize
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
 
     @model_validator(mode="after")
     def _path_belongs_to_local(self) -> ExternalParams:
@@ -82,10 +57,8 @@ class ExternalParams(Section):
 class ExportParams(Section):
     """How the classifier is exported to ONNX, and measured."""
 
-    batch_size: BatchSize
+    batch_size: int = Field(ge=1)
     calibration_images: int = Field(ge=1, le=100_000)
     float32_layers: int = Field(ge=0, le=10_000)
     rounds: int = Field(ge=1, le=10_000)
-    bootstrap_draws: Draws
-    confidence: Confidence
     seed: Seed

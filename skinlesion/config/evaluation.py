@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skinlesion.base.errors import suggest
-from skinlesion.config.schema import UNSEEN_BY_DVC, BatchSize, Confidence, Device, Draws, InnerShare, PositiveShare, Section, Seed
+from skinlesion.config.schema import (
+    UNSEEN_BY_DVC,
+    CalibrationMethod,
+    ConformalMethod,
+    Distinct,
+    InnerShare,
+    PositiveShare,
+    Section,
+    Seed,
+    TestTime,
+)
 from skinlesion.diagnoses import CLASSES
 
 # Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
@@ -32,14 +42,9 @@ CamMethod = Literal[
 class EvaluateParams(Section):
     """How the classifier is measured."""
 
-    device: Device
-    batch_size: BatchSize
-    test_time: Literal["none", "flips", "square", "multi_crop"]
-    calibration: Literal["temperature", "vector"]
+    test_time: TestTime
+    calibration: CalibrationMethod
     calibration_bins: int = Field(ge=2, le=100)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
 
 
 class ThresholdSweepParams(Section):
@@ -47,15 +52,12 @@ class ThresholdSweepParams(Section):
 
     target: str
     groups: dict[str, list[str]]
-    recall_constraints: list[PositiveShare] = Field(min_length=1)
-    specificity_constraints: list[PositiveShare]
-    cost_ratios: list[Annotated[float, Field(gt=0)]]
-    guaranteed_recalls: list[InnerShare]
+    recall_constraints: Distinct[PositiveShare] = Field(min_length=1)
+    specificity_constraints: Distinct[PositiveShare]
+    cost_ratios: Distinct[Annotated[float, Field(gt=0)]]
+    guaranteed_recalls: Distinct[InnerShare]
     guarantee: InnerShare
-    prevalences: list[InnerShare]
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
+    prevalences: Distinct[InnerShare]
 
     @model_validator(mode="after")
     def _target_is_known(self) -> ThresholdSweepParams:
@@ -74,9 +76,6 @@ class ThresholdSweepParams(Section):
         targets = [*CLASSES, *self.groups]
         if self.target not in targets:
             raise ValueError(f"target '{self.target}' is neither a diagnosis nor a group{suggest(self.target, targets)}")
-        for name in ("recall_constraints", "specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} names a value twice")
         return self
 
     def target_classes(self) -> list[str]:
@@ -88,30 +87,19 @@ class BaselinesParams(Section):
     """How the classifiers that see little are made and measured."""
 
     color_bins: int = Field(ge=2, le=16)
-    bootstrap_draws: Draws
-    confidence: Confidence
     seed: Seed
 
 
 class SelectiveParams(Section):
     """How much is answered, and with which promise sets of diagnoses are made."""
 
-    coverages: list[PositiveShare] = Field(min_length=1)
-    conformal_levels: list[InnerShare] = Field(min_length=1)
-    conformal_method: Literal["aps", "raps"]
+    coverages: Distinct[PositiveShare] = Field(min_length=1)
+    conformal_levels: Distinct[InnerShare] = Field(min_length=1)
+    conformal_method: ConformalMethod
     raps_penalty: float = Field(ge=0)
     raps_free: int = Field(ge=0, le=len(CLASSES))
     conformal_share: InnerShare
-    bootstrap_draws: Draws
-    confidence: Confidence
     seed: Seed
-
-    @model_validator(mode="after")
-    def _values_differ(self) -> SelectiveParams:
-        for name in ("coverages", "conformal_levels"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} names a value twice")
-        return self
 
 
 class SubgroupsParams(Section):
@@ -120,9 +108,6 @@ class SubgroupsParams(Section):
     age_bands: list[Annotated[float, Field(gt=0, le=120)]] = Field(min_length=1)
     min_lesions: int = Field(ge=1)
     min_melanomas: int = Field(ge=1)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed
 
     @model_validator(mode="after")
     def _bands_rise(self) -> SubgroupsParams:
@@ -140,10 +125,8 @@ class FailuresParams(Section):
 class GradcamParams(Section):
     """Which maps are made, of which layer, for which cases, and on how many images they are measured."""
 
-    device: Device
-    batch_size: BatchSize
     split: Literal["val", "test"]
-    methods: list[CamMethod] = Field(min_length=1)
+    methods: Distinct[CamMethod] = Field(min_length=1)
     layer: str = Field(min_length=1)
     samples: int | None = Field(ge=1)
     confident_errors: int = Field(ge=0)
@@ -153,20 +136,9 @@ class GradcamParams(Section):
     perturbation_images: int = Field(ge=2)
     deletion_steps: int = Field(ge=2, le=256)
 
-    @model_validator(mode="after")
-    def _methods_differ(self) -> GradcamParams:
-        if len(set(self.methods)) != len(self.methods):
-            raise ValueError("methods names a method twice")
-        return self
-
 
 class NeighborsParams(Section):
     """How many nearest training cases are found, and for how many errors they are shown."""
 
-    device: Device
-    batch_size: BatchSize
     k: int = Field(ge=1, le=20)
     cases: int = Field(ge=0)
-    bootstrap_draws: Draws
-    confidence: Confidence
-    seed: Seed

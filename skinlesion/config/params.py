@@ -6,7 +6,6 @@ edit of this file alone never has to rerun a stage.
 
 from __future__ import annotations
 
-import re
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +26,26 @@ from skinlesion.config.evaluation import (
     SubgroupsParams,
     ThresholdSweepParams,
 )
-from skinlesion.config.schema import Section, Seed, check_path
+from skinlesion.config.schema import (
+    BootstrapParams,
+    ColorConstancy,
+    Fit,
+    MachineParams,
+    Section,
+    Seed,
+    check_path,
+    describe_problem,
+)
 from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
 MOST_PROBLEMS = 40  # that one message lists
+# Keys that sections of stages had until they got a section for all: where they are now.
+MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields} | {
+    "bootstrap_draws": "bootstrap.draws",
+    "confidence": "bootstrap.confidence",
+}
 
 
 class SampleParams(Section):
@@ -79,13 +92,15 @@ class PrepareParams(Section):
     """The square that the network sees."""
 
     size: int = Field(ge=32, le=1024)
-    fit: Literal["squash", "crop", "pad"]
-    color_constancy: Literal["none", "shades_of_gray"]
+    fit: Fit
+    color_constancy: ColorConstancy
 
 
 class Params(Section):
     """The whole of `params.yaml`."""
 
+    machine: MachineParams
+    bootstrap: BootstrapParams
     download: DownloadParams
     split: SplitParams
     prepare: PrepareParams
@@ -176,7 +191,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     if aliases > MOST_ALIASES:
         raise PipelineError(f"{path} has {aliases} aliases (*name), more than {MOST_ALIASES}: write the values out")
     if not isinstance(document, dict):
-        raise PipelineError(f"{path} must hold one section a stage: {', '.join(Params.model_fields)}")
+        raise PipelineError(f"{path} must hold these sections: {', '.join(Params.model_fields)}")
     return document
 
 
@@ -203,19 +218,13 @@ def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = 
 def _describe(problem: Any, section: str | None = None) -> str:
     """One line for one pydantic problem: the key (below `section`, if that is where it was found), its value, what is allowed."""
     location = [*([section] if section else []), *(str(part) or "''" for part in problem["loc"])]
-    key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
+        if moved := MOVED.get(location[-1]):
+            return f"{'.'.join(location)}: unknown key; it is {moved} now, one value for all stages"
         known = _known_keys(location[:-1])
-        return f"{key}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing; every key must be in the file"
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    message = message[0].lower() + message[1:]
-    value = "" if isinstance(problem["input"], dict) else f" = {brief(problem['input'])}"
-    suggestion = ""
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        suggestion = suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
-    return f"{key}{value}: {message}{suggestion}"
+        return f"{'.'.join(location)}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
+    described = describe_problem(problem, *([section] if section else [] if location else ["params.yaml"]))
+    return f"{described}; every key must be in the file" if problem["type"] == "missing" else described
 
 
 def _known_keys(location: list[str]) -> list[str]:

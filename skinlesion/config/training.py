@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from skinlesion.base.errors import suggest
 from skinlesion.config.augmentation import AugmentationParams
-from skinlesion.config.schema import UNSEEN_BY_DVC, Device, Section, Seed
+from skinlesion.config.schema import UNSEEN_BY_DVC, Distinct, Section, Seed
 from skinlesion.diagnoses import CLASSES
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -27,21 +27,18 @@ def list_backbones() -> list[str]:
     """Names of all classification models of the installed torchvision."""
     import torchvision  # takes seconds, which only those pay who ask
 
-    return torchvision.models.list_models(module=torchvision.models)
+    return list(torchvision.models.list_models(module=torchvision.models))
 
 
 class EnsembleParams(Section):
     """Which members are trained: every one of `members` with every one of `seeds`."""
 
-    seeds: list[Seed] = Field(min_length=1)
-    members: list[str] = Field(min_length=1)
+    seeds: Distinct[Seed] = Field(min_length=1)
+    members: Distinct[str] = Field(min_length=1)
     overrides: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")
     def _names_are_plain(self) -> EnsembleParams:
-        for key, values in (("seeds", self.seeds), ("members", self.members)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key} names a value twice")
         for name in self.members:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"members: '{name}' must be a plain name: lower-case letters, digits and '_'")
@@ -61,7 +58,6 @@ class SynthesizeParams(Section):
 
     seed: Seed
     images: dict[Dx, Annotated[int, Field(ge=0, le=100_000)]]
-    device: Device
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     lr: float = Field(gt=0)
@@ -88,12 +84,8 @@ class TrainParams(Section):
     attention: Literal["none", "se", "cbam"]
     metadata: bool
     metadata_dropout: Dropout
-    # machine
-    device: Device
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"]
-    num_nodes: int = Field(ge=1)
+    # arithmetic
     precision: Literal["auto", "32", "bf16", "16"]
-    channels_last: bool
     compile: bool
     # phases and rates
     epochs: int = Field(ge=1)
@@ -140,7 +132,7 @@ class TrainParams(Section):
     # selection
     select_by: Literal["macro_f1", "balanced_accuracy", "accuracy", "mel_recall", "macro_auc", "loss"]
     patience: int = Field(ge=1)
-    loggers: list[Literal["dvclive", "tensorboard", "mlflow"]]
+    loggers: Distinct[Literal["dvclive", "tensorboard", "mlflow"]]
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -221,6 +213,4 @@ class TrainParams(Section):
             if wrong:
                 raise ValueError(reason)
         check_diagnoses(self.class_multipliers, "class_multipliers")
-        if len(set(self.loggers)) != len(self.loggers):
-            raise ValueError("loggers names a value twice")
         return self

@@ -1,4 +1,4 @@
-"""Colour constancy: the colour of the light, estimated from an image and divided out of it."""
+"""Color constancy: the color of the light, estimated from an image and divided out of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-NORM = 6  # of Minkowski: between the mean (1, grey world) and the maximum (infinity, white patch)
+NORM = 6  # of Minkowski: between the mean (1, gray world) and the maximum (infinity, white patch)
 
 
 def shades_of_gray(image: np.ndarray) -> np.ndarray:
-    """Take the colour of the light out of a uint8 RGB image (H, W, 3) by shades of grey; same shape and type out.
+    """Take the color of the light out of a uint8 RGB image (H, W, 3) by shades of gray; same shape and type out.
 
-    The light's colour is the Minkowski 6-norm of each channel (Finlayson and Trezzi, Shades of gray and colour constancy,
-    2004), scaled to unit length; each channel is divided by sqrt(3) times its own, so that grey light changes nothing (Barata
+    The light's color is the Minkowski 6-norm of each channel (Finlayson and Trezzi, Shades of gray and color constancy,
+    2004), scaled to unit length; each channel is divided by sqrt(3) times its own, so that gray light changes nothing (Barata
     et al., Improving dermoscopy image classification using color constancy, 2015). What then exceeds 255 is clipped. On the
     stored values, the display's gamma not undone. Black pixels have no say; a channel that is black everywhere stays so.
     """

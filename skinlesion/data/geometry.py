@@ -1,6 +1,6 @@
 """How an image of any shape fits the network's square, and which part of it the square shows.
 
-`fit` is one of: `squash`, the whole image, its aspect lost; `crop`, the largest centred square; `pad`, the whole image in
+`fit` is one of: `squash`, the whole image, its aspect lost; `crop`, the largest centered square; `pad`, the whole image in
 its aspect, black bars around it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 
 
 def _pasted_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:

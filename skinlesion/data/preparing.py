@@ -14,12 +14,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, ColorConstancy, Fit
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.raw import MAX_PIXELS, RAW, image_path
 from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.parallel import map_in_order
+from skinlesion.config.schema import ColorConstancy, Fit
 from skinlesion.data.color_constancy import shades_of_gray
 from skinlesion.data.geometry import fit_image
 
@@ -41,7 +42,7 @@ class Broken:
 
 
 def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> Prepared | Broken:
-    """Decode a JPEG of any colour mode, take the light's colour out of it if asked, and fit it into a square.
+    """Decode a JPEG of any color mode, take the light's color out of it if asked, and fit it into a square.
 
     The light is estimated on the whole original, so that neither a crop nor black bars have a part in it.
 

@@ -29,7 +29,7 @@ class DoubledSigmoid(nn.Module):
         return 2 * torch.sigmoid(logits)
 
 
-class SqueezeExcitation(ops.SqueezeExcitation):
+class SqueezeExcitation(ops.SqueezeExcitation):  # type: ignore[misc]  # torchvision has no types
     """A gate for every channel from the channels' means (Hu et al. 2018, arXiv 1709.01507): (N, C, H, W) to the same."""
 
     def __init__(self, channels: int) -> None:
@@ -52,9 +52,10 @@ class ConvolutionalBlockAttention(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
         mean, largest = maps.mean((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        maps = maps * self.gate(self.channels(mean) + self.channels(largest))
-        mean, largest = maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)
-        return maps * self.gate(self.places(torch.cat([mean, largest], dim=1)))
+        gated: torch.Tensor = maps * self.gate(self.channels(mean) + self.channels(largest))
+        mean, largest = gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)
+        places: torch.Tensor = self.gate(self.places(torch.cat([mean, largest], dim=1)))
+        return gated * places
 
 
 def _start_at_zero(layer: nn.Module) -> None:
@@ -72,14 +73,14 @@ class FeatureMapAttention(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """The map in the backbone's own layout, to the same."""
-        if not self.channels_last:
-            return self.attention(maps)
-        return self.attention(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        gated: torch.Tensor = self.attention(maps.permute(0, 3, 1, 2) if self.channels_last else maps)
+        return gated.permute(0, 2, 3, 1) if self.channels_last else gated
 
     # A bound method, so that copy.deepcopy binds the copied hook to the copied attention.
     def hook(self, _: nn.Module, __: Any, maps: torch.Tensor) -> torch.Tensor:
         """What the backbone's layer calls."""
-        return self(maps)
+        gated: torch.Tensor = self(maps)
+        return gated
 
 
 def attach_attention(backbone: nn.Module, kind: Kind, *, size: int) -> FeatureMapAttention | None:

@@ -55,7 +55,7 @@ def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
     elif name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     try:
-        model = torchvision.models.get_model(name, weights=None, **options)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
@@ -98,12 +98,13 @@ def remove_head(model: nn.Module) -> tuple[nn.Linear, float]:
 
 def _head_name(model: nn.Module) -> str:
     """Name of the last layer, or of where it was."""
-    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d, RemovedHead))][-1]
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d, RemovedHead))]
+    return names[-1]
 
 
 def _as_linear(convolution: nn.Conv2d) -> nn.Linear:
     """A 1 x 1 convolution as a linear layer."""
-    linear = nn.utils.skip_init(nn.Linear, convolution.in_channels, convolution.out_channels)
+    linear: nn.Linear = nn.utils.skip_init(nn.Linear, convolution.in_channels, convolution.out_channels)
     linear.load_state_dict({"weight": convolution.weight.flatten(1), "bias": convolution.bias})
     return linear
 

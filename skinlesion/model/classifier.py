@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.prepared import ColorConstancy, Fit, PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError, brief
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.config.contents import check_member_names
+from skinlesion.config.schema import ColorConstancy, Fit, describe_problem
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.backbones import check_numbers
 from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
@@ -34,7 +35,7 @@ class ClassifierConfig:
     network : `skinlesion.model.network.NetworkSpec` as a dict, from which the network is built.
     classes : diagnoses in the order of the logits.
     size, fit : how an image becomes the network's square (`skinlesion.data.geometry`), pixels.
-    color_constancy : what is done to its colours then, as `prepare.color_constancy`.
+    color_constancy : what is done to its colors then, as `prepare.color_constancy`.
     mean, std : of RGB in [0, 1], subtracted and divided by.
     params : the `train` section that it was trained with.
     epoch : the epoch (1 is the first) whose weights these are.
@@ -79,7 +80,7 @@ class ClassifierConfig:
 class Classifier(NamedTuple):
     """A network in eval mode, and its config.
 
-    The network maps float32 (N, 3, size, size), normalised, and, where `config.needs_metadata`, float32 (N, WIDTH) encoded
+    The network maps float32 (N, 3, size, size), normalized, and, where `config.needs_metadata`, float32 (N, WIDTH) encoded
     metadata, to logits, float32 (N, 7) in the order of `config.classes`.
     """
 
@@ -116,9 +117,7 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
         config = TypeAdapter(ClassifierConfig).validate_json(json.dumps(known), strict=True)
         spec = TypeAdapter(NetworkSpec).validate_json(json.dumps(config.network), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise PipelineError(f"{path}: {key} = {brief(first['input'])}: {first['msg'].lower()}: run `train` again") from None
+        raise PipelineError(f"{path}: {describe_problem(error.errors()[0])}: run `train` again") from None
     if not all(map(math.isfinite, config.mean)) or not all(0 < value < math.inf for value in config.std):
         raise PipelineError(f"{path}: mean must be finite and std above 0, not {config.mean} and {config.std}: run `train` again")
     if config.classes != CLASSES:

@@ -67,9 +67,10 @@ class MultiSampleDropout(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (N, F) to logits (N, classes)."""
         if not self.training or self.samples == 1:
-            return self.layers(features)
+            logits: torch.Tensor = self.layers(features)
+            return logits
         logits = self.layers(features.repeat(self.samples, 1))
-        return logits.unflatten(0, (self.samples, len(features))).mean(0)
+        return logits.view(self.samples, len(features), -1).mean(0)
 
 
 class SkinNetwork(nn.Module):
@@ -105,7 +106,7 @@ class SkinNetwork(nn.Module):
 
         Parameters
         ----------
-        images : float32 (N, 3, size, size), normalised.
+        images : float32 (N, 3, size, size), normalized.
         metadata : float32 (N, WIDTH) of `artifacts.patients.encode_metadata`; not looked at by a network without metadata.
 
         Raises
@@ -118,13 +119,14 @@ class SkinNetwork(nn.Module):
             if metadata is None:
                 raise ValueError("this network was built with metadata: pass encode_metadata(...) beside the images")
             features = torch.cat([features, self.metadata_encoder(metadata)], dim=1)
-        return self.head(features).float()
+        logits: torch.Tensor = self.head(features)
+        return logits.float()
 
 
 def build_network(spec: NetworkSpec, *, num_classes: int, size: int) -> SkinNetwork:
     """Build a network with random weights for images of `size` x `size` pixels, in train mode.
 
-    With `head: linear` and without metadata the last layer is torchvision's own, with the family's own initialisation, so
+    With `head: linear` and without metadata the last layer is torchvision's own, with the family's own initialization, so
     that without further options the network computes what torchvision's does.
 
     Raises

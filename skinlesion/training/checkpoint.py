@@ -6,17 +6,20 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable
+import sys
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from skinlesion.base.errors import PipelineError, reason_of
 from skinlesion.base.files import atomic_file, file_digest, scratch_folder
 from skinlesion.base.locks import locked
+from skinlesion.model.classifier import ClassifierConfig
+from skinlesion.training.engine import precision_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +29,23 @@ STATE_KEYS = {
 }
 
 
-def resume_key(facts: dict[str, Any], code: Iterable[ModuleType]) -> str:
+def resume_key(config: ClassifierConfig, fabric: Fabric, *, stage: str, **facts: str | bool) -> str:
     """Name of the one training that a checkpoint belongs to: a hash of everything that decides its result.
+
+    The commit is left out, which may move on, and so is the epoch, which is not known yet.
 
     Parameters
     ----------
-    facts : params, fingerprint of the data, versions; must be serialisable as JSON.
-    code : modules whose source decides the result.
+    config : params, fingerprint of the data, versions.
+    fabric : kind and number of devices, of each of which the state of its generators is saved, and the precision.
+    stage : path of the script that trains; with every imported module of `skinlesion` the code that decides the result.
+    facts : what decides besides.
     """
-    sources = sorted(file_digest(Path(str(module.__file__)), "sha256") for module in code)
-    content = json.dumps({"facts": facts, "code": sources}, sort_keys=True)
+    described = {name: value for name, value in asdict(config).items() if name not in ("git_commit", "epoch")}
+    facts |= {"where": f"{fabric.world_size} x {fabric.device.type}", "precision": precision_of(fabric)}
+    files = [str(module.__file__) for name, module in sys.modules.items() if name.startswith("skinlesion.")]
+    code = sorted(file_digest(Path(path), "sha256") for path in [*files, stage])
+    content = json.dumps({"facts": described | facts, "code": code}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

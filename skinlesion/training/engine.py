@@ -9,16 +9,19 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.accelerators import Accelerator
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning_fabric.accelerators.accelerator import Accelerator
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
-from skinlesion.model.network import SkinNetwork
-from skinlesion.training.precision import faster_on_cpu
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]  # Fabric's names
+FABRIC_NAMES: dict[str, Precision] = {"auto": "32-true", "32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 class XPUAccelerator(Accelerator):
@@ -51,78 +54,57 @@ class XPUAccelerator(Accelerator):
         return "xpu"
 
 
-def fabric_precision(precision: str, device: torch.device) -> str:
-    """Fabric's name for `auto | 32 | bf16 | 16` on a device.
+def choose_precision(params: TrainParams, device: torch.device) -> Precision:
+    """Fabric's name for `train.precision` on a device.
 
-    `auto` on CUDA is mixed precision: bf16 if the GPU has it, else 16; elsewhere 32, but see `choose_precision`.
+    `auto` is mixed precision on CUDA, bf16 if the GPU has it, else 16; elsewhere it is 32 bits.
 
     Raises
     ------
     PipelineError
-        16 bits without a GPU: gradients would underflow with no scaler at hand. Mixed precision on an XPU, which Fabric
-        2.6 would silently not apply.
+        16 bits without a GPU: gradients would underflow with no scaler at hand. 16 bits with sharpness-aware minimization, since
+        their scaler skips steps. Mixed precision on an XPU, which Fabric 2.6 would silently not apply.
     """
+    precision = params.precision
     if precision == "16" and device.type == "cpu":
         raise PipelineError("train.precision=16 needs a GPU: choose bf16 or 32 on a CPU")
     if precision in ("bf16", "16") and device.type == "xpu":
         raise PipelineError(f"train.precision={precision} is not supported on an XPU: choose 32 or auto")
-    if precision == "auto":
-        if device.type != "cuda":
-            return "32-true"
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    if precision == "auto" and device.type == "cuda":
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
+        if precision == "16" and params.sam_rho > 0:
+            raise PipelineError("train.precision=auto is 16 on this GPU, which does not go with sam_rho: set train.precision=32")
+    return FABRIC_NAMES[precision]
 
 
-def choose_precision(params: TrainParams, network: SkinNetwork, *, size: int) -> str:
-    """Fabric's name of the precision to train `network` in, on images of `size` x `size` pixels.
-
-    `auto` on a CPU is measured (`skinlesion.training.precision`). It is 32 for several processes, which could disagree, and for a
-    compiled network, which is faster in 32 bits on the processors that we know.
-
-    Raises
-    ------
-    PipelineError
-        As of `fabric_precision`; or 16 bits with sharpness-aware minimisation, since their scaler skips steps.
-    """
-    device = choose_device(params.device)
-    alone = params.devices in (1, "auto") and params.num_nodes == 1
-    if params.precision == "auto" and device.type == "cpu" and alone and not params.compile:
-        return faster_on_cpu(network, size=size, batch_size=params.batch_size, channels_last=params.channels_last)
-    precision = fabric_precision(params.precision, device)
-    if precision == "16-mixed" and params.sam_rho > 0:
-        raise PipelineError("train.precision=auto is 16 on this GPU, which does not go with sam_rho: set train.precision=32")
-    return precision
-
-
-def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
+def make_fabric(params: TrainParams, machine: MachineParams, *, seed: int) -> Fabric:
     """A launched Fabric, all random generators seeded alike in every process, algorithms deterministic where torch has them.
 
     With several devices or nodes the processes are started here, or were by torchrun, and share the work by DDP.
 
-    precision : Fabric's name, as of `fabric_precision`.
-
     Raises
     ------
     PipelineError
-        More devices than there are, or processes that nobody starts.
+        More devices than there are, processes that nobody starts, or as `choose_precision`.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch asks for to make matrix products repeatable
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property; True costs time
     torch.backends.cudnn.benchmark = False
-    chosen = choose_device(params.device)
+    chosen = choose_device(machine.device)
+    precision = choose_precision(params, chosen)
     if chosen.type == "cpu":
         keep_freed_memory()
-    devices = count_devices(params.devices, chosen)
-    check_launcher(devices * params.num_nodes, params.num_nodes)
+    devices = count_devices(machine.devices, chosen)
+    check_launcher(devices * machine.num_nodes, machine.num_nodes)
     if chosen.type == "xpu":
         accelerator = XPUAccelerator()
         strategy = SingleDeviceStrategy(device=torch.device("xpu", 0), accelerator=accelerator)
         fabric = Fabric(accelerator=accelerator, strategy=strategy, devices=1, precision=precision)
-    elif devices * params.num_nodes > 1:
+    elif devices * machine.num_nodes > 1:
         # While the backbone is frozen its gradients never come, and DDP would wait for them.
         ddp = DDPStrategy(find_unused_parameters=params.freeze_epochs > 0)
-        fabric = Fabric(accelerator=chosen.type, strategy=ddp, devices=devices, num_nodes=params.num_nodes, precision=precision)
+        fabric = Fabric(accelerator=chosen.type, strategy=ddp, devices=devices, num_nodes=machine.num_nodes, precision=precision)
     else:
         fabric = Fabric(accelerator=chosen.type, devices=1, precision=precision)
     fabric.launch()
@@ -131,7 +113,7 @@ def make_fabric(params: TrainParams, *, precision: str, seed: int) -> Fabric:
 
 
 def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
-    """How many devices of a kind `train.devices` means on this machine.
+    """How many devices of a kind `machine.devices` means on this machine.
 
     Raises
     ------
@@ -140,7 +122,7 @@ def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
     """
     if kind.type in ("mps", "xpu"):
         if devices not in (1, "auto"):
-            raise PipelineError(f"train.devices={devices}: training uses one {kind.type} device; several work on cuda and cpu")
+            raise PipelineError(f"machine.devices={devices}: training uses one {kind.type} device; several work on cuda and cpu")
         return 1
     if kind.type == "cpu":
         return 1 if devices == "auto" else devices
@@ -148,7 +130,7 @@ def count_devices(devices: int | Literal["auto"], kind: torch.device) -> int:
     if devices == "auto":
         return present
     if devices > present:
-        raise PipelineError(f"train.devices={devices}, and this machine has {present} GPU(s): take fewer, or auto")
+        raise PipelineError(f"machine.devices={devices}, and this machine has {present} GPU(s): take fewer, or auto")
     return devices
 
 
@@ -164,13 +146,18 @@ def check_launcher(processes: int, nodes: int) -> None:
         started = int(os.environ["WORLD_SIZE"])
         if started != processes:
             raise PipelineError(
-                f"torchrun started {started} process(es), and train.devices x train.num_nodes is {processes}: make them equal"
+                f"torchrun started {started} process(es), and machine.devices x machine.num_nodes is {processes}: make them equal"
             )
     elif nodes > 1 and "NODE_RANK" not in os.environ:
         raise PipelineError(
-            f"train.num_nodes={nodes} needs the stage to be started on every node, by torchrun or with NODE_RANK, MASTER_ADDR "
+            f"machine.num_nodes={nodes} needs the stage to be started on every node, by torchrun or with NODE_RANK, MASTER_ADDR "
             "and MASTER_PORT set: see the README, or set num_nodes to 1"
         )
+
+
+def precision_of(fabric: Fabric) -> str:
+    """Fabric's name of the precision in which it computes."""
+    return str(fabric.strategy.precision.precision)
 
 
 @contextmanager

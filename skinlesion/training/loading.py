@@ -78,7 +78,9 @@ def worker_count(processes: int = 1) -> int:
     return max(1, min(MOST_WORKERS, available_cores() // processes - 1))
 
 
-def train_loader(dataset: AugmentedImages, batches: Sampler[list[Draw]], *, pin_memory: bool, processes: int = 1) -> DataLoader:
+def train_loader(
+    dataset: AugmentedImages, batches: Sampler[list[Draw]], *, pin_memory: bool, processes: int = 1
+) -> DataLoader[Item]:
     """Batches of uint8 (B, 3, size, size), int64 (B,) and float32 (B, width), as `batches` composes them."""
     return DataLoader(
         dataset,
@@ -101,7 +103,7 @@ def choose_some(length: int, most: int, *, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(length)[:number])
 
 
-def plain_loader(listed: LabelledImages) -> DataLoader:
+def plain_loader(listed: LabelledImages) -> DataLoader[Item]:
     """Images of a list as they are, once, in order; batches as of `train_loader`.
 
     In this process: copying prepared images is faster than handing them over.

@@ -1,4 +1,4 @@
-"""The training loop: one epoch of optimisation and one validation. `fit` repeats them, keeps the best, resumes."""
+"""The training loop: one epoch of optimization and one validation. `fit` repeats them, keeps the best, resumes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lightning_fabric import Fabric
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_score
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.augmentation import Augmentation
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
+from skinlesion.model.batch_norm import batch_norms, frozen_statistics, renewed_statistics
 from skinlesion.model.network import SkinNetwork
 from skinlesion.training.augmentation.mixing import mix_batch
 from skinlesion.training.averaging import WeightAverage
 from skinlesion.training.losses import Criterion, weights_apply
-from skinlesion.training.optimizers import climb, descend, freeze_backbone, frozen_statistics, set_train_mode
+from skinlesion.training.optimizers import climb, descend, freeze_backbone, set_train_mode
 from skinlesion.training.sampling import GlobalBatches
 from skinlesion.training.schedules import Schedule
 
@@ -33,7 +33,7 @@ CHECK_EVERY = 50  # steps between looks at the loss: looking makes the CPU wait 
 
 # uint8 (B, 3, H, W) to the network's input.
 Normalize = Callable[[torch.Tensor], torch.Tensor]
-Item = TypeVar("Item")
+T = TypeVar("T")
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -41,7 +41,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 class Training:
     """All that one training is made of.
 
-    network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimisation alone.
+    network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimization alone.
     optimizer : Fabric's wrapper.
     batches : composes the global batches; its `epoch` is set before each.
     train_batches, validation_batches, statistics_batches : this process's share; but of the training images without
@@ -77,7 +77,7 @@ def optimizer_steps(batches: int, accumulate: int) -> int:
 
 
 def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
-    """Optimise over all batches once; the mean training loss over the images of all processes, and the rate at the end.
+    """Optimize over all batches once; the mean training loss over the images of all processes, and the rate at the end.
 
     Raises
     ------
@@ -88,7 +88,6 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
     frozen = epoch <= params.freeze_epochs
     freeze_backbone(training.network, frozen)
     set_train_mode(training.network, frozen=frozen)
-    training.schedule.set_frozen(frozen)
     training.batches.epoch = epoch
     weighted = weights_apply(epoch, epochs=params.epochs, defer_weights=params.defer_weights)
     mixing = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch * 1_009 + fabric.global_rank)
@@ -103,9 +102,10 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
             if number % CHECK_EVERY == 0:
                 check_loss(float(total), description)
             progress.update(images)
-    mean_loss = float(fabric.all_reduce(total, reduce_op="sum")) / training.batches.images
+    total_of_all: Any = fabric.all_reduce(total, reduce_op="sum")  # a tensor, as it was given
+    mean_loss = float(total_of_all) / training.batches.images
     check_loss(mean_loss, description)
-    return {"train/loss": mean_loss, "train/lr": training.schedule.last_lr()}
+    return {"train/loss": mean_loss, "train/lr": params.freeze_lr if frozen else training.schedule.last_lr()}
 
 
 def check_loss(loss: float, description: str) -> None:
@@ -116,7 +116,7 @@ def check_loss(loss: float, description: str) -> None:
         )
 
 
-def grouped(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Consecutive items in lists of `size`, the last one maybe shorter."""
     iterator = iter(items)
     while group := list(islice(iterator, size)):
@@ -164,7 +164,7 @@ def train_step(training: Training, group: list[Batch], *, images: int, weighted:
 
 
 def mixed(training: Training, batch: Batch, mixing: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """A batch as the network and the criterion take it: normalised, and mixed if the augmentation mixes."""
+    """A batch as the network and the criterion take it: normalized, and mixed if the augmentation mixes."""
     images, labels, metadata = batch
     inputs = training.normalize(images)
     known = metadata if training.network.needs_metadata else None
@@ -183,28 +183,13 @@ def recompute_batch_norm(training: Training) -> None:
     ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). Averaged weights
     need it most: no batch ever passed through them. Frozen batch norms are left as they are.
     """
-    network = training.evaluated
-    norms = [
-        module
-        for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and not (name.startswith("backbone.") and is_frozen(training.network))
-    ]
+    network, frozen = training.evaluated, is_frozen(training.network)
+    norms = [norm for name, norm in batch_norms(network).items() if not (frozen and name.startswith("backbone."))]
     if not norms or not len(training.statistics_batches):
         return
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average over all batches
-            norm.train()
-        with torch.inference_mode(), training.fabric.autocast():
-            for batch in training.statistics_batches:
-                forward(network, training, batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.eval()
+    with renewed_statistics(network, norms), torch.inference_mode(), training.fabric.autocast():
+        for batch in training.statistics_batches:
+            forward(network, training, batch)
 
 
 def share_buffers(training: Training) -> None:
@@ -223,7 +208,8 @@ def is_frozen(network: SkinNetwork) -> bool:
 def forward(network: nn.Module, training: Training, batch: Batch) -> torch.Tensor:
     """Logits of a batch as it comes from a loader."""
     images, _, metadata = batch
-    return network(training.normalize(images), metadata if training.network.needs_metadata else None)
+    logits: torch.Tensor = network(training.normalize(images), metadata if training.network.needs_metadata else None)
+    return logits
 
 
 def validate(training: Training) -> dict[str, float]:

@@ -41,7 +41,7 @@ class Criterion(nn.Module):
 
         They are not reduced: the mean of a batch is over its images, so that batches that are accumulated or shared between
         processes give what they give as one. (`reduction="mean"` of torch divides by the sum of the weights instead, with
-        which an image counts the less the rarer its neighbours in the batch.)
+        which an image counts the less the rarer its neighbors in the batch.)
 
         Parameters
         ----------
@@ -53,7 +53,8 @@ class Criterion(nn.Module):
         shares = (1 - self.label_smoothing) * shares + self.label_smoothing / shares.shape[1]
         if weighted:
             shares = shares * self.weights
-        return (shares * self.class_losses(logits)).sum(dim=1)
+        losses: torch.Tensor = (shares * self.class_losses(logits)).sum(dim=1)
+        return losses
 
 
 class CrossEntropy(nn.Module):
@@ -83,7 +84,7 @@ class LDAM(nn.Module):
     The margins fall with n_c^(-1/4) from `largest_margin`, that of the rarest class (Cao et al., Learning Imbalanced Datasets
     with Label-Distribution-Aware Margin Loss, NeurIPS 2019). A class without an image is nobody's, and has none. The paper
     scales the network's outputs in the loss; here the network gives the scaled ones, so that their softmax is a
-    probability after training too. Its cosine-normalised last layer is not copied: the head stays linear.
+    probability after training too. Its cosine-normalized last layer is not copied: the head stays linear.
     """
 
     margins: torch.Tensor
@@ -103,7 +104,7 @@ class LogitAdjusted(nn.Module):
     """Cross-entropy of the logits plus `tau` times the log prior, the class's share of the training list.
 
     Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021. A class without an image counts as one image, or its
-    logarithm would be infinite. The prior belongs to training alone: the argmax of the plain logits minimises the balanced error.
+    logarithm would be infinite. The prior belongs to training alone: the argmax of the plain logits minimizes the balanced error.
     """
 
     adjustment: torch.Tensor
@@ -196,7 +197,7 @@ def class_weights(counts: np.ndarray, *, scheme: str, beta: float, mean: str, mu
 
 
 def _of_frequency(counts: np.ndarray, *, scheme: str, beta: float, mean: str) -> np.ndarray:
-    """Normalised weights, float64 (7,)."""
+    """Normalized weights, float64 (7,)."""
     present = counts > 0
     images = counts[present]
     weights = np.zeros(len(counts))

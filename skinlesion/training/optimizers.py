@@ -1,14 +1,12 @@
-"""The optimizers of `train.optimizer`, which parameters learn at which rate, and steps of sharpness-aware minimisation."""
+"""The optimizers of `train.optimizer`, which parameters learn at which rate, and steps of sharpness-aware minimization."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from skinlesion.config.training import TrainParams
 from skinlesion.model.layers import layer_groups
@@ -29,7 +27,7 @@ def make_optimizer(groups: list[dict[str, Any]], params: TrainParams) -> torch.o
 
 @torch.no_grad()
 def climb(parameters: Iterable[nn.Parameter], rho: float) -> list[torch.Tensor | None]:
-    """First half of sharpness-aware minimisation (Foret et al. 2021, arXiv 2010.01412): go to the worst point within `rho`.
+    """First half of sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): go to the worst point within `rho`.
 
     Adds `rho * g / ||g||` to the parameters in place, the norm taken over all their gradients together. Nothing moves where
     that norm is 0. The caller then takes the gradient there, goes back by `descend`, and steps with it.
@@ -60,22 +58,6 @@ def descend(parameters: Iterable[nn.Parameter], weights: list[torch.Tensor | Non
     for parameter, weight in zip(parameters, weights, strict=True):
         if weight is not None:
             parameter.copy_(weight)
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Within the block batch norms in training mode normalise by the batch, and leave running statistics and count alone.
-
-    For the second pass of sharpness-aware minimisation: its weights are not the network's, and it would count a batch twice.
-    """
-    tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True
 
 
 def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str, Any]]:

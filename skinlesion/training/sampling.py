@@ -100,8 +100,8 @@ class GlobalBatches(Sampler[list[Draw]]):
     def __init__(self, sampler: EpochSampler, *, batch_size: int, rank: int = 0, world: int = 1) -> None:
         least = 2 * world
         for size, name, way_out in (
-            (batch_size, "train.batch_size", "raise it, or lower train.devices or train.num_nodes"),
-            (len(sampler), "the images of a training epoch", "check split, or lower train.devices or train.num_nodes"),
+            (batch_size, "train.batch_size", "raise it, or lower machine.devices or machine.num_nodes"),
+            (len(sampler), "the images of a training epoch", "check split, or lower machine.devices or machine.num_nodes"),
         ):
             if size < least:
                 raise PipelineError(f"{name}: {size}, and batch norm needs 2 on each of {world} process(es): {way_out}")

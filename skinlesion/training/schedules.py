@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from skinlesion.config.training import TrainParams
 
 ONE_CYCLE_START = 1 / 25  # of the peak, at the first step: torch's div_factor
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4  # of the peak, at the last step: torch's final_div_factor
 
-# Steps of fine-tuning done (0 before the first) to the factor on every group's own rate.
+# Steps done (0 before the first) to a factor on a group's peak rate.
 Factor = Callable[[int], float]
 
 
@@ -24,8 +25,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, step
 
     Parameters
     ----------
-    optimizer : as it was made: its rates must still be the peak rates. Fabric's wrapper will do.
+    optimizer : as it was made: its rates must still be the peak rates.
     steps_per_epoch : optimizer steps, not batches.
+
+    Raises
+    ------
+    ValueError
+        A group has another name.
     """
     total_steps = (params.epochs - params.freeze_epochs) * steps_per_epoch
     exact_warmup = params.warmup_epochs * steps_per_epoch
@@ -39,8 +45,34 @@ def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, step
         ),
         "one_cycle": partial(one_cycle, rise_steps=exact_warmup, total_steps=total_steps),
     }
-    plateau = Plateau(params.plateau_patience, params.plateau_factor) if params.schedule == "plateau" else None
-    return Schedule(optimizer, factors[params.schedule], freeze_lr=params.freeze_lr, warmup_steps=warmup_steps, plateau=plateau)
+    frozen_steps = params.freeze_epochs * steps_per_epoch
+    # True, and meant, where the scaler of 16-bit precision skips the first step.
+    warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
+    by_step = LambdaLR(
+        optimizer,
+        [
+            partial(
+                frozen_first,
+                frozen_steps=frozen_steps,
+                frozen_factor=params.freeze_lr / group["lr"] if _is_head(group["name"]) else 0.0,
+                factor=factors[params.schedule],
+            )
+            for group in optimizer.param_groups
+        ],
+    )
+    if params.schedule != "plateau":
+        return Schedule(by_step)
+    # Any rise counts, as it does for the selection of the best epoch: torch's own threshold is relative, which for a negated
+    # loss would take a small worsening for a rise.
+    plateau = ReduceLROnPlateau(
+        optimizer, mode="max", patience=params.plateau_patience, factor=params.plateau_factor, threshold=0.0, eps=0.0
+    )
+    return Schedule(by_step, plateau, plateau_after=frozen_steps + warmup_steps)
+
+
+def frozen_first(step: int, *, frozen_steps: int, frozen_factor: float, factor: Factor) -> float:
+    """A constant in the frozen phase, whose steps `factor` does not count."""
+    return frozen_factor if step < frozen_steps else factor(step - frozen_steps)
 
 
 def warmup(step: int, *, warmup_steps: int) -> float:
@@ -87,112 +119,56 @@ def _between(start: float, end: float, progress: float) -> float:
     return end + (start - end) * half_cosine(progress)
 
 
-class Plateau:
-    """A factor that falls when a value stops rising: torch's `ReduceLROnPlateau` over one rate, which starts at 1.
-
-    Any rise counts (`threshold` 0), as it does for the selection of the best epoch: torch's own threshold is relative, which
-    for a negated loss would take a small worsening for a rise.
-    """
-
-    def __init__(self, patience: int, factor: float) -> None:
-        self.holder = torch.optim.SGD([torch.zeros(())], lr=1.0)
-        self.scheduler = ReduceLROnPlateau(
-            self.holder, mode="max", patience=patience, factor=factor, threshold=0.0, threshold_mode="abs", eps=0.0
-        )
-
-    @property
-    def factor(self) -> float:
-        return self.holder.param_groups[0]["lr"]
-
-    def epoch_end(self, value: float) -> None:
-        """Take the value of an epoch, the higher the better."""
-        self.scheduler.step(value)
-
-    def state_dict(self) -> dict[str, float]:
-        scheduler = self.scheduler
-        return {"factor": self.factor, "best": scheduler.best, "num_bad_epochs": scheduler.num_bad_epochs}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.holder.param_groups[0]["lr"] = state["factor"]
-        self.scheduler.load_state_dict({"best": state["best"], "num_bad_epochs": state["num_bad_epochs"]})
-
-
 class Schedule:
-    """Sets the rates of an optimizer's groups. It counts the steps of fine-tuning alone, and starts outside the frozen phase.
+    """The rates of an optimizer's groups: by steps, and for the schedule `plateau` by epochs once its warm-up is over.
 
     Fine-tuning: a group's rate is its own peak rate times a factor of the step. Frozen phase: `freeze_lr` in the groups of the
     head and 0 in those of the backbone.
+
+    Parameters
+    ----------
+    by_step : sets the rates after every step.
+    plateau : lowers them after epochs in vain. It changes the rates themselves, so `by_step`, which would set them anew, rests
+        from the step after `plateau_after` on; its factor is 1 by then.
+    plateau_after : steps of the frozen phase and of the warm-up.
     """
 
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        factor: Factor,
-        *,
-        freeze_lr: float,
-        warmup_steps: int = 0,
-        plateau: Plateau | None = None,
-    ) -> None:
-        self.optimizer = optimizer
-        self.factor = factor
-        self.freeze_lr = freeze_lr
-        self.warmup_steps = warmup_steps
-        self.plateau = plateau
-        self.peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        self.is_head = [_is_head(group["name"]) for group in optimizer.param_groups]
-        self.steps = 0
-        self.frozen = False
-        self._apply()
+    def __init__(self, by_step: LambdaLR, plateau: ReduceLROnPlateau | None = None, *, plateau_after: int = 0) -> None:
+        self.by_step, self.plateau, self.plateau_after = by_step, plateau, plateau_after
 
-    def set_frozen(self, frozen: bool) -> None:
-        """Enter or leave the frozen phase; the rates are those of the phase at once."""
-        self.frozen = frozen
-        self._apply()
+    @property
+    def _plateau_rules(self) -> bool:
+        return self.plateau is not None and self.by_step.last_epoch > self.plateau_after
 
     def step(self) -> None:
-        """After every optimizer step, also in the frozen phase, which it leaves out of its count."""
-        if not self.frozen:
-            self.steps += 1
-            self._apply()
+        """After every optimizer step, also in the frozen phase."""
+        if not self._plateau_rules:
+            self.by_step.step()
 
     def epoch_end(self, improved_value: float) -> None:
         """After every epoch the validation metric, the higher the better. Schedule plateau alone reads it.
 
         Epochs of the frozen phase and of the warm-up do not count: the rate has nothing to fall from yet.
         """
-        if self.plateau is not None and not self.frozen and self.steps > self.warmup_steps:
-            self.plateau.epoch_end(improved_value)
-            self._apply()
+        if self.plateau is not None and self._plateau_rules:
+            self.plateau.step(improved_value)
 
     def last_lr(self) -> float:
-        """The present rate of the head (the largest, should it have several groups)."""
-        groups = self.optimizer.param_groups
-        return max(group["lr"] for group, is_head in zip(groups, self.is_head, strict=True) if is_head)
+        """The rate of the head for the next step (the largest, should the head have several groups)."""
+        return max(float(group["lr"]) for group in self.by_step.optimizer.param_groups if _is_head(group["name"]))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs to go on exactly, in plain numbers."""
+        """All that `load_state_dict` needs to go on exactly, in plain numbers; the rates themselves are the optimizer's state."""
         return {
-            "steps": self.steps,
-            "frozen": self.frozen,
+            "by_step": self.by_step.state_dict(),
             "plateau": self.plateau.state_dict() if self.plateau is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; the rates are set anew."""
-        self.steps, self.frozen = state["steps"], state["frozen"]
+        """Go on from `state_dict`, the optimizer's own state being loaded too."""
+        self.by_step.load_state_dict(state["by_step"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
-        self._apply()
-
-    def _apply(self) -> None:
-        """Write the rates into the optimizer's groups."""
-        factor = self.factor(self.steps) * (self.plateau.factor if self.plateau is not None else 1.0)
-        groups = self.optimizer.param_groups  # asked for each time: loading an optimizer's state replaces the list
-        for group, peak, is_head in zip(groups, self.peaks, self.is_head, strict=True):
-            if self.frozen:
-                group["lr"] = self.freeze_lr if is_head else 0.0
-            else:
-                group["lr"] = peak * factor
 
 
 def _is_head(name: str) -> bool:

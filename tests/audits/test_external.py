@@ -18,7 +18,7 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.raw import read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import labels_of
-from skinlesion.audits.external.comparison import OVER_CLASSES, Draws
+from skinlesion.audits.external.comparison import OVER_CLASSES, draws_of
 from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.audits.external.overlap import SAME_PICTURE
 from skinlesion.base.files import read_json, write_json
@@ -28,7 +28,7 @@ from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
 from tests.audits.external_cases import DRAWS, POINTS, classes_of, predicted, rewrite, run_stage, save_classifier
-from tests.conftest import refuses
+from tests.conftest import refuses, resamples
 from tests.stage_cases import logits_of, probabilities_of
 
 Run = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
@@ -73,7 +73,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
         probabilities = probabilities_of(each)
         assert metrics[name]["nll_after"] == pytest.approx(sklearn_metrics.log_loss(truth, probabilities), abs=1e-9)
         right = (guessed == truth).to_numpy()
-        seed = Draws(DRAWS, 0.95, 0).seed_of(name)
+        seed = draws_of(name, resamples(DRAWS)).seed
         weights = np.concatenate([*lesion_weights(each["lesion_id"], draws=DRAWS, seed=seed)])
         drawn[name] = np.array([np.average(right, weights=row) for row in weights])
     difference = metrics["compared"]["difference"]["accuracy"]
@@ -81,13 +81,13 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
     assert difference["value"] == pytest.approx(values[0] - values[1], abs=1e-12)
     ends = np.quantile(drawn["external"] - drawn["test"], [0.025, 0.975])
     assert [difference["low"], difference["high"]] == pytest.approx(list(ends), abs=1e-12)
-    assert Draws(DRAWS, 0.95, 0).seed_of("test") == 0 != Draws(DRAWS, 0.95, 0).seed_of("external")
+    assert draws_of("test", resamples(DRAWS)).seed == 0 != draws_of("external", resamples(DRAWS)).seed
 
 
 def test_frozen_thresholds_are_applied_to_both(measured: Run, external_project: Path) -> None:
     metrics, *both = measured
     stated = metrics["operating_points"]
-    chosen = read_operating_points()["points"]["recall_0.90"]["threshold"]
+    chosen = read_operating_points().points["recall_0.90"].threshold
     assert stated["target"] == "malignant" and stated["points"]["recall_0.90"]["threshold"] == chosen
     for name, each in zip(("external", "test"), both, strict=True):
         positive = each["dx"].isin(POINTS["classes"])

@@ -67,8 +67,9 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     """Run the stage with a few images a batch; the content of its metrics."""
 
     def run(*, test_time: str = "none", **overrides: Any) -> dict[str, Any]:
-        small = {"device": "cpu", "batch_size": 16, "bootstrap_draws": DRAWS, "severities": [1, 5]} | overrides
-        write_params({f"robustness.{name}": value for name, value in small.items()} | {"evaluate.test_time": test_time})
+        small = {"machine.device": "cpu", "machine.batch_size": 16, "bootstrap.draws": DRAWS, "severities": [1, 5]} | overrides
+        named = {name if "." in name else f"robustness.{name}": value for name, value in small.items()}
+        write_params(named | {"evaluate.test_time": test_time})
         robustness.main()
         return read_metrics("extras/robustness")
 
@@ -188,17 +189,21 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
     run_stage(**noise)
     first = read_tables()[0]
     monkeypatch.setattr(predictions, "CHUNK_BYTES", 1)
-    run_stage(**noise, batch_size=7)
+    run_stage(**noise | {"machine.batch_size": 7})
     assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
-    predictor = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    predictor = predictions.CorruptedPredictions(
+        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
+    )
     assert predictor.chunk == 7
     noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
     run_stage(**noise, seed=1)
-    other = predictions.Predictor(read_predictions("test"), load_params().robustness, test_time="none")
+    other = predictions.CorruptedPredictions(
+        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
+    )
     assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
     run_stage(**jpeg_only)
     values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]
-    run_stage(**jpeg_only, seed=1)
+    run_stage(**jpeg_only | {"bootstrap.seed": 1})
     assert read_tables()[0]["value"].equals(values) and not read_tables()[0]["value_low"].equals(intervals)
 
 

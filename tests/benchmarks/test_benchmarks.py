@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from skinlesion.training import setup
 from skinlesion.training.augmentation.presets import PRESETS, resolve
 from tests.conftest import WriteParams
 
-TINY = {"train.batch_size": 8, "train.device": "cpu", "train.epochs": 3}
+TINY = {"train.batch_size": 8, "machine.device": "cpu", "train.epochs": 3}
 
 
 class FakeLoop:
@@ -179,7 +180,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
         | {
             "train.backbone": "mobilenet_v3_small",
             "train.metadata": True,
-            "train.channels_last": False,
+            "machine.channels_last": False,
             "train.augmentation.preset": "strong",
         }
     )
@@ -189,18 +190,19 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
     monkeypatch.setattr(
         setup,
         "build_training",
-        lambda *parts, params, seed: asked.append(params) or build(*parts, params=params, seed=seed),
+        lambda *parts, **named: asked.append(named) or build(*parts, **named),
     )
     params = training.load_params().train.model_copy(update=training.AS_PLAIN | {"batch_size": 8})
-    speeds = training.benchmark(Path("drawn"), params, settings=list(training.SETTINGS), steps=1, rounds=1)
-    assert [(each.precision, each.compile) for each in asked] == [
-        *(("auto", False), ("auto", True), ("32", False), ("32", True), ("bf16", False), ("bf16", True))
-    ]
+    machine = training.load_params().machine.model_copy(update=training.MACHINE_AS_PLAIN)
+    speeds = training.benchmark(Path("drawn"), params, machine, settings=list(training.SETTINGS), steps=1, rounds=1)
+    params_asked = [each["params"] for each in asked]
+    assert [(each.precision, each.compile) for each in params_asked] == list(product(("auto", "32", "bf16"), (False, True)))
     assert len(compiled) == 3
-    assert all(each.channels_last and not each.metadata and each.batch_size == 8 for each in asked)
-    assert all(resolve(each.augmentation) == PRESETS["light"] for each in asked)
+    assert all(each["machine"].channels_last for each in asked)
+    assert all(not each.metadata and each.batch_size == 8 for each in params_asked)
+    assert all(resolve(each.augmentation) == PRESETS["light"] for each in params_asked)
     precisions = {name: each.precision for name, each in speeds.items()}
-    floats = dict.fromkeys(["plain", "auto", "auto-compiled", "32", "32-compiled"], "32-true")  # auto: too small to measure
+    floats = dict.fromkeys(["plain", "auto", "auto-compiled", "32", "32-compiled"], "32-true")  # auto on a CPU
     assert precisions == floats | {"bf16": "bf16-mixed", "bf16-compiled": "bf16-mixed"}
     assert all(len(each.end_to_end) == len(each.loading) == 1 for each in speeds.values())
     assert all(len(each.step) == (name != "plain") for name, each in speeds.items())
@@ -212,7 +214,7 @@ def test_every_round_starts_where_the_last_one_ended(write_params: WriteParams, 
     order: list[str] = []
     monkeypatch.setattr(timing, "time_end_to_end", lambda loop, *_: order.append(type(loop).__name__) or 1.0)
     params = training.load_params().train.model_copy(update=training.AS_PLAIN)
-    training.benchmark(Path("drawn"), params, settings=["32"], steps=1, rounds=3)
+    training.benchmark(Path("drawn"), params, training.load_params().machine, settings=["32"], steps=1, rounds=3)
     assert order == ["PlainLoop", "StageLoop", "StageLoop", "PlainLoop", "PlainLoop", "StageLoop"]
 
 

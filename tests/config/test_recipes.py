@@ -45,7 +45,7 @@ NAMES = sorted({*NETWORKS, "ham10000", "plain", "smoke"})
 
 # Mappings whose keys are not the schema's: a recipe replaces them as a whole.
 OPEN = ("synthesize.images", "ensemble.overrides", "train.class_multipliers", "threshold_sweep.groups")
-MACHINE = {"device", "devices", "num_nodes", "channels_last", "compile", "loggers"}
+NOT_THE_NETWORK_S = {"compile", "loggers"}
 
 WriteRecipe = Callable[..., str]
 
@@ -286,7 +286,7 @@ def read_values(params: Params) -> dict[str, Any]:
         "effective_beta": train.class_weights != "effective" and train.loss != "class_balanced",
         "class_weights_mean": train.class_weights == "none",
     }
-    skipped = MACHINE | {name for name, holds in unread.items() if holds}
+    skipped = NOT_THE_NETWORK_S | {name for name, holds in unread.items() if holds}
     values = {name: value for name, value in train.model_dump().items() if name not in skipped}
     synthesis = params.synthesize.model_dump() if params.synthesize.images else {}
     others = {"prepare": params.prepare, "ensemble": params.ensemble}
@@ -297,7 +297,7 @@ def read_values(params: Params) -> dict[str, Any]:
 def test_a_network_s_recipe_leaves_nothing_to_what_was_there(
     name: str, params_file: Path, repository_params: dict[str, Any]
 ) -> None:
-    assert set(repository_params["train"]) - MACHINE == set(OTHERWISE["train"]), (
+    assert set(repository_params["train"]) - NOT_THE_NETWORK_S == set(OTHERWISE["train"]), (
         "a new option needs a value in recipes/plain.yaml"
     )
     changes = compose([name])
@@ -351,7 +351,7 @@ def test_smoke_makes_any_recipe_small(name: str, params_file: Path, repository_p
     params = resolved(params_file, name, "smoke")
     assert (params.download.source, params.prepare.size, params.train.epochs) == ("sample", 32, 1)
     assert (params.train.backbone, params.train.weights) == ("mobilenet_v3_small", "none")
-    assert params.ensemble.member_names() == ["base-0"] and params.evaluate.bootstrap_draws == 100
+    assert params.ensemble.member_names() == ["base-0"] and params.bootstrap.draws == 100
     kept = ("loss", "sampler", "attention", "head", "average", "class_weights", "class_multipliers", "augmentation", "optimizer")
     alone = override(repository_params, compose([name]))["train"]
     assert {key: params.train.model_dump()[key] for key in kept} == {key: alone[key] for key in kept}
@@ -387,7 +387,7 @@ VALUES: list[tuple[str, Any]] = [
     ("train.precision", "32"),
     ("train.precision", 32),
     ("train.precision", "bf16"),
-    ("train.devices", "auto"),
+    ("machine.devices", "auto"),
     ("train.weights", "../shared/weights/mobilenet_v2-b0353104.pth"),
     ("train.weights", "/data/weights.safetensors"),
     ("train.weights", "~/weights.pth"),

@@ -58,7 +58,7 @@ def synthesize(write_params: WriteParams) -> Callable[..., dict[str, bytes]]:
     """Run the stage with `QUICK` params and others, and return the files of `data/synthetic`."""
 
     def run(overrides: dict[str, Any] | None = None) -> dict[str, bytes]:
-        write_params({**QUICK, "synthesize.device": "cpu", **(overrides or {})})
+        write_params({**QUICK, "machine.device": "cpu", **(overrides or {})})
         stages.synthesize.main()
         return contents()
 
@@ -154,7 +154,7 @@ def test_every_option_changes_the_images(synthesize: Synthesize) -> None:
 def test_the_device_is_what_params_say(synthesize: Synthesize, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data()
     monkeypatch.setattr("skinlesion.base.devices.available_devices", lambda: ["cpu"])
-    assert "device 'cuda' is not available" in refused(synthesize, {"synthesize.device": "cuda"})
+    assert "device 'cuda' is not available" in refused(synthesize, {"machine.device": "cuda"})
 
 
 def test_more_of_one_diagnosis_leaves_another_alone(synthesize: Synthesize) -> None:

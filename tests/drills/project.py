@@ -32,7 +32,7 @@ PARAMS = TINY | {
     "gradcam.deletion_steps": 2,
 }
 PATIENCE = 300.0  # seconds for one run of the pipeline, on a machine that does other things too
-STAY = re.compile(r"running/[a-z@0-9-]+\.lock|train/[0-9a-f]{32}\.lock|precision/.+\.json|download/[a-z0-9]+\.lock")  # in .resume
+STAY = re.compile(r"running/[a-z@0-9-]+\.lock|train/[0-9a-f]{32}\.lock|download/[a-z0-9]+\.lock")  # in .resume
 
 
 @dataclass(frozen=True)

@@ -99,5 +99,5 @@ def run_evaluate(folder: Path, write_params_here: WriteParams) -> None:
 
 def evaluate_with(write_params: WriteParams, **overrides: Any) -> dict[str, Any]:
     """Run the stage in the working directory, with few draws and on the CPU; its metrics."""
-    few = {"device": "cpu", "bootstrap_draws": 200, "batch_size": 16}
+    few = {"machine.device": "cpu", "bootstrap.draws": 200, "machine.batch_size": 16}
     return stage_runner(write_params, evaluate.main, "evaluate", **few)(**overrides)

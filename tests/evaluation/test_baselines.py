@@ -53,7 +53,7 @@ def frames() -> dict[str, pd.DataFrame]:
 def run_stage(workspace: Path, write_params: WriteParams, frames: dict[str, pd.DataFrame]) -> Run:
     """Run the stage with overrides; its metrics."""
     write_inputs(frames)
-    return stage_runner(write_params, baselines.main, "baselines", bootstrap_draws=100)
+    return stage_runner(write_params, baselines.main, "baselines", **{"bootstrap.draws": 100})
 
 
 def test_colours_are_counted_in_their_cells() -> None:
@@ -112,7 +112,7 @@ def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> N
     first = run_stage()
     assert run_stage() == first
     assert run_stage(color_bins=2)["colors"] != first["colors"]
-    other = run_stage(confidence=0.6)
+    other = run_stage(**{"bootstrap.confidence": 0.6})
     assert other["metadata"]["accuracy"] == first["metadata"]["accuracy"]
     assert other["metadata"]["intervals"] != first["metadata"]["intervals"]
 

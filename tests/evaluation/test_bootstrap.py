@@ -13,7 +13,7 @@ from skinlesion.evaluation.metrics.bootstrap import (
     percentile_intervals,
     point_estimate,
 )
-from tests.conftest import refuses
+from tests.conftest import refuses, resamples
 
 
 def all_weights(lesion_ids: list[str], *, draws: int, seed: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_images_without_a_lesion_are_refused() -> None:
 
 def test_the_spread_is_that_of_the_mean() -> None:
     values = np.random.default_rng(5).normal(size=400)
-    drawn = bootstrap(mean_of(values), [str(index) for index in range(400)], draws=4000, seed=0)["mean"]
+    drawn = bootstrap(mean_of(values), [str(index) for index in range(400)], resamples(4000))["mean"]
     assert drawn.shape == (4000,)
     assert drawn.std() == pytest.approx(values.std() / np.sqrt(400), rel=0.05)
     interval = percentile_intervals({"mean": drawn}, 0.95)["mean"]
@@ -74,8 +74,8 @@ def test_the_spread_is_that_of_the_mean() -> None:
 def test_copies_of_images_do_not_narrow_the_interval() -> None:
     values = np.repeat(np.random.default_rng(6).normal(size=200), 4)
     lesions = [f"lesion_{index // 4}" for index in range(800)]
-    by_lesion = bootstrap(mean_of(values), lesions, draws=2000, seed=0)["mean"].std()
-    by_image = bootstrap(mean_of(values), [str(index) for index in range(800)], draws=2000, seed=0)["mean"].std()
+    by_lesion = bootstrap(mean_of(values), lesions, resamples(2000))["mean"].std()
+    by_image = bootstrap(mean_of(values), [str(index) for index in range(800)], resamples(2000))["mean"].std()
     assert by_lesion / by_image == pytest.approx(2, rel=0.1)  # the root of four copies
 
 
@@ -86,7 +86,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         effects = generator.normal(size=60)
         lesions = np.repeat(np.arange(60), generator.integers(1, 4, size=60))
         values = effects[lesions] + 0.3 * generator.normal(size=len(lesions))
-        drawn = bootstrap(mean_of(values), lesions.astype(str), draws=300, seed=trial)
+        drawn = bootstrap(mean_of(values), lesions.astype(str), resamples(300, seed=trial))
         interval = percentile_intervals(drawn, 0.9)["mean"]
         covered += interval["low"] <= 0 <= interval["high"]
     assert 0.82 <= covered / 200 <= 0.96  # 0.9 with a standard error of .02
@@ -104,5 +104,5 @@ def test_point_estimate_counts_every_image_once() -> None:
 
 
 def test_draws_are_described_in_full() -> None:
-    expected = {"draws": 10, "unit": "lesion", "confidence": 0.9, "seed": 2}
-    assert describe_draws(draws=10, confidence=0.9, seed=2) == expected
+    expected = {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 2}
+    assert describe_draws(resamples(100, seed=2, confidence=0.9)) == expected

@@ -19,7 +19,7 @@ from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import compare, p_value, pair
 from skinlesion.evaluation.results.predictions import write_predictions
-from tests.conftest import refuses
+from tests.conftest import refuses, resamples
 from tests.stage_cases import PATIENT, probabilities_of, with_logits
 
 
@@ -54,7 +54,7 @@ def macro_auc(table: pd.DataFrame) -> float:
 
 def test_differences_are_those_of_scikit_learn_and_draws_are_shared() -> None:
     first, second = make_table(1), make_table(2, signal=2.0)
-    table = compare(pair(first, second), draws=150, seed=3, confidence=0.9).set_index("metric")
+    table = compare(pair(first, second), resamples(150, seed=3, confidence=0.9)).set_index("metric")
     assert tuple(table.index) == (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
     for name, metric in (("accuracy", accuracy), ("macro_auc", macro_auc)):
         expected = [metric(first), metric(second), metric(second) - metric(first)]
@@ -67,7 +67,7 @@ def test_differences_are_those_of_scikit_learn_and_draws_are_shared() -> None:
 
 def test_a_table_compared_with_itself_in_another_order_differs_in_nothing() -> None:
     table = make_table(1)
-    same = compare(pair(table, table.sample(frac=1, random_state=0)), draws=100, seed=0, confidence=0.95)
+    same = compare(pair(table, table.sample(frac=1, random_state=0)), resamples(100))
     assert (same[["difference", "low", "high"]] == 0).all(axis=None) and (same["p"] == 1).all()
 
 
@@ -81,7 +81,7 @@ def test_p_of_hand_made_draws() -> None:
 
 def test_equal_models_are_told_apart_as_often_as_p_says() -> None:
     rejected = [
-        compare(pair(make_table(1, truth_seed=trial), make_table(2, truth_seed=trial)), draws=99, seed=trial, confidence=0.95)
+        compare(pair(make_table(1, truth_seed=trial), make_table(2, truth_seed=trial)), resamples(100, seed=trial))
         .set_index("metric")
         .loc[["accuracy", "macro_auc"], "p"]
         .le(0.1)
@@ -93,11 +93,11 @@ def test_equal_models_are_told_apart_as_often_as_p_says() -> None:
 
 
 def test_a_better_model_is_seen_and_a_class_that_is_absent_is_undefined() -> None:
-    better = compare(pair(make_table(1, signal=0.5), make_table(2, signal=3)), draws=200, seed=0, confidence=0.95)
+    better = compare(pair(make_table(1, signal=0.5), make_table(2, signal=3)), resamples(200))
     better = better.set_index("metric")
     assert better.loc["macro_auc", "low"] > 0 and better.loc["macro_auc", "p"] < 0.02
     without = [table[table["dx"] != "df"] for table in (make_table(1), make_table(2))]
-    missing = compare(pair(*without), draws=100, seed=0, confidence=0.95).set_index("metric")
+    missing = compare(pair(*without), resamples(100)).set_index("metric")
     assert missing.loc["f1_df"].isna().all() and missing.drop(index="f1_df").notna().all(axis=None)
 
 
@@ -138,10 +138,10 @@ def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--draws", "99", "must be a whole number >= 100, not '99'"),
-        ("--seed", "-1", "must be a whole number >= 0, not '-1'"),
-        ("--confidence", "95", "must be above 0.5 and below 1, not '95'"),
-        ("--confidence", "high", "not 'high'"),
+        ("--draws", "99", "argument --draws: Input should be greater than or equal to 100, not '99'"),
+        ("--seed", "-1", "argument --seed: Input should be greater than or equal to 0, not '-1'"),
+        ("--confidence", "95", "argument --confidence: Input should be less than 1, not '95.0'"),
+        ("--confidence", "high", "argument --confidence: invalid float value: 'high'"),
         ("--split", "train", "invalid choice: 'train'"),
     ],
 )

@@ -16,6 +16,7 @@ from skinlesion.evaluation.analysis.conformal import choose_one_image, conformal
 from skinlesion.evaluation.analysis.thresholds import Rule, audit, choose_threshold
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals
 from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
+from tests.conftest import resamples
 
 SETS, LESIONS, DRAWS = 500, 600, 250
 PREVALENCE, DISTANCE, THRESHOLD = 0.5, 1.8, 1.0  # of positives; between the means of both kinds; of the score
@@ -67,7 +68,7 @@ def coverage(sets: int, *, by_lesion: bool) -> dict[str, float]:
     for number in range(sets):
         data = draw(generator)
         units = data.lesions if by_lesion else np.arange(len(data.lesions))
-        drawn = bootstrap(measures(data), units.astype(str), draws=DRAWS, seed=number)
+        drawn = bootstrap(measures(data), units.astype(str), resamples(DRAWS, seed=number))
         for name, interval in percentile_intervals(drawn, 0.95).items():
             covered[name] += interval["low"] <= TRUE[name] <= interval["high"]
     return {name: count / sets for name, count in covered.items()}

@@ -44,8 +44,7 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
     """Write params with `overrides`, raw metadata, a calibration that changes nothing, and the tables of validation and test."""
 
     def write(val: pd.DataFrame, test: pd.DataFrame, overrides: dict[str, Any] | None = None) -> None:
-        draws = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups")}
-        write_params(draws | (overrides or {}))
+        write_params({"bootstrap.draws": 100} | (overrides or {}))
         write_inputs(make_predictions(300))
         write_calibration(
             {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}

@@ -61,7 +61,7 @@ def write_inputs(predictions: pd.DataFrame, source: pd.Series | None = None) -> 
 def run_stage(workspace: Path, write_params: WriteParams) -> Callable[..., tuple[dict[str, Any], pd.DataFrame]]:
     """Run the stage with overrides; metrics and the table of groups."""
 
-    run = stage_runner(write_params, subgroups.main, "subgroups", bootstrap_draws=DRAWS)
+    run = stage_runner(write_params, subgroups.main, "subgroups", **{"bootstrap.draws": DRAWS})
     return lambda **overrides: (run(**overrides), pd.read_csv("plots/subgroups/groups.csv"))
 
 
@@ -179,7 +179,8 @@ def test_where_every_group_is_small_none_is_the_worst(run_stage: Run) -> None:
 
 def test_seed_and_confidence_change_intervals_alone(run_stage: Run) -> None:
     write_inputs(make_predictions())
-    first, narrow, other = run_stage()[1], run_stage(confidence=0.6)[1], run_stage(seed=1)[1]
+    changes: list[dict[str, Any]] = [{}, {"bootstrap.confidence": 0.6}, {"bootstrap.seed": 1}]
+    first, narrow, other = (run_stage(**each)[1] for each in changes)
     for table in (narrow, other):
         assert table["value"].equals(first["value"]) and not table["low"].equals(first["low"])
     width = (first["high"] - first["low"]).sum()

@@ -14,8 +14,8 @@ from scipy.ndimage import map_coordinates
 from torch import nn
 
 from skinlesion.artifacts.patients import MISSING, WIDTH
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import Fit
 from skinlesion.config.training import list_backbones
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES

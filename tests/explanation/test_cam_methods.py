@@ -19,8 +19,8 @@ from torch.nn import functional
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from skinlesion.artifacts.patients import WIDTH
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import members

@@ -23,8 +23,10 @@ from skinlesion.explanation.cam.randomization import DEPTHS
 from skinlesion.explanation.cam.subject import Subject
 from skinlesion.model.classifier import Classifier, normalize
 from skinlesion.model.network import SkinNetwork
+from tests.conftest import resamples
 from tests.model.classifier_cases import make_config, make_network
 
+HOW = resamples(1000)
 SIZE, IMAGES = 32, 24
 OPTIONS = MapOptions("GradCAM", torch.device("cpu"), "features", batch_size=8)
 
@@ -88,7 +90,7 @@ def test_a_map_of_what_the_network_sees_beats_every_control(workspace: Path) -> 
     assert (figures["pointing"] == 1).all()
     assert (figures["pointing_center"] == 0).all()
     np.testing.assert_allclose(figures["flip"], 1, atol=1e-6)
-    found = summary.summarize({"GradCAM": measured}, subject.table)
+    found = summary.summarize({"GradCAM": measured}, subject.table, HOW)
     for measure, control in (("energy", "other"), ("pointing", "center")):
         assert found["methods"]["GradCAM"]["measures"][measure][control]["verdict"] == "better"
     for measure in ("deletion", "insertion"):
@@ -105,7 +107,7 @@ def test_a_map_of_what_the_network_sees_beats_every_control(workspace: Path) -> 
 def test_a_network_that_looks_at_the_middle_does_not_beat_the_centre(workspace: Path) -> None:
     subject = make_subject(workspace, red="middle")
     measured = measure_one(subject)
-    found = summary.summarize({"GradCAM": measured}, subject.table)["methods"]["GradCAM"]["measures"]
+    found = summary.summarize({"GradCAM": measured}, subject.table, HOW)["methods"]["GradCAM"]["measures"]
     assert found["pointing"]["center"]["verdict"] == "undecided"  # neither ever hits
     assert found["energy"]["value"] < 1
     for measure in ("deletion", "insertion"):
@@ -155,7 +157,7 @@ def test_methods_are_compared_on_the_same_images(workspace: Path) -> None:
     assert {name: len(one.positions) for name, one in measured.items()} == {"GradCAM": 16, "ScoreCAM": 6, "Occlusion": 6}
     few = measured["ScoreCAM"].positions
     assert set(few) < set(measured["GradCAM"].positions)
-    found = summary.summarize(measured, subject.table)
+    found = summary.summarize(measured, subject.table, HOW)
     assert found["compared"]["images"] == 6
     assert found["methods"]["GradCAM"]["images"] == 16
     chosen = np.searchsorted(measured["GradCAM"].positions, few)

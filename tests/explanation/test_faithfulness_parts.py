@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.explanation.cam import deletion, patches, randomization, summary
 from skinlesion.explanation.cam.faithfulness import FIGURES, choose_some, other_images
@@ -18,6 +18,7 @@ from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.pointing import center_hits, points_at
 from skinlesion.model.classifier import Classifier
+from tests.conftest import resamples
 from tests.model.classifier_cases import make_config, make_network
 
 P = patches.PATCHES
@@ -249,6 +250,7 @@ def test_batch_norm_of_a_shuffled_network_fits_its_features() -> None:
     assert not any(module.training for module in model.modules())
 
 
+HOW = resamples(1000)
 LESIONS = pd.Series([f"L{number}" for number in range(12)])
 
 
@@ -269,7 +271,7 @@ def test_summary_by_hand() -> None:
     )
     first = np.arange(12) == 0
     groups = {"all": np.ones(12, dtype=bool), "first": first, "none": np.zeros(12, dtype=bool)}
-    found = summary.summarize_groups(figures, LESIONS, groups)
+    found = summary.summarize_groups(figures, LESIONS, groups, HOW)
     energy = found["all"]["energy"]
     assert (energy["images"], energy["lesions"], energy["value"]) == (9, 9, 4)
     assert energy["low"] < 4 < energy["high"]
@@ -303,9 +305,9 @@ def test_summary_by_hand() -> None:
 
 def test_intervals_are_over_lesions() -> None:
     values = np.arange(10.0)[:, None]
-    (one_lesion,) = summary.mean_intervals(values, pd.Series(["L"] * 10))
+    (one_lesion,) = summary.mean_intervals(values, pd.Series(["L"] * 10), HOW)
     assert one_lesion == {"images": 10, "lesions": 1, "value": 4.5, "low": None, "high": None}
-    (ten,) = summary.mean_intervals(values, pd.Series([f"L{number}" for number in range(10)]))
+    (ten,) = summary.mean_intervals(values, pd.Series([f"L{number}" for number in range(10)]), HOW)
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
     assert (ten["low"], ten["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
 
@@ -323,7 +325,7 @@ def test_intervals_are_over_lesions() -> None:
 )
 def test_sanity_check(correlations: list[float], passed: bool | None) -> None:
     figures = measured_figures(shuffled=correlations, shuffled_head=[0.9] * 4)
-    found = summary.judge_sanity(figures, LESIONS)
+    found = summary.judge_sanity(figures, LESIONS, HOW)
     assert (found["passed"], found["limit"]) == (passed, 0.25)
     assert list(found["by_depth"]) == ["head", "last quarter", "last half", "last three quarters", "all layers"]
     assert found["by_depth"]["head"]["value"] == pytest.approx(0.9)
@@ -333,5 +335,7 @@ def test_sanity_check(correlations: list[float], passed: bool | None) -> None:
 
 
 def test_few_lesions_pass_no_sanity_check() -> None:
-    found = summary.judge_sanity(measured_figures(shuffled=[0.1] * 4), pd.Series([f"L{number // 2}" for number in range(12)]))
+    found = summary.judge_sanity(
+        measured_figures(shuffled=[0.1] * 4), pd.Series([f"L{number // 2}" for number in range(12)]), HOW
+    )
     assert found["passed"] is None

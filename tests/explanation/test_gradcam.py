@@ -32,9 +32,10 @@ from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import crop_to_square, map_to_original
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, resamples
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
 
+HOW = resamples(1000)
 SIZE, WIDTH, HEIGHT = 32, 44, 33
 CENTERS = (0.5, 8.0)  # of layer2's cells in resnet18: stride 8, from the first pixel's centre
 
@@ -57,7 +58,7 @@ IMAGE_IDS = [row[0] for row in PREDICTED]
 TABLES = {f"{name}.csv" for name in ("cases", "energy", "faithfulness", "groups", "curves", "sanity", "images")}
 OUTPUTS = {"gradcam.json", "index.png", "index.html"} | TABLES
 SHOW_ONLY_MISSES = {
-    "gradcam.device": "cpu",
+    "machine.device": "cpu",
     "gradcam.deletion_steps": 2,
     "gradcam.confident_errors": 0,
     "gradcam.unsure_correct": 0,
@@ -152,7 +153,7 @@ def stub_maps(monkeypatch: pytest.MonkeyPatch, maps: np.ndarray) -> None:
 
 
 def test_outputs(ready: Path, write_params: WriteParams) -> None:
-    write_params({"gradcam.device": "cpu"})
+    write_params({"machine.device": "cpu"})
     gradcam.main()
     pages = {f"{dx}_1.png" for dx in ("mel", "nv", "bkl", "df", "bcc", "vasc")}
     assert set(outputs()) == OUTPUTS | pages
@@ -240,11 +241,11 @@ def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypat
     monkeypatch.setattr(gallery, "draw_pages", lambda *_, title: titles.append(title))
     gradcam.main()
     before = read_plot("energy.csv")["energy_ratio"]
-    write_params(SHOW_ONLY_MISSES | {"gradcam.batch_size": 5})
+    write_params(SHOW_ONLY_MISSES | {"machine.batch_size": 20})
     gradcam.main()
     np.testing.assert_allclose(read_plot("energy.csv")["energy_ratio"], before, atol=1e-4)
     write_params(
-        {"gradcam.device": "cpu", "gradcam.methods": ["LayerCAM"], "gradcam.layer": "layer1"}
+        {"machine.device": "cpu", "gradcam.methods": ["LayerCAM"], "gradcam.layer": "layer1"}
         | {"gradcam.confident_errors": 1, "gradcam.unsure_correct": 1, "gradcam.typical_correct": 1}
     )
     provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
@@ -364,7 +365,7 @@ def test_missing_input_ends_the_stage_with_one_message(
 
 
 def test_unknown_layer_of_the_params(ready: Path, write_params: WriteParams) -> None:
-    write_params({"gradcam.device": "cpu", "gradcam.layer": "layer22"})
+    write_params({"machine.device": "cpu", "gradcam.layer": "layer22"})
     with pytest.raises(PipelineError, match=r"gradcam.layer: ResNet has no layer 'layer22'; nearest: layer2"):
         gradcam.main()
 
@@ -426,7 +427,7 @@ def test_title_of_an_ensemble_names_each_network_once(ready: Path, monkeypatch: 
 
 def test_a_layer_that_one_member_lacks_is_refused_by_name(ready: Path, write_params: WriteParams) -> None:
     make_classifier("resnet18", "squeezenet1_1")
-    write_params({"gradcam.device": "cpu", "gradcam.layer": "layer2"})
+    write_params({"machine.device": "cpu", "gradcam.layer": "layer2"})
     with pytest.raises(
         PipelineError, match=r"SqueezeNet has no layer 'layer2'.*\(GradCAM, layer 'layer2', of member 'm1-0'; each of the 2"
     ):
@@ -484,8 +485,8 @@ def test_crop_to_square(fit: Fit, rows: slice, columns: slice) -> None:
 def test_interval_is_over_lesions_not_images() -> None:
     """One lesion with ten images has no spread over lesions, however much its images differ."""
     table = pd.DataFrame({"lesion_id": "L1", "dx": "nv", "outcome": "correct", "energy_ratio": np.arange(10.0)})
-    assert energy.summarize_energy(table)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
-    summary = energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]))
+    assert energy.summarize_energy(table, HOW)["energy_ratio"] == {"mean": 4.5, "median": 4.5, "low": 4.5, "high": 4.5}
+    summary = energy.summarize_energy(table.assign(lesion_id=[f"L{number}" for number in range(10)]), HOW)
     assert summary["bootstrap"] == {"draws": 1000, "unit": "lesion", "confidence": 0.95, "seed": 0}
     spread = summary["energy_ratio"]
     # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.

@@ -43,7 +43,7 @@ NOTHING_ELSE = {"confident_errors": 0, "unsure_correct": 0, "typical_correct": 0
 @pytest.fixture
 def explained(write_params: WriteParams) -> None:
     """A workspace in which the stage can run, on the CPU."""
-    write_params({"gradcam.device": "cpu"})
+    write_params({"machine.device": "cpu"})
     make_workspace("squash")
 
 

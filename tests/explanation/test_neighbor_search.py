@@ -18,6 +18,7 @@ from skinlesion.explanation.neighbors import search
 from skinlesion.explanation.neighbors.metrics import measure_neighbors
 from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
 from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
+from tests.conftest import resamples
 from tests.stage_cases import predictions_of
 
 
@@ -144,7 +145,7 @@ def measured_cases(**options: Any) -> dict[str, Any]:
     rows = [(f"I{row}", f"L{row // 2}", *case[:3]) for row, case in enumerate(CASES)]
     training = listing(["A", "A", "B", "C", "D"], dx=["mel", "mel", "nv", "nv", "nv"])
     labels = np.array([case[3] for case in CASES])
-    return measure_neighbors(predictions_of(rows), labels, training, **{"draws": 400, "confidence": 0.9, "seed": 0} | options)
+    return measure_neighbors(predictions_of(rows), labels, training, resamples(**{"draws": 400, "confidence": 0.9} | options))
 
 
 def test_shares_and_agreement_by_hand() -> None:

@@ -66,7 +66,7 @@ def make_classifier(*backbones: str, **overrides: Any) -> None:
 @pytest.fixture
 def ready(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace in which the stage can run."""
-    write_params({"neighbors.device": "cpu", "neighbors.bootstrap_draws": 100})
+    write_params({"machine.device": "cpu", "bootstrap.draws": 100})
     make_images([row[0] for row in (*TRAIN, *TEST)])
     table = predictions_of(TEST)
     write_lists({"train": predictions_of((*row, "nv", 0.5) for row in TRAIN), "val": table.head(1), "test": table})
@@ -185,12 +185,12 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
     (PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
     stage.main()
     assert outputs() == first and not list(ready.rglob("*.partial"))
-    write_params({"neighbors.device": "cpu", "neighbors.bootstrap_draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
+    write_params({"machine.device": "cpu", "bootstrap.draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
     stage.main()
     found = read_json(METRICS / "neighbors.json")
     assert (found["k"], found["pictured"], len(read_table())) == (2, 1, 2 * len(TEST))
     assert titles[0].startswith("Errors on split 'test' and the 5 training lesions nearest") and "synthetic images" in titles[0]
-    write_params({"neighbors.k": 11, "neighbors.device": "cpu"})
+    write_params({"neighbors.k": 11, "machine.device": "cpu"})
     refuses(r"neighbors\.k is 11, and there are 10 training lesions", stage.main)
     write_params({"neighbors.k": 0})
     refuses(r"neighbors\.k = 0: input should be greater than or equal to 1", stage.main)

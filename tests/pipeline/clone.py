@@ -14,6 +14,10 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
+AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
+AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
+STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
+
 LOCKS = ("dvc.lock", "extras/dvc.lock")
 NO_EXTRAS = "schema: '2.0'\nstages: {}\n"
 TINY = {
@@ -27,15 +31,10 @@ TINY = {
     "train.backbone": "mobilenet_v3_small",
     "train.epochs": 2,
     "train.warmup_epochs": 0.5,
-    "evaluate.bootstrap_draws": 100,
-    "threshold_sweep.bootstrap_draws": 100,
-    "baselines.bootstrap_draws": 100,
-    "selective.bootstrap_draws": 100,
-    "subgroups.bootstrap_draws": 100,
+    "bootstrap.draws": 100,
     "gradcam.confident_errors": 2,
     "gradcam.unsure_correct": 0,
     "gradcam.typical_correct": 0,
-    "neighbors.bootstrap_draws": 100,
     "neighbors.cases": 2,
 }
 

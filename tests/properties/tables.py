@@ -146,7 +146,7 @@ def prepare_split(write_params: WriteParams) -> None:
     write_params({"split.max_deviation": 50.0, "split.folds": 2, "split.validation_folds": 2})
 
 
-FEW_DRAWS = {f"{stage}.bootstrap_draws": 100 for stage in ("threshold_sweep", "selective", "subgroups", "baselines", "evaluate")}
+FEW_DRAWS = {"bootstrap.draws": 100}
 PREDICTED = test_subgroups.make_predictions(80)
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.explanation.cam import summary
-from skinlesion.explanation.cam.energy import describe_intervals
 from skinlesion.explanation.cam.faithfulness import FIGURES, Faithfulness
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.report import explanations
+from tests.conftest import resamples
 from tools.readme_evidence import evidence_tables
 from tools.records import Record
 
@@ -47,7 +48,8 @@ def make_faithful(**methods: dict[str, float]) -> dict[str, object]:
         figures = pd.DataFrame({figure: values.get(figure, np.nan) for figure in FIGURES}, index=range(len(positions)))
         maps = {"base-0": MemberMaps(TargetLayer("layer", "channels_first", 2, (8.0, 16.0)), np.ones((len(positions), 2, 2)))}
         measured[name] = Faithfulness(positions, maps, figures, {}, 0, 0)
-    return {"split": "test", "bootstrap": describe_intervals(), **summary.summarize(measured, TABLE)}
+    how = resamples(1000)
+    return {"split": "test", "bootstrap": describe_draws(how), **summary.summarize(measured, TABLE, how)}
 
 
 def test_maps_that_beat_every_control() -> None:

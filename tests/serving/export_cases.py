@@ -23,7 +23,7 @@ from tests.stage_cases import with_logits, write_lists, write_prepared
 
 SIZE, IMAGES, DRAWS = 32, 42, 100
 COLUMNS = list(PROBABILITY_COLUMNS)
-PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2, "bootstrap_draws": DRAWS}
+PARAMS = {"batch_size": 9, "calibration_images": 12, "rounds": 2}
 MEMBERS = {"base-0": "squeezenet1_1", "base-1": "squeezenet1_0"}
 RICH = {"attention": "cbam", "head": "mlp", "metadata": True, "dropout": 0.3, "dropout_samples": 3}  # of the second member
 
@@ -76,7 +76,7 @@ def run_export(folder: Path, write_params_here: WriteParams) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("DVC_ROOT", raising=False)
-        write_params_here({f"export.{name}": value for name, value in PARAMS.items()})
+        write_params_here({"bootstrap.draws": DRAWS} | {f"export.{name}": value for name, value in PARAMS.items()})
         write_inputs()
         patch.setattr(export, "graph_inputs", lambda *given: seen.append(given[2]) or inputs(*given))
         export.main()

@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.artifacts.patients import WIDTH
 from skinlesion.config.training import TrainParams
-from skinlesion.model.network import NetworkSpec, build_network
 from skinlesion.training.averaging import WeightAverage, make_average
 
 Make = Callable[..., WeightAverage]
@@ -132,22 +130,3 @@ def test_a_resumed_average_goes_on_bit_by_bit(make: Make, network: nn.Module, ki
             assert first.active == whole.active
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, first.network.state_dict()[name]), name
-
-
-def test_the_averaged_classifier_has_hooks_of_its_own(repository_params: dict[str, Any]) -> None:
-    """Attention is a hook of the backbone: the averaged network must call its own, averaged attention."""
-    values = {"backbone": "mobilenet_v3_small", "attention": "se", "metadata": True, "average": "ema", "ema_decay": 0.5}
-    params = TrainParams.model_validate(repository_params["train"] | values)
-    network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
-    average = make_average(network, params)
-    assert average is not None
-    for _ in range(2):
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        average.after_step(network)
-    independent = build_network(NetworkSpec.of(params), num_classes=7, size=32).eval()
-    independent.load_state_dict(average.network.state_dict())
-    images, metadata = torch.randn(2, 3, 32, 32), torch.zeros(2, WIDTH)
-    assert torch.equal(average.network.eval()(images, metadata), independent(images, metadata))
-    assert not torch.equal(average.network(images, metadata), network.eval()(images, metadata))

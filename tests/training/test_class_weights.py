@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,15 +14,8 @@ from skinlesion.training.losses import class_weights, weights_apply
 COUNTS = np.array([209, 329, 703, 74, 712, 4291, 91])  # of a training list of HAM10000
 
 
-def weigh(
-    counts: list[int] | np.ndarray,
-    *,
-    scheme: str,
-    beta: float = 0.5,
-    mean: str = "images",
-    multipliers: dict[str, float] | None = None,
-) -> torch.Tensor:
-    return class_weights(np.asarray(counts), scheme=scheme, beta=beta, mean=mean, multipliers=multipliers or {})
+def weigh(counts: list[int] | np.ndarray, **values: Any) -> torch.Tensor:
+    return class_weights(np.asarray(counts), **({"beta": 0.5, "mean": "images", "multipliers": {}} | values))
 
 
 # Class weights. Counts 4 and 1 throughout; by images the mean of a and b is (4 a + b) / 5, by classes (a + b) / 2.

@@ -27,7 +27,7 @@ SHARED = TINY | {
     "train.epochs": 2,
     "train.optimizer": "sgd",  # unlike AdamW's, its steps tell the scale of the gradient
     "train.lr": 0.01,
-    "train.device": "cpu",
+    "machine.device": "cpu",
     "train.precision": "32",
     "train.accumulate": 2,
     "train.average": "ema",
@@ -54,7 +54,7 @@ def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteP
     write_params(SHARED)
     train_base()
     alone = results()
-    write_params(SHARED | {"train.devices": 2})
+    write_params(SHARED | {"machine.devices": 2})
     for launcher in ("fabric", "torchrun"):
         shutil.rmtree(MEMBER)
         process = start_two(launcher)
@@ -72,7 +72,7 @@ def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteP
 def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:
     """With batch norm and dropout two are not one, but they must end, and after a stop as if there had been none."""
     write_inputs(workspace)
-    options = {"train.devices": 2, "train.device": "cpu", "train.freeze_epochs": 1, "train.sampler": "balanced"}
+    options = {"machine.devices": 2, "machine.device": "cpu", "train.freeze_epochs": 1, "train.sampler": "balanced"}
     write_params(TINY | options | {"train.metadata": True, "train.precision": "32"})
     process = start_train()
     assert process.wait(timeout=200) == 0, process.stderr.read()
@@ -92,7 +92,7 @@ def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_p
 
 def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_params: WriteParams) -> None:
     write_inputs(workspace, images=70)
-    write_params(TINY | {"train.devices": 2, "train.device": "cpu", "train.precision": "32"})
+    write_params(TINY | {"machine.devices": 2, "machine.device": "cpu", "train.precision": "32"})
     (workspace / "plots").write_text("no folder", encoding="utf-8")  # only the first process writes there
     process = start_train()
     said = process.communicate(timeout=100)[1]
@@ -102,7 +102,7 @@ def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_p
 def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    refuses(r"torchrun started 4 process\(es\), and train\.devices x train\.num_nodes is 2", engine.check_launcher, 2, 1)
+    refuses(r"torchrun started 4 process\(es\), and machine\.devices x machine\.num_nodes is 2", engine.check_launcher, 2, 1)
     engine.check_launcher(4, 2)
 
 
@@ -119,5 +119,5 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_devices_is_a_number_or_auto(write_params: WriteParams) -> None:
-    assert load_params(write_params({"train.devices": "auto"})).train.devices == "auto"
-    refuses(r"train\.devices", lambda: load_params(write_params({"train.devices": 0})))
+    assert load_params(write_params({"machine.devices": "auto"})).machine.devices == "auto"
+    refuses(r"machine\.devices", lambda: load_params(write_params({"machine.devices": 0})))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from skinlesion.config.training import TrainParams
-from skinlesion.training.optimizers import climb, descend, frozen_statistics, make_optimizer
+from skinlesion.training.optimizers import climb, descend, make_optimizer
 
 
 def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_decay: float) -> list[float]:
@@ -94,35 +94,3 @@ def test_a_step_of_sharpness_aware_minimisation() -> None:
     optimizer.step()
     # the slope of w^2 at 1.5 is 3, and the step starts at 1
     torch.testing.assert_close(weight.data, torch.tensor([0.7, 0.0]))
-
-
-def statistics(norm: nn.BatchNorm1d) -> list[torch.Tensor]:
-    return [tensor.clone() for tensor in (norm.running_mean, norm.running_var, norm.num_batches_tracked)]
-
-
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_frozen_statistics_normalises_by_the_batch_and_remembers_nothing(momentum: float | None) -> None:
-    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum))
-    images = torch.randn(8, 3)
-    before = statistics(network[1])
-    with frozen_statistics(network):
-        inside = network(images)
-    assert all(torch.equal(now, then) for now, then in zip(statistics(network[1]), before, strict=True))
-    assert torch.equal(inside, network(images))  # which is in training mode, by the batch
-    assert not torch.equal(network[1].running_mean, before[0])
-    assert network[1].num_batches_tracked == 1
-
-
-def test_frozen_statistics_end_also_with_an_error() -> None:
-    norm = nn.BatchNorm1d(4)
-    with pytest.raises(RuntimeError), frozen_statistics(norm):
-        raise RuntimeError
-    norm(torch.randn(8, 4))
-    assert norm.num_batches_tracked == 1
-
-
-def test_frozen_statistics_leave_a_batch_norm_in_evaluation_alone() -> None:
-    norm = nn.BatchNorm1d(4).eval()
-    images = torch.randn(8, 4)
-    with frozen_statistics(norm):
-        assert torch.equal(norm(images), nn.BatchNorm1d(4).eval()(images))

@@ -41,11 +41,23 @@ def make_two_groups() -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=9.0)
 
 
+def groups_of(schedule: Schedule) -> list[dict[str, Any]]:
+    return schedule.by_step.optimizer.param_groups
+
+
+def fine_tuning(params: TrainParams) -> Schedule:
+    """The schedule over two groups at the first step behind the frozen epochs."""
+    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
+    for _ in range(params.freeze_epochs * STEPS):
+        schedule.step()
+    return schedule
+
+
 def rates(schedule: Schedule, steps: int) -> list[float]:
     """The head's rate before each of some steps, as a share of its peak; the backbone's is the same share."""
     shares = []
     for _ in range(steps):
-        backbone, head = (group["lr"] for group in schedule.optimizer.param_groups)
+        backbone, head = (group["lr"] for group in groups_of(schedule))
         assert backbone / BACKBONE == pytest.approx(head / HEAD, abs=1e-15)
         assert schedule.last_lr() == head
         shares.append(head / HEAD)
@@ -69,17 +81,20 @@ WARM_UP = [(step + 1) / 6 for step in range(6)]
 
 
 def test_none_is_constant_after_the_warm_up(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("none"), steps_per_epoch=STEPS)
+    schedule = fine_tuning(make_params("none"))
+
     assert rates(schedule, 20) == pytest.approx(WARM_UP + [1.0] * 14)
 
 
 def test_no_warm_up_starts_at_the_peak(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("none", warmup_epochs=0), steps_per_epoch=STEPS)
+    schedule = fine_tuning(make_params("none", warmup_epochs=0))
+
     assert rates(schedule, 3) == [1, 1, 1]
 
 
 def test_cosine_falls_to_zero_over_the_epochs_of_fine_tuning(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("cosine"), steps_per_epoch=STEPS)
+    schedule = fine_tuning(make_params("cosine"))
+
     cosine = torch_rates(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=14), 15)
     assert rates(schedule, 21) == pytest.approx(WARM_UP + cosine, abs=1e-12)
     assert cosine[-1] == pytest.approx(0, abs=1e-12)
@@ -87,7 +102,7 @@ def test_cosine_falls_to_zero_over_the_epochs_of_fine_tuning(make_params: MakePa
 
 
 def test_cosine_keeps_the_numbers_that_earlier_trainings_had(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("cosine", freeze_epochs=0), steps_per_epoch=STEPS)
+    schedule = fine_tuning(make_params("cosine", freeze_epochs=0))
 
     def earlier(step: int) -> float:
         if step < 6:
@@ -100,7 +115,8 @@ def test_cosine_keeps_the_numbers_that_earlier_trainings_had(make_params: MakePa
 @pytest.mark.parametrize("restart_epochs", [1, 2])
 def test_cosine_restarts_double_their_cycles(make_params: MakeParams, restart_epochs: int) -> None:
     params = make_params("cosine_restarts", restart_epochs=restart_epochs, epochs=16)
-    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
+    schedule = fine_tuning(params)
+
     cosine = torch_rates(
         lambda optimizer: lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=restart_epochs * STEPS, T_mult=2), 54
     )
@@ -111,7 +127,8 @@ def test_cosine_restarts_double_their_cycles(make_params: MakeParams, restart_ep
 @pytest.mark.parametrize("warmup_epochs", [0.25, 1.0, 1.6, 4.75])
 def test_one_cycle_is_torchs(make_params: MakeParams, warmup_epochs: float) -> None:
     params = make_params("one_cycle", warmup_epochs=warmup_epochs)
-    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
+    schedule = fine_tuning(params)
+
     if warmup_epochs == 0.25:  # a rise of one step, which torch divides by
         expected = torch_rates(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 19, eta_min=1 / 25e4), 20)
     else:
@@ -145,7 +162,8 @@ def epochs_of_plateau(schedule: Schedule, values: list[float], *, steps: int = S
 def test_plateau_falls_as_torchs_does(make_params: MakeParams, patience: int, factor: float) -> None:
     values = [0.3, 0.5, 0.5, 0.4, 0.50001, 0.1, 0.2, 0.3, 0.4, 0.6, 0.6, 0.6, 0.6, 0.6]
     params = make_params("plateau", plateau_patience=patience, plateau_factor=factor, warmup_epochs=0, epochs=20)
-    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
+    schedule = fine_tuning(params)
+
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     torchs = lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=factor, patience=patience, threshold=0, eps=0)
     expected = []
@@ -159,35 +177,34 @@ def test_plateau_falls_as_torchs_does(make_params: MakeParams, patience: int, fa
 
 def test_plateau_takes_a_worse_negated_loss_for_worse(make_params: MakeParams) -> None:
     params = make_params("plateau", plateau_patience=0, plateau_factor=0.5, warmup_epochs=0)
-    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
+    schedule = fine_tuning(params)
+
     # torch's relative threshold would take -1.00001 for better than -1
     assert epochs_of_plateau(schedule, [-1.0, -1.00001, -0.9]) == [1, 0.5, 0.5]
 
 
 def test_plateau_counts_neither_frozen_epochs_nor_warm_up(make_params: MakeParams) -> None:
-    params = make_params("plateau", plateau_patience=0, plateau_factor=0.5, warmup_epochs=1.0)
+    params = make_params("plateau", plateau_patience=0, plateau_factor=0.5, warmup_epochs=1.0, freeze_epochs=2, epochs=7)
     schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
-    schedule.set_frozen(True)
-    schedule.epoch_end(0.9)
-    schedule.epoch_end(0.8)
-    schedule.set_frozen(False)
-    assert epochs_of_plateau(schedule, [0.9, 0.3, 0.2]) == [1, 1, 0.5]
+
+    # two frozen epochs, one of warm-up, whose last step is the first at the peak
+    assert epochs_of_plateau(schedule, [0.9, 0.8, 0.9, 0.3, 0.2])[2:] == [1, 1, 0.5]
 
 
 def test_only_plateau_reads_the_metric(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("none", warmup_epochs=0), steps_per_epoch=STEPS)
+    schedule = fine_tuning(make_params("none", warmup_epochs=0))
+
     assert epochs_of_plateau(schedule, [0.9] + [0.1] * 6) == [1] * 7
 
 
 def test_the_frozen_phase_moves_the_head_alone_and_does_not_count(make_params: MakeParams) -> None:
-    optimizer = make_two_groups()
-    schedule = make_schedule(optimizer, make_params("cosine"), steps_per_epoch=STEPS)
-    schedule.set_frozen(True)
+    schedule = make_schedule(make_two_groups(), make_params("cosine"), steps_per_epoch=STEPS)
+
     for _ in range(STEPS):
-        assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.7]
-        assert schedule.last_lr() == 0.7
+        assert [group["lr"] for group in groups_of(schedule)] == pytest.approx([0.0, 0.7], rel=1e-15, abs=0)
+        assert schedule.last_lr() == groups_of(schedule)[1]["lr"]
         schedule.step()
-    schedule.set_frozen(False)
+
     assert rates(schedule, 6) == pytest.approx(WARM_UP)
 
 
@@ -196,12 +213,16 @@ def test_the_rate_of_the_head_is_the_one_told(make_params: MakeParams) -> None:
         {"params": [nn.Parameter(torch.zeros(1))], "lr": lr, "name": name}
         for name, lr in (("head.0", 0.2), ("head.1", 0.3), ("backbone.0", 0.5))
     ]
-    schedule = make_schedule(torch.optim.SGD(groups), make_params("none", warmup_epochs=0), steps_per_epoch=STEPS)
+    schedule = make_schedule(
+        torch.optim.SGD(groups), make_params("none", warmup_epochs=0, freeze_epochs=0), steps_per_epoch=STEPS
+    )
+
     assert schedule.last_lr() == 0.3
 
 
 def test_a_group_of_another_name_is_refused(make_params: MakeParams) -> None:
     optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "name": "neck"}], lr=1.0)
+
     with pytest.raises(ValueError, match="'neck' is neither of the head nor of the backbone"):
         make_schedule(optimizer, make_params("none"), steps_per_epoch=STEPS)
 
@@ -223,9 +244,8 @@ def test_a_resumed_schedule_goes_on_exactly(make_params: MakeParams, name: str, 
     def train(schedule: Schedule, epochs: range) -> list[list[float]]:
         found = []
         for epoch in epochs:
-            schedule.set_frozen(epoch < params.freeze_epochs)
             for _ in range(STEPS):
-                found.append([group["lr"] for group in schedule.optimizer.param_groups])
+                found.append([group["lr"] for group in groups_of(schedule)])
                 schedule.step()
             schedule.epoch_end(values[epoch])
         return found
@@ -233,13 +253,14 @@ def test_a_resumed_schedule_goes_on_exactly(make_params: MakeParams, name: str, 
     whole = train(make_schedule(make_two_groups(), params, steps_per_epoch=STEPS), range(6))
     first = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
     train(first, range(done))
-    state = through_a_file({"optimizer": first.optimizer.state_dict(), "schedule": first.state_dict()})
+    state = through_a_file({"optimizer": first.by_step.optimizer.state_dict(), "schedule": first.state_dict()})
     # as the loop does: made anew, set up by Fabric, then loaded
     fabric = Fabric(accelerator="cpu", devices=1)
     optimizer = make_two_groups()
+    second = make_schedule(optimizer, params, steps_per_epoch=STEPS)
     _, wrapped = fabric.setup(nn.ParameterList(optimizer.param_groups[1]["params"]), optimizer)
-    second = make_schedule(wrapped, params, steps_per_epoch=STEPS)
     wrapped.load_state_dict(state["optimizer"])
     second.load_state_dict(state["schedule"])
-    assert [group["lr"] for group in optimizer.param_groups] == [group["lr"] for group in first.optimizer.param_groups]
+
+    assert [group["lr"] for group in wrapped.param_groups] == [group["lr"] for group in groups_of(first)]
     assert train(second, range(done, 6)) == whole[done * STEPS :]

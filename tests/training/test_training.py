@@ -25,7 +25,7 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict
 from skinlesion.model.classifier import load_classifier, normalize, read_classifier_config
-from skinlesion.training import engine, fit, loop
+from skinlesion.training import fit, loop
 from stages import train
 from tests.conftest import WriteParams, refuses
 from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
@@ -78,15 +78,6 @@ def test_batch_norm_gets_the_statistics_of_plain_images(prepared_workspace: Path
     train_base()
     kept = load_classifier(MEMBER)[0].backbone.features[0][1]
     assert not torch.allclose(kept.running_mean, running.running_mean, atol=1e-3)
-
-
-def test_precision_by_name() -> None:
-    cpu = torch.device("cpu")
-    assert engine.fabric_precision("auto", cpu) == "32-true"
-    assert engine.fabric_precision("bf16", cpu) == "bf16-mixed"
-    assert engine.fabric_precision("16", torch.device("cuda")) == "16-mixed"
-    refuses("precision=16 needs a GPU", engine.fabric_precision, "16", cpu)
-    refuses("precision=bf16 is not supported on an XPU", lambda: engine.fabric_precision("bf16", torch.device("xpu")))
 
 
 def test_the_stage_learns_and_what_it_writes_can_be_loaded(prepared_workspace: Path, write_params: WriteParams) -> None:
@@ -183,7 +174,7 @@ def test_an_exploding_loss_is_named(prepared_workspace: Path, write_params: Writ
 
 
 REFUSALS: list[tuple[Callable[[], object], dict[str, object], str]] = [
-    (lambda: None, {"train.device": "xpu"}, "error: device 'xpu' is not available here"),
+    (lambda: None, {"machine.device": "xpu"}, "error: device 'xpu' is not available here"),
     (lambda: None, {"train.weights": "absent.pth"}, "error: train.weights: no file absent.pth"),
     (lambda: None, {"train.backbone": "resnt18"}, "did you mean 'resnet18'?"),
     (lambda: (PREPARED / "images.npy").unlink(), {}, "images.npy not found: run `prepare` first"),

@@ -33,7 +33,7 @@ Build = Callable[..., Training]
 PLAIN = TINY | {
     "train.epochs": 2,
     "train.precision": "32",
-    "train.device": "cpu",
+    "machine.device": "cpu",
     "train.batch_norm_images": 0,
     "train.augmentation.preset": "none",
     "train.warmup_epochs": 0,
@@ -63,14 +63,15 @@ def build(workspace: Path, write_params: WriteParams) -> Build:
     )
 
     def make(overrides: dict[str, Any] | None = None, *, without: str | None = None) -> Training:
-        params = load_params(write_params(PLAIN | (overrides or {}))).train
+        whole = load_params(write_params(PLAIN | (overrides or {})))
+        params, machine = whole.train, whole.machine
         prepared = read_prepared()
         torch.manual_seed(0)
         network = build_network(NetworkSpec.of(params), num_classes=7, size=32)
-        fabric = engine.make_fabric(params, precision=engine.fabric_precision(params.precision, torch.device("cpu")), seed=0)
+        fabric = engine.make_fabric(params, machine, seed=0)
         lists = splits | {"train": splits["train"][splits["train"]["dx"] != without]}
         data = gather_data(prepared, lists, read_synthetic(32), with_metadata=params.metadata)
-        return build_training(fabric, network, data, params=params, seed=0)
+        return build_training(fabric, network, data, params=params, machine=machine, seed=0)
 
     return make
 
@@ -171,7 +172,7 @@ def test_an_option_changes_what_is_trained(build: Build, base: dict[str, Any], c
 
 
 def test_memory_order_changes_no_number_that_matters(build: Build) -> None:
-    ordered, plain = build({"train.channels_last": True}), build({"train.channels_last": False})
+    ordered, plain = build({"machine.channels_last": True}), build({"machine.channels_last": False})
     for setup, expected in ((ordered, True), (plain, False)):
         images, _, _ = next(iter(setup.validation_batches))
         assert setup.normalize(images).is_contiguous(memory_format=torch.channels_last) is expected

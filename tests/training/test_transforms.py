@@ -41,7 +41,7 @@ def only(**values: Any) -> Augmentation:
 
 
 def picture(size: int = SIZE) -> torch.Tensor:
-    """A coloured image of smooth noise, no two sides alike."""
+    """A colored image of smooth noise, no two sides alike."""
     coarse = torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     return v2.functional.resize(coarse, [size, size], antialias=True)
 
@@ -112,9 +112,9 @@ def test_flips(option: str, axis: int) -> None:
 
 
 def spot_moves(augmentation: Augmentation, number: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    """By how many degrees (clockwise) and by which factor a spot right of the centre moves around and away from it."""
+    """By how many degrees (clockwise) and by which factor a spot right of the center moves around and away from it."""
     image = plain(0, 0, 0, size=65)
-    image[:, 31:34, 43:46] = 255  # centre of the spot 12 pixels to the right of the image's
+    image[:, 31:34, 43:46] = 255  # center of the spot 12 pixels to the right of the image's
     rows, columns = torch.meshgrid(torch.arange(65.0) - 32, torch.arange(65.0) - 32, indexing="ij")
     near = rows**2 + columns**2 < 20**2  # not the reflections at the border
     angles, factors = [], []
@@ -181,9 +181,9 @@ def test_a_crop_keeps_at_least_that_share_and_nearly_the_aspect(min_scale: float
 @pytest.mark.parametrize("strength", [0.1, 0.5])
 def test_color_jitter_changes_brightness_contrast_and_saturation_by_that_much(strength: float) -> None:
     # each of the three steps rounds down
-    grey = [float(result.float().mean()) for result in draws(only(color_jitter=strength), plain(100, 100, 100), 100)]
-    assert 100 * (1 - strength) - 3 <= min(grey) < 100 * (1 - 0.8 * strength)
-    assert 100 * (1 + 0.7 * strength) < max(grey) <= 100 * (1 + strength)
+    gray = [float(result.float().mean()) for result in draws(only(color_jitter=strength), plain(100, 100, 100), 100)]
+    assert 100 * (1 - strength) - 3 <= min(gray) < 100 * (1 - 0.8 * strength)
+    assert 100 * (1 + 0.7 * strength) < max(gray) <= 100 * (1 + strength)
     halves = plain(50, 50, 50)
     halves[..., SIZE // 2 :] = 100
     contrasts = [int(result.max()) / int(result.min()) for result in draws(only(color_jitter=strength), halves, 50)]
@@ -192,16 +192,16 @@ def test_color_jitter_changes_brightness_contrast_and_saturation_by_that_much(st
     saturations = []
     for result in draws(only(color_jitter=strength), halves, 100):
         left, right = (result[:, 0, column].double() for column in (0, -1))
-        luma = (left - right) @ torch.tensor([0.299, 0.587, 0.114]).double()  # contrast changes it as it does the colour
+        luma = (left - right) @ torch.tensor([0.299, 0.587, 0.114]).double()  # contrast changes it as it does the color
         saturations.append(float((left[0] - left[1]) / luma) / (60 / (0.299 * 60 + 20)))
     assert 1 - strength - 0.04 <= min(saturations) < 1 - 0.8 * strength
     assert 1 + 0.7 * strength < max(saturations) <= 1 + strength + 0.04
 
 
 @pytest.mark.parametrize("hue", [0.03, 0.2])
-def test_hue_turns_colours_by_that_share_of_the_circle_and_leaves_grey(hue: float) -> None:
-    grey = plain(120, 120, 120)
-    assert all(torch.equal(result, grey) for result in draws(only(hue=hue), grey, 5))
+def test_hue_turns_colors_by_that_share_of_the_circle_and_leaves_grey(hue: float) -> None:
+    gray = plain(120, 120, 120)
+    assert all(torch.equal(result, gray) for result in draws(only(hue=hue), gray, 5))
     turns = []
     for result in draws(only(hue=hue), plain(200, 50, 50), 60):
         turn, saturation, value = colorsys.rgb_to_hsv(*(result[:, 0, 0] / 255).tolist())
@@ -253,7 +253,7 @@ def test_a_share_of_the_images(option: str) -> None:
         assert abs(changed / 400 - share) < 4 * math.sqrt(share * (1 - share) / 400)
 
 
-def test_erasing_covers_one_rectangle_in_the_mean_colour_above_all_else() -> None:
+def test_erasing_covers_one_rectangle_in_the_mean_color_above_all_else() -> None:
     white = plain(255, 255, 255)
     shares = []
     for result in draws(only(hair=1.0, random_erasing=1.0), white, 60):

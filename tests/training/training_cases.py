@@ -37,12 +37,12 @@ ARGUMENTS = ["--member", "base", "--seed", "0"]
 
 
 def write_inputs(workspace: Path, *, images: int = 140) -> None:
-    """Everything that `train` reads: 32 px images whose mean colour tells the class, with noise; three fifths train."""
+    """Everything that `train` reads: 32 px images whose mean color tells the class, with noise; three fifths train."""
     random = np.random.default_rng(0)
-    colours = random.integers(40, 216, size=(7, 3))
+    colors = random.integers(40, 216, size=(7, 3))
     labels = np.arange(images) % 7
     noise = random.normal(0, 25, size=(images, 32, 32, 3))
-    pixels = np.clip(colours[labels][:, None, None, :] + noise, 0, 255).astype(np.uint8)
+    pixels = np.clip(colors[labels][:, None, None, :] + noise, 0, 255).astype(np.uint8)
     ids = [f"SYNTH_{number:07d}" for number in range(images)]
     (workspace / PREPARED).mkdir(parents=True)
     np.save(workspace / PREPARED / "images.npy", pixels)

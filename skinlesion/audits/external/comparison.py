@@ -9,12 +9,13 @@ move with the mix of diagnoses, too: their difference is not the classifier's al
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from skinlesion.config.contents import OperatingPoints
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_auc, truth_and_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
@@ -32,17 +33,10 @@ PLOT_NAMES = {EXTERNAL: "external", TEST: "internal test"}
 RATES: tuple[str, ...] = ("sensitivity", "specificity", "precision")
 
 
-@dataclass(frozen=True)
-class Draws:
-    """How intervals are made: number of draws, confidence, seed of the test set's draws (the external set's is derived)."""
-
-    draws: int
-    confidence: float
-    seed: int
-
-    def seed_of(self, name: str) -> int:
-        """The seed of a set's draws. Test has that of params, so that its intervals are those of the other stages."""
-        return self.seed if name == TEST else int(np.random.SeedSequence([self.seed, 1]).generate_state(1)[0])
+def draws_of(name: str, how: BootstrapParams) -> BootstrapParams:
+    """The draws of a set. Test has those of params, so that its intervals are those of other stages, external another seed."""
+    derived = int(np.random.SeedSequence([how.seed, 1]).generate_state(1)[0])
+    return how if name == TEST else how.model_copy(update={"seed": derived})
 
 
 def absent_classes(tables: dict[str, pd.DataFrame]) -> dict[str, list[str]]:
@@ -63,7 +57,7 @@ def headline_measure(table: pd.DataFrame) -> Measure:
 
 
 def measure_beside(
-    measures: dict[str, Measure], tables: dict[str, pd.DataFrame], how: Draws, *, undefined: Iterable[str] = ()
+    measures: dict[str, Measure], tables: dict[str, pd.DataFrame], how: BootstrapParams, *, undefined: Iterable[str] = ()
 ) -> dict[str, dict[str, Any]]:
     """Values with intervals of each set, and of their difference.
 
@@ -77,10 +71,7 @@ def measure_beside(
     `external`, `test` and `difference` (external - test), each `{metric: {"value", "low", "high"}}`, NaN where undefined.
     """
     values = {name: point_estimate(measure, len(tables[name])) for name, measure in measures.items()}
-    drawn = {
-        name: bootstrap(measure, tables[name]["lesion_id"], draws=how.draws, seed=how.seed_of(name))
-        for name, measure in measures.items()
-    }
+    drawn = {name: bootstrap(measure, tables[name]["lesion_id"], draws_of(name, how)) for name, measure in measures.items()}
     gaps = {metric: (values[EXTERNAL][metric] - values[TEST][metric]) for metric in values[TEST]}
     drawn_gaps = {metric: drawn[EXTERNAL][metric] - drawn[TEST][metric] for metric in drawn[TEST]}
     gaps |= dict.fromkeys(undefined, np.nan)
@@ -96,7 +87,7 @@ def _with_intervals(values: dict[str, float], drawn: dict[str, np.ndarray], *, c
     return {name: {"value": value, **(nowhere if np.isnan(value) else intervals[name])} for name, value in values.items()}
 
 
-def compare_headline(tables: dict[str, pd.DataFrame], how: Draws) -> dict[str, dict[str, Any]]:
+def compare_headline(tables: dict[str, pd.DataFrame], how: BootstrapParams) -> dict[str, dict[str, Any]]:
     """`measure_beside` of the headline metrics, of F1 and of recall of each class."""
     absent = absent_classes(tables)
     undefined = OVER_CLASSES if absent[EXTERNAL] != absent[TEST] else ()
@@ -104,20 +95,17 @@ def compare_headline(tables: dict[str, pd.DataFrame], how: Draws) -> dict[str, d
     return measure_beside(measures, tables, how, undefined=undefined)
 
 
-def compare_points(tables: dict[str, pd.DataFrame], operating_points: dict[str, Any], how: Draws) -> dict[str, Any]:
-    """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve.
-
-    operating_points : as `evaluation.results.decisions.read_operating_points` gives them.
-    """
-    truths = {name: truth_and_scores(table, operating_points["classes"]) for name, table in tables.items()}
+def compare_points(tables: dict[str, pd.DataFrame], operating_points: OperatingPoints, how: BootstrapParams) -> dict[str, Any]:
+    """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve."""
+    truths = {name: truth_and_scores(table, operating_points.classes) for name, table in tables.items()}
     points = {}
-    for point, chosen in operating_points["points"].items():
-        measures = {name: audit(*truth, chosen["threshold"]) for name, truth in truths.items()}
-        points[point] = {"threshold": chosen["threshold"], **measure_beside(measures, tables, how)}
+    for point, chosen in operating_points.points.items():
+        measures = {name: audit(*truth, chosen.threshold) for name, truth in truths.items()}
+        points[point] = {"threshold": chosen.threshold, **measure_beside(measures, tables, how)}
     areas = measure_beside({name: target_auc(*truth) for name, truth in truths.items()}, tables, how)
     return {
-        "target": operating_points["target"],
-        "classes": operating_points["classes"],
+        "target": operating_points.target,
+        "classes": operating_points.classes,
         "positives": {name: int(positive.sum()) for name, (positive, _) in truths.items()},
         "auc": {name: values["auc"] for name, values in areas.items()},
         "points": points,

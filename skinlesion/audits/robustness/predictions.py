@@ -10,8 +10,8 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.robustness.corruptions import Condition, corrupt
 from skinlesion.base.devices import choose_device
 from skinlesion.config.params import RobustnessParams
+from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.evaluation.inference.inference import predict_ensemble, soft_vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import read_calibration
 from skinlesion.model.classifier import load_ensemble
@@ -19,7 +19,7 @@ from skinlesion.model.classifier import load_ensemble
 CHUNK_BYTES = 64_000_000  # of images that are held at once, or a batch where that is more
 
 
-class Predictor:
+class CorruptedPredictions:
     """The frozen classifier and calibration of the workspace over a list of images, clean or corrupted.
 
     Called with a condition, or with None for the images as they are, it gives the rows of `listed`, a prediction table, with
@@ -32,15 +32,15 @@ class Predictor:
         The classifier, its calibration or an image is missing, or they do not fit each other.
     """
 
-    def __init__(self, listed: pd.DataFrame, params: RobustnessParams, *, test_time: TestTime) -> None:
-        self.listed, self.params, self.test_time = listed, params, test_time
+    def __init__(self, listed: pd.DataFrame, params: RobustnessParams, machine: MachineParams, *, test_time: TestTime) -> None:
+        self.listed, self.seed, self.test_time = listed, params.seed, test_time
         self.members = load_ensemble()
         self.prepared = read_prepared()
         self.calibrator = Calibrator.of(read_calibration())
-        self.device = choose_device(params.device)
         self.rows = self.prepared.rows_of(listed["image_id"])
-        batch = params.batch_size * self.prepared.images[0].nbytes
-        self.chunk = params.batch_size * max(1, CHUNK_BYTES // batch)
+        self.options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": test_time}
+        batch = machine.batch_size * self.prepared.images[0].nbytes
+        self.chunk = machine.batch_size * max(1, CHUNK_BYTES // batch)
 
     def __call__(self, condition: Condition | None) -> pd.DataFrame:
         places = range(0, len(self.rows), self.chunk)
@@ -53,8 +53,7 @@ class Predictor:
         listed, rows = self.listed[chunk], self.rows[chunk]
         images = self.prepared.images[rows]
         if condition is not None:
-            how = {"strength": condition.strength, "seed": self.params.seed}
+            how = {"strength": condition.strength, "seed": self.seed}
             images = corrupt(images, list(listed["image_id"]), condition.corruption, **how)
         part = PreparedImages(images, self.prepared.index.iloc[rows].reset_index(drop=True))
-        options = {"device": self.device, "batch_size": self.params.batch_size, "test_time": self.test_time}
-        return soft_vote(list(predict_ensemble(self.members, part, listed, **options).values()), test_time=self.test_time)
+        return soft_vote(list(predict_ensemble(self.members, part, listed, **self.options).values()), test_time=self.test_time)

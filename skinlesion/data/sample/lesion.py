@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Pixels = np.ndarray
 
-# Mean and spread of each trait where a class does not say otherwise. Sizes are in lesion radii, colours in 0 to 255 on
+# Mean and spread of each trait where a class does not say otherwise. Sizes are in lesion radii, colors in 0 to 255 on
 # the reference skin, `area` is a share of the image, every other trait is a strength from 0 (absent) to 1.
 COMMON: dict[str, tuple[float, float]] = {
     "area": (0.21, 0.05),
@@ -28,13 +28,13 @@ COMMON: dict[str, tuple[float, float]] = {
     "mottle": (0.3, 0.12),  # uneven pigment
     "network": (0.1, 0.12),  # pigment network
     "blotches": (0.05, 0.12),  # black-brown areas
-    "veil": (0.0, 0.1),  # blue-grey areas
+    "veil": (0.0, 0.1),  # blue-gray areas
     "pale_rim": (0.2, 0.15),
-    "white_centre": (0.0, 0.1),
+    "white_center": (0.0, 0.1),
     "milia": (0.0, 0.12),  # white-yellow dots
     "openings": (0.0, 0.12),  # brown dots
     "vessels": (0.0, 0.12),  # arborising vessels
-    "nests": (0.0, 0.1),  # blue-grey ovoid blobs
+    "nests": (0.0, 0.1),  # blue-gray ovoid blobs
     "scale": (0.0, 0.12),  # white flakes and rosettes
     "lacunae": (0.0, 0.08),  # red-purple round lagoons
 }
@@ -46,7 +46,7 @@ TRAITS: dict[str, dict[str, tuple[float, float]]] = {
     "bkl": {"red": (160, 24), "green": (116, 22), "blue": (84, 18), "irregularity": (0.1, 0.04), "softness": (0.09, 0.05)}
     | {"milia": (0.6, 0.28), "openings": (0.5, 0.28), "mottle": (0.4, 0.15), "scale": (0.1, 0.15), "pale_rim": (0.05, 0.1)},
     "df": {"red": (178, 18), "green": (124, 16), "blue": (106, 16), "irregularity": (0.05, 0.03), "softness": (0.45, 0.15)}
-    | {"white_centre": (0.8, 0.2), "network": (0.4, 0.2), "area": (0.2, 0.04)},
+    | {"white_center": (0.8, 0.2), "network": (0.4, 0.2), "area": (0.2, 0.04)},
     "mel": {"red": (118, 28), "green": (75, 21), "blue": (63, 16), "irregularity": (0.15, 0.055), "softness": (0.17, 0.08)}
     | {"asymmetry": (0.55, 0.27), "mottle": (0.47, 0.18), "blotches": (0.5, 0.32), "veil": (0.4, 0.3), "network": (0.35, 0.25)}
     | {"area": (0.23, 0.05)},
@@ -84,7 +84,7 @@ class Lesion:
     """A lesion on its own canvas, before a view turns, zooms and lights it.
 
     image : RGBA of side x side pixels; alpha is 0 everywhere outside the outline.
-    outline : float64 (K, 2), x and y in pixels from the canvas' centre.
+    outline : float64 (K, 2), x and y in pixels from the canvas' center.
     """
 
     image: Image.Image
@@ -101,7 +101,7 @@ def draw_traits(dx: str, rng: np.random.Generator) -> dict[str, float]:
 
 
 def _draw_pure(dx: str, rng: np.random.Generator) -> np.ndarray:
-    """The class's own distribution: a vector in the order of `NAMES`; the three colour channels darken together."""
+    """The class's own distribution: a vector in the order of `NAMES`; the three color channels darken together."""
     means, spreads = np.array([(COMMON | TRAITS[dx])[name] for name in NAMES], dtype=np.float64).T
     deviations = rng.standard_normal(len(NAMES))
     deviations[-3:] = 0.95 * rng.standard_normal() + 0.3 * deviations[-3:]
@@ -126,10 +126,10 @@ def draw_lesion(dx: str, rng: np.random.Generator, image_area: float) -> Lesion:
     radii = _outline_radii(traits["irregularity"], rng)
     angle = np.arctan2(y * stretch, x / stretch)
     distance = np.hypot(x / stretch, y * stretch) / np.interp(angle, _angles(), radii, period=2 * math.pi)
-    colour = _paint(traits, rng, x=x, y=y, distance=distance)
+    color = _paint(traits, rng, x=x, y=y, distance=distance)
     ragged = np.clip(1 + 0.35 * smooth_noise(rng, distance.shape, 24), 0.3, 2)
     opacity = 1 - (1 - np.clip((1 - distance) * ragged / traits["softness"], 0, 1)) ** 2
-    layers = np.dstack([np.clip(colour, 0, 255), 255 * opacity]).round().astype(np.uint8)
+    layers = np.dstack([np.clip(color, 0, 255), 255 * opacity]).round().astype(np.uint8)
     outline = unit * np.column_stack([stretch * radii * np.cos(_angles()), radii * np.sin(_angles()) / stretch])
     return Lesion(Image.fromarray(layers), outline)
 
@@ -172,23 +172,23 @@ def empty_picture(shape: tuple[int, int]) -> Pixels:
     return np.empty((3, *shape)).transpose(1, 2, 0)
 
 
-def blend(colour: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
-    """Move an image (rows, columns, 3) towards a colour in place, by a weight of 0 to 1 a pixel."""
-    colour += (np.array(target) - colour) * np.clip(weight, 0, 1)[..., None]
+def blend(color: Pixels, target: tuple[float, ...], weight: Pixels) -> None:
+    """Move an image (rows, columns, 3) towards a color in place, by a weight of 0 to 1 a pixel."""
+    color += (np.array(target) - color) * np.clip(weight, 0, 1)[..., None]
 
 
 def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: Pixels, distance: Pixels) -> Pixels:
-    """The lesion's colours, float64 (side, side, 3); `distance` is 0 in the centre and 1 on the outline.
+    """The lesion's colors, float64 (side, side, 3); `distance` is 0 in the center and 1 on the outline.
 
     Half of the signs are absent: of these the random numbers are drawn, so that the others get theirs, and nothing else.
     """
     shape, unit = distance.shape, len(x) / (2 * EXTENT)
-    colour = empty_picture(shape)
-    colour[:] = traits["red"], traits["green"], traits["blue"]
+    color = empty_picture(shape)
+    color[:] = traits["red"], traits["green"], traits["blue"]
 
     def cover(target: tuple[float, ...], strength: float, weight: Callable[[], Pixels]) -> None:
         if strength > 0:
-            blend(colour, target, strength * weight())
+            blend(color, target, strength * weight())
 
     def patches(cells: int) -> Callable[[], Pixels]:
         grid = _draw_grid(rng, shape, cells)
@@ -196,13 +196,13 @@ def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: 
 
     direction = rng.uniform(0, 2 * math.pi)
     darker_side = _step(x * math.cos(direction) + y * math.sin(direction), 2.5)
-    colour *= 1 - 0.5 * traits["asymmetry"] * darker_side[..., None]
+    color *= 1 - 0.5 * traits["asymmetry"] * darker_side[..., None]
     cover((205, 150, 130), 0.75 * traits["pale_rim"], lambda: distance**3)
     cover((38, 26, 26), 0.9 * traits["blotches"], patches(9))
     cover((98, 104, 128), 0.85 * traits["veil"], patches(7))
     mottle = smooth_noise(rng, shape, 10) + smooth_noise(rng, shape, 26)
-    colour *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
-    cover((232, 200, 190), 0.85 * traits["white_centre"], lambda: np.exp(-((distance / 0.5) ** 3)))
+    color *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
+    cover((232, 200, 190), 0.85 * traits["white_center"], lambda: np.exp(-((distance / 0.5) ** 3)))
     spots = _Spots(rng, len(x), unit)
     cover((92, 98, 122), 0.85 * traits["nests"], spots.scatter(9, (0.1, 0.24), soft=True))
     cover((78, 48, 34), 0.9 * traits["openings"], spots.scatter(26, (0.04, 0.09)))
@@ -212,7 +212,7 @@ def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: 
     cover((188, 38, 50), 0.75 * traits["vessels"], _vessels(rng, len(x), unit))
     flakes, rosettes = _draw_grid(rng, shape, 64), spots.scatter(14, (0.03, 0.06), clover=True)
     cover((246, 232, 214), 0.85 * traits["scale"], lambda: np.maximum(_step(_smooth(flakes, shape) - 1.1, 5), rosettes()))
-    return colour
+    return color
 
 
 def _step(values: Pixels, steepness: float) -> Pixels:

@@ -23,13 +23,13 @@ from skinlesion.data.sample.lesion import (
     weight_of,
 )
 
-REFERENCE_SKIN = np.array([222.0, 172.0, 162.0])  # the skin on which the lesions' colours are meant
+REFERENCE_SKIN = np.array([222.0, 172.0, 162.0])  # the skin on which the lesions' colors are meant
 SKIN_TONES = np.array([[226, 168, 164], [220, 146, 126], [204, 176, 184], [238, 210, 202], [206, 164, 138], [214, 182, 160]])
 
 
 @dataclass(frozen=True)
 class _Skin:
-    """The patient's skin: colour (3,) in 0 to 255, and how strongly it is mottled (1 is usual)."""
+    """The patient's skin: color (3,) in 0 to 255, and how strongly it is mottled (1 is usual)."""
 
     tone: np.ndarray
     mottling: float
@@ -40,7 +40,7 @@ def draw_views(
 ) -> list[tuple[Image.Image, Image.Image]]:
     """Draw one lesion and photograph it several times.
 
-    The views share the lesion and the skin's colour; they differ by rotation, flip, zoom, shift, light and disturbances.
+    The views share the lesion and the skin's color; they differ by rotation, flip, zoom, shift, light and disturbances.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def _draw_view(
     shape = (height, width)
     picture = _background(skin, rng, shape)
     placed, mask = _place(lesion, rng, shape)
-    colour = empty_picture(shape)
-    colour[:] = placed[..., :3]
-    colour *= (skin.tone / REFERENCE_SKIN) ** 0.6  # pigment lies in the skin and takes on its hue
-    picture += (colour - picture) * (placed[..., 3:] / 255)
+    color = empty_picture(shape)
+    color[:] = placed[..., :3]
+    color *= (skin.tone / REFERENCE_SKIN) ** 0.6  # pigment lies in the skin and takes on its hue
+    picture += (color - picture) * (placed[..., 3:] / 255)
     for disturb, probability in ((_bubbles, 0.15), (_hair, 0.4), (_ruler, 0.12)):
         if rng.random() < probability:
             disturb(picture, rng)
@@ -85,7 +85,7 @@ def _draw_view(
 
 
 def _background(skin: _Skin, rng: np.random.Generator, shape: tuple[int, int]) -> Pixels:
-    """Skin without a lesion, float64 (height, width, 3): its colour with texture of low frequency."""
+    """Skin without a lesion, float64 (height, width, 3): its color with texture of low frequency."""
     picture = empty_picture(shape)
     picture[:] = skin.tone
     for cells, strength in ((5, 6.0), (16, 4.0), (70, 2.0)):
@@ -101,13 +101,13 @@ def _place(lesion: Lesion, rng: np.random.Generator, shape: tuple[int, int]) -> 
     angle, zoom = rng.uniform(0, 2 * math.pi), rng.uniform(0.88, 1.12)
     turn = zoom * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     turn[:, 0] *= rng.choice([-1, 1])
-    centre = np.array([width, height]) * (0.5 + np.clip(rng.normal(0, 0.05, 2), -0.12, 0.12))
+    center = np.array([width, height]) * (0.5 + np.clip(rng.normal(0, 0.05, 2), -0.12, 0.12))
     back = np.linalg.inv(turn)
-    offset = np.array(lesion.image.size) / 2 - back @ centre
+    offset = np.array(lesion.image.size) / 2 - back @ center
     affine = (*back[0], offset[0], *back[1], offset[1])
     placed = lesion.image.transform((width, height), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
     mask = Image.new("L", (width, height))
-    ImageDraw.Draw(mask).polygon([tuple(point) for point in lesion.outline @ turn.T + centre - 0.5], fill=255)
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in lesion.outline @ turn.T + center - 0.5], fill=255)
     return np.asarray(placed), mask
 
 
@@ -142,8 +142,8 @@ def _hair(picture: Pixels, rng: np.random.Generator) -> None:
         curve = (1 - position) ** 2 * start + 2 * position * (1 - position) * bend + position**2 * end
         thickness = max(1, round(SUPERSAMPLING * height * rng.uniform(0.004, 0.009)))
         pen.line([tuple(point) for point in curve * SUPERSAMPLING], fill=230, width=thickness)
-    colour = (52, 38, 34) if rng.random() < 0.75 else (168, 132, 96)
-    blend(picture, colour, weight_of(canvas))
+    color = (52, 38, 34) if rng.random() < 0.75 else (168, 132, 96)
+    blend(picture, color, weight_of(canvas))
 
 
 def _ruler(picture: Pixels, rng: np.random.Generator) -> None:
@@ -168,7 +168,7 @@ def _blur(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _light(picture: Pixels, rng: np.random.Generator) -> None:
-    """Exposure, colour cast, a slope of brightness, and in some pictures the dark corners of the dermatoscope's ring."""
+    """Exposure, color cast, a slope of brightness, and in some pictures the dark corners of the dermatoscope's ring."""
     height, width = picture.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     direction, slope = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.08)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores
+from skinlesion.config.schema import BootstrapParams
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
+from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 UNKNOWN = "unknown"
 SOURCE = "dataset"  # the column of Dataverse's metadata; Kaggle's lacks it
@@ -53,9 +53,8 @@ def assign_groups(table: pd.DataFrame, *, starts: list[float]) -> pd.DataFrame:
 
 def measures_of(table: pd.DataFrame) -> Measure:
     """`METRICS` of a prediction table as a function of image weights, each float64 (draws,)."""
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    measured = ClassificationMetrics(labels, table[list(PROBABILITY_COLUMNS)].to_numpy())
-    ranking = rank_scores(labels == CLASSES.index("mel"), table["probability_mel"].to_numpy())
+    measured = metrics_of(table)
+    ranking = rank_scores((table["dx"] == "mel").to_numpy(), table["probability_mel"].to_numpy())
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         values = measured.headline(weights) | {"mel_auc": area_under_roc(*flagged_counts(ranking, weights))}
@@ -64,31 +63,30 @@ def measures_of(table: pd.DataFrame) -> Measure:
     return measure
 
 
-def measure_table(table: pd.DataFrame, *, draws: int, seed: int, confidence: float) -> dict[str, Any]:
+def measure_table(table: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
     """`METRICS`, their `intervals` by bootstrap over lesions, and how many `images`, `lesions` and `melanoma_lesions` there are.
 
     A metric that is undefined, as those of melanoma where there is none, is NaN, and so are the ends of its interval.
     """
     measure = measures_of(table)
-    drawn = bootstrap(measure, table["lesion_id"], draws=draws, seed=seed)
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
         "melanoma_lesions": int(table.loc[table["dx"] == "mel", "lesion_id"].nunique()),
         **point_estimate(measure, len(table)),
-        "intervals": percentile_intervals(drawn, confidence),
+        "intervals": bootstrap_intervals(measure, table["lesion_id"], how),
     }
 
 
-def measure_groups(table: pd.DataFrame, groups: pd.DataFrame, *, draws: int, seed: int, confidence: float) -> pd.DataFrame:
+def measure_groups(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> pd.DataFrame:
     """`measure_table` of every group, as rows of `COLUMNS` but `small`: one an attribute, group and metric."""
-    return pd.DataFrame(_rows(table, groups, draws=draws, seed=seed, confidence=confidence))
+    return pd.DataFrame(_rows(table, groups, how))
 
 
-def _rows(table: pd.DataFrame, groups: pd.DataFrame, **how: Any) -> Iterator[dict[str, Any]]:
+def _rows(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> Iterator[dict[str, Any]]:
     for attribute in groups:
         for group, positions in groups.groupby(attribute, observed=True).groups.items():
-            measured = measure_table(table.loc[positions], **how)
+            measured = measure_table(table.loc[positions], how)
             counts = {name: measured[name] for name in ("images", "lesions", "melanoma_lesions")}
             for metric in METRICS:
                 interval = measured["intervals"][metric]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import BootstrapParams
 
 # Weights of a chunk (8 bytes each): bounds memory, and small enough to stay near the processor's cache.
 CHUNK_CELLS = 200_000
@@ -54,7 +55,7 @@ def lesion_weights(lesion_ids: ArrayLike, *, draws: int, seed: int) -> Iterator[
         yield times[:, lesion_of_image].astype(np.float64)
 
 
-def bootstrap(measure: Measure, lesion_ids: ArrayLike, *, draws: int, seed: int) -> dict[str, np.ndarray]:
+def bootstrap(measure: Measure, lesion_ids: ArrayLike, how: BootstrapParams) -> dict[str, np.ndarray]:
     """Apply `measure` to every draw.
 
     Parameters
@@ -65,7 +66,7 @@ def bootstrap(measure: Measure, lesion_ids: ArrayLike, *, draws: int, seed: int)
     -------
     float64 array of shape (draws,) a metric; NaN in the draws in which it is undefined.
     """
-    chunks = [measure(weights) for weights in lesion_weights(lesion_ids, draws=draws, seed=seed)]
+    chunks = [measure(weights) for weights in lesion_weights(lesion_ids, draws=how.draws, seed=how.seed)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
@@ -84,11 +85,16 @@ def percentile_intervals(values: dict[str, np.ndarray], confidence: float) -> di
     return intervals
 
 
+def bootstrap_intervals(measure: Measure, lesion_ids: ArrayLike, how: BootstrapParams) -> dict[str, dict[str, float]]:
+    """`percentile_intervals` of `bootstrap`."""
+    return percentile_intervals(bootstrap(measure, lesion_ids, how), how.confidence)
+
+
 def point_estimate(measure: Measure, images: int) -> dict[str, float]:
     """What `measure` gives when every image counts once."""
     return {name: float(value[0]) for name, value in measure(np.ones((1, images))).items()}
 
 
-def describe_draws(*, draws: int, confidence: float, seed: int) -> dict[str, int | float | str]:
+def describe_draws(how: BootstrapParams) -> dict[str, int | float | str]:
     """What a file of metrics says of how its intervals were made."""
-    return {"draws": draws, "unit": "lesion", "confidence": confidence, "seed": seed}
+    return {"draws": how.draws, "unit": "lesion", "confidence": how.confidence, "seed": how.seed}

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, name_some
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 
 class Paired(NamedTuple):
@@ -61,7 +62,7 @@ def p_value(differences: np.ndarray) -> float:
     return min(1.0, 2 * (int(rarer) + 1) / (len(defined) + 1))
 
 
-def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.DataFrame:
+def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
     """Headline metrics of both tables, their difference, and what the paired bootstrap over lesions says of it.
 
     Returns
@@ -69,7 +70,7 @@ def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.D
     A row a metric of `HEADLINE`, then `f1_<class>` a class: `metric, first, second, difference` (second less first),
     `low, high` (percentile interval of the difference), `p` (`p_value`). NaN where a metric is undefined.
     """
-    measured = [_measure(table) for table in paired]
+    measured = [metrics_of(table) for table in paired]
     images, lesions = len(paired.first), paired.first["lesion_id"]
     points = [point_estimate(each.headline, images) for each in measured]
 
@@ -77,8 +78,8 @@ def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.D
         values = [each.headline(weights) for each in measured]
         return {name: values[1][name] - values[0][name] for name in values[0]}
 
-    drawn = bootstrap(difference, lesions, draws=draws, seed=seed)
-    intervals = percentile_intervals(drawn, confidence)
+    drawn = bootstrap(difference, lesions, how)
+    intervals = percentile_intervals(drawn, how.confidence)
     rows = [
         {
             "metric": name,
@@ -91,8 +92,3 @@ def compare(paired: Paired, *, draws: int, seed: int, confidence: float) -> pd.D
         for name in (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
     ]
     return pd.DataFrame(rows)
-
-
-def _measure(table: pd.DataFrame) -> ClassificationMetrics:
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    return ClassificationMetrics(labels, table[list(PROBABILITY_COLUMNS)].to_numpy())

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws
 
 OUTCOMES = ("correct", "wrong")
-INTERVAL_DRAWS, INTERVAL_SEED, INTERVAL_CONFIDENCE = 1000, 0, 0.95
 
 
 def energy_ratio(placed: np.ndarray, lesion: np.ndarray) -> float:
@@ -35,7 +35,7 @@ def energy_ratio(placed: np.ndarray, lesion: np.ndarray) -> float:
     return float(placed[lesion].sum() / energy / area) if energy > 0 and area > 0 else math.nan
 
 
-def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
+def summarize_energy(table: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
     """What `metrics/gradcam.json` says of the energy ratios.
 
     Parameters
@@ -57,19 +57,13 @@ def summarize_energy(table: pd.DataFrame) -> dict[str, Any]:
         with np.errstate(invalid="ignore"):
             return {"mean": (weights @ np.nan_to_num(ratios)) / (weights @ defined)}
 
-    drawn = bootstrap(means, table["lesion_id"], draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
-    interval = percentile_intervals(drawn, INTERVAL_CONFIDENCE)["mean"]
+    interval = bootstrap_intervals(means, table["lesion_id"], how)["mean"]
     return {
-        "bootstrap": describe_intervals(),
+        "bootstrap": describe_draws(how),
         "energy_ratio": {"mean": np.nanmean(ratios), "median": np.nanmedian(ratios), **interval},
         "by_class": {dx: _median_where(table, "dx", dx) for dx in CLASSES},
         "by_outcome": {outcome: _median_where(table, "outcome", outcome) for outcome in OUTCOMES},
     }
-
-
-def describe_intervals() -> dict[str, Any]:
-    """How the intervals of maps are made."""
-    return describe_draws(draws=INTERVAL_DRAWS, confidence=INTERVAL_CONFIDENCE, seed=INTERVAL_SEED)
 
 
 def _median_where(table: pd.DataFrame, column: str, value: str) -> dict[str, float | int | None]:

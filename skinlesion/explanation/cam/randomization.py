@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from skinlesion.model.batch_norm import batch_norms, renewed_statistics
 from skinlesion.model.classifier import Classifier
 from skinlesion.model.float32 import full_float32
 from skinlesion.model.layers import layer_groups
@@ -68,15 +68,10 @@ def renew_batch_norm(
     model: SkinNetwork, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]], *, device: torch.device
 ) -> None:
     """Compute the means and variances of a network's batch norms over batches of normalised images (and metadata)."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = batch_norms(model).values()
     if not norms:
         return
-    model.to(device).eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average over all batches
-        norm.train()
-    with torch.no_grad(), full_float32():
+    model.to(device)
+    with renewed_statistics(model, norms), torch.no_grad(), full_float32():
         for images, metadata in batches:
             model(images.to(device), None if metadata is None else metadata.to(device))
-    model.eval()

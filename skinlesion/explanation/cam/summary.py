@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
-from skinlesion.explanation.cam.energy import INTERVAL_CONFIDENCE, INTERVAL_DRAWS, INTERVAL_SEED, OUTCOMES
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, point_estimate
+from skinlesion.explanation.cam.energy import OUTCOMES
 from skinlesion.explanation.cam.faithfulness import Faithfulness
 from skinlesion.explanation.cam.members import count_zero_maps
 from skinlesion.explanation.cam.randomization import DEPTHS, FULL
@@ -37,19 +38,19 @@ Summary = dict[str, Any]
 Figures = tuple[np.ndarray, pd.DataFrame]  # positions of images, and their figures
 
 
-def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame) -> Summary:
+def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame, how: BootstrapParams) -> Summary:
     """`summarize_figures` of what was measured, each method with its `layers` and how many `zero_maps` it has.
 
     table : of the subject, a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
     """
-    summary = summarize_figures({name: (one.positions, one.figures) for name, one in measured.items()}, table)
+    summary = summarize_figures({name: (one.positions, one.figures) for name, one in measured.items()}, table, how)
     for name, one in measured.items():
         about = {"layers": layers_of(one), "zero_maps": count_zero_maps(list(one.maps.values()))}
         summary["methods"][name] = about | summary["methods"][name]
     return summary
 
 
-def summarize_figures(measured: Mapping[str, Figures], table: pd.DataFrame) -> Summary:
+def summarize_figures(measured: Mapping[str, Figures], table: pd.DataFrame, how: BootstrapParams) -> Summary:
     """Every method's summary, and that of all methods on the images that all of them were measured on.
 
     Parameters
@@ -69,15 +70,15 @@ def summarize_figures(measured: Mapping[str, Figures], table: pd.DataFrame) -> S
         groups = {"all": np.ones(len(rows), dtype=bool)}
         groups |= {dx: (rows["dx"] == dx).to_numpy() for dx in CLASSES}
         groups |= {outcome: (rows["outcome"] == outcome).to_numpy() for outcome in OUTCOMES}
-        found = summarize_groups(figures, rows["lesion_id"], groups)
+        found = summarize_groups(figures, rows["lesion_id"], groups, how)
         counted = {group: {"images": int(members.sum()), "measures": found[group]} for group, members in groups.items()}
         methods[name] = {
             **counted["all"],
             "by_class": {dx: counted[dx] for dx in CLASSES},
             "by_outcome": {outcome: counted[outcome] for outcome in OUTCOMES},
-            "sanity": judge_sanity(figures, rows["lesion_id"]),
+            "sanity": judge_sanity(figures, rows["lesion_id"], how),
         }
-    return {"methods": methods, "compared": compare(measured, table) if len(measured) > 1 else None}
+    return {"methods": methods, "compared": compare(measured, table, how) if len(measured) > 1 else None}
 
 
 def layers_of(measured: Faithfulness) -> Summary:
@@ -85,7 +86,7 @@ def layers_of(measured: Faithfulness) -> Summary:
     return {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in measured.maps.items()}
 
 
-def compare(measured: Mapping[str, Figures], table: pd.DataFrame) -> Summary:
+def compare(measured: Mapping[str, Figures], table: pd.DataFrame, how: BootstrapParams) -> Summary:
     """The measures of every method on the same images: those that all were measured on."""
     common = common_positions([positions for positions, _ in measured.values()])
     everyone = {"all": np.ones(len(common), dtype=bool)}
@@ -93,7 +94,7 @@ def compare(measured: Mapping[str, Figures], table: pd.DataFrame) -> Summary:
     methods = {}
     for name, (positions, figures) in measured.items():
         chosen = figures.iloc[np.searchsorted(positions, common)].reset_index(drop=True)
-        methods[name] = summarize_groups(chosen, lesions, everyone)["all"]
+        methods[name] = summarize_groups(chosen, lesions, everyone, how)["all"]
     return {"images": len(common), "methods": methods}
 
 
@@ -102,7 +103,9 @@ def common_positions(measured: Sequence[np.ndarray]) -> np.ndarray:
     return np.array(sorted(set.intersection(*(set(positions) for positions in measured))), dtype=np.int64)
 
 
-def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mapping[str, np.ndarray]) -> dict[str, Summary]:
+def summarize_groups(
+    figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mapping[str, np.ndarray], how: BootstrapParams
+) -> dict[str, Summary]:
     """Each measure's mean over the images of each group, beside what it is held against.
 
     Parameters
@@ -126,7 +129,7 @@ def summarize_groups(figures: pd.DataFrame, lesion_ids: pd.Series, groups: Mappi
                 other = figures[f"{measure}_{control}"].to_numpy(dtype=np.float64)
                 columns[group, f"{measure} - {control}"] = values - other
                 columns[group, f"{control} of {measure}"] = np.where(np.isnan(values), np.nan, other)
-    means = mean_intervals(np.column_stack(list(columns.values())), lesion_ids)
+    means = mean_intervals(np.column_stack(list(columns.values())), lesion_ids, how)
     found = dict(zip(columns, means, strict=True))
     return {group: {measure: _with_controls(found, group, measure) for measure in CONTROLS} for group in groups}
 
@@ -157,7 +160,7 @@ def verdict(difference: Summary, better: int) -> str | None:
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
-def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
+def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series, how: BootstrapParams) -> list[Summary]:
     """The mean of each column over its images that are not NaN: `images`, `lesions`, `value`, and its interval `low` and `high`.
 
     The interval is None where one lesion alone has a value: drawing it again and again says nothing.
@@ -173,8 +176,7 @@ def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
         return {str(number): drawn[:, number] for number in range(columns.shape[1])}
 
     values = point_estimate(means, len(columns))
-    drawn = bootstrap(means, lesion_ids, draws=INTERVAL_DRAWS, seed=INTERVAL_SEED)
-    intervals = percentile_intervals(drawn, INTERVAL_CONFIDENCE)
+    intervals = bootstrap_intervals(means, lesion_ids, how)
     ids = lesion_ids.to_numpy()
     described = []
     for number in range(columns.shape[1]):
@@ -186,7 +188,7 @@ def mean_intervals(columns: np.ndarray, lesion_ids: pd.Series) -> list[Summary]:
     return described
 
 
-def judge_sanity(figures: pd.DataFrame, lesion_ids: pd.Series) -> Summary:
+def judge_sanity(figures: pd.DataFrame, lesion_ids: pd.Series, how: BootstrapParams) -> Summary:
     """Whether maps change as they must when weights are shuffled from the top down.
 
     Returns
@@ -198,7 +200,7 @@ def judge_sanity(figures: pd.DataFrame, lesion_ids: pd.Series) -> Summary:
     """
     names = {depth: "shuffled" if depth == FULL else f"shuffled {depth}" for depth in DEPTHS}
     signed = figures[list(names.values())].to_numpy(dtype=np.float64)
-    found = mean_intervals(np.column_stack([signed, signed**2]), lesion_ids)
+    found = mean_intervals(np.column_stack([signed, signed**2]), lesion_ids, how)
     by_depth = {}
     for depth, correlation, shared in zip(names, found[: len(names)], found[len(names) :], strict=True):
         without = 1 - correlation["images"] / len(figures)

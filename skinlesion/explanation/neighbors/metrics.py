@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import labels_of, probabilities_of
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores, ratio
 from skinlesion.explanation.neighbors.search import vote
 
@@ -17,9 +18,7 @@ METRICS: tuple[str, ...] = ("accuracy", "balanced_accuracy", "mel_sensitivity", 
 ALL = "all"
 
 
-def measure_neighbors(
-    test: pd.DataFrame, labels: np.ndarray, training: pd.DataFrame, *, draws: int, confidence: float, seed: int
-) -> dict[str, Any]:
+def measure_neighbors(test: pd.DataFrame, labels: np.ndarray, training: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
     """Everything that `metrics/neighbors.json` says of N images and their `k` neighbours, intervals by bootstrap over lesions.
 
     Parameters
@@ -39,8 +38,7 @@ def measure_neighbors(
     error_detection : AUC with which the share of neighbours that have the predicted class, and the network's confidence, rank
         right predictions above wrong ones; the first less the second.
     """
-    probabilities = test[list(PROBABILITY_COLUMNS)].to_numpy()
-    truth = pd.Index(CLASSES).get_indexer(test["dx"]).astype(np.int64)
+    probabilities, truth = probabilities_of(test), labels_of(test)
     network, voted = ClassificationMetrics(truth, probabilities), vote(labels)
     by_vote = ClassificationMetrics(truth, np.eye(len(CLASSES))[voted])
     agree, right = voted == network.predicted, network.predicted == truth
@@ -59,7 +57,7 @@ def measure_neighbors(
         areas = {name: area_under_roc(*flagged_counts(ranking, weights)) for name, ranking in scores.items()}
         return values | areas | {"detection": areas["neighbors"] - areas["confidence"]}
 
-    found = _bounded(measure, test["lesion_id"], draws=draws, confidence=confidence, seed=seed)
+    found = _bounded(measure, test["lesion_id"], how)
     lesions = training.groupby("lesion_id")["dx"].first().value_counts(normalize=True)
     return {
         "share_of_truth": {
@@ -86,10 +84,10 @@ def _mean(weights: np.ndarray, values: np.ndarray, group: np.ndarray) -> np.ndar
     return ratio(weights[:, group] @ values[group].astype(np.float64), weights[:, group].sum(axis=1), undefined=np.nan)
 
 
-def _bounded(measure: Measure, lesion_ids: pd.Series, *, draws: int, confidence: float, seed: int) -> dict[str, dict[str, float]]:
+def _bounded(measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, dict[str, float]]:
     """`value`, `low` and `high` of all that `measure` gives."""
     values = point_estimate(measure, len(lesion_ids))
-    intervals = percentile_intervals(bootstrap(measure, lesion_ids, draws=draws, seed=seed), confidence)
+    intervals = bootstrap_intervals(measure, lesion_ids, how)
     return {name: {"value": value, **intervals[name]} for name, value in values.items()}
 
 

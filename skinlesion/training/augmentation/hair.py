@@ -15,7 +15,7 @@ POINTS = 24  # straight pieces of a curve
 FINER = 4  # drawn so many times larger and reduced, for smooth edges
 
 
-class HairOcclusion(v2.Transform):
+class HairOcclusion(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Draw hairs over one uint8 image (3, size, size) with a chance of `share`, 0 to 1; same shape and type out.
 
     One to eight quadratic Bezier curves (brown to black, nearly opaque) cross the image; their width is 0.4 to 1.2 % of its

@@ -49,7 +49,7 @@ def _draw_share(alpha: float, generator: torch.Generator) -> float:
 
 
 def _cut_mix(images: torch.Tensor, share: float, generator: torch.Generator) -> tuple[torch.Tensor, float]:
-    """A rectangle of the previous image in each one, around a random centre and cut at the border; and the share that is left."""
+    """A rectangle of the previous image in each one, around a random center and cut at the border; and the share that is left."""
     height, width = images.shape[-2:]
     across, down = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
     half = 0.5 * (1 - share) ** 0.5

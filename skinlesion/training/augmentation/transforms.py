@@ -12,8 +12,8 @@ from torchvision.transforms import InterpolationMode, v2
 from skinlesion.config.augmentation import Augmentation
 from skinlesion.training.augmentation.hair import HairOcclusion
 
-# What an erased rectangle covers of the image, and its colour, which also fills what RandAugment moves in from outside:
-# about HAM10000's mean, which normalised is near zero.
+# What an erased rectangle covers of the image, and its color, which also fills what RandAugment moves in from outside:
+# about HAM10000's mean, which normalized is near zero.
 ERASED_AREA = (0.02, 0.15)
 MEAN_COLOR = [195, 140, 146]
 
@@ -21,7 +21,7 @@ MEAN_COLOR = [195, 140, 146]
 def train_transform(augmentation: Augmentation, *, size: int) -> v2.Transform:
     """All of `augmentation` that changes one image: uint8 (3, size, size) in, same shape and type out.
 
-    In this order: random crop, flips, rotation and zoom, colour jitter, RandAugment (Cubuk et al. 2020) or TrivialAugment
+    In this order: random crop, flips, rotation and zoom, color jitter, RandAugment (Cubuk et al. 2020) or TrivialAugment
     (Mueller and Hutter 2021), hair, random erasing (Zhong et al. 2020). Draws from torch's default CPU generator. What is
     switched off (`min_scale` 1, `rotation` 0, ...) costs nothing. MixUp and CutMix work on batches: see `mixing` beside.
     """
@@ -50,7 +50,7 @@ def train_transform(augmentation: Augmentation, *, size: int) -> v2.Transform:
     return v2.Compose([*steps, v2.Identity()])
 
 
-class ReflectedAffine(v2.Transform):
+class ReflectedAffine(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     """Rotate one square uint8 image (3, size, size) by up to `degrees` either way and magnify it by 1 - zoom to 1 + zoom.
 
     Bilinear. What lies outside is filled by reflection: black corners would be something that evaluation never shows, and
