@@ -18,7 +18,7 @@ FORMS = [encode_multipart_formdata({"files": ("a.jpg", path.read_bytes())}) for 
 FIRST = itertools.count()
 
 
-class Client(FastHttpUser):  # type: ignore[misc]
+class Client(FastHttpUser):
     """The next request follows the answer to the last one at once; each client begins at another JPEG."""
 
     def on_start(self) -> None:
