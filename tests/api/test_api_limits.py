@@ -68,8 +68,8 @@ def test_requests_at_the_same_time_share_a_pass_and_get_their_own_answers(predic
     assert sum(slow.passes) == 13 and len(slow.passes) <= 5  # the first of them to warm up
     alone = run_with(predictor, lambda client, service: post(client, *images), max_batch=1)
     for response, expected in zip(together, alone.json()["images"], strict=True):
-        said = response.json()["images"][0]["prediction"]["probabilities"]
-        assert [each["probability"] for each in said] == pytest.approx(
+        probabilities = response.json()["images"][0]["prediction"]["probabilities"]
+        assert [each["probability"] for each in probabilities] == pytest.approx(
             [each["probability"] for each in expected["prediction"]["probabilities"]], abs=1e-5
         )
     assert max(slow.passes[-12:]) == 1

@@ -34,10 +34,10 @@ def test_hours_are_images_seen_over_the_median_speed(
     write_params({"split.folds": 4})
     (workspace / "measured.json").write_text(json.dumps(MEASURED), encoding="utf-8")
     cost.main(["measured.json", "--images", "8000", "--epochs", "30", "--trainings", "2"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     # 2 trainings x 30 epochs x 6,000 images at 100 a second are 3,600 s.
-    assert "| resnet50 | bf16-mixed | 100.0 (90.0 to 120.0) | 1.0 |" in said
-    assert "a machine (cuda), 100 px, 2 trainings of 30 epochs; prepared images 0.2 GB:" in said
+    assert "| resnet50 | bf16-mixed | 100.0 (90.0 to 120.0) | 1.0 |" in output
+    assert "a machine (cuda), 100 px, 2 trainings of 30 epochs; prepared images 0.2 GB:" in output
 
 
 def test_another_file_is_refused_by_name(workspace: Path, write_params: WriteParams) -> None:

@@ -108,14 +108,14 @@ def test_a_classifier_with_metadata_asks_and_uses_it(served: Served, open_demo: 
     expect(page.get_by_text(SYNTHETIC)).to_have_count(0)
     hand_in(page, ("mole.png", NEVUS))
     numbers = case(page, "mole.png").locator(".number")
-    said = [numbers.all_text_contents()]
+    shown = [numbers.all_text_contents()]
     page.get_by_label("Age in years").fill("85")
     page.get_by_label("Age in years").press("Enter")
-    expect(numbers).not_to_have_text(said[-1])
+    expect(numbers).not_to_have_text(shown[-1])
     for label, option in (("Sex", "female"), ("Site of the lesion", "scalp")):
-        said.append(numbers.all_text_contents())
+        shown.append(numbers.all_text_contents())
         choose(page, label, option)
-        expect(numbers).not_to_have_text(said[-1])
+        expect(numbers).not_to_have_text(shown[-1])
     choose(page, "Model", "base-1")
     expect(page.get_by_text("probabilities of one member alone are not calibrated")).to_be_visible()
     expect(page.get_by_text("Operating points were chosen for the ensemble")).to_be_visible()

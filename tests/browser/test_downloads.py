@@ -51,8 +51,8 @@ def test_the_table_and_the_page_say_what_the_demo_says(served: Served, open_demo
     printed.on("request", lambda request: asked.append(request.url))
     printed.on("dialog", lambda dialog: asked.append(dialog.message))
     printed.goto(download(page, "Download as a page to print", tmp_path).as_uri())
-    for said in (NOT_FOR_CLINICAL_USE, SYNTHETIC, "f00d", "recall_0.90", "squeezenet1_1"):
-        expect(printed.get_by_text(said).first).to_be_visible()
+    for text in (NOT_FOR_CLINICAL_USE, SYNTHETIC, "f00d", "recall_0.90", "squeezenet1_1"):
+        expect(printed.get_by_text(text).first).to_be_visible()
     expect(printed.locator("dd").first).to_have_text(re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d"))
     expect(printed.get_by_role("heading", level=2)).to_have_text(names)
     pictures = printed.locator("img")

@@ -58,8 +58,8 @@ def test_files_of_a_wrong_kind_or_size_do_not_leave_the_browser(served: Served, 
     hand_in(page, ("notes.txt", b"a note"), ("heavy.jpg", GOOD + bytes(10_500_000)), ("good.jpg", GOOD))
     files = page.get_by_test_id("stFileChip")
     for name, sentence in (("notes.txt", "text/plain files are not allowed"), ("heavy.jpg", "File must be 10.0MB or smaller")):
-        said = files.filter(has_text=name).get_by_text(sentence)
-        box = said.bounding_box()
+        message = files.filter(has_text=name).get_by_text(sentence)
+        box = message.bounding_box()
         assert box and box["width"] > 150 and box["height"] > 10  # for the eye too, not for screen readers alone
     case(page, "good.jpg")
     expect(page.locator("[class*='st-key-case-']")).to_have_count(1)

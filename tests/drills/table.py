@@ -153,14 +153,14 @@ def readme_block(record: dict[str, Any]) -> str:
     totals, versions = record["total"], record["versions"]
     drilled = f"{record['date']}, {name_commits(record['git_commits'])}; moments from seed {record['seed']}"
     machine = f"{record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}"
-    said = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
+    title = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
     measured = [
         f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
         for one in record["measured"]
     ]
     if record["examples"]:
         measured.append(f"Fuzz tried {record['examples']:,} examples, none of which ended in a traceback.")
-    return "\n".join(["", said, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
+    return "\n".join(["", title, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
 
 
 def updated_readme(record: dict[str, Any], readme: Path = README) -> str:

@@ -68,8 +68,8 @@ def test_altered_behind_dvc(project: Project, ledger: Ledger, name: str, damage:
         damage(cached(project, name))
         altered = rf"error: 1 of \d+ files in \S+ were altered: {re.escape(name)}\. DVC would take them for whole"
         project.refuse(*VERIFY, why=altered)
-        said = project.succeed(*VERIFY, "--remove")
-        assert re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", said), said
+        output = project.succeed(*VERIFY, "--remove")
+        assert re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", output), output
         project.repro()
         project.check()
 
@@ -143,8 +143,8 @@ def test_a_run_that_is_remembered_is_damaged(project: Project, ledger: Ledger) -
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content[:20])
         project.refuse("dvc", "repro", why="failed to reproduce 'threshold-sweep'")
-        said = project.succeed(*VERIFY, "--remove")
-        assert re.search(rf"removed {len(runs)} of \d+ files: ", said), said
+        output = project.succeed(*VERIFY, "--remove")
+        assert re.search(rf"removed {len(runs)} of \d+ files: ", output), output
         assert "Running stage 'threshold-sweep'" in project.repro()
         project.check()
 
@@ -170,9 +170,9 @@ def test_a_stage_by_hand_refuses_what_is_damaged(project: Project, ledger: Ledge
         content = path.read_bytes()
         path.unlink()  # the link, not the cached file
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-        status, said = project.run("python", "-m", stage)
+        status, output = project.run("python", "-m", stage)
         if status == 0:
-            raise Corrupt(f"{stage} took a damaged {name} for whole:\n{said}")
-        assert "Traceback" not in said and re.search(rf"(?m)^error: .*{re.escape(name)}", said), said
+            raise Corrupt(f"{stage} took a damaged {name} for whole:\n{output}")
+        assert "Traceback" not in output and re.search(rf"(?m)^error: .*{re.escape(name)}", output), output
         project.repro()
         project.check()

@@ -154,8 +154,8 @@ def test_a_full_disk(
     inputs = enter(small_disk, given, monkeypatch)
     for number in range(rounds):
         free = need * (2 * number + 1) // (2 * rounds)  # in the middle of equal shares
-        with ledger.round("disk full", f"no space left in {name}") as said:
-            said["need"], said["free"] = need, free
+        with ledger.round("disk full", f"no space left in {name}") as facts:
+            facts["need"], facts["free"] = need, free
             one_round(stage, small_disk, free, inputs, expected)
 
 

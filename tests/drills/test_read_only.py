@@ -71,9 +71,9 @@ def test_make_run_says_no_more_than_dvc(frozen: Project, ledger: Ledger) -> None
         environment = Path(sys.executable).parents[1]
         before = everything(frozen.folder)
         # -o: the environment is there, whatever the times of the copied requirements say.
-        status, said = frozen.run(*read_only("make", f"VENV={environment}", "-o", f"{environment}/.installed", "run"))
-        assert status == 2 and "Traceback" not in said, said
-        assert len(re.findall(r"(?m)^(?:ERROR|error): .*Read-only file system", said)) == 1, said
+        status, output = frozen.run(*read_only("make", f"VENV={environment}", "-o", f"{environment}/.installed", "run"))
+        assert status == 2 and "Traceback" not in output, output
+        assert len(re.findall(r"(?m)^(?:ERROR|error): .*Read-only file system", output)) == 1, output
         hold_unchanged(before, frozen.folder)
 
 

@@ -23,7 +23,7 @@ def test_the_second_dvc_is_told(project: Project, ledger: Ledger, stage: str) ->
         first = project.start("dvc", "repro")
         first.wait_until(f"Running stage '{stage}'")
         project.refuse("dvc", "repro", why=DVC_BUSY)
-        assert first.end() == 0, first.said
+        assert first.end() == 0, first.output
         project.check()
 
 
@@ -33,7 +33,7 @@ def test_both_begin_at_the_same_moment(project: Project, ledger: Ledger) -> None
         project.forget("split")
         both = [project.start("dvc", "repro") for _ in range(2)]
         refused = [process for process in both if process.end() != 0]
-        assert all(re.search(DVC_BUSY, process.said) for process in refused), [process.said for process in both]
+        assert all(re.search(DVC_BUSY, process.output) for process in refused), [process.output for process in both]
         project.repro()
         project.check()
 
@@ -48,7 +48,7 @@ def test_two_trainings_by_hand(project: Project, ledger: Ledger) -> None:
         first.send(signal.SIGSTOP, to_all=True)  # as slow as a real one
         project.refuse(*TRAIN, why=STAGE_BUSY)
         first.send(signal.SIGCONT, to_all=True)
-        assert first.end() == 0, first.said
+        assert first.end() == 0, first.output
         # What the first one wrote is what DVC knows, but DVC was not there: it says nothing changed.
         project.check()
 

@@ -78,8 +78,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 def test_a_second_clone_has_the_results_and_runs_nothing(team: Team, tmp_path: Path) -> None:
     second = team.clone(tmp_path / "second")
-    said = succeed(second, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
-    assert stages_run(said) == [] and "epoch" not in said
+    output = succeed(second, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(output) == [] and "epoch" not in output
     assert files_below(second, LEARNT) == files_below(team.first, LEARNT) != {}
     assert succeed(second, "git", "status", "--porcelain") == ""
 
@@ -87,8 +87,8 @@ def test_a_second_clone_has_the_results_and_runs_nothing(team: Team, tmp_path: P
 def test_a_clone_whose_lock_does_not_have_the_run_yet_runs_nothing_either(team: Team, tmp_path: Path) -> None:
     third = team.clone(tmp_path / "third", "not-run")
     assert not (third / "dvc.lock").exists() and not (third / "metrics/evaluate.json").exists()
-    said = succeed(third, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
-    assert stages_run(said) == [] and "Stage 'train@base-0' is cached" in said
+    output = succeed(third, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(output) == [] and "Stage 'train@base-0' is cached" in output
     compared = (*LEARNT, "metrics")
     assert files_below(third, compared) == files_below(team.first, compared)
     locks = [YAML(typ="safe").load((clone / "dvc.lock").read_text(encoding="utf-8")) for clone in (third, team.first)]
@@ -156,9 +156,9 @@ def test_a_remote_without_the_data_stops_pull_but_not_repro(team: Team, tmp_path
     succeed(clone, "dvc", "remote", "modify", "--local", "storage", "url", f"s3://{BUCKET}/somewhere-else")
     pulled = attempt(clone, "dvc", "pull", "data/raw", keys=team.storage.environment)
     assert pulled.returncode != 0 and "Is your cache up to date?" in pulled.stdout
-    said = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
-    assert "Some of the cache files do not exist neither locally nor on remote" in said
-    assert stages_run(said) == ["download"]
+    output = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
+    assert "Some of the cache files do not exist neither locally nor on remote" in output
+    assert stages_run(output) == ["download"]
 
 
 def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     succeed(clone, "dvc", "pull", "--run-cache", "--allow-missing")
     assert (clone / ".dvc/cache/runs").is_dir() and not (clone / "data/raw").exists()
-    said = succeed(clone, "python", "-m", "tools.push_runs")
-    assert "7 runs are at the remote, 0 of their files new there" in said and "7 of them cannot be brought back" in said
+    output = succeed(clone, "python", "-m", "tools.push_runs")
+    assert "7 runs are at the remote, 0 of their files new there" in output and "7 of them cannot be brought back" in output
 
 
 def test_clones_that_share_a_cache_need_no_remote(team: Team, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def run_locked(command: list[str], environment: dict[str, str]) -> Iterator[subp
         process.wait()
 
 
-def said_by(process: subprocess.Popen[str]) -> str:
+def output_of(process: subprocess.Popen[str]) -> str:
     """All that a process said, once it has ended."""
     return process.stdout.read() if process.stdout else ""
 
@@ -116,7 +116,7 @@ def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, 
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with start(name, served, port) as process:
-        wait_until_answered(f"{url}{ready}", process, lambda: said_by(process))
+        wait_until_answered(f"{url}{ready}", process, lambda: output_of(process))
         status = status_of(process)
         assert Path(f"/proc/{process.pid}/exe").resolve() == Path(sys.executable).resolve()
         assert status["Uid"].split()[0] == ("10001" if "10001" in rights() else "0")  # 0 without capabilities: see `rights`
@@ -125,7 +125,7 @@ def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, 
             answer = httpx.post(f"{url}/predict", files={"files": encoded(lesion_image())}, timeout=30)
             assert answer.status_code == 200 and "mel" in answer.text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM, 143), said_by(process)
+        assert process.wait(30) in (0, -signal.SIGTERM, 143), output_of(process)
     assert not (served / "written").exists()
 
 
@@ -138,7 +138,7 @@ def test_the_proxy_runs_without_rights_on_a_read_only_file_system(served: Path) 
     environment = os.environ | {"SERVED": str(served), "RIGHTS": USER}
     with run_locked(command, environment) as process:
         health = f"http://127.0.0.1:{port}/health"
-        wait_until_answered(health, process, lambda: said_by(process), statuses=(502,))  # no API is there
+        wait_until_answered(health, process, lambda: output_of(process), statuses=(502,))  # no API is there
         status = status_of(process)
         assert status["Uid"].split()[0] == "10001" and int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
         process.send_signal(signal.Signals[service["stop_signal"]])
