@@ -274,7 +274,7 @@ def test_a_backbone_is_written_before_the_next_is_measured(write_params: WritePa
         "auto": training.Speeds("bf16-mixed", end_to_end=[8.0], loading=[8.0], step=[10.0]),
     }
 
-    def measured(folder: Path, params: Any, **options: Any) -> dict[str, training.Speeds]:
+    def measured(folder: Path, params: Any, machine: Any, **options: Any) -> dict[str, training.Speeds]:
         if params.backbone == "resnet18":
             raise PipelineError("out of memory")
         return speeds
