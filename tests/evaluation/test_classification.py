@@ -60,24 +60,13 @@ def by_scikit_learn(labels: np.ndarray, probabilities: np.ndarray, weight: np.nd
     }
 
 
-def test_a_weight_of_one_each_gives_the_plain_metrics_of_scikit_learn() -> None:
-    labels, probabilities = make_predictions(0)
-    ours = ClassificationMetrics(labels, probabilities).headline(np.ones((1, len(labels))))
-    theirs = by_scikit_learn(labels, probabilities, np.ones(len(labels)))
-    assert tuple(ours)[: len(HEADLINE)] == HEADLINE
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        assert ours[name] == pytest.approx([value], abs=1e-12), name
-    auc = sklearn_metrics.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
-    assert ours["macro_auc"][0] == pytest.approx(auc, abs=1e-12)
-
-
 def test_weighted_metrics_equal_scikit_learns_with_sample_weight_also_among_tied_scores() -> None:
     labels, probabilities = make_predictions(1, decimals=12)
     tied = np.round(probabilities * 10) + 1e-3 * np.arange(7)[::-1]  # ties between images, none within a row
-    weights = whole_weights(2, draws=5, images=len(labels))
+    weights = np.vstack([np.ones(len(labels)), whole_weights(2, draws=5, images=len(labels))])
     for scores in (probabilities, tied):
         ours = ClassificationMetrics(labels, scores).headline(weights)
+        assert tuple(ours) == (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
         for draw, weight in enumerate(weights):
             theirs = {**by_scikit_learn(labels, probabilities, weight)} if scores is probabilities else {}
             truth = np.eye(7)[labels]

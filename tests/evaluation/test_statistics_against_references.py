@@ -87,16 +87,6 @@ def test_ece_is_that_of_a_loop(bin_of: Callable[[np.ndarray], np.ndarray]) -> No
     assert expected > 0.01
 
 
-def test_the_reliability_diagram_is_scikit_learns() -> None:
-    labels, logits = make_predictions()
-    probabilities = softmax(logits, axis=1)
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)
-    table = reliability_table(labels, probabilities, BINS)
-    assert table["accuracy"].to_numpy() == pytest.approx(accuracy, abs=1e-9)
-    assert table["confidence"].to_numpy() == pytest.approx(mean, abs=1e-9)
-
-
 def test_brier_score_and_its_reliability_are_scikit_learns() -> None:
     labels, logits = make_predictions()
     probabilities = softmax(logits, axis=1)

@@ -230,8 +230,7 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
         predictor.predict([lesion_image()], point="recall_0.9")
     refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
-    with pytest.raises(PipelineError, match="no method 'GradCam'; did you mean 'GradCAM'"):
-        predictor.explain(lesion_image(), diagnosis="mel", method="GradCam")
+    refuses("no method 'GradCam'; did you mean 'GradCAM'", predictor.explain, lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
         ({"age": 121}, "age must be from 0 to 120 years, not 121"),
         ({"age": float("nan")}, "age must be from 0 to 120 years, not nan"),
