@@ -27,7 +27,7 @@ from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.inference.inference import predict_ensemble
+from skinlesion.evaluation.inference.inference import Member, predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.classification import LEADING
@@ -37,7 +37,6 @@ from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.serving.engines import Member
 from skinlesion.serving.prediction import chance_of
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
