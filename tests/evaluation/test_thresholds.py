@@ -90,14 +90,7 @@ def test_youden_of_reversed_scores_is_still_a_validation_score() -> None:
 
 
 def test_points_are_named_by_their_rule() -> None:
-    rules = [
-        Rule("recall", 0.85),
-        Rule("recall", 0.975),
-        Rule("recall", 1.0),
-        Rule("cost", 10.0),
-        Rule("cost", 2.5),
-        Rule("youden"),
-    ]
+    rules = [*(Rule("recall", share) for share in (0.85, 0.975, 1.0)), Rule("cost", 10.0), Rule("cost", 2.5), Rule("youden")]
     assert [rule.name for rule in rules] == ["recall_0.85", "recall_0.975", "recall_1.00", "cost_10", "cost_2.5", "youden"]
     assert Rule("recall", 0.1234567).name != Rule("recall", 0.1234568).name
     assert Rule("cost", 0.12345678).name != Rule("cost", 0.12345679).name
@@ -174,11 +167,13 @@ def test_audit_equals_scikit_learn_with_weights() -> None:
     values = audit(positive, scores, 0.4)(weights)
     for draw, weight in enumerate(weights):
         each = {"y_true": positive, "y_pred": flagged, "sample_weight": weight}
-        assert values["sensitivity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each))
-        assert values["specificity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each, pos_label=False))
-        assert values["precision"][draw] == pytest.approx(sklearn_metrics.precision_score(**each))
-        assert values["f1"][draw] == pytest.approx(sklearn_metrics.f1_score(**each))
-        assert values["flagged"][draw] == pytest.approx(np.average(flagged, weights=weight))
+        assert {name: drawn[draw] for name, drawn in values.items()} == pytest.approx({
+            "sensitivity": sklearn_metrics.recall_score(**each),
+            "specificity": sklearn_metrics.recall_score(**each, pos_label=False),
+            "precision": sklearn_metrics.precision_score(**each),
+            "f1": sklearn_metrics.f1_score(**each),
+            "flagged": np.average(flagged, weights=weight),
+        })  # fmt: skip
         auc = sklearn_metrics.roc_auc_score(positive, scores, sample_weight=weight)
         assert target_auc(positive, scores)(weights)["auc"][draw] == pytest.approx(auc)
 
@@ -215,10 +210,7 @@ def test_sweep_has_the_chosen_thresholds_and_values_that_hold() -> None:
     assert curve["threshold"].iloc[-1] == scores.min()
     for row in curve.iloc[::40].itertuples():
         expected = point_estimate(audit(positive, scores, row.threshold), len(scores))
-        assert row.sensitivity == pytest.approx(expected["sensitivity"])
-        assert row.precision == pytest.approx(expected["precision"])
-        assert row.f1 == pytest.approx(expected["f1"])
-        assert row.flagged == pytest.approx(expected["flagged"])
+        assert {name: getattr(row, name) for name in expected} == pytest.approx(expected)
 
 
 def test_a_short_sweep_has_every_distinct_score() -> None:
