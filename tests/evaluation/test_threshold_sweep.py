@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
@@ -23,21 +22,11 @@ from skinlesion.evaluation.results.decisions import (
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import threshold_sweep
 from tests.conftest import ROOT, WriteParams, refuses
-from tests.stage_cases import PATIENT, bytes_below, read_metrics, with_logits
+from tests.evaluation.test_selective import make_predictions
+from tests.stage_cases import bytes_below, read_metrics
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
 POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
-
-
-def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFrame:
-    """A prediction table with informative logits; about two images a lesion."""
-    generator = np.random.default_rng(seed)
-    labels = np.append(np.arange(7), generator.choice(7, images - 7, p=[0.04, 0.06, 0.11, 0.02, 0.14, 0.6, 0.03]))
-    logits = generator.normal(size=(images, 7))
-    logits[np.arange(images), labels] += 1.5
-    dx = np.array(CLASSES)[labels]
-    ids = [(f"{split}_{number}", f"{split}_lesion_{name}_{number // 2}") for number, name in enumerate(dx)]
-    return with_logits(pd.DataFrame(ids, columns=["image_id", "lesion_id"]).assign(dx=dx, **PATIENT), logits)
 
 
 @pytest.fixture
@@ -81,7 +70,7 @@ def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
         positive = table["dx"] == "mel"
         assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
         assert stated["prevalence"] == pytest.approx(positive.mean())
-        assert (stated["images"], stated["lesions"]) == (250, table["lesion_id"].nunique())
+        assert (stated["images"], stated["lesions"]) == (600, table["lesion_id"].nunique())
         assert stated["intervals"]["auc"]["low"] < stated["auc"] < stated["intervals"]["auc"]["high"]
 
 
