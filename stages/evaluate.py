@@ -14,7 +14,6 @@ skinlesion/evaluation/metrics/classification.py.
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,8 +56,11 @@ def main() -> None:
     splits = {name: read_split(name) for name in SPLIT_NAMES}
     members, prepared = load_ensemble(), read_prepared()
     check_same_split(splits, members)
-    predict = partial(predict_ensemble, members, prepared, device=choose_device(machine.device), batch_size=machine.batch_size)
-    predicted = {name: predict(splits[name], test_time=params.test_time) for name in ("val", "test")}
+    device, size, views = choose_device(machine.device), machine.batch_size, params.test_time
+    predicted = {
+        name: predict_ensemble(members, prepared, splits[name], device=device, batch_size=size, test_time=views)
+        for name in ("val", "test")
+    }
     logits = {name: vote(each, params.test_time) for name, each in predicted.items()}
 
     calibrator = fit_calibrator(labels_of(splits["val"]), logits["val"], params.calibration)
