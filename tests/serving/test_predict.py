@@ -106,7 +106,7 @@ def test_no_photograph_is_overwritten(images: Path, monkeypatch: pytest.MonkeyPa
     before = {path: path.read_bytes() for path in images.rglob("*") if path.is_file()}
     (images / "link.csv").symlink_to("b.jpg")
     for out in ("images/b.jpg", "images/new.png", "images/notes.txt", "images/link.csv", "images"):
-        with pytest.raises(PipelineError, match="is no table of this command and is left as it is: name another file"):
+        with pytest.raises(PipelineError, match="is not a table of this command and is left as it is: name another file"):
             run(monkeypatch, "images/a.PNG", "images/b.jpg", "--csv", out)
     assert {path: path.read_bytes() for path in before} == before and not (images / "new.png").exists()
     Path("empty.csv").touch()

@@ -51,7 +51,7 @@ class OnnxNetwork:
     Raises
     ------
     PipelineError
-        The file is no graph that ONNX Runtime takes.
+        The file is not a graph that ONNX Runtime can load.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
