@@ -101,7 +101,7 @@ def check_output(out: Path, files: Sequence[Path]) -> Path:
     header = ",".join(ROW_COLUMNS)
     taken = out.exists() and (not out.is_file() or (out.stat().st_size > 0 and not _begins_with(out, header)))
     if taken or out in {file.resolve() for file in files} or out.suffix.lower() in EXTENSIONS:
-        raise PipelineError(f"--csv {out} is no table of this command and is left as it is: name another file")
+        raise PipelineError(f"--csv {out} is not a table of this command and is left as it is: name another file")
     return out
 
 

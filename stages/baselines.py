@@ -10,7 +10,6 @@ metrics/evaluate.json.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,16 +18,16 @@ from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
-from skinlesion.artifacts.tables import labels_of, probabilities_of, write_table
+from skinlesion.artifacts.tables import labels_of, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.evaluation import BaselinesParams
 from skinlesion.config.params import load_params
-from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis import baselines
-from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.tables import headline_with_intervals, metrics_of
 from skinlesion.evaluation.results.predictions import read_predictions
 
 COLUMNS = ("model", "metric", "value", "low", "high")
@@ -53,20 +52,15 @@ def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: Baselines
     return {name: baselines.fit_predict(model, seen, labels, wanted) for name, (model, seen, wanted) in models.items()}
 
 
-def describe(probabilities: np.ndarray, test: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
-    """Headline metrics with intervals by bootstrap over lesions."""
-    measured = ClassificationMetrics(labels_of(test), probabilities)
-    return measured.summary() | {"intervals": bootstrap_intervals(measured.headline, test["lesion_id"], how)}
-
-
 @one_at_a_time("baselines")
 def main() -> None:
     params, how = load_params().baselines, load_params().bootstrap
     train, test, predictions = read_split("train"), read_split("test"), read_predictions("test")
     described = {
-        name: describe(probabilities, test, how) for name, probabilities in predict_baselines(train, test, params).items()
+        name: headline_with_intervals(ClassificationMetrics(labels_of(test), probabilities), test["lesion_id"], how)
+        for name, probabilities in predict_baselines(train, test, params).items()
     }
-    classifier = describe(probabilities_of(predictions), predictions, how)
+    classifier = headline_with_intervals(metrics_of(predictions), predictions["lesion_id"], how)
     rows = [
         {"model": name, "metric": metric, "value": values[metric], **values["intervals"][metric]}
         for name, values in (described | {"classifier": classifier}).items()

@@ -40,7 +40,7 @@ from skinlesion.evaluation.metrics.calibration import TEMPERATURE_RANGE, Calibra
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.metrics.plot_tables import plot_tables
-from skinlesion.evaluation.metrics.tables import describe_table, metrics_of
+from skinlesion.evaluation.metrics.tables import describe_table, headline_with_intervals, metrics_of
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, write_calibration
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.model.classifier import load_ensemble
@@ -121,15 +121,10 @@ def measure_split(
     by_lesion = predict_lesions(table)
     return {
         **describe_table(table, calibrator, bins),
-        "intervals": headline_intervals(table, how),
-        "per_lesion": metrics_of(by_lesion).summary() | {"intervals": headline_intervals(by_lesion, how)},
+        "intervals": bootstrap_intervals(metrics_of(table).headline, table["lesion_id"], how),
+        "per_lesion": headline_with_intervals(metrics_of(by_lesion), by_lesion["lesion_id"], how),
         "majority_baseline": majority_baseline(labels_of(table), prior),
     }
-
-
-def headline_intervals(table: pd.DataFrame, how: BootstrapParams) -> dict[str, dict[str, float]]:
-    """The intervals of the headline metrics of a table of images or of lesions, by bootstrap over lesions."""
-    return bootstrap_intervals(metrics_of(table).headline, table["lesion_id"], how)
 
 
 def majority_baseline(labels: np.ndarray, prior: np.ndarray) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from skinlesion.config.evaluation import SelectiveParams
 from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis import abstention, conformal
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, describe_draws, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import describe_draws, estimate, point_estimate
 from skinlesion.evaluation.metrics.calibration import Calibrator, check_calibrated, fit_calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_conformal
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
@@ -43,11 +43,6 @@ def judge(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.argmax(axis=1) != labels_of(table), probabilities.max(axis=1)
 
 
-def with_intervals(measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, Any]:
-    """A measure's values and their intervals by bootstrap over lesions."""
-    return point_estimate(measure, len(lesion_ids)) | {"intervals": bootstrap_intervals(measure, lesion_ids, how)}
-
-
 def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams, how: BootstrapParams) -> dict[str, Any]:
     """What each asked coverage gives: the threshold from validation, its audit on validation and, with intervals, on test."""
     points = {}
@@ -60,7 +55,7 @@ def describe_abstention(tables: dict[str, pd.DataFrame], params: SelectiveParams
         points[f"{coverage:g}"] = {
             "threshold": threshold,
             "val": point_estimate(audits["val"], len(tables["val"])),
-            "test": with_intervals(audits["test"], tables["test"]["lesion_id"], how),
+            "test": estimate(audits["test"], tables["test"]["lesion_id"], how),
         }
     return points
 
@@ -101,9 +96,7 @@ def describe_sets(
         levels[f"{level:g}"] = {
             "quantile": quantile if np.isfinite(quantile) else None,
             "lesions_of_validation": len(true_scores),
-            "test": with_intervals(
-                conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], how
-            ),
+            "test": estimate(conformal.audit_sets(labels_of(tables["test"]), sets[level]), tables["test"]["lesion_id"], how),
         }
     quantiles = {name: level["quantile"] for name, level in levels.items()}
     return levels, conformal.size_table(sets), rule | {"levels": quantiles, "calibration": calibration}
@@ -117,7 +110,7 @@ def main() -> None:
         check_calibrated(table, Calibrator.of(read_calibration()), name=f"{PREDICTIONS / split}.csv")
     judged = {split: judge(table) for split, table in tables.items()}
     areas = {
-        split: with_intervals(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], how)
+        split: estimate(abstention.area_under_risk_coverage(*judged[split]), table["lesion_id"], how)
         for split, table in tables.items()
     }
     points = describe_abstention(tables, params, how)

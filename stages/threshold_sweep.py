@@ -36,7 +36,7 @@ from skinlesion.evaluation.analysis.thresholds import (
     target_auc,
     target_scores,
 )
-from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws, estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
 
@@ -51,14 +51,12 @@ logger = logging.getLogger(__name__)
 
 def describe_split(truth: Truth, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, Any]:
     """Size, prevalence and AUC of the target in a split; the AUC, which no threshold was chosen for, with its interval."""
-    measure = target_auc(*truth)
     return {
         "images": len(truth[0]),
         "lesions": int(lesion_ids.nunique()),
         "positives": int(truth[0].sum()),
         "prevalence": float(truth[0].mean()),
-        **point_estimate(measure, len(truth[0])),
-        "intervals": bootstrap_intervals(measure, lesion_ids, how),
+        **estimate(target_auc(*truth), lesion_ids, how),
     }
 
 
@@ -88,20 +86,15 @@ def describe_point(
 ) -> dict[str, Any]:
     """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
     rates = audit(*truths["test"], threshold)
-    described: dict[str, Any] = {
+    return {
         "rule": rule.kind,
         "constraint": rule.value,
         "threshold": threshold,
         "val": achieved(*truths["val"], threshold),
         "test": achieved(*truths["test"], threshold),
         "intervals": bootstrap_intervals(rates, lesion_ids, how),
-        "at_prevalence": {},
+        "at_prevalence": {f"{each:g}": estimate(at_prevalence(rates, each), lesion_ids, how) for each in prevalences},
     }
-    for prevalence in prevalences:
-        measure = at_prevalence(rates, prevalence)
-        intervals = {"intervals": bootstrap_intervals(measure, lesion_ids, how)}
-        described["at_prevalence"][f"{prevalence:g}"] = point_estimate(measure, len(lesion_ids)) | intervals
-    return described
 
 
 @one_at_a_time("threshold-sweep")

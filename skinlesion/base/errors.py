@@ -12,6 +12,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+Known = TypeVar("Known", bound=str)
 
 LONGEST_NAME = 200  # characters of a name in a message
 
@@ -124,6 +127,23 @@ def _unwinding_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def find_known(kind: str, name: str, known: Iterable[Known]) -> Known:
+    """The one of `known` that is called `name`.
+
+    kind : what it is, for the message.
+
+    Raises
+    ------
+    PipelineError
+        There is none; the message has the nearest name and all of them.
+    """
+    names = list(known)
+    for each in names:
+        if each == name:
+            return each
+    raise PipelineError(f"no {kind} '{name}'{suggest(name, names)}; known: {', '.join(names)}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from skinlesion.artifacts.patients import Patient, as_table
-from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.base.errors import PipelineError, find_known
 from skinlesion.config.evaluation import CamMethod
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
@@ -92,6 +92,5 @@ def _is_usable(members: Mapping[str, Classifier], method: CamMethod) -> bool:
 
 
 def check_diagnosis(diagnosis: str) -> None:
-    """Raise PipelineError on what is no diagnosis of `CLASSES`, with the nearest one."""
-    if diagnosis not in CLASSES:
-        raise PipelineError(f"no diagnosis '{diagnosis}'{suggest(diagnosis, CLASSES)}; known: {', '.join(CLASSES)}")
+    """Raise PipelineError on what is not a diagnosis of `CLASSES`, with the nearest one."""
+    find_known("diagnosis", diagnosis, CLASSES)

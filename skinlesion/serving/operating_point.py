@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts.paths import METRICS
-from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.base.files import read_json
 from skinlesion.config.contents import Named, OperatingPoints
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.evaluation.inference.identity import check_belongs
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, OPERATING_POINTS, read_operating_points
 
-DEFAULT = "recall_0.90"
+DEFAULT = "recall_0.90"  # the point that is applied where none is named; without it the first
 
 
 @dataclass(frozen=True)
@@ -108,24 +107,6 @@ def read_points(root: Path, digest: str, *, eight_bits: bool = False) -> dict[st
     audited = _read_metrics(root / METRICS / "threshold_sweep.json")
     known = audited if audited.get("classes") == content.classes else {}
     return {name: _point(name, content, known) for name in content.points}
-
-
-def choose_default(points: dict[str, OperatingPoint]) -> str:
-    """The point that is applied where none is named: `DEFAULT`, or the first."""
-    return DEFAULT if DEFAULT in points else next(iter(points))
-
-
-def find_point(points: dict[str, OperatingPoint], name: str) -> OperatingPoint:
-    """A point by its name.
-
-    Raises
-    ------
-    PipelineError
-        No such point; the message has the nearest name and all of them.
-    """
-    if name not in points:
-        raise PipelineError(f"no operating point '{name}'{suggest(name, points)}; known: {', '.join(points)}")
-    return points[name]
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

@@ -20,24 +20,24 @@ from scipy.special import softmax
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
-from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.base.errors import PipelineError, find_known
 from skinlesion.config.contents import Conformal
 from skinlesion.config.evaluation import CamMethod
 from skinlesion.config.schema import TestTime
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import check_belongs, classifier_digest
-from skinlesion.evaluation.inference.inference import Predicted, predict_batch
+from skinlesion.evaluation.inference.inference import Member, Predicted, predict_batch
 from skinlesion.evaluation.inference.predictions import vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
 from skinlesion.model.classifier import ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
-from skinlesion.serving.engines import Engine, Member, check_engine, device_of, load_members
+from skinlesion.serving.engines import ENGINES, Engine, device_of, load_members
 from skinlesion.serving.explainer import Explainer
 from skinlesion.serving.image_quality import quality_warnings
 from skinlesion.serving.model_card import describe_model, measured_in_eight_bits, measured_on_test
-from skinlesion.serving.operating_point import OperatingPoint, choose_default, find_point, read_points
+from skinlesion.serving.operating_point import DEFAULT, OperatingPoint, read_points
 from skinlesion.serving.prediction import Prediction, conformal_sets
 
 ENSEMBLE = "ensemble"
@@ -88,7 +88,7 @@ class Predictor:
     @property
     def default_point(self) -> str | None:
         """Name of the operating point that is applied where none is asked for."""
-        return choose_default(self.points) if self.points else None
+        return DEFAULT if DEFAULT in self.points else next(iter(self.points), None)
 
     def square(self, image: Image.Image) -> np.ndarray:
         """What the networks are shown of an RGB image: uint8 (size, size, 3). Needs no lock, and most of an image's time."""
@@ -139,7 +139,7 @@ class Predictor:
         chosen = self.find_point(point)
         squares = np.stack([self.square(image) for image in images])
         return [
-            self.describe(logits, square, image, chosen)
+            self.conclude(logits, square, self.quality(image), chosen)
             for logits, square, image in zip(self.logits(squares, patients), squares, images, strict=True)
         ]
 
@@ -158,14 +158,7 @@ class Predictor:
                 f"operating point '{name}' was chosen for the ensemble and says nothing of member '{self.member}' alone: "
                 f"use the model '{ENSEMBLE}'"
             )
-        return find_point(self.points, name)
-
-    def describe(self, logits: np.ndarray, square: np.ndarray, image: Image.Image, point: OperatingPoint | None) -> Prediction:
-        """What is said of one image, from its logits, float (7,).
-
-        square : of `square`. image : the original. point : to apply, of `find_point`.
-        """
-        return self.conclude(logits, square, self.quality(image), point)
+        return self.points[find_known("operating point", name, self.points)]
 
     def quality(self, image: Image.Image) -> tuple[str, ...]:
         """Sentences on what is wrong with a picture. Who has these and its `square` needs the picture no more."""
@@ -174,7 +167,7 @@ class Predictor:
     def conclude(
         self, logits: np.ndarray, square: np.ndarray, quality: tuple[str, ...], point: OperatingPoint | None
     ) -> Prediction:
-        """As `describe`, for an image that is known by its `square` and `quality` alone."""
+        """What is said of one image, from its logits, float (7,), and its `square` and `quality`; point : to apply."""
         row = logits[None]
         probabilities = (softmax(row, axis=1) if self.calibrator is None else self.calibrator.probabilities(row))[0]
         named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
@@ -245,7 +238,7 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
     PipelineError
         There is no trained classifier, no such member or engine, or a file is missing or damaged; with the command that helps.
     """
-    runs = check_engine(engine)
+    runs = find_known("engine", engine, ENGINES)
     if not (root / CLASSIFIER).is_dir():
         raise PipelineError(
             f"{root / CLASSIFIER} not found, so there is no trained classifier: `make run` trains one, on synthetic images "
@@ -253,9 +246,7 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
         )
     every = load_ensemble(root / CLASSIFIER)
     names = tuple(every)
-    if model not in (ENSEMBLE, *names):
-        known = (ENSEMBLE, *names)
-        raise PipelineError(f"no model '{model}'{suggest(model, known)}; known: {', '.join(known)}")
+    find_known("model", model, (ENSEMBLE, *names))
     chosen = names if model == ENSEMBLE else (model,)
     whole = len(chosen) == len(names)
     calibration = read_calibration(root / CALIBRATION)

@@ -15,6 +15,7 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.config.contents import Calibration, Conformal, OperatingPoints
 from skinlesion.evaluation.results import decisions
 from skinlesion.model.classifier import read_member_names
+from tests.conftest import refuses
 
 
 class File(NamedTuple):
@@ -72,8 +73,7 @@ def test_what_is_right_comes_back(workspace: Path, name: str) -> None:
     assert file.read(path) == file.comes_back
     assert json.loads(path.read_text()) == file.content
     path.unlink()
-    with pytest.raises(PipelineError, match=f"{name} not found: run the stage that writes it first"):
-        file.read(path)
+    refuses(f"{name} not found: run the stage that writes it first", file.read, path)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,7 @@ def test_what_is_right_comes_back(workspace: Path, name: str) -> None:
 def test_a_key_that_is_missing_is_named(workspace: Path, name: str, key: str) -> None:
     file, path = FILES[name], workspace / name
     path.write_text(json.dumps({other: value for other, value in file.content.items() if other != key}))
-    with pytest.raises(PipelineError, match=f"{name}: {key}: missing: run `{file.stage}` again"):
-        file.read(path)
+    refuses(f"{name}: {key}: missing: run `{file.stage}` again", file.read, path)
 
 
 @pytest.mark.parametrize(

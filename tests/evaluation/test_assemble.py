@@ -241,9 +241,3 @@ def test_a_folder_that_holds_another_member_is_refused(tmp_path: Path) -> None:
     config = make_config("shufflenet_v2_x0_5")
     save_classifier(make_network(config).state_dict(), config, tmp_path / "other-3")
     refuses(f"other-3 holds member '{config.name}': run `assemble` again", load_ensemble, tmp_path)
-
-
-@pytest.mark.parametrize("members", [None, [], [{}], "base-0", ["base-0"]])
-def test_an_ensemble_that_names_no_members_is_refused(workspace: Path, members: Any) -> None:
-    write_json(CLASSIFIER / "ensemble.json", {"members": members})
-    refuses(r"ensemble\.json: members.*: run `assemble` again", load_ensemble)

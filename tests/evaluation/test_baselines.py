@@ -117,14 +117,6 @@ def test_a_second_run_writes_the_same_bytes_and_bins_matter(run_stage: Run) -> N
     assert other["metadata"]["intervals"] != first["metadata"]["intervals"]
 
 
-def test_how_the_diagnosis_was_made_is_no_input(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
-    first = run_stage()
-    write_inputs(
-        {split: each.assign(dx_type=np.where(each["dx"] == "nv", "follow_up", "histo")) for split, each in frames.items()}
-    )
-    assert run_stage() == first
-
-
 def test_a_list_of_one_diagnosis_is_refused(run_stage: Run, frames: dict[str, pd.DataFrame]) -> None:
     write_inputs(frames | {"train": frames["train"].assign(dx="nv")})
     refuses(r"train\.csv holds one diagnosis", run_stage)

@@ -71,27 +71,6 @@ def test_the_spread_is_that_of_the_mean() -> None:
     assert interval["high"] - interval["low"] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(400), rel=0.07)
 
 
-def test_copies_of_images_do_not_narrow_the_interval() -> None:
-    values = np.repeat(np.random.default_rng(6).normal(size=200), 4)
-    lesions = [f"lesion_{index // 4}" for index in range(800)]
-    by_lesion = bootstrap(mean_of(values), lesions, resamples(2000))["mean"].std()
-    by_image = bootstrap(mean_of(values), [str(index) for index in range(800)], resamples(2000))["mean"].std()
-    assert by_lesion / by_image == pytest.approx(2, rel=0.1)  # the root of four copies
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    generator = np.random.default_rng(7)
-    covered = 0
-    for trial in range(200):
-        effects = generator.normal(size=60)
-        lesions = np.repeat(np.arange(60), generator.integers(1, 4, size=60))
-        values = effects[lesions] + 0.3 * generator.normal(size=len(lesions))
-        drawn = bootstrap(mean_of(values), lesions.astype(str), resamples(300, seed=trial))
-        interval = percentile_intervals(drawn, 0.9)["mean"]
-        covered += interval["low"] <= 0 <= interval["high"]
-    assert 0.82 <= covered / 200 <= 0.96  # 0.9 with a standard error of .02
-
-
 def test_percentiles_leave_out_undefined_draws() -> None:
     values = {"some": np.array([np.nan, *np.arange(101.0)]), "none": np.full(5, np.nan)}
     intervals = percentile_intervals(values, 0.9)

@@ -7,10 +7,9 @@ import pytest
 import scipy.optimize
 import scipy.special
 from scipy.special import softmax
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import log_loss
 
 from skinlesion.config.contents import Calibration
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.calibration import (
     TEMPERATURE_RANGE,
     Calibrator,
@@ -26,7 +25,6 @@ from skinlesion.evaluation.metrics.calibration_scores import (
     confidence_table,
     expected_calibration_error,
     recalibration,
-    recalibration_per_class,
     reliability_before_after,
     reliability_per_class,
     reliability_table,
@@ -53,11 +51,9 @@ def test_calibrated_probabilities_by_hand() -> None:
     assert divide_by(1.0).probabilities(1e4 * np.eye(7)).tolist() == np.eye(7).tolist()
 
 
-def test_scores_equal_scikit_learns() -> None:
+def test_the_likelihood_is_scikit_learns_log_loss() -> None:
     labels, logits = draw_calibrated(1, images=500)
     assert negative_log_likelihood(labels, logits / 3.0) == pytest.approx(log_loss(labels, softmax(logits / 3.0, axis=1)))
-    expected = brier_score_loss(labels, softmax(logits, axis=1), labels=range(7), scale_by_half=False)
-    assert brier_score(labels, softmax(logits, axis=1)) == pytest.approx(expected)
 
 
 def test_likelihood_is_not_clipped() -> None:
@@ -68,14 +64,6 @@ def test_likelihood_is_not_clipped() -> None:
 def test_a_known_temperature_is_found(temperature: float) -> None:
     labels, logits = draw_calibrated(2)
     assert fit_temperature(labels, logits * temperature) == pytest.approx(temperature, rel=0.03)
-
-
-def test_the_fitted_temperature_is_the_minimum_of_a_fine_grid() -> None:
-    labels, logits = draw_calibrated(3, images=400)
-    fitted = fit_temperature(labels, 5 * logits)
-    grid = np.exp(np.linspace(np.log(2), np.log(12), 4001))
-    best = grid[np.argmin([negative_log_likelihood(labels, 5 * logits / temperature) for temperature in grid])]
-    assert fitted == pytest.approx(best, rel=1e-3)
 
 
 def test_a_search_that_finds_no_minimum_ends_at_the_bound() -> None:
@@ -94,11 +82,6 @@ def test_the_fitted_temperature_equals_a_minimisation_by_scipy() -> None:
             method="bounded",
         )
         assert fit_temperature(labels, scale * logits) == pytest.approx(minimum.x, rel=1e-4)
-
-
-def test_brier_by_hand() -> None:
-    # (.2)^2 + (.2)^2 and (.6)^2 + (.6)^2
-    assert brier_score(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]])) == pytest.approx((0.08 + 0.72) / 2)
 
 
 def test_reliability_and_ece_by_hand() -> None:
@@ -211,24 +194,6 @@ def test_bins_of_equal_mass_hold_equally_many_and_equal_confidences_share_one() 
     assert table["images"].tolist() == [8, 2]
     scores = calibration_scores(labels, 3 * logits, calibrator=divide_by(3), bins=10)
     assert scores["ece_equal_mass_after"] < 0.05 < 0.1 < scores["ece_equal_mass_before"]
-
-
-def test_recalibration_of_calibrated_extreme_and_shifted_probabilities() -> None:
-    labels, logits = draw_calibrated(12)
-    right = recalibration_per_class(labels, logits, divide_by(1.0))
-    assert list(right) == list(CLASSES)
-    for each in right.values():
-        assert each["intercept"] == pytest.approx(0, abs=0.12) and each["slope"] == pytest.approx(1, abs=0.06)
-    assert all(
-        each["slope"] == pytest.approx(1 / 3, abs=0.05)
-        for each in recalibration_per_class(labels, 3 * logits, divide_by(1)).values()
-    )
-    generator = np.random.default_rng(0)
-    odds = generator.normal(size=20_000)
-    positive = generator.random(20_000) < scipy.special.expit(odds - 0.8)
-    shifted = recalibration(positive, odds)
-    assert shifted["intercept"] == pytest.approx(-0.8, abs=0.06) and shifted["slope"] == pytest.approx(1, abs=0.06)
-    assert scipy.special.expit(odds + shifted["intercept"]).mean() == pytest.approx(positive.mean(), abs=1e-10)
 
 
 def test_recalibration_is_undefined_without_both_and_where_nothing_overlaps() -> None:

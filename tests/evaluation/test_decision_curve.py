@@ -29,11 +29,7 @@ def test_at_the_prevalence_of_the_data_they_are_the_datas_own() -> None:
 
 def test_what_cannot_be_said_is_not_a_number() -> None:
     nothing, everything = (predictive_values(np.array([rate]), np.array([1 - rate]), 0.1) for rate in (0.0, 1.0))
-    assert (
-        np.isnan(nothing["ppv"][0])
-        and np.isnan(nothing["number_needed_to_biopsy"][0])
-        and nothing["npv"][0] == pytest.approx(0.9)
-    )
+    assert np.isnan([nothing["ppv"][0], nothing["number_needed_to_biopsy"][0]]).all() and nothing["npv"][0] == pytest.approx(0.9)
     assert np.isnan(everything["npv"][0]) and everything["ppv"][0] == pytest.approx(0.1)
     wrong = predictive_values(np.array([0.0]), np.array([0.5]), 0.1)
     assert wrong["ppv"][0] == 0 and np.isnan(wrong["number_needed_to_biopsy"][0])

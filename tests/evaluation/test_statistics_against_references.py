@@ -23,17 +23,9 @@ from skinlesion.evaluation.metrics.calibration_scores import (
     reliability_table,
 )
 from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
+from tests.evaluation.test_calibration import draw_calibrated
 
 BINS = 12
-
-
-def make_predictions(images: int = 600, decimals: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, int (images,), and overconfident logits, float64 (images, 7); few decimals make ties."""
-    generator = np.random.default_rng(0)
-    labels = generator.choice(7, images, p=[0.05, 0.06, 0.11, 0.03, 0.12, 0.6, 0.03])
-    logits = 1.5 * generator.normal(size=(images, 7))
-    logits[np.arange(images), labels] += 2
-    return labels, np.round(logits, decimals)
 
 
 @pytest.mark.parametrize(("slope", "shift"), [(1.0, 0.0), (0.4, 1.3), (2.2, -2.0)])
@@ -49,7 +41,7 @@ def test_intercept_and_slope_are_those_of_statsmodels(slope: float, shift: float
 
 
 def test_recalibration_of_a_class_is_that_of_its_probability_in_statsmodels() -> None:
-    labels, logits = make_predictions()
+    labels, logits = draw_calibrated(0, images=600)
     calibrator = Calibrator("vector", np.linspace(0.5, 1.1, 7), np.linspace(-0.3, 0.3, 7))
     probabilities = softmax(logits * calibrator.scale + calibrator.bias, axis=1)
     ours = recalibration_per_class(labels, logits, calibrator)
@@ -74,8 +66,8 @@ def equal_mass(confidence: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("bin_of", [equal_width, equal_mass])
 def test_ece_is_that_of_a_loop(bin_of: Callable[[np.ndarray], np.ndarray]) -> None:
-    labels, logits = make_predictions()
-    probabilities = softmax(logits, axis=1)
+    labels, logits = draw_calibrated(0, images=600)
+    probabilities = softmax(1.5 * logits, axis=1)
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place, expected = bin_of(confidence), 0.0
     for number in range(BINS):
@@ -87,19 +79,9 @@ def test_ece_is_that_of_a_loop(bin_of: Callable[[np.ndarray], np.ndarray]) -> No
     assert expected > 0.01
 
 
-def test_the_reliability_diagram_is_scikit_learns() -> None:
-    labels, logits = make_predictions()
-    probabilities = softmax(logits, axis=1)
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)
-    table = reliability_table(labels, probabilities, BINS)
-    assert table["accuracy"].to_numpy() == pytest.approx(accuracy, abs=1e-9)
-    assert table["confidence"].to_numpy() == pytest.approx(mean, abs=1e-9)
-
-
 def test_brier_score_and_its_reliability_are_scikit_learns() -> None:
-    labels, logits = make_predictions()
-    probabilities = softmax(logits, axis=1)
+    labels, logits = draw_calibrated(0, images=600)
+    probabilities = softmax(1.5 * logits, axis=1)
     reliability = single = 0.0
     for index in range(7):
         happened, forecast = labels == index, probabilities[:, index]
@@ -117,9 +99,9 @@ def test_brier_score_and_its_reliability_are_scikit_learns() -> None:
 
 @pytest.mark.parametrize("decimals", [12, 0])
 def test_auc_is_the_mann_whitney_statistic_of_scipy(decimals: int) -> None:
-    labels, logits = make_predictions(decimals=decimals)
+    labels, logits = draw_calibrated(0, images=600)
     for index in range(7):
-        positive, scores = labels == index, logits[:, index]
+        positive, scores = labels == index, np.round(logits[:, index], decimals)
         statistic = mannwhitneyu(scores[positive], scores[~positive]).statistic
         ours = area_under_roc(*flagged_counts(rank_scores(positive, scores), np.ones((1, len(scores)))))[0]
         assert ours == pytest.approx(statistic / (positive.sum() * (~positive).sum()), abs=1e-9)

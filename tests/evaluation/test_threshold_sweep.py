@@ -7,38 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.results.decisions import (
     OPERATING_POINTS,
     read_operating_points,
     write_calibration,
 )
-from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions, write_predictions
+from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import threshold_sweep
-from tests.conftest import ROOT, WriteParams, refuses, resamples
-from tests.stage_cases import PATIENT, bytes_below, read_metrics, with_logits
+from tests.conftest import ROOT, WriteParams, refuses
+from tests.evaluation.test_selective import make_predictions
+from tests.stage_cases import bytes_below, read_metrics
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
 POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
-
-
-def make_predictions(split: str, *, seed: int, images: int = 250) -> pd.DataFrame:
-    """A prediction table with informative logits; about two images a lesion."""
-    generator = np.random.default_rng(seed)
-    labels = np.append(np.arange(7), generator.choice(7, images - 7, p=[0.04, 0.06, 0.11, 0.02, 0.14, 0.6, 0.03]))
-    logits = generator.normal(size=(images, 7))
-    logits[np.arange(images), labels] += 1.5
-    dx = np.array(CLASSES)[labels]
-    ids = [(f"{split}_{number}", f"{split}_lesion_{name}_{number // 2}") for number, name in enumerate(dx)]
-    return with_logits(pd.DataFrame(ids, columns=["image_id", "lesion_id"]).assign(dx=dx, **PATIENT), logits)
 
 
 @pytest.fixture
@@ -55,6 +43,8 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
     threshold_sweep.main()
     metrics = read_metrics("threshold_sweep")
     assert list(metrics["points"]) == POINTS
+    test = read_predictions("test")
+    weights = np.concatenate([*lesion_weights(test["lesion_id"], draws=200, seed=0)])[:, test["dx"] == "mel"]
     for point in metrics["points"].values():
         for split in ("val", "test"):
             table = read_predictions(split)
@@ -66,6 +56,8 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
         if point["rule"] in ("recall", "specificity"):
             rate = {"recall": "sensitivity"}.get(point["rule"], "specificity")
             assert point["val"][rate] >= point["constraint"]
+        drawn = [np.average(flagged[table["dx"] == "mel"], weights=row) for row in weights]
+        assert [*point["intervals"]["sensitivity"].values()] == pytest.approx([*np.quantile(drawn, [0.025, 0.975])])
         for rate, value in point["test"].items():
             assert point["intervals"][rate]["low"] <= value <= point["intervals"][rate]["high"]
     assert [point["constraint"] for point in metrics["points"].values()] == [0.85, 0.9, 0.95, 0.9, 10, 0.85, None]
@@ -78,7 +70,7 @@ def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
         positive = table["dx"] == "mel"
         assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
         assert stated["prevalence"] == pytest.approx(positive.mean())
-        assert (stated["images"], stated["lesions"]) == (250, table["lesion_id"].nunique())
+        assert (stated["images"], stated["lesions"]) == (600, table["lesion_id"].nunique())
         assert stated["intervals"]["auc"]["low"] < stated["auc"] < stated["intervals"]["auc"]["high"]
 
 
@@ -129,22 +121,6 @@ def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
         threshold_sweep.main()
         written.append(bytes_below("metrics", "models", "plots"))
     assert written[0] == written[1] and len(written[0]) == 6  # the calibration, which it reads, among them
-
-
-def test_intervals_are_over_lesions(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    original = threshold_sweep.bootstrap_intervals
-
-    def spy(measure: Any, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, dict[str, float]]:
-        seen.append(lesion_ids)
-        assert how == resamples(200)
-        return original(measure, lesion_ids, how)
-
-    monkeypatch.setattr(threshold_sweep, "bootstrap_intervals", spy)
-    threshold_sweep.main()
-    lesions = read_predictions("test")["lesion_id"].tolist()
-    assert all(ids.tolist() == lesions for ids in seen[:-2])  # but for the AUC of each split
-    assert len(seen) == len(POINTS) * 4 + 2  # the rates, and three prevalences, of each point
 
 
 def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> None:
@@ -223,15 +199,6 @@ def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_m
     refuses(rf"{split}: {share} of the \d+ images show the target \(mel\)", threshold_sweep.main)
     assert not OPERATING_POINTS.exists()
     assert not Path("metrics").exists()
-
-
-def test_missing_and_damaged_tables_are_named(project: Path) -> None:
-    path = PREDICTIONS / "test.csv"
-    table = read_predictions("test")
-    table.assign(probability_mel=0.9).to_csv(path, index=False)
-    refuses(r"test\.csv: logits must be finite and probabilities sum to 1; offending: test_0", threshold_sweep.main)
-    path.unlink()
-    refuses(r"test\.csv not found", threshold_sweep.main)
 
 
 def test_it_runs_as_a_module_without_torch(project: Path) -> None:

@@ -71,11 +71,6 @@ def test_images_of_equal_score_are_flagged_together() -> None:
     assert achieved(positive, scores, 0.5)["specificity"] == 0.5
 
 
-def test_full_recall_is_the_lowest_positive_score() -> None:
-    positive, scores = make_scores(1)
-    assert threshold_for_recall(positive, scores, 1.0) == scores[positive].min()
-
-
 def test_youden_equals_the_best_of_scikit_learns_curve() -> None:
     positive, scores = make_scores(2)
     false_positive_rate, true_positive_rate, thresholds = sklearn_metrics.roc_curve(positive, scores, drop_intermediate=False)
@@ -95,14 +90,7 @@ def test_youden_of_reversed_scores_is_still_a_validation_score() -> None:
 
 
 def test_points_are_named_by_their_rule() -> None:
-    rules = [
-        Rule("recall", 0.85),
-        Rule("recall", 0.975),
-        Rule("recall", 1.0),
-        Rule("cost", 10.0),
-        Rule("cost", 2.5),
-        Rule("youden"),
-    ]
+    rules = [*(Rule("recall", share) for share in (0.85, 0.975, 1.0)), Rule("cost", 10.0), Rule("cost", 2.5), Rule("youden")]
     assert [rule.name for rule in rules] == ["recall_0.85", "recall_0.975", "recall_1.00", "cost_10", "cost_2.5", "youden"]
     assert Rule("recall", 0.1234567).name != Rule("recall", 0.1234568).name
     assert Rule("cost", 0.12345678).name != Rule("cost", 0.12345679).name
@@ -136,13 +124,6 @@ def test_the_cheapest_threshold_is_that_of_every_score_tried(ratio: float) -> No
     assert cheapest_threshold(positive, scores, ratio) == candidates[np.flatnonzero(costs == np.min(costs))[-1]]
 
 
-def test_the_dearer_a_miss_the_lower_the_threshold() -> None:
-    positive, scores = make_scores(10)
-    chosen = [cheapest_threshold(positive, scores, ratio) for ratio in (1, 5, 25, 1e6)]
-    assert chosen == sorted(chosen, reverse=True) and len(set(chosen)) == 4
-    assert chosen[-1] == scores[positive].min()
-
-
 def test_a_guarantee_by_hand() -> None:
     # Of 22 lesions none may be missed: .9 ** 22 is .098, just below .1; the second lowest would do at 38 (Wilks).
     scores = np.arange(1, 39) / 100
@@ -150,16 +131,6 @@ def test_a_guarantee_by_hand() -> None:
     assert threshold_with_guarantee(scores[:22], 0.9, 0.9) == 0.01
     assert threshold_with_guarantee(scores[:37], 0.9, 0.9) == 0.01
     assert threshold_with_guarantee(scores[:38], 0.9, 0.9) == 0.02
-
-
-def test_a_guarantee_holds_as_often_as_it_says_and_not_much_more() -> None:
-    generator = np.random.default_rng(0)
-    kept = []
-    for _ in range(2000):
-        threshold = threshold_with_guarantee(generator.random(150), 0.85, 0.9)
-        assert threshold is not None
-        kept.append(1 - threshold >= 0.85)  # of uniform scores, the share above a threshold is known
-    assert 0.88 < np.mean(kept) < 0.96  # at least .9; ranks are whole, so somewhat more
 
 
 def test_the_lowest_image_stands_for_its_lesion_and_too_few_lesions_flag_everything() -> None:
@@ -196,11 +167,13 @@ def test_audit_equals_scikit_learn_with_weights() -> None:
     values = audit(positive, scores, 0.4)(weights)
     for draw, weight in enumerate(weights):
         each = {"y_true": positive, "y_pred": flagged, "sample_weight": weight}
-        assert values["sensitivity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each))
-        assert values["specificity"][draw] == pytest.approx(sklearn_metrics.recall_score(**each, pos_label=False))
-        assert values["precision"][draw] == pytest.approx(sklearn_metrics.precision_score(**each))
-        assert values["f1"][draw] == pytest.approx(sklearn_metrics.f1_score(**each))
-        assert values["flagged"][draw] == pytest.approx(np.average(flagged, weights=weight))
+        assert {name: drawn[draw] for name, drawn in values.items()} == pytest.approx({
+            "sensitivity": sklearn_metrics.recall_score(**each),
+            "specificity": sklearn_metrics.recall_score(**each, pos_label=False),
+            "precision": sklearn_metrics.precision_score(**each),
+            "f1": sklearn_metrics.f1_score(**each),
+            "flagged": np.average(flagged, weights=weight),
+        })  # fmt: skip
         auc = sklearn_metrics.roc_auc_score(positive, scores, sample_weight=weight)
         assert target_auc(positive, scores)(weights)["auc"][draw] == pytest.approx(auc)
 
@@ -225,12 +198,6 @@ def test_score_of_a_group_is_the_sum_of_its_probabilities() -> None:
     assert np.array_equal(target_scores(table, ["mel"], split="val")[1], table["probability_mel"])
 
 
-@pytest.mark.parametrize(("dx", "share"), [(["nv", "df"], "none"), (["mel", "mel"], "all")])
-def test_a_split_without_both_kinds_is_refused(dx: list[str], share: str) -> None:
-    with pytest.raises(PipelineError, match=rf"test: {share} of the 2 images show the target \(mel\).*threshold_sweep.target"):
-        target_scores(make_table(dx), ["mel"], split="test")
-
-
 def test_sweep_has_the_chosen_thresholds_and_values_that_hold() -> None:
     positive, scores = make_scores(6, images=3000)
     keep = [0.123456, float(scores[17])]
@@ -243,10 +210,7 @@ def test_sweep_has_the_chosen_thresholds_and_values_that_hold() -> None:
     assert curve["threshold"].iloc[-1] == scores.min()
     for row in curve.iloc[::40].itertuples():
         expected = point_estimate(audit(positive, scores, row.threshold), len(scores))
-        assert row.sensitivity == pytest.approx(expected["sensitivity"])
-        assert row.precision == pytest.approx(expected["precision"])
-        assert row.f1 == pytest.approx(expected["f1"])
-        assert row.flagged == pytest.approx(expected["flagged"])
+        assert {name: getattr(row, name) for name in expected} == pytest.approx(expected)
 
 
 def test_a_short_sweep_has_every_distinct_score() -> None:

@@ -27,7 +27,7 @@ from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.inference.inference import predict_ensemble
+from skinlesion.evaluation.inference.inference import Member, predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.classification import LEADING
@@ -37,7 +37,6 @@ from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
-from skinlesion.serving.engines import Member
 from skinlesion.serving.prediction import chance_of
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
@@ -230,8 +229,7 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
         predictor.predict([lesion_image()], point="recall_0.9")
     refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
-    with pytest.raises(PipelineError, match="no method 'GradCam'; did you mean 'GradCAM'"):
-        predictor.explain(lesion_image(), diagnosis="mel", method="GradCam")
+    refuses("no method 'GradCam'; did you mean 'GradCAM'", predictor.explain, lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
         ({"age": 121}, "age must be from 0 to 120 years, not 121"),
         ({"age": float("nan")}, "age must be from 0 to 120 years, not nan"),

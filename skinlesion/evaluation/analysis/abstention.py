@@ -12,7 +12,7 @@ import pandas as pd
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure
-from skinlesion.evaluation.metrics.classification import flagged_counts, rank_scores, ratio, thin
+from skinlesion.evaluation.metrics.classification import flagged_counts, mean_of_defined, rank_scores, ratio, thin
 
 
 def confidence_threshold(confidence: np.ndarray, coverage: float) -> float:
@@ -69,12 +69,10 @@ def audit_abstention(labels: np.ndarray, probabilities: np.ndarray, threshold: f
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         answers, hits, melanomas, answered_ones, found = (weights @ shared).T
         asked, correct = np.split(weights @ per_class, 2, axis=1)
-        recalls = ratio(correct, asked, undefined=np.nan)
-        defined = ~np.isnan(recalls)
         return {
             "coverage": answers / weights.sum(axis=1),
             "accuracy": ratio(hits, answers, undefined=np.nan),
-            "balanced_accuracy": ratio(np.nansum(recalls, axis=1), defined.sum(axis=1), undefined=np.nan),
+            "balanced_accuracy": mean_of_defined(ratio(correct, asked, undefined=np.nan)),
             "mel_sensitivity": ratio(found, answered_ones, undefined=np.nan),
             "melanomas_answered": ratio(answered_ones, melanomas, undefined=np.nan),
             "melanomas_missed": ratio(answered_ones - found, melanomas, undefined=np.nan),

@@ -79,7 +79,7 @@ def audit_sets(labels: np.ndarray, sets: np.ndarray) -> Measure:
 def size_table(sets: Mapping[float, np.ndarray]) -> pd.DataFrame:
     """How many images have a set of which size: `level, size, images, share`, a row a level and size from 1.
 
-    sets : of each level, as of `prediction_sets`.
+    sets : of each level, see `prediction_sets`.
     """
     rows = [
         {"level": level, "size": size, "images": int(images), "share": images / len(each)}

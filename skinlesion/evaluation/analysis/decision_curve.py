@@ -10,6 +10,7 @@ from skinlesion.evaluation.metrics.classification import ratio
 
 # Beyond it hardly anyone would still wait and see.
 HIGHEST_THRESHOLD_PROBABILITY = 0.6
+CURVE_COLUMNS = ("strategy", "threshold_probability", "net_benefit")
 
 
 def predictive_values(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
@@ -59,8 +60,5 @@ def decision_curve(positive: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
         "flag all": net_benefit(positive, np.ones(len(scores)), probabilities),
         "flag none": np.zeros(len(probabilities)),
     }
-    frames = [
-        pd.DataFrame({"strategy": name, "threshold_probability": probabilities, "net_benefit": values})
-        for name, values in curves.items()
-    ]
-    return pd.concat(frames, ignore_index=True)
+    table = pd.DataFrame(curves).assign(threshold_probability=probabilities)
+    return table.melt("threshold_probability", var_name="strategy", value_name="net_benefit")[list(CURVE_COLUMNS)]

@@ -54,7 +54,9 @@ def list_failures(table: pd.DataFrame, points: OperatingPoints, *, min_confidenc
     )
     rows["missed_melanoma"] = (rows["dx"] == MELANOMA) & (rows["predicted"] != MELANOMA)
     rows["confident_error"] = (rows["dx"] != rows["predicted"]) & (rows["confidence"] >= min_confidence)
-    rows = rows.merge(_lesion_columns(table), on="lesion_id", validate="many_to_one")
+    lesions = predict_lesions(table)
+    of_lesion = {"lesion_id": lesions["lesion_id"], "lesion_images": lesions["images"], "lesion_predicted": predicted_of(lesions)}
+    rows = rows.merge(pd.DataFrame(of_lesion), on="lesion_id", validate="many_to_one")
     failed = rows[rows["missed_melanoma"] | rows["confident_error"]]
     place = np.where(failed["missed_melanoma"], failed["probability_of_truth"], 1 - failed["confidence"])
     ordered = failed.assign(after=~failed["missed_melanoma"], place=place).sort_values(["after", "place", "image_id"])
@@ -67,14 +69,6 @@ def flagging_points(table: pd.DataFrame, points: OperatingPoints) -> pd.Series:
     flagged = {name: scores >= point.threshold for name, point in points.points.items()}
     joined = [" ".join(name for name, flags in flagged.items() if flags[row]) for row in range(len(table))]
     return pd.Series(joined, index=table.index)
-
-
-def _lesion_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """`lesion_id, lesion_images, lesion_predicted` of every lesion."""
-    lesions = predict_lesions(table)
-    return pd.DataFrame(
-        {"lesion_id": lesions["lesion_id"], "lesion_images": lesions["images"], "lesion_predicted": predicted_of(lesions)}
-    )
 
 
 def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: OperatingPoints) -> dict[str, Any]:

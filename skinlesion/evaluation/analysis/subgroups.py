@@ -6,7 +6,7 @@ recall of nevi; one without melanoma has no melanoma figures at all. Hence every
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, estimate
 from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
 from skinlesion.evaluation.metrics.tables import metrics_of
 
@@ -68,29 +68,26 @@ def measure_table(table: pd.DataFrame, how: BootstrapParams) -> dict[str, Any]:
 
     A metric that is undefined, as those of melanoma where there is none, is NaN, and so are the ends of its interval.
     """
-    measure = measures_of(table)
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
         "melanoma_lesions": int(table.loc[table["dx"] == "mel", "lesion_id"].nunique()),
-        **point_estimate(measure, len(table)),
-        "intervals": bootstrap_intervals(measure, table["lesion_id"], how),
+        **estimate(measures_of(table), table["lesion_id"], how),
     }
 
 
 def measure_groups(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> pd.DataFrame:
     """`measure_table` of every group, as rows of `COLUMNS` but `small`: one an attribute, group and metric."""
-    return pd.DataFrame(_rows(table, groups, how))
-
-
-def _rows(table: pd.DataFrame, groups: pd.DataFrame, how: BootstrapParams) -> Iterator[dict[str, Any]]:
+    rows = []
     for attribute in groups:
         for group, positions in groups.groupby(attribute, observed=True).groups.items():
             measured = measure_table(table.loc[positions], how)
             counts = {name: measured[name] for name in ("images", "lesions", "melanoma_lesions")}
             for metric in METRICS:
                 interval = measured["intervals"][metric]
-                yield {"attribute": attribute, "group": group, "metric": metric, "value": measured[metric]} | interval | counts
+                named = {"attribute": attribute, "group": group, "metric": metric, "value": measured[metric]}
+                rows.append(named | interval | counts)
+    return pd.DataFrame(rows)
 
 
 def flag_small(rows: pd.DataFrame, *, min_lesions: int, min_melanomas: int) -> pd.Series:

@@ -50,16 +50,22 @@ def truth_and_scores(predictions: pd.DataFrame, classes: list[str]) -> tuple[np.
     return predictions["dx"].isin(classes).to_numpy(dtype=bool), predictions[columns].to_numpy(dtype=np.float64).sum(axis=1)
 
 
+def _counts(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The distinct scores, falling, and how many positives and negatives each flags as a threshold, all float64 (thresholds,)."""
+    ranking = rank_scores(positive, scores)
+    true_positives, false_positives = flagged_counts(ranking, np.ones((1, len(scores))))
+    return ranking.thresholds, true_positives[0], false_positives[0]
+
+
 def threshold_for_recall(positive: np.ndarray, scores: np.ndarray, constraint: float) -> float:
     """The largest threshold whose sensitivity is at least `constraint` (> 0 to 1).
 
     positive : bool (images,), at least one. scores : float (images,).
     """
-    ranking = rank_scores(positive, scores)
-    true_positives = flagged_counts(ranking, np.ones((1, len(scores))))[0][0]
+    thresholds, true_positives, _ = _counts(positive, scores)
     # Divided, not multiplied: 55 / 100 is the float that 0.55 is, but 0.55 * 100 is more than 55.
     enough = true_positives / true_positives[-1] >= constraint
-    return float(ranking.thresholds[np.argmax(enough)])
+    return float(thresholds[np.argmax(enough)])
 
 
 def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
@@ -67,11 +73,10 @@ def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
 
     Youden, Cancer 3 (1950). positive : bool (images,), some true, some false. scores : float (images,).
     """
-    ranking = rank_scores(positive, scores)
-    true_positives, false_positives = (counts[0] for counts in flagged_counts(ranking, np.ones((1, len(scores)))))
+    thresholds, true_positives, false_positives = _counts(positive, scores)
     # J times positives times negatives: whole numbers, so that equal J compare as equal.
     scaled = true_positives * false_positives[-1] - false_positives * true_positives[-1]
-    return float(ranking.thresholds[np.argmax(scaled)])
+    return float(thresholds[np.argmax(scaled)])
 
 
 def threshold_for_specificity(positive: np.ndarray, scores: np.ndarray, constraint: float) -> float:
@@ -84,8 +89,7 @@ def threshold_for_specificity(positive: np.ndarray, scores: np.ndarray, constrai
     PipelineError
         Not even the highest score as the threshold reaches it.
     """
-    ranking = rank_scores(positive, scores)
-    false_positives = flagged_counts(ranking, np.ones((1, len(scores))))[1][0]
+    thresholds, _, false_positives = _counts(positive, scores)
     negatives = false_positives[-1]
     enough = (negatives - false_positives) / negatives >= constraint  # true up to some threshold, then false
     if not enough[0]:
@@ -93,7 +97,7 @@ def threshold_for_specificity(positive: np.ndarray, scores: np.ndarray, constrai
             f"threshold_sweep.specificity_constraints: no threshold reaches a specificity of {constraint} on validation, where "
             f"the highest one gives {1 - false_positives[0] / negatives:.4f}: ask for less"
         )
-    return float(ranking.thresholds[np.flatnonzero(enough)[-1]])
+    return float(thresholds[np.flatnonzero(enough)[-1]])
 
 
 def cheapest_threshold(positive: np.ndarray, scores: np.ndarray, cost_ratio: float) -> float:
@@ -101,10 +105,9 @@ def cheapest_threshold(positive: np.ndarray, scores: np.ndarray, cost_ratio: flo
 
     positive : bool (images,). scores : float (images,). cost_ratio : > 0.
     """
-    ranking = rank_scores(positive, scores)
-    true_positives, false_positives = (counts[0] for counts in flagged_counts(ranking, np.ones((1, len(scores)))))
+    thresholds, true_positives, false_positives = _counts(positive, scores)
     costs = cost_ratio * (true_positives[-1] - true_positives) + false_positives
-    return float(ranking.thresholds[np.flatnonzero(np.isclose(costs, costs.min(), rtol=1e-12, atol=0))[0]])
+    return float(thresholds[np.flatnonzero(np.isclose(costs, costs.min(), rtol=1e-12, atol=0))[0]])
 
 
 def threshold_with_guarantee(scores_of_lesions: np.ndarray, recall: float, probability: float) -> float | None:
@@ -213,10 +216,9 @@ def sweep(positive: np.ndarray, scores: np.ndarray, keep: list[float], *, most: 
     -------
     Rows by falling threshold: `threshold, sensitivity, specificity, precision, f1, flagged`.
     """
-    ranking = rank_scores(positive, scores)
-    true_positives, false_positives = (counts[0] for counts in flagged_counts(ranking, np.ones((1, len(scores)))))
+    thresholds, true_positives, false_positives = _counts(positive, scores)
     rates = _rates(true_positives, false_positives, true_positives[-1], false_positives[-1])
-    curve = pd.DataFrame({"threshold": ranking.thresholds, **rates})
+    curve = pd.DataFrame({"threshold": thresholds, **rates})
     curve = curve.iloc[thin(curve[["threshold", "sensitivity", "specificity"]].to_numpy(), most)]
     chosen = pd.DataFrame([{"threshold": threshold, **achieved(positive, scores, threshold)} for threshold in keep])
     both = pd.concat([curve, chosen], ignore_index=True).drop_duplicates("threshold")

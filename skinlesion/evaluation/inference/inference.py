@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,13 @@ from skinlesion.model.float32 import full_float32
 Network = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
+class Member(NamedTuple):
+    """A network of any engine, and its config; a `Classifier` is one whose network is torch's."""
+
+    model: Network
+    config: ClassifierConfig
+
+
 class Predicted(NamedTuple):
     """What one classifier says of N images; columns in the order of `config.classes`.
 
@@ -38,10 +45,22 @@ def place_network(model: torch.nn.Module, device: torch.device) -> None:
     model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
 
 
+def batches_of(
+    config: ClassifierConfig, prepared: PreparedImages, listed: pd.DataFrame, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """The images of a list, uint8 (N, size, size, 3), and their encoded metadata where the network needs it, batch by batch."""
+    check_prepared(prepared, config)
+    rows = prepared.rows_of(listed["image_id"])
+    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
+    for start in range(0, len(rows), batch_size):
+        batch = slice(start, start + batch_size)
+        yield torch.from_numpy(prepared.images[rows[batch]]), None if metadata is None else metadata[batch]
+
+
 @torch.inference_mode()
 @full_float32()
 def predict(
-    classifier: Classifier,
+    classifier: Classifier | Member,
     prepared: PreparedImages,
     listed: pd.DataFrame,
     *,
@@ -66,21 +85,16 @@ def predict(
         An image was not prepared, was prepared in another way than the classifier expects, or a logit is not finite.
     """
     model, config = classifier
-    check_prepared(prepared, config)
-    rows = prepared.rows_of(listed["image_id"])
-    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
-    place_network(model, device)
-    logits, log_probabilities = [], []
-    for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
-        batch = slice(start, start + batch_size)
-        images = torch.from_numpy(prepared.images[rows[batch]]).to(device)
-        known = None if metadata is None else metadata[batch].to(device)
-        predicted = predict_batch(model, config, images, known, test_time=test_time)
-        logits.append(predicted.logits)
-        log_probabilities.append(predicted.log_probabilities)
-    if not logits:
+    if isinstance(model, torch.nn.Module):
+        place_network(model, device)
+    parts = []
+    batches, count = batches_of(config, prepared, listed, batch_size), -(-len(listed) // batch_size)
+    for images, metadata in tqdm(batches, f"predict {config.name}", count, unit="batch", disable=None):
+        known = None if metadata is None else metadata.to(device)
+        parts.append(predict_batch(model, config, images.to(device), known, test_time=test_time))
+    if not parts:
         raise ValueError("no image is listed")
-    return Predicted(np.concatenate(logits), np.concatenate(log_probabilities))
+    return Predicted(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 @torch.inference_mode()
@@ -108,7 +122,7 @@ def predict_batch(
 
 
 def predict_ensemble(
-    members: Mapping[str, Classifier],
+    members: Mapping[str, Classifier] | Mapping[str, Member],
     prepared: PreparedImages,
     listed: pd.DataFrame,
     *,

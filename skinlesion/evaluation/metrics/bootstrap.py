@@ -13,7 +13,7 @@ narrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -95,6 +95,11 @@ def bootstrap_intervals(measure: Measure, lesion_ids: ArrayLike, how: BootstrapP
 def point_estimate(measure: Measure, images: int) -> dict[str, float]:
     """What `measure` gives when every image counts once."""
     return {name: float(value[0]) for name, value in measure(np.ones((1, images))).items()}
+
+
+def estimate(measure: Measure, lesion_ids: ArrayLike, how: BootstrapParams) -> dict[str, Any]:
+    """`point_estimate`, and beside it `intervals`: `bootstrap_intervals`."""
+    return point_estimate(measure, len(np.asarray(lesion_ids))) | {"intervals": bootstrap_intervals(measure, lesion_ids, how)}
 
 
 class Measured(NamedTuple):

@@ -53,16 +53,13 @@ def reliability_table(labels: np.ndarray, probabilities: np.ndarray, bins: int, 
     """
     confidence = probabilities.max(axis=1)
     edges = _equal_mass_edges(confidence, bins) if equal_mass else np.linspace(0, 1, bins + 1)[1:-1]
-    frame = pd.DataFrame(
-        {
-            "bin": np.digitize(confidence, edges),
-            "confidence": confidence,
-            "correct": probabilities.argmax(axis=1) == labels,
-        }
-    )
-    grouped = frame.groupby("bin")
-    table = grouped.agg(confidence=("confidence", "mean"), accuracy=("correct", "mean"), images=("correct", "size"))
-    return table.reset_index()
+    return _binned(np.digitize(confidence, edges), confidence=confidence, accuracy=probabilities.argmax(axis=1) == labels)
+
+
+def _binned(place: np.ndarray, **values: np.ndarray) -> pd.DataFrame:
+    """Means of values, each (images,), in the bins that `place` tells: `bin`, a column a value, `images`; a row a filled bin."""
+    grouped = pd.DataFrame(values).groupby(pd.Series(place, name="bin"))
+    return grouped.mean().assign(images=grouped.size()).reset_index()
 
 
 def _equal_mass_edges(values: np.ndarray, bins: int) -> np.ndarray:
@@ -132,9 +129,7 @@ def reliability_before_after(labels: np.ndarray, logits: np.ndarray, *, calibrat
     """Two `reliability_table`s in one, told apart by the first column, `calibration` (`before | after`)."""
     before = reliability_table(labels, softmax(np.asarray(logits, dtype=np.float64), axis=1), bins)
     after = reliability_table(labels, calibrator.probabilities(logits), bins)
-    both = pd.concat([before, after], ignore_index=True)
-    both.insert(0, "calibration", ["before"] * len(before) + ["after"] * len(after))
-    return both
+    return pd.concat({"before": before, "after": after}, names=["calibration"]).reset_index(level=0).reset_index(drop=True)
 
 
 def reliability_per_class(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> pd.DataFrame:
@@ -149,8 +144,7 @@ def reliability_per_class(labels: np.ndarray, probabilities: np.ndarray, bins: i
     for index, dx in enumerate(CLASSES):
         values = probabilities[:, index]
         place = np.digitize(values, _equal_mass_edges(values, bins))
-        grouped = pd.DataFrame({"bin": place, "probability": values, "share": labels == index}).groupby("bin")
-        table = grouped.agg(probability=("probability", "mean"), share=("share", "mean"), images=("share", "size")).reset_index()
+        table = _binned(place, probability=values, share=labels == index)
         table.insert(0, "dx", dx)
         frames.append(table)
     return pd.concat(frames, ignore_index=True)
@@ -160,14 +154,7 @@ def confidence_table(labels: np.ndarray, probabilities: np.ndarray, bins: int = 
     """Histogram of the highest probability: `outcome` (`correct | wrong`), `confidence` (centre of the bin), `images`."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
-    frames = [
-        pd.DataFrame(
-            {
-                "outcome": outcome,
-                "confidence": np.round((edges[:-1] + edges[1:]) / 2, 6),
-                "images": np.histogram(confidence[chosen], edges)[0],
-            }
-        )
-        for outcome, chosen in (("correct", correct), ("wrong", ~correct))
-    ]
-    return pd.concat(frames, ignore_index=True)
+    counts = [np.histogram(confidence[chosen], edges)[0] for chosen in (correct, ~correct)]
+    centers = np.round((edges[:-1] + edges[1:]) / 2, 6)
+    outcomes = np.repeat(["correct", "wrong"], bins)
+    return pd.DataFrame({"outcome": outcomes, "confidence": np.tile(centers, 2), "images": np.concatenate(counts)})

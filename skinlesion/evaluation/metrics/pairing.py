@@ -13,9 +13,7 @@ import pandas as pd
 
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.tables import metrics_of
 
 
@@ -79,16 +77,7 @@ def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
         return {name: values[1][name] - values[0][name] for name in values[0]}
 
     drawn = bootstrap(difference, lesions, how)
-    intervals = percentile_intervals(drawn, how.confidence)
-    rows = [
-        {
-            "metric": name,
-            "first": points[0][name],
-            "second": points[1][name],
-            "difference": points[1][name] - points[0][name],
-            **intervals[name],
-            "p": p_value(drawn[name]),
-        }
-        for name in (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
-    ]
-    return pd.DataFrame(rows)
+    ends = pd.DataFrame(percentile_intervals(drawn, how.confidence)).T
+    table = pd.DataFrame({"first": points[0], "second": points[1]}).rename_axis("metric")
+    table = table.assign(difference=table["second"] - table["first"]).join(ends)
+    return table.assign(p={name: p_value(values) for name, values in drawn.items()}).reset_index()

@@ -166,7 +166,7 @@ def quantize_network(
         check_batch(graph)
     except (OSError, MemoryError, PipelineError):
         raise
-    except Exception as error:  # as of the exporter
+    except Exception as error:  # see the exporter above
         raise PipelineError(
             f"ONNX Runtime cannot quantise classifier '{name}' ({reason_of(error)}): take another train.backbone, or stay with "
             "the engine torch"

@@ -7,17 +7,20 @@ What stays torch is everything around the network: preparation, normalisation, v
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.base.cores import available_cores
-from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
+from skinlesion.base.errors import PipelineError, brief, find_known, reason_of
 from skinlesion.base.files import file_digest, read_json
+from skinlesion.config.contents import Content, check_content
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.inference.inference import Member
 from skinlesion.model.classifier import WEIGHTS_FILE, ClassifierConfig, read_classifier_config, read_member_names
 
 Precision = Literal["float32", "int8"]
@@ -26,7 +29,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXPORT = Path("models/export")
 EXPORT_FILE = "export.json"
 MODEL_FILES: dict[Precision, str] = {"float32": "model.onnx", "int8": "model-int8.onnx"}
-AGAIN = "run `dvc repro extras/dvc.yaml:export`"
+STAGE = "dvc repro extras/dvc.yaml:export"
+AGAIN = f"run `{STAGE}`"
 
 IMAGES, METADATA, LOGITS = "images", "metadata", "logits"  # names of the graph's inputs and of its output
 # An optimiser that gives weights which were left in float32 between two quantised layers eight bits all the same, with one scale
@@ -37,11 +41,8 @@ IDENTITY = "skinlesion."  # what the keys of a graph's metadata begin with
 
 def identity(name: str, precision: Precision, weights_sha256: str) -> dict[str, str]:
     """What a graph says of itself in its metadata: member, precision, and sha256 of the `weights.safetensors` that it is of."""
-    return {f"{IDENTITY}{key}": value for key, value in _identity(name, precision, weights_sha256)}
-
-
-def _identity(name: str, precision: Precision, weights_sha256: str) -> list[tuple[str, str]]:
-    return [("member", name), ("precision", precision), ("weights_sha256", weights_sha256)]
+    facts = {"member": name, "precision": precision, "weights_sha256": weights_sha256}
+    return {f"{IDENTITY}{key}": value for key, value in facts.items()}
 
 
 class OnnxNetwork:
@@ -50,7 +51,7 @@ class OnnxNetwork:
     Raises
     ------
     PipelineError
-        The file is no graph that ONNX Runtime takes.
+        The file is not a graph that ONNX Runtime can load.
     """
 
     def __init__(self, path: Path, *, threads: int) -> None:
@@ -97,14 +98,24 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().contiguous().numpy()
 
 
-class OnnxClassifier(NamedTuple):
-    """As `skinlesion.model.classifier.Classifier`, for `predict_batch`: a network, and the classifier's config."""
-
-    model: OnnxNetwork
-    config: ClassifierConfig
+class _Graph(Content):
+    sha256: str
 
 
-def load_onnx_ensemble(folder: Path, precision: str, *, classifier: Path = CLASSIFIER) -> dict[str, OnnxClassifier]:
+class ExportedMember(Content):
+    """What export.json says of a member: sha256 of the weights that were exported, and of the graph of each precision."""
+
+    weights_sha256: str
+    files: dict[Precision, _Graph] = Field(min_length=len(PRECISIONS))
+
+
+class Exported(Content):
+    """What is read of export.json; the file holds more."""
+
+    members: dict[str, ExportedMember]
+
+
+def load_onnx_ensemble(folder: Path, precision: str, *, classifier: Path = CLASSIFIER) -> dict[str, Member]:
     """Load every member of an ensemble from its export, by name (`base-0`), in the classifier's order.
 
     Parameters
@@ -119,26 +130,16 @@ def load_onnx_ensemble(folder: Path, precision: str, *, classifier: Path = CLASS
         An unknown precision; nothing was exported; a file is missing, damaged or of another member or precision; or the export is
         of other weights than `classifier` has now.
     """
-    chosen = check_precision(precision)
-    content = read_export(folder)
+    chosen = find_known("precision", precision, PRECISIONS)
+    exported = read_export(folder).members
     names = read_member_names(classifier)
-    if list(content["members"]) != names:
-        raise stale(folder, classifier, f"members are {brief(names)}, exported were {brief(list(content['members']))}")
-    return {name: load_onnx_classifier(folder, name, chosen, content["members"][name], classifier=classifier) for name in names}
+    if list(exported) != names:
+        raise stale(folder, classifier, f"members are {brief(names)}, exported were {brief(list(exported))}")
+    return {name: load_onnx_member(folder, name, chosen, exported[name], classifier=classifier) for name in names}
 
 
-def check_precision(precision: str) -> Precision:
-    """The precision of that name; PipelineError with the nearest one where there is none."""
-    if precision not in PRECISIONS:
-        raise PipelineError(
-            f"unknown precision {brief(precision)} of an export{suggest(str(precision), PRECISIONS)}; there are "
-            f"{' and '.join(PRECISIONS)}"
-        )
-    return precision
-
-
-def read_export(folder: Path) -> dict[str, Any]:
-    """Read and check `export.json`: `members` by name, each with `weights_sha256` and, in `files`, `sha256` by precision.
+def read_export(folder: Path) -> Exported:
+    """Read and check `export.json`.
 
     Raises
     ------
@@ -148,39 +149,25 @@ def read_export(folder: Path) -> dict[str, Any]:
     path = folder / EXPORT_FILE
     if not path.is_file():
         raise PipelineError(f"{path} not found, the classifier was not exported: {AGAIN} first")
-    content = read_json(path)
-    members = content.get("members")
-    if not isinstance(members, dict) or not all(map(_is_member, members.values())):
-        raise PipelineError(f"{path} does not name members with their weights_sha256 and files: {AGAIN} again")
-    return content
+    return check_content(Exported, read_json(path), path, stage=STAGE)
 
 
-def _is_member(member: Any) -> bool:
-    files = member.get("files") if isinstance(member, dict) else None
-    digests = (
-        [files[name].get("sha256") for name in PRECISIONS if isinstance(files.get(name), dict)] if isinstance(files, dict) else []
-    )
-    return len(digests) == len(PRECISIONS) and all(isinstance(each, str) for each in (*digests, member.get("weights_sha256")))
-
-
-def load_onnx_classifier(
-    folder: Path, name: str, precision: Precision, exported: dict[str, Any], *, classifier: Path
-) -> OnnxClassifier:
-    """Load one member; `exported` is what `export.json` says of it, the rest as of `load_onnx_ensemble`."""
+def load_onnx_member(folder: Path, name: str, precision: Precision, exported: ExportedMember, *, classifier: Path) -> Member:
+    """Load one member; `exported` is what `export.json` says of it, for the rest see `load_onnx_ensemble`."""
     config, weights = read_classifier_config(classifier / name), classifier / name / WEIGHTS_FILE
     if not weights.is_file():
         raise PipelineError(f"{weights} not found: run `train` first, or `dvc repro`")
     digest = file_digest(weights, "sha256")
-    if digest != exported["weights_sha256"]:
+    if digest != exported.weights_sha256:
         raise stale(folder, classifier, f"{weights} has other weights than were exported")
     path = folder / name / MODEL_FILES[precision]
     if not path.is_file():
         raise PipelineError(f"{path} not found: {AGAIN} again")
-    if file_digest(path, "sha256") != exported["files"][precision]["sha256"]:
+    if file_digest(path, "sha256") != exported.files[precision].sha256:
         raise PipelineError(f"{path} is damaged (its sha256 is not the one in {folder / EXPORT_FILE}): {AGAIN} again")
     network = OnnxNetwork(path, threads=available_cores())
     check_graph(network, config, path, identity(name, precision, digest))
-    return OnnxClassifier(network, config)
+    return Member(network, config)
 
 
 def stale(folder: Path, classifier: Path, cause: str) -> PipelineError:

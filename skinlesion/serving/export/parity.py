@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import encode_metadata
@@ -18,28 +17,16 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.analysis.thresholds import truth_and_scores
-from skinlesion.evaluation.inference.inference import Network, predict_batch
+from skinlesion.evaluation.inference.inference import Member, batches_of, predict_batch, predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
+from skinlesion.model.classifier import Classifier, ClassifierConfig, normalize
 from skinlesion.serving.export.onnx_network import IMAGES, METADATA
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 
-Members = Mapping[str, tuple[Network, ClassifierConfig]]  # by name, of a `Classifier` or `OnnxClassifier` each
-
-
-def batches_of(
-    config: ClassifierConfig, prepared: PreparedImages, listed: pd.DataFrame, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """The images of a list, uint8 (N, size, size, 3), and their encoded metadata where the network needs it, batch by batch."""
-    check_prepared(prepared, config)
-    rows = prepared.rows_of(listed["image_id"])
-    metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
-    for start in range(0, len(rows), batch_size):
-        batch = slice(start, start + batch_size)
-        yield torch.from_numpy(prepared.images[rows[batch]]), None if metadata is None else metadata[batch]
+Members = Mapping[str, Classifier] | Mapping[str, Member]  # by name
 
 
 def graph_inputs(
@@ -69,11 +56,8 @@ def predict_table(
     PipelineError
         An image was not prepared, was prepared in another way than the classifier expects, or a logit is not finite.
     """
-    predicted = {}
-    for name, (network, config) in members.items():
-        batches = tqdm(batches_of(config, prepared, listed, batch_size), desc=f"predict {name}", unit="batch", disable=None)
-        parts = [predict_batch(network, config, *batch, test_time=test_time) for batch in batches]
-        predicted[name] = type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
+    cpu = torch.device("cpu")
+    predicted = predict_ensemble(members, prepared, listed, device=cpu, batch_size=batch_size, test_time=test_time)
     return prediction_table(listed, vote(predicted, test_time), calibrator)
 
 
