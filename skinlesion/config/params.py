@@ -6,6 +6,7 @@ edit of this file alone never has to rerun a stage.
 
 from __future__ import annotations
 
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -123,17 +124,13 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _members_are_valid(self, info: ValidationInfo) -> Params:
-        for name in self.ensemble.members:
+        makers = {f"ensemble.overrides.{name}": partial(self.member, name) for name in self.ensemble.members}
+        for key, make in (makers | {"leak.overrides": self.leak_recipe}).items():
             try:
-                self.member(name, context=info.context)
+                make(context=info.context)
             except ValidationError as error:
                 reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
-                raise ValueError(f"ensemble.overrides.{name} makes a refused `train`: {reasons}") from None
-        try:
-            self.leak_recipe(context=info.context)
-        except ValidationError as error:
-            reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
-            raise ValueError(f"leak.overrides makes a refused `train`: {reasons}") from None
+                raise ValueError(f"{key} makes a refused `train`: {reasons}") from None
         return self
 
     def leak_recipe(self, *, context: Any = None) -> TrainParams:

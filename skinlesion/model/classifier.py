@@ -121,8 +121,8 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
     if not all(map(math.isfinite, config.mean)) or not all(0 < value < math.inf for value in config.std):
         raise PipelineError(f"{path}: mean must be finite and std above 0, not {config.mean} and {config.std}: run `train` again")
     if config.classes != CLASSES:
-        said = brief(list(config.classes))
-        raise PipelineError(f"{path}: classes are {said}, this project's are {list(CLASSES)}: run `train` again")
+        found = brief(list(config.classes))
+        raise PipelineError(f"{path}: classes are {found}, this project's are {list(CLASSES)}: run `train` again")
     if (spec.backbone, spec.metadata) != (config.backbone, content.get("needs_metadata")):
         raise PipelineError(f"{path}: backbone or needs_metadata is not that of its network: run `train` again")
     return config

@@ -91,13 +91,12 @@ def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str
     return [group for group in groups if group["params"]]
 
 
-def freeze_backbone(network: SkinNetwork, frozen: bool) -> None:
-    """Stop the backbone's parameters from getting gradients, or let them again; the head's always do."""
-    network.backbone.requires_grad_(not frozen)
-
-
 def set_train_mode(network: SkinNetwork, *, frozen: bool) -> None:
-    """Put the network in train mode; a frozen backbone in eval mode, so that its batch norms' averages stay as they are."""
+    """Put the network in train mode.
+
+    A frozen backbone gets no gradients, and is in eval mode, so that its batch norms' averages stay as they are.
+    """
     network.train()
+    network.backbone.requires_grad_(not frozen)
     if frozen:
         network.backbone.eval()

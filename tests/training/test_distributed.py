@@ -14,7 +14,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from skinlesion.config.params import load_params
 from skinlesion.training import engine
 from tests.conftest import ROOT, WriteParams, refuses
 from tests.training.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
@@ -116,8 +115,3 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert engine.count_devices("auto", torch.device("cuda")) == 1
     refuses(r"devices=2, and this machine has 1 GPU", lambda: engine.count_devices(2, torch.device("cuda")))
     refuses("one mps device", lambda: engine.count_devices(2, torch.device("mps")))
-
-
-def test_devices_is_a_number_or_auto(write_params: WriteParams) -> None:
-    assert load_params(write_params({"machine.devices": "auto"})).machine.devices == "auto"
-    refuses(r"machine\.devices", lambda: load_params(write_params({"machine.devices": 0})))

@@ -197,21 +197,6 @@ def test_mixed_precision_leaves_the_loss_in_full_precision(make: Make) -> None:
             assert torch.equal(criterion(logits, labels), plain)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_gradient_is_that_of_finite_differences(make: Make, loss: str) -> None:
-    criterion = make(loss=loss, ldam_scale=2.0, class_multipliers={"mel": 3.0}).double()
-    logits, _, shares = batch(5)
-    logits = logits.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: criterion(values, shares.double()[:5]), (logits,))
-
-
-def test_an_image_costs_the_same_in_any_batch(make: Make) -> None:
-    logits, labels, _ = batch()
-    criterion = make(class_weights="inverse")
-    parts = [criterion(logits[part], labels[part]) for part in (slice(0, 5), slice(5, 64))]
-    assert torch.equal(torch.cat(parts), criterion(logits, labels))
-
-
 def test_an_absent_class_costs_nothing_even_smoothed(make: Make) -> None:
     counts = [5, 9, 20, 0, 7, 90, 3]
     criterion = make(counts, class_weights="inverse", label_smoothing=0.7)

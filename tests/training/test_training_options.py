@@ -236,19 +236,6 @@ def test_a_class_absent_from_a_batch_and_from_the_list_is_no_trouble(build: Buil
     assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
 
 
-def test_a_batch_larger_than_the_list_is_the_list(build: Build) -> None:
-    setup = build({"train.batch_size": 500})
-    assert setup.batches.sizes == [len(setup.batches.sampler)]
-    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
-
-
-def test_a_last_batch_of_one_image_is_left_out(build: Build) -> None:
-    images = len(build().batches.sampler)
-    setup = build({"train.batch_size": images - 1})
-    assert setup.batches.sizes == [images - 1]
-    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
-
-
 def test_a_loss_that_is_not_finite_stops_the_epoch(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "train_step", lambda *_, **__: torch.tensor(math.nan))
     with pytest.raises(PipelineError, match=r"epoch 1/2: the training loss is nan: lower train\.lr, set train\.clip_norm"):
