@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.training.losses import Criterion, make_criterion
 from tests.training.test_class_weights import COUNTS, weigh
+from tests.training.training_cases import MakeParams
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
 FEW = [4, 1, 0, 0, 0, 0, 0]
@@ -31,11 +31,11 @@ Make = Callable[..., Criterion]
 
 
 @pytest.fixture
-def make(repository_params: dict[str, Any]) -> Make:
+def make(train_params: MakeParams) -> Make:
     """The criterion of the section `train` of the repository with a plain loss, and some values set."""
 
     def make_one(counts: list[int] | np.ndarray = COUNTS, **values: Any) -> Criterion:
-        return make_criterion(TrainParams.model_validate(repository_params["train"] | PLAIN | values), np.asarray(counts))
+        return make_criterion(train_params(**PLAIN | values), np.asarray(counts))
 
     return make_one
 

@@ -27,15 +27,7 @@ from skinlesion.model.classifier import load_classifier, normalize, read_classif
 from skinlesion.training import fit, loop
 from stages import train
 from tests.conftest import WriteParams, refuses
-from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, train_base, write_inputs
-
-
-@pytest.fixture
-def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace with everything that `train` reads."""
-    write_inputs(workspace)
-    write_params(TINY)
-    return workspace
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, train_base
 
 
 def test_validation_metrics_equal_scikit_learn() -> None:
