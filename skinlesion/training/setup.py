@@ -172,7 +172,6 @@ def build_training(
 def make_normalize(backbone: str, *, channels_last: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     """uint8 (B, 3, H, W) to what the backbone's checkpoint was trained with, in that memory order."""
     mean, std = backbones.normalization(backbone)
+    order = torch.channels_last if channels_last else torch.contiguous_format
     standardize = partial(classifier.standardize, mean=mean, std=std)
-    if channels_last:
-        return lambda images: standardize(images.permute(0, 2, 3, 1))
-    return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous()
+    return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous(memory_format=order)
