@@ -84,7 +84,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def _check_rows(frame: pd.DataFrame, path: Path) -> None:
-    """Refuse ids that are empty, there twice or no id, unknown diagnoses, and ages that are none."""
+    """Reject empty, duplicate or malformed ids, unknown diagnoses and invalid ages."""
     identifiers = frame["image_id"]
     if (identifiers == "").any():
         raise PipelineError(f"{path}: {(identifiers == '').sum()} row(s) have no image_id")
