@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def member_params(params: Params, member: str) -> TrainParams:
-    """The section `train` as the member has it."""
+    """The section `train` of the member."""
     if member not in params.ensemble.members:
         raise PipelineError(f"--member {member} is not in ensemble.members: {', '.join(params.ensemble.members)}")
     return params.member(member)

@@ -41,7 +41,7 @@ class EnsembleParams(Section):
         return self
 
     def member_names(self) -> list[str]:
-        """Names of the members, as of their folders: `base-0`."""
+        """Names of the members, which are those of their folders: `base-0`."""
         return [f"{member}-{seed}" for member in self.members for seed in self.seeds]
 
 

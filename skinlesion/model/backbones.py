@@ -164,7 +164,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
-        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason_of(error)})") from None
+        raise PipelineError(f"train.weights: {path} is not a readable state dict ({reason_of(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
     return state

@@ -92,7 +92,7 @@ def save_classifier(state: dict[str, torch.Tensor], config: ClassifierConfig, fo
     """Write `weights.safetensors` (float32, CPU, contiguous) and `config.json`, both or neither."""
     with atomic_folder(folder) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # Not save_file, whose error for a full disk is no OSError.
+        # Not save_file, whose error for a full disk is not an OSError.
         (partial / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
         first = {"member": config.member, "seed": config.seed, "backbone": config.backbone}
         write_json(partial / CONFIG_FILE, first | {"needs_metadata": config.needs_metadata} | asdict(config))
@@ -113,7 +113,7 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
         raise PipelineError(f"{path} lacks {', '.join(missing)}: run `train` again")
     known = {field.name: content[field.name] for field in fields(ClassifierConfig)}
     try:
-        # As JSON, in which a list stands for a tuple; strict, since "64" is no size.
+        # As JSON, in which a list stands for a tuple; strict, since "64" is not a size.
         config = TypeAdapter(ClassifierConfig).validate_json(json.dumps(known), strict=True)
         spec = TypeAdapter(NetworkSpec).validate_json(json.dumps(config.network), strict=True)
     except ValidationError as error:

@@ -115,8 +115,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     refusals = {
         "resnet34.pth": r"does not fit backbone 'resnet18': the file has besides layer1\.2",
         "list.pth": "must hold a plain state dict",
-        "damaged.pth": "is no readable state dict",
-        "damaged.safetensors": "is no readable state dict",
+        "damaged.pth": "is not a readable state dict",
+        "damaged.safetensors": "is not a readable state dict",
         "shape.pth": r"has other shapes in conv1.weight \(64, 3, 5, 5\) for \(64, 3, 7, 7\)",
         "absent.pth": "no file .*absent.pth",
     }

@@ -32,9 +32,9 @@ def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace:
     assert process.wait() == -signal.SIGKILL
     assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
     process = start_train()
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
-    assert "resuming from" in said and "epoch 1/3" not in said
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, stderr
+    assert "resuming from" in stderr and "epoch 1/3" not in stderr
     assert outputs() == undisturbed
     assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
