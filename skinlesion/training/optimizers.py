@@ -37,18 +37,12 @@ def climb(parameters: Iterable[nn.Parameter], rho: float) -> list[torch.Tensor |
     The weights before, one for each parameter, None for one without a gradient: what `descend` takes.
     """
     parameters = list(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return [None] * len(parameters)
-    norm = nn.utils.get_total_norm(gradients)
+    weights = [None if parameter.grad is None else parameter.detach().clone() for parameter in parameters]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     scale = torch.where(norm > 0, rho / norm, 0.0)  # on the device: an `if` would make the CPU wait for a GPU
-    weights: list[torch.Tensor | None] = []
     for parameter in parameters:
-        if parameter.grad is None:
-            weights.append(None)
-            continue
-        weights.append(parameter.detach().clone())
-        parameter.add_(parameter.grad * scale.to(parameter.device))
+        if parameter.grad is not None:
+            parameter.add_(parameter.grad * scale.to(parameter.device))
     return weights
 
 
