@@ -53,10 +53,11 @@ drills: $(VENV)/.installed-dev ## all drills, for about an hour; their table is 
 	@status=0; DRILLS=full DRILLS_LEDGER=.drills.jsonl python -m pytest --numprocesses 2 --dist loadfile -m drills || status=$$?; \
 		python -m tests.drills.table .drills.jsonl $$(test $$status -ne 0 || echo --record); exit $$status
 
-lint: $(VENV)/.installed-dev ## ruff: rules and format; import-linter: the order of the rooms
+lint: $(VENV)/.installed-dev ## ruff: rules and format; import-linter: the order of the rooms; mypy: types
 	@ruff check .
 	@ruff format --check .
 	@lint-imports --no-logo
+	@mypy
 
 record: $(VENV)/.installed ## record the run in the workspace: make record NAME=my-run writes results/my-run/
 	@python -m tools.record_results "$(NAME)"

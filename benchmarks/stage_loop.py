@@ -95,7 +95,7 @@ class StageLoop:
 
     def batches(self) -> Iterator[Batch]:
         """The next epoch, on the device."""
-        self.training.batches.epoch += 1
+        self.training.batches.sampler.epoch += 1
         return iter(self.training.train_batches)
 
     def step(self, batch: Batch) -> None:

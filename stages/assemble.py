@@ -111,10 +111,10 @@ def check_agreement(configs: dict[str, ClassifierConfig]) -> None:
     for name in others:
         differing = [key for key in SHARED if getattr(configs[name], key) != getattr(configs[first], key)]
         if differing:
-            said = "; ".join(f"{key} {brief(configs[name], key)}, not {brief(configs[first], key)}" for key in differing)
+            described = "; ".join(f"{key} {brief(configs[name], key)}, not {brief(configs[first], key)}" for key in differing)
             raise PipelineError(
-                f"member '{name}' was not trained on the images and lists of member '{first}' ({said}): run `dvc repro`, which "
-                "trains again what is out of date"
+                f"member '{name}' was not trained on the images and lists of member '{first}' ({described}): run "
+                "`dvc repro`, which trains again what is out of date"
             )
 
 

@@ -38,6 +38,8 @@ from skinlesion.explanation.neighbors.pages import Case, Neighbor, Shares, draw_
 from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
 from skinlesion.model.classifier import Classifier, load_ensemble
 
+# What follows a neighbor's diagnosis.
+COMMON: dict[Shares, str] = {"truth": " = truth", "prediction": " = predicted", "neither": ""}
 BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,8 @@ def main() -> None:
     train, test = read_split("train"), read_predictions("test")
     check_same_lists(members, facts)
     check_apart(train, test)
-    options = {"device": choose_device(machine.device), "batch_size": machine.batch_size}
-    searched, wanted = (embed(members, prepared, frame["image_id"], **options) for frame in (train, test))
+    device, batch = choose_device(machine.device), machine.batch_size
+    searched, wanted = (embed(members, prepared, frame["image_id"], device=device, batch_size=batch) for frame in (train, test))
     zeros = {name: int((~rows.any(axis=1)).sum()) for name, rows in (("train", searched), ("test", wanted))}
     if any(zeros.values()):
         logger.warning("%(train)d training and %(test)d test images have no feature at all: nothing is similar to them", zeros)
@@ -128,23 +130,18 @@ def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImage
         neighbors = [
             Neighbor(
                 original(row.neighbor_image_id),
-                f"{row.rank}: {row.neighbor_image_id}\n{describe_common(row)}, {row.similarity:.3f}",
+                f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{COMMON[common(row)]}, {row.similarity:.3f}",
                 common(row),
             )
             for row in grouped.get_group(case.image_id).itertuples()
         ]
-        said = f"{case.image_id}\ntruth {case.dx}, predicted {case.predicted} {case.probability:.2f}"
-        yield Case(original(case.image_id), said, neighbors)
+        title = f"{case.image_id}\ntruth {case.dx}, predicted {case.predicted} {case.probability:.2f}"
+        yield Case(original(case.image_id), title, neighbors)
 
 
 def common(row: Any) -> Shares:
     """What a neighbour shares with an image that was predicted wrongly: `truth`, `prediction` or `neither`."""
     return "truth" if row.neighbor_dx == row.dx else "prediction" if row.neighbor_dx == row.predicted else "neither"
-
-
-def describe_common(row: Any) -> str:
-    """A neighbour's diagnosis, and what it is for the image."""
-    return row.neighbor_dx + {"truth": " = truth", "prediction": " = predicted", "neither": ""}[common(row)]
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     resume = checkpoint.Checkpoint(
         checkpoint.resume_key(config, fabric, stage=__file__, synthetic_sha256=drawn, channels_last=machine.channels_last)
     )
-    with engine.ending_together(fabric), held_alone(config.name, resume) if fabric.is_global_zero else nullcontext():
+    with engine.ending_together(fabric), ExitStack() as alone:
+        if fabric.is_global_zero:  # of this member's outputs, and of exactly this training in DVC's temporary workspaces too
+            alone.enter_context(one_at_a_time(f"train@{config.name}"))
+            alone.enter_context(resume.lock())
         training = setup.build_training(fabric, network, data, params=params, machine=machine, seed=options.seed)
         fitted = fit_and_log(training, config.name, resume)
         if fabric.is_global_zero:
@@ -70,17 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def member_params(params: Params, member: str) -> TrainParams:
-    """The section `train` as the member has it."""
+    """The section `train` of the member."""
     if member not in params.ensemble.members:
         raise PipelineError(f"--member {member} is not in ensemble.members: {', '.join(params.ensemble.members)}")
     return params.member(member)
-
-
-@contextmanager
-def held_alone(name: str, resume: checkpoint.Checkpoint) -> Iterator[None]:
-    """Keep other processes from this member's outputs, and from this training in DVC's temporary workspaces too."""
-    with one_at_a_time(f"train@{name}"), resume.lock():
-        yield
 
 
 def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fit.Fitted:

@@ -140,7 +140,7 @@ class OperatingPoints(Content):
     """The operating points of a target, by name.
 
     target : a diagnosis or the name of a group. classes : its diagnoses, over whose probabilities the score is summed.
-    classifier_sha256 : as of `Calibration`.
+    classifier_sha256 : see `Calibration`.
     """
 
     target: Text

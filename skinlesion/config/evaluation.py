@@ -18,6 +18,7 @@ from skinlesion.config.schema import (
     Section,
     Seed,
     TestTime,
+    check_diagnoses,
 )
 from skinlesion.diagnoses import CLASSES
 
@@ -68,9 +69,7 @@ class ThresholdSweepParams(Section):
                 raise ValueError(f"groups.{name}: a name in which DVC does not see changes: choose another name")
             if not members or len(set(members)) != len(members):
                 raise ValueError(f"groups.{name} must list different diagnoses, at least one")
-            for member in members:
-                if member not in CLASSES:
-                    raise ValueError(f"groups.{name}: '{member}' is not a diagnosis{suggest(member, CLASSES)}")
+            check_diagnoses(members, f"groups.{name}")
             if len(members) == len(CLASSES):
                 raise ValueError(f"groups.{name} holds every diagnosis: nothing is left to tell it from")
         targets = [*CLASSES, *self.groups]

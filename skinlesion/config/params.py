@@ -6,6 +6,7 @@ edit of this file alone never has to rerun a stage.
 
 from __future__ import annotations
 
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -123,26 +124,22 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _members_are_valid(self, info: ValidationInfo) -> Params:
-        for name in self.ensemble.members:
+        makers = {f"ensemble.overrides.{name}": partial(self.member, name) for name in self.ensemble.members}
+        for key, make in (makers | {"leak.overrides": self.leak_recipe}).items():
             try:
-                self.member(name, context=info.context)
+                make(context=info.context)
             except ValidationError as error:
                 reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
-                raise ValueError(f"ensemble.overrides.{name} makes a refused `train`: {reasons}") from None
-        try:
-            self.leak_recipe(context=info.context)
-        except ValidationError as error:
-            reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
-            raise ValueError(f"leak.overrides makes a refused `train`: {reasons}") from None
+                raise ValueError(f"{key} makes a refused `train`: {reasons}") from None
         return self
 
     def leak_recipe(self, *, context: Any = None) -> TrainParams:
-        """The section `train` as the ensemble's first member has it, with the overrides of `leak`."""
+        """The section `train` of the ensemble's first member, with the overrides of `leak`."""
         first = self.member(self.ensemble.members[0], context=context)
         return TrainParams.model_validate(_merged(first.model_dump(), self.leak.overrides), context=context)
 
     def member(self, name: str, *, context: Any = None) -> TrainParams:
-        """The section `train` as a member of the ensemble has it: with its overrides, nested as in the file."""
+        """The section `train` of a member of the ensemble: with its overrides, nested as in the file."""
         return TrainParams.model_validate(_merged(self.train.model_dump(), self.ensemble.overrides[name]), context=context)
 
 
@@ -174,7 +171,7 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
 
 
 def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
-    """Read `params.yaml` as it stands, its values not checked; PipelineError where it is missing or no YAML of sections."""
+    """Read `params.yaml` as it stands, its values not checked; PipelineError where it is missing or is not YAML of sections."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -186,7 +183,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
         document = YAML(typ="safe", pure=True).load(text) if aliases <= MOST_ALIASES else None
     except RecursionError:
         raise PipelineError(f"{path} is not valid YAML: its values are nested too deeply") from None
-    except Exception as error:  # besides its own, ruamel lets through what Python says of a value that is none of its tag
+    except Exception as error:  # besides its own, ruamel lets through what Python says of a value that does not fit its tag
         raise PipelineError(f"{path} is not valid YAML: {str(error).strip() or type(error).__name__}") from None
     if aliases > MOST_ALIASES:
         raise PipelineError(f"{path} has {aliases} aliases (*name), more than {MOST_ALIASES}: write the values out")

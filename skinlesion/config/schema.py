@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from skinlesion.base.errors import brief, suggest
+from skinlesion.diagnoses import CLASSES
 
 Value = TypeVar("Value")
 
@@ -59,6 +61,13 @@ def _differ(values: list[Value]) -> list[Value]:
 
 
 Distinct = Annotated[list[Value], AfterValidator(_differ)]
+
+
+def check_diagnoses(names: Iterable[str], key: str) -> None:
+    """Refuse what is not a diagnosis among the names below a key."""
+    for name in names:
+        if name not in CLASSES:
+            raise ValueError(f"{key}: '{name}' is not a diagnosis{suggest(name, CLASSES)}")
 
 
 def check_path(source: str, path: str | None, *, section: str) -> None:

@@ -9,18 +9,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from skinlesion.base.errors import suggest
 from skinlesion.config.augmentation import AugmentationParams
-from skinlesion.config.schema import UNSEEN_BY_DVC, Distinct, Section, Seed
-from skinlesion.diagnoses import CLASSES
+from skinlesion.config.schema import UNSEEN_BY_DVC, Distinct, Section, Seed, check_diagnoses
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dx = Annotated[str, Field(min_length=1)]
-
-
-def check_diagnoses(names: Any, key: str) -> None:
-    """Refuse a key of a mapping that is no diagnosis."""
-    for name in names:
-        if name not in CLASSES:
-            raise ValueError(f"{key}: '{name}' is not a diagnosis{suggest(name, CLASSES)}")
 
 
 def list_backbones() -> list[str]:
@@ -49,7 +41,7 @@ class EnsembleParams(Section):
         return self
 
     def member_names(self) -> list[str]:
-        """Names of the members, as of their folders: `base-0`."""
+        """Names of the members, which are those of their folders: `base-0`."""
         return [f"{member}-{seed}" for member in self.members for seed in self.seeds]
 
 

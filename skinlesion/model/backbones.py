@@ -164,7 +164,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
-        raise PipelineError(f"train.weights: {path} is no readable state dict ({reason_of(error)})") from None
+        raise PipelineError(f"train.weights: {path} is not a readable state dict ({reason_of(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
         raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
     return state
@@ -188,8 +188,8 @@ def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str,
     known = {name: tensor for name, tensor in state.items() if name in like}
     kinds = [name for name, tensor in known.items() if like[name].is_floating_point() and not tensor.is_floating_point()]
     if kinds:
-        said = name_some((f"{name} {str(known[name].dtype).removeprefix('torch.')}" for name in kinds), 3)
-        raise PipelineError(f"{place} has tensors of another type: {said}: {way_out}")
+        described = name_some((f"{name} {str(known[name].dtype).removeprefix('torch.')}" for name in kinds), 3)
+        raise PipelineError(f"{place} has tensors of another type: {described}: {way_out}")
     broken = [name for name, tensor in known.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise PipelineError(f"{place} holds NaN or infinity in {name_some(broken, 3)}: {way_out}")
@@ -202,7 +202,8 @@ def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, back
     own = {name: tensor for name, tensor in own.items() if name not in own_head}
     state = {name: tensor for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS))}
     if backbone.startswith("vit_") and "encoder.pos_embedding" in state:
-        state = _resize_position_embedding(model, state)
+        # Interpolated to our image size, as torchvision's references do.
+        state = dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     misfits = [
         f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
@@ -211,12 +212,7 @@ def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, back
     ]
     if missing or unexpected or misfits:
         problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
-        said = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
-        raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {said}")
+        described = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
+        raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {described}")
     check_numbers(state, f"train.weights={weights}", like=own, way_out="get the file again, or take another")
     model.load_state_dict(state | own_head, strict=True)
-
-
-def _resize_position_embedding(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Interpolate a vision transformer's position embedding to our image size, as torchvision's references do."""
-    return dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))

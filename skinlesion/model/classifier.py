@@ -92,7 +92,7 @@ def save_classifier(state: dict[str, torch.Tensor], config: ClassifierConfig, fo
     """Write `weights.safetensors` (float32, CPU, contiguous) and `config.json`, both or neither."""
     with atomic_folder(folder) as partial:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        # Not save_file, whose error for a full disk is no OSError.
+        # Not save_file, whose error for a full disk is not an OSError.
         (partial / WEIGHTS_FILE).write_bytes(safetensors.torch.save(tensors))
         first = {"member": config.member, "seed": config.seed, "backbone": config.backbone}
         write_json(partial / CONFIG_FILE, first | {"needs_metadata": config.needs_metadata} | asdict(config))
@@ -113,7 +113,7 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
         raise PipelineError(f"{path} lacks {', '.join(missing)}: run `train` again")
     known = {field.name: content[field.name] for field in fields(ClassifierConfig)}
     try:
-        # As JSON, in which a list stands for a tuple; strict, since "64" is no size.
+        # As JSON, in which a list stands for a tuple; strict, since "64" is not a size.
         config = TypeAdapter(ClassifierConfig).validate_json(json.dumps(known), strict=True)
         spec = TypeAdapter(NetworkSpec).validate_json(json.dumps(config.network), strict=True)
     except ValidationError as error:
@@ -121,8 +121,8 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
     if not all(map(math.isfinite, config.mean)) or not all(0 < value < math.inf for value in config.std):
         raise PipelineError(f"{path}: mean must be finite and std above 0, not {config.mean} and {config.std}: run `train` again")
     if config.classes != CLASSES:
-        said = brief(list(config.classes))
-        raise PipelineError(f"{path}: classes are {said}, this project's are {list(CLASSES)}: run `train` again")
+        found = brief(list(config.classes))
+        raise PipelineError(f"{path}: classes are {found}, this project's are {list(CLASSES)}: run `train` again")
     if (spec.backbone, spec.metadata) != (config.backbone, content.get("needs_metadata")):
         raise PipelineError(f"{path}: backbone or needs_metadata is not that of its network: run `train` again")
     return config

@@ -9,11 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 _switching = threading.Lock()
-
-
 _inside: list[object] = []  # who is within `full_float32` at present
-
-
 _switched = ExitStack()
 
 

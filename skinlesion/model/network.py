@@ -35,23 +35,6 @@ class NetworkSpec:
         return cls(**{field.name: getattr(params, field.name) for field in fields(cls)})
 
 
-def linear_head(last: nn.Linear, *, dropout: float) -> nn.Sequential:
-    """Dropout and the last layer."""
-    return nn.Sequential(nn.Dropout(dropout), last)
-
-
-def mlp_head(features: int, num_classes: int, *, hidden: int, dropout: float, hidden_dropout: float) -> nn.Sequential:
-    """Dropout, linear, ReLU, batch norm, dropout, linear."""
-    return nn.Sequential(
-        nn.Dropout(dropout),
-        nn.Linear(features, hidden),
-        nn.ReLU(),
-        nn.BatchNorm1d(hidden),
-        nn.Dropout(hidden_dropout),
-        nn.Linear(hidden, num_classes),
-    )
-
-
 class MultiSampleDropout(nn.Module):
     """In training, the mean of a head's logits over several dropout masks of the same features (Inoue 2019, arXiv 1905.09788).
 
@@ -146,14 +129,11 @@ def build_network(spec: NetworkSpec, *, num_classes: int, size: int) -> SkinNetw
     attention = attach_attention(backbone, spec.attention, size=size)
     encoder = MetadataEncoder(dropout=spec.metadata_dropout) if spec.metadata else None
     width = last.in_features + (MetadataEncoder.FEATURES if encoder is not None else 0)
+    layers: list[nn.Module]
     if spec.head == "mlp":
-        layers = mlp_head(width, num_classes, hidden=spec.hidden, dropout=dropout, hidden_dropout=spec.hidden_dropout)
+        inner = [nn.Linear(width, spec.hidden), nn.ReLU(), nn.BatchNorm1d(spec.hidden), nn.Dropout(spec.hidden_dropout)]
+        layers = [*inner, nn.Linear(spec.hidden, num_classes)]
     else:
-        layers = linear_head(last if encoder is None else nn.Linear(width, num_classes), dropout=dropout)
-    head = MultiSampleDropout(layers, samples=spec.dropout_samples)
+        layers = [last if encoder is None else nn.Linear(width, num_classes)]
+    head = MultiSampleDropout(nn.Sequential(nn.Dropout(dropout), *layers), samples=spec.dropout_samples)
     return SkinNetwork(backbone, head, attention=attention, metadata_encoder=encoder)
-
-
-def load_pretrained(network: SkinNetwork, weights: str, *, backbone: str) -> str | None:
-    """Load `none | imagenet | PATH` into the network's backbone; see `backbones.load_pretrained`."""
-    return backbones.load_pretrained(network.backbone, weights, backbone=backbone)

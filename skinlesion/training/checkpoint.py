@@ -81,7 +81,7 @@ class Checkpoint:
         except Exception as error:  # torch documents no closed list of what a damaged file raises
             raise self._damaged(reason_of(error)) from error
         if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-            raise self._damaged("it is no state of a training")
+            raise self._damaged("it does not hold the state of a training")
         logger.info("resuming from %s after epoch %d", self.path, state["epoch"])
         return state
 

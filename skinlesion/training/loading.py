@@ -104,7 +104,7 @@ def choose_some(length: int, most: int, *, seed: int) -> np.ndarray:
 
 
 def plain_loader(listed: LabelledImages) -> DataLoader[Item]:
-    """Images of a list as they are, once, in order; batches as of `train_loader`.
+    """Images of a list as they are, once, in order; in batches like those of `train_loader`.
 
     In this process: copying prepared images is faster than handing them over.
     """

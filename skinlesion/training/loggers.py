@@ -12,7 +12,8 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -141,12 +142,9 @@ def _import_for(name: str) -> ModuleType:
 
 def _new_numbered_folder(parent: Path) -> Path:
     """Make `parent`/001 or the first number after it that is free."""
-    number = 1
-    while True:
+    for number in count(1):
         folder = parent / f"{number:03d}"
-        try:
+        with suppress(FileExistsError):  # an earlier start's, or that of a training at the same time
             folder.mkdir(parents=True)
-        except FileExistsError:  # an earlier start's, or that of a training at the same time
-            number += 1
-        else:
-            return folder
+            break
+    return folder

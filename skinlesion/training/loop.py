@@ -25,7 +25,7 @@ from skinlesion.model.network import SkinNetwork
 from skinlesion.training.augmentation.mixing import mix_batch
 from skinlesion.training.averaging import WeightAverage
 from skinlesion.training.losses import Criterion, weights_apply
-from skinlesion.training.optimizers import climb, descend, freeze_backbone, set_train_mode
+from skinlesion.training.optimizers import climb, descend, set_train_mode
 from skinlesion.training.sampling import GlobalBatches
 from skinlesion.training.schedules import Schedule
 
@@ -43,7 +43,7 @@ class Training:
 
     network : the network itself; `model` is Fabric's wrapper of it (and of its compiled form), for optimization alone.
     optimizer : Fabric's wrapper.
-    batches : composes the global batches; its `epoch` is set before each.
+    batches : composes the global batches; the `epoch` of its sampler is set before each.
     train_batches, validation_batches, statistics_batches : this process's share; but of the training images without
         augmentation over which batch norm is computed, every process sees all.
     average : averaged weights, or None.
@@ -71,11 +71,6 @@ class Training:
         return self.average.network if self.average is not None and self.average.active else self.network
 
 
-def optimizer_steps(batches: int, accumulate: int) -> int:
-    """Optimizer steps of an epoch; the last one may have fewer batches to accumulate."""
-    return math.ceil(batches / accumulate)
-
-
 def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
     """Optimize over all batches once; the mean training loss over the images of all processes, and the rate at the end.
 
@@ -86,9 +81,8 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
     """
     params, fabric = training.params, training.fabric
     frozen = epoch <= params.freeze_epochs
-    freeze_backbone(training.network, frozen)
     set_train_mode(training.network, frozen=frozen)
-    training.batches.epoch = epoch
+    training.batches.sampler.epoch = epoch
     weighted = weights_apply(epoch, epochs=params.epochs, defer_weights=params.defer_weights)
     mixing = torch.Generator().manual_seed(training.seed * 1_000_003 + epoch * 1_009 + fabric.global_rank)
     total = torch.zeros((), device=fabric.device)
@@ -183,7 +177,8 @@ def recompute_batch_norm(training: Training) -> None:
     ("precise batch norm": Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576, section 3). Averaged weights
     need it most: no batch ever passed through them. Frozen batch norms are left as they are.
     """
-    network, frozen = training.evaluated, is_frozen(training.network)
+    network = training.evaluated
+    frozen = not any(parameter.requires_grad for parameter in training.network.backbone.parameters())
     norms = [norm for name, norm in batch_norms(network).items() if not (frozen and name.startswith("backbone."))]
     if not norms or not len(training.statistics_batches):
         return
@@ -198,11 +193,6 @@ def share_buffers(training: Training) -> None:
     if fabric.world_size > 1:
         for buffer in training.evaluated.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-def is_frozen(network: SkinNetwork) -> bool:
-    """Whether the backbone does not learn at present."""
-    return not any(parameter.requires_grad for parameter in network.backbone.parameters())
 
 
 def forward(network: nn.Module, training: Training, batch: Batch) -> torch.Tensor:

@@ -57,13 +57,6 @@ class Criterion(nn.Module):
         return losses
 
 
-class CrossEntropy(nn.Module):
-    """-log p_c."""
-
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return -logits.log_softmax(dim=1)
-
-
 class Focal(nn.Module):
     """-(1 - p_c)^gamma log p_c (Lin et al., Focal Loss for Dense Object Detection, ICCV 2017); its alpha is the class weight."""
 
@@ -101,7 +94,7 @@ class LDAM(nn.Module):
 
 
 class LogitAdjusted(nn.Module):
-    """Cross-entropy of the logits plus `tau` times the log prior, the class's share of the training list.
+    """Cross-entropy of the logits plus `tau` times the log prior, the class's share of the training list; plain where tau is 0.
 
     Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021. A class without an image counts as one image, or its
     logarithm would be infinite. The prior belongs to training alone: the argmax of the plain logits minimizes the balanced error.
@@ -127,12 +120,12 @@ def make_criterion(params: TrainParams, counts: np.ndarray) -> Criterion:
     Parameters
     ----------
     params : the section `train`.
-    counts : (7,), training images of each class.
+    counts : int (7,), training images of each class.
 
     Raises
     ------
     ValueError
-        `counts` are no counts of the seven classes.
+        `counts` are not those of the seven classes.
     """
     balanced = params.loss == "class_balanced"
     weights = class_weights(
@@ -142,20 +135,13 @@ def make_criterion(params: TrainParams, counts: np.ndarray) -> Criterion:
         mean="classes" if balanced else params.class_weights_mean,
         multipliers=params.class_multipliers,
     )
-    return Criterion(_class_losses(params, np.asarray(counts)), weights, label_smoothing=params.label_smoothing)
-
-
-def _class_losses(params: TrainParams, counts: np.ndarray) -> nn.Module:
-    """The class losses of `train.loss`."""
-    match params.loss:
-        case "cross_entropy" | "class_balanced":
-            return CrossEntropy()
-        case "focal":
-            return Focal(params.focal_gamma)
-        case "ldam":
-            return LDAM(counts, largest_margin=params.ldam_margin, scale=params.ldam_scale)
-        case "logit_adjusted":
-            return LogitAdjusted(counts, tau=params.logit_tau)
+    if params.loss == "focal":
+        losses: nn.Module = Focal(params.focal_gamma)
+    elif params.loss == "ldam":
+        losses = LDAM(counts, largest_margin=params.ldam_margin, scale=params.ldam_scale)
+    else:
+        losses = LogitAdjusted(counts, tau=params.logit_tau if params.loss == "logit_adjusted" else 0.0)
+    return Criterion(losses, weights, label_smoothing=params.label_smoothing)
 
 
 def weights_apply(epoch: int, *, epochs: int, defer_weights: float) -> bool:
@@ -191,19 +177,15 @@ def class_weights(counts: np.ndarray, *, scheme: str, beta: float, mean: str, mu
         raise ValueError(
             f"counts must hold the training images of {len(CLASSES)} classes, at least one in all: {counts.tolist()}"
         )
-    weights = np.ones(len(CLASSES)) if scheme == "none" else _of_frequency(counts, scheme=scheme, beta=beta, mean=mean)
+    weights = np.ones(len(CLASSES))
+    if scheme != "none":
+        present = counts > 0
+        images = np.where(present, counts, np.inf)  # so that a class without an image has weight 0
+        weights = {
+            "inverse": 1 / images,
+            "sqrt_inverse": 1 / np.sqrt(images),
+            "effective": present * (1 - beta) / -np.expm1(images * np.log(beta)),
+        }[scheme]
+        weights /= np.average(weights, weights={"images": counts, "classes": present}[mean])
     factors = np.array([multipliers.get(name, 1.0) for name in CLASSES])
     return torch.tensor(weights * factors, dtype=torch.float32)
-
-
-def _of_frequency(counts: np.ndarray, *, scheme: str, beta: float, mean: str) -> np.ndarray:
-    """Normalized weights, float64 (7,)."""
-    present = counts > 0
-    images = counts[present]
-    weights = np.zeros(len(counts))
-    weights[present] = {
-        "inverse": 1 / images,
-        "sqrt_inverse": 1 / np.sqrt(images),
-        "effective": (1 - beta) / -np.expm1(images * np.log(beta)),
-    }[scheme]
-    return weights / np.average(weights, weights={"images": counts, "classes": present}[mean])

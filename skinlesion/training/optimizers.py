@@ -37,18 +37,12 @@ def climb(parameters: Iterable[nn.Parameter], rho: float) -> list[torch.Tensor |
     The weights before, one for each parameter, None for one without a gradient: what `descend` takes.
     """
     parameters = list(parameters)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return [None] * len(parameters)
-    norm = nn.utils.get_total_norm(gradients)
+    weights = [None if parameter.grad is None else parameter.detach().clone() for parameter in parameters]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     scale = torch.where(norm > 0, rho / norm, 0.0)  # on the device: an `if` would make the CPU wait for a GPU
-    weights: list[torch.Tensor | None] = []
     for parameter in parameters:
-        if parameter.grad is None:
-            weights.append(None)
-            continue
-        weights.append(parameter.detach().clone())
-        parameter.add_(parameter.grad * scale.to(parameter.device))
+        if parameter.grad is not None:
+            parameter.add_(parameter.grad * scale.to(parameter.device))
     return weights
 
 
@@ -91,13 +85,12 @@ def parameter_groups(network: SkinNetwork, params: TrainParams) -> list[dict[str
     return [group for group in groups if group["params"]]
 
 
-def freeze_backbone(network: SkinNetwork, frozen: bool) -> None:
-    """Stop the backbone's parameters from getting gradients, or let them again; the head's always do."""
-    network.backbone.requires_grad_(not frozen)
-
-
 def set_train_mode(network: SkinNetwork, *, frozen: bool) -> None:
-    """Put the network in train mode; a frozen backbone in eval mode, so that its batch norms' averages stay as they are."""
+    """Put the network in train mode.
+
+    A frozen backbone gets no gradients, and is in eval mode, so that its batch norms' averages stay as they are.
+    """
     network.train()
+    network.backbone.requires_grad_(not frozen)
     if frozen:
         network.backbone.eval()

@@ -18,15 +18,26 @@ POWERS = {"balanced": -1.0, "square_root": -0.5}
 
 
 class EpochSampler(Sampler[Draw]):
-    """The draws of an epoch: they depend on the seed and on `epoch`, and on nothing else. See `make_sampler`.
+    """The draws of an epoch over a training list of M images: they depend on the seed and on `epoch`, and on nothing else.
 
     `epoch` is set by whoever trains, so that a resumed training goes on with the right one. (There is no `set_epoch`: Fabric's
     loaders would call it with a count of their own.)
+
+    Parameters
+    ----------
+    labels : int64 (M,), class indices.
+    lesions : (M,), names or numbers of the lesions. An image that belongs to none has one of its own.
+    sampler : `shuffle`: each image once an epoch. `balanced`: as many draws, with replacement, each class equally likely.
+        `square_root`: the same with the likelihood of a class proportional to the square root of its images.
+    one_view_per_lesion : an epoch sees one image of each lesion, drawn anew each epoch. There are as many draws as lesions, and
+        the classes are balanced by their lesions.
+    seed : of the order, the choice and the augmentation.
     """
 
-    def __init__(self, labels: np.ndarray, lesions: np.ndarray | None, *, power: float | None, seed: int) -> None:
-        self.labels, self.power, self.seed, self.epoch = labels, power, seed, 0
-        self.lesions = None if lesions is None else np.unique(lesions, return_inverse=True)[1]
+    def __init__(self, labels: np.ndarray, lesions: np.ndarray, *, sampler: str, one_view_per_lesion: bool, seed: int) -> None:
+        self.labels, self.seed, self.epoch = labels, seed, 0
+        self.power = None if sampler == "shuffle" else POWERS[sampler]
+        self.lesions = np.unique(lesions, return_inverse=True)[1] if one_view_per_lesion else None
         self.draws = len(labels) if self.lesions is None else len(np.unique(self.lesions))
 
     def __len__(self) -> int:
@@ -41,23 +52,6 @@ class EpochSampler(Sampler[Draw]):
             order = draw_weighted(self.labels[candidates], generator, power=self.power)
         seeds = generator.integers(2**62, size=len(order))
         yield from zip(candidates[order].tolist(), seeds.tolist(), strict=True)
-
-
-def make_sampler(labels: np.ndarray, lesions: np.ndarray, *, sampler: str, one_view_per_lesion: bool, seed: int) -> EpochSampler:
-    """The sampler that params describe, over a training list of M images.
-
-    Parameters
-    ----------
-    labels : int64 (M,), class indices.
-    lesions : (M,), names or numbers of the lesions. An image that belongs to none has one of its own.
-    sampler : `shuffle`: each image once an epoch. `balanced`: as many draws, with replacement, each class equally likely.
-        `square_root`: the same with the likelihood of a class proportional to the square root of its images.
-    one_view_per_lesion : an epoch sees one image of each lesion, drawn anew each epoch. There are as many draws as lesions, and
-        the classes are balanced by their lesions.
-    seed : of the order, the choice and the augmentation.
-    """
-    power = None if sampler == "shuffle" else POWERS[sampler]
-    return EpochSampler(labels, lesions if one_view_per_lesion else None, power=power, seed=seed)
 
 
 def one_of_each(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -109,15 +103,6 @@ class GlobalBatches(Sampler[list[Draw]]):
         full, rest = divmod(len(sampler), batch_size)
         self.sizes = [batch_size] * full + ([rest] if rest >= least else [])
         self.images = sum(self.sizes)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration shows."""
-        return self.sampler.epoch
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self.sampler.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.sizes)

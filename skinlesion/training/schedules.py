@@ -36,15 +36,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, step
     total_steps = (params.epochs - params.freeze_epochs) * steps_per_epoch
     exact_warmup = params.warmup_epochs * steps_per_epoch
     warmup_steps = round(exact_warmup)
-    factors: dict[str, Factor] = {
-        "none": partial(warmup, warmup_steps=warmup_steps),
-        "plateau": partial(warmup, warmup_steps=warmup_steps),
-        "cosine": partial(warmup_cosine, warmup_steps=warmup_steps, total_steps=total_steps),
-        "cosine_restarts": partial(
-            warmup_restarts, warmup_steps=warmup_steps, cycle_steps=params.restart_epochs * steps_per_epoch
-        ),
-        "one_cycle": partial(one_cycle, rise_steps=exact_warmup, total_steps=total_steps),
+    curves: dict[str, Factor] = {
+        "cosine": lambda step: half_cosine(step / max(1, total_steps - warmup_steps)),
+        "cosine_restarts": partial(restarts, cycle_steps=params.restart_epochs * steps_per_epoch),
     }
+    factor: Factor = partial(warmed_up, warmup_steps=warmup_steps, curve=curves.get(params.schedule, lambda _: 1.0))
+    if params.schedule == "one_cycle":
+        factor = partial(one_cycle, rise_steps=exact_warmup, total_steps=total_steps)
     frozen_steps = params.freeze_epochs * steps_per_epoch
     # True, and meant, where the scaler of 16-bit precision skips the first step.
     warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
@@ -55,7 +53,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, step
                 frozen_first,
                 frozen_steps=frozen_steps,
                 frozen_factor=params.freeze_lr / group["lr"] if _is_head(group["name"]) else 0.0,
-                factor=factors[params.schedule],
+                factor=factor,
             )
             for group in optimizer.param_groups
         ],
@@ -75,27 +73,17 @@ def frozen_first(step: int, *, frozen_steps: int, frozen_factor: float, factor: 
     return frozen_factor if step < frozen_steps else factor(step - frozen_steps)
 
 
-def warmup(step: int, *, warmup_steps: int) -> float:
-    """Linear rise over the first `warmup_steps`, the last of which has factor 1; then 1."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+def warmed_up(step: int, *, warmup_steps: int, curve: Factor) -> float:
+    """Linear rise over the first `warmup_steps`, the last of which has factor 1; then `curve`, which begins with step 0."""
+    return (step + 1) / warmup_steps if step < warmup_steps else curve(step - warmup_steps)
 
 
-def warmup_cosine(step: int, *, warmup_steps: int, total_steps: int) -> float:
-    """Linear rise to 1, then a half cosine to 0 at `total_steps`."""
-    if step < warmup_steps:
-        return warmup(step, warmup_steps=warmup_steps)
-    return half_cosine((step - warmup_steps) / max(1, total_steps - warmup_steps))
-
-
-def warmup_restarts(step: int, *, warmup_steps: int, cycle_steps: int) -> float:
-    """Linear rise to 1, then half cosines to 0, each twice as long as the one before (SGDR, Loshchilov and Hutter 2017)."""
-    if step < warmup_steps:
-        return warmup(step, warmup_steps=warmup_steps)
-    position = step - warmup_steps
-    while position >= cycle_steps:
-        position -= cycle_steps
+def restarts(step: int, *, cycle_steps: int) -> float:
+    """Half cosines from 1 to 0, each twice as long as the one before (SGDR, Loshchilov and Hutter 2017)."""
+    while step >= cycle_steps:
+        step -= cycle_steps
         cycle_steps *= 2
-    return half_cosine(position / cycle_steps)
+    return half_cosine(step / cycle_steps)
 
 
 def one_cycle(step: int, *, rise_steps: float, total_steps: int) -> float:

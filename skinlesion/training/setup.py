@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,16 +25,16 @@ from skinlesion.config.schema import MachineParams
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model import backbones, classifier
-from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network, load_pretrained
+from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 from skinlesion.training import loading
 from skinlesion.training.augmentation.presets import resolve
 from skinlesion.training.augmentation.transforms import train_transform
 from skinlesion.training.averaging import make_average
 from skinlesion.training.loading import LabelledImages
-from skinlesion.training.loop import Training, optimizer_steps
+from skinlesion.training.loop import Training
 from skinlesion.training.losses import make_criterion
 from skinlesion.training.optimizers import make_optimizer, parameter_groups
-from skinlesion.training.sampling import GlobalBatches, make_sampler
+from skinlesion.training.sampling import EpochSampler, GlobalBatches
 from skinlesion.training.schedules import make_schedule
 
 
@@ -60,7 +61,7 @@ def start_network(params: TrainParams, *, size: int, seed: int) -> tuple[SkinNet
     """A network as training finds it, for images of `size` x `size` pixels, and the sha256 of its checkpoint, None if random."""
     torch.manual_seed(seed)
     network = build_network(NetworkSpec.of(params), num_classes=len(CLASSES), size=size)
-    return network, load_pretrained(network, params.weights, backbone=params.backbone)
+    return network, backbones.load_pretrained(network.backbone, params.weights, backbone=params.backbone)
 
 
 def describe_classifier(
@@ -124,7 +125,7 @@ def build_training(
     """Set up everything around the network."""
     augmentation, labels = resolve(params.augmentation), data.labels()
     size = data.train.images.shape[1]
-    sampler = make_sampler(
+    sampler = EpochSampler(
         labels, data.lesions, sampler=params.sampler, one_view_per_lesion=params.one_view_per_lesion, seed=seed
     )
     batches = GlobalBatches(sampler, batch_size=params.batch_size, rank=fabric.global_rank, world=fabric.world_size)
@@ -144,8 +145,7 @@ def build_training(
         # Each process has its share of the batch; statistics over so few images would be worse than one process's.
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     optimizer = make_optimizer(parameter_groups(network, params), params)
-    steps = optimizer_steps(len(batches), params.accumulate)
-    schedule = make_schedule(optimizer, params, steps_per_epoch=steps)
+    schedule = make_schedule(optimizer, params, steps_per_epoch=math.ceil(len(batches) / params.accumulate))
     compiled: Any = torch.compile(network, dynamic=False) if params.compile else network
     model, fabric_optimizer = fabric.setup(compiled, optimizer)
     if fabric.world_size > 1:
@@ -172,7 +172,6 @@ def build_training(
 def make_normalize(backbone: str, *, channels_last: bool) -> Callable[[torch.Tensor], torch.Tensor]:
     """uint8 (B, 3, H, W) to what the backbone's checkpoint was trained with, in that memory order."""
     mean, std = backbones.normalization(backbone)
+    order = torch.channels_last if channels_last else torch.contiguous_format
     standardize = partial(classifier.standardize, mean=mean, std=std)
-    if channels_last:
-        return lambda images: standardize(images.permute(0, 2, 3, 1))
-    return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous()
+    return lambda images: standardize(images.permute(0, 2, 3, 1)).contiguous(memory_format=order)

@@ -107,7 +107,6 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"train.effective_beta": 1.0}, ["train.effective_beta = 1.0", "less than 1"]),
     ({"train.augmentation.rand_augment": 5, "train.augmentation.trivial_augment": True}, ["two policies for the same thing"]),
     ({"train.augmentation.preset": "ligth"}, ["did you mean 'light'?"]),
-    ({"train.loggers": ["wandb"]}, ["train.loggers.0 = 'wandb'"]),
     ({"synthesize.images": {"dff": 3}}, ["images: 'dff' is not a diagnosis; did you mean 'df'?"]),
     ({"ensemble.seeds": [0, 0]}, ["ensemble.seeds = [0, 0]: names a value twice"]),
     ({"ensemble.members": ["b2"]}, ["'b2' has no entry in overrides"]),

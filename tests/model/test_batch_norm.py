@@ -45,7 +45,7 @@ def test_norms_that_are_not_named_keep_their_statistics() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_frozen_statistics_normalises_by_the_batch_and_remembers_nothing(momentum: float | None) -> None:
+def test_frozen_statistics_normalize_by_the_batch_and_remembers_nothing(momentum: float | None) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=momentum))
     images = torch.randn(8, 3)
     before = statistics(network[1])
@@ -59,19 +59,10 @@ def test_frozen_statistics_normalises_by_the_batch_and_remembers_nothing(momentu
     assert network[1].num_batches_tracked == 1
 
 
-def test_frozen_statistics_end_also_with_an_error() -> None:
-    norm = nn.BatchNorm1d(4)
-
+def test_frozen_statistics_end_also_with_an_error_and_leave_evaluation_alone() -> None:
+    norm, images = nn.BatchNorm1d(4).eval(), torch.randn(8, 4)
     with pytest.raises(RuntimeError), frozen_statistics(norm):
-        raise RuntimeError
-
-    norm(torch.randn(8, 4))
-    assert norm.num_batches_tracked == 1
-
-
-def test_frozen_statistics_leave_a_batch_norm_in_evaluation_alone() -> None:
-    norm = nn.BatchNorm1d(4).eval()
-    images = torch.randn(8, 4)
-
-    with frozen_statistics(norm):
         assert torch.equal(norm(images), nn.BatchNorm1d(4).eval()(images))
+        raise RuntimeError
+    norm.train()(images)
+    assert norm.num_batches_tracked == 1

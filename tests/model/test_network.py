@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
 
 from skinlesion.artifacts.patients import MISSING, WIDTH
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from skinlesion.model.network import NetworkSpec, build_network, load_pretrained
+from skinlesion.model.network import NetworkSpec, build_network
 from tests.conftest import WriteParams, refuses
 from tests.model.network_cases import build, images, wake
 
@@ -172,23 +169,6 @@ def test_memory_order_and_compilation_change_nothing() -> None:
     network = network.to(memory_format=torch.channels_last)
     given = images(64).contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(network(given, known), wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_pretrained_weights_fill_the_backbone_alone(tmp_path: Path) -> None:
-    source = torchvision.models.get_model("mobilenet_v2").state_dict()
-    safetensors.torch.save_file(source, tmp_path / "weights.safetensors")
-    network = build(backbone="mobilenet_v2", attention="se", metadata=True)
-    rest = {name: tensor.clone() for name, tensor in network.state_dict().items() if not name.startswith("backbone.")}
-    assert load_pretrained(network, "none", backbone="mobilenet_v2") is None
-    digest = load_pretrained(network, str(tmp_path / "weights.safetensors"), backbone="mobilenet_v2")
-    assert digest is not None and len(digest) == 64
-    state = network.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in rest.items())
-    wanted = {name: tensor for name, tensor in source.items() if not name.startswith("classifier")}
-    assert network.backbone.state_dict().keys() == wanted.keys()
-    assert all(torch.equal(state[f"backbone.{name}"], tensor) for name, tensor in wanted.items())
-    with pytest.raises(PipelineError, match="does not fit backbone 'resnet18'"):
-        load_pretrained(build(), str(tmp_path / "weights.safetensors"), backbone="resnet18")
 
 
 def test_a_spec_is_what_params_say(write_params: WriteParams) -> None:

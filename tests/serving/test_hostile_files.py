@@ -77,7 +77,7 @@ def start_from(name: str) -> str | None:
 @pytest.mark.parametrize("name", ["start.pth", "start.pt", "start.safetensors", "start"])
 def test_weights_to_begin_with_run_no_code(workspace: Path, kind: str, name: str) -> None:
     Path(name).write_bytes(PICKLES[kind])
-    with pytest.raises(PipelineError, match=rf"train\.weights: {name} is no readable state dict"):
+    with pytest.raises(PipelineError, match=rf"train\.weights: {name} is not a readable state dict"):
         start_from(name)
     assert not OWNED.exists()
 
@@ -127,7 +127,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES)
 def test_weights_that_lie_about_themselves(workspace: Path, lie: str) -> None:
     Path("start.safetensors").write_bytes(LIES[lie])
-    with pytest.raises(PipelineError, match=r"train\.weights: start\.safetensors is no readable state dict"):
+    with pytest.raises(PipelineError, match=r"train\.weights: start\.safetensors is not a readable state dict"):
         start_from("start.safetensors")
     config = make_config(BACKBONE)
     classifier.save_classifier(make_network(config).state_dict(), config, Path("base-0"))

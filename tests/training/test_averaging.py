@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from skinlesion.config.training import TrainParams
 from skinlesion.training.averaging import WeightAverage, make_average
+from tests.training.training_cases import MakeParams, through_a_file
 
 Make = Callable[..., WeightAverage]
 
@@ -23,12 +22,11 @@ def network() -> nn.Sequential:
 
 
 @pytest.fixture
-def make(repository_params: dict[str, Any], network: nn.Module) -> Make:
+def make(train_params: MakeParams, network: nn.Module) -> Make:
     """An average of `network` over a training of 8 epochs."""
 
     def make_one(average: str, **changes: Any) -> WeightAverage:
-        params = TrainParams.model_validate(repository_params["train"] | {"epochs": 8, "average": average} | changes)
-        made = make_average(network, params)
+        made = make_average(network, train_params(epochs=8, average=average, **changes))
         assert made is not None
         return made
 
@@ -44,18 +42,8 @@ def move(network: nn.Module) -> torch.Tensor:
     return network[0].weight.detach().clone()
 
 
-def test_none_makes_no_average(repository_params: dict[str, Any], network: nn.Module) -> None:
-    params = TrainParams.model_validate(repository_params["train"] | {"average": "none"})
-    assert make_average(network, params) is None
-
-
-def test_ema_warms_up_its_decay(make: Make, network: nn.Module) -> None:
-    average = make("ema", ema_decay=0.99)
-    assert not average.active
-    first, second, third = (step(average, network) for _ in range(3))
-    after_two = 2 / 11 * first + 9 / 11 * second
-    torch.testing.assert_close(average.network[0].weight.data, 3 / 12 * after_two + 9 / 12 * third)
-    assert average.active
+def test_none_makes_no_average(train_params: MakeParams, network: nn.Module) -> None:
+    assert make_average(network, train_params(average="none")) is None
 
 
 def step(average: WeightAverage, network: nn.Module) -> torch.Tensor:
@@ -64,17 +52,16 @@ def step(average: WeightAverage, network: nn.Module) -> torch.Tensor:
     return weight
 
 
-def test_ema_decay_is_the_limit(make: Make, network: nn.Module) -> None:
-    average = make("ema", ema_decay=0.1)
-    first, second, third = (step(average, network) for _ in range(3))
-    after_two = 0.1 * first + 0.9 * second
-    torch.testing.assert_close(average.network[0].weight.data, 0.1 * after_two + 0.9 * third)
-
-
-def test_ema_is_not_touched_by_the_end_of_an_epoch(make: Make, network: nn.Module) -> None:
-    average = make("ema")
+# The decay warms up by (1 + t) / (10 + t), to its limit.
+@pytest.mark.parametrize(("limit", "second_decay", "third_decay"), [(0.99, 2 / 11, 3 / 12), (0.1, 0.1, 0.1)])
+def test_ema_by_hand(make: Make, network: nn.Module, limit: float, second_decay: float, third_decay: float) -> None:
+    average = make("ema", ema_decay=limit)
     average.after_epoch(network, 8)
-    assert not average.active
+    assert not average.active  # the end of an epoch does not touch it
+    first, second, third = (step(average, network) for _ in range(3))
+    after_two = second_decay * first + (1 - second_decay) * second
+    torch.testing.assert_close(average.network[0].weight.data, third_decay * after_two + (1 - third_decay) * third)
+    assert average.active
 
 
 @pytest.mark.parametrize(("swa_start", "averaged"), [(0.0, range(1, 9)), (0.5, range(5, 9)), (0.7, range(6, 9)), (0.99, [8])])
@@ -122,11 +109,9 @@ def test_a_resumed_average_goes_on_bit_by_bit(make: Make, network: nn.Module, ki
             average.after_step(network)
             average.after_epoch(network, epoch)
         if epoch == done or (epoch == 1 and done == 0):
-            content = io.BytesIO()
-            torch.save(first.state_dict(), content)
-            content.seek(0)
+            state = through_a_file(first.state_dict())
             first = make(kind, swa_start=0.3)
-            first.load_state_dict(torch.load(content, weights_only=True))
+            first.load_state_dict(state)
             assert first.active == whole.active
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, first.network.state_dict()[name]), name

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from skinlesion.base.errors import PipelineError
-from skinlesion.config.training import TrainParams
 from skinlesion.training import engine
+from tests.conftest import refuses
+from tests.training.training_cases import MakeParams
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,10 @@ from skinlesion.training import engine
     ],
 )
 def test_precision_by_name_and_device(
-    repository_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, precision: str, kind: str, bf16: bool, expected: str
+    train_params: MakeParams, monkeypatch: pytest.MonkeyPatch, precision: str, kind: str, bf16: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
-    params = TrainParams.model_validate(repository_params["train"] | {"precision": precision})
-
-    assert engine.choose_precision(params, torch.device(kind)) == expected
+    assert engine.choose_precision(train_params(precision=precision), torch.device(kind)) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,10 +41,7 @@ def test_precision_by_name_and_device(
     ],
 )
 def test_a_precision_that_a_device_lacks_is_refused(
-    repository_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], kind: str, message: str
+    train_params: MakeParams, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], kind: str, message: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
-    params = TrainParams.model_validate(repository_params["train"] | values)
-
-    with pytest.raises(PipelineError, match=message):
-        engine.choose_precision(params, torch.device(kind))
+    refuses(message, engine.choose_precision, train_params(**values), torch.device(kind))

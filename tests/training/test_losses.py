@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.training.losses import Criterion, make_criterion
 from tests.training.test_class_weights import COUNTS, weigh
+from tests.training.training_cases import MakeParams
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
 FEW = [4, 1, 0, 0, 0, 0, 0]
@@ -31,11 +31,11 @@ Make = Callable[..., Criterion]
 
 
 @pytest.fixture
-def make(repository_params: dict[str, Any]) -> Make:
+def make(train_params: MakeParams) -> Make:
     """The criterion of the section `train` of the repository with a plain loss, and some values set."""
 
     def make_one(counts: list[int] | np.ndarray = COUNTS, **values: Any) -> Criterion:
-        return make_criterion(TrainParams.model_validate(repository_params["train"] | PLAIN | values), np.asarray(counts))
+        return make_criterion(train_params(**PLAIN | values), np.asarray(counts))
 
     return make_one
 
@@ -195,21 +195,6 @@ def test_mixed_precision_leaves_the_loss_in_full_precision(make: Make) -> None:
         plain = criterion(logits, labels)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(criterion(logits, labels), plain)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_gradient_is_that_of_finite_differences(make: Make, loss: str) -> None:
-    criterion = make(loss=loss, ldam_scale=2.0, class_multipliers={"mel": 3.0}).double()
-    logits, _, shares = batch(5)
-    logits = logits.double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda values: criterion(values, shares.double()[:5]), (logits,))
-
-
-def test_an_image_costs_the_same_in_any_batch(make: Make) -> None:
-    logits, labels, _ = batch()
-    criterion = make(class_weights="inverse")
-    parts = [criterion(logits[part], labels[part]) for part in (slice(0, 5), slice(5, 64))]
-    assert torch.equal(torch.cat(parts), criterion(logits, labels))
 
 
 def test_an_absent_class_costs_nothing_even_smoothed(make: Make) -> None:

@@ -1,4 +1,4 @@
-"""Optimizers and sharpness-aware minimisation against steps computed by hand."""
+"""Optimizers and sharpness-aware minimization against steps computed by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from skinlesion.config.training import TrainParams
 from skinlesion.training.optimizers import climb, descend, make_optimizer
+from tests.training.training_cases import MakeParams
 
 
 def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_decay: float) -> list[float]:
@@ -24,22 +25,22 @@ def optimized(params: TrainParams, gradients: list[float], *, lr: float, weight_
     return values
 
 
-def test_adamw_takes_rate_and_decay_of_the_group(repository_params: dict[str, Any]) -> None:
-    params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "adamw"})
-    # At the first step both moments are corrected to the gradient itself: the step is lr * sign, after decoupled decay.
-    assert optimized(params, [5.0], lr=0.1, weight_decay=0.2) == pytest.approx([2 * (1 - 0.1 * 0.2) - 0.1])
-
-
-def test_sgd_has_nesterov_momentum(repository_params: dict[str, Any]) -> None:
-    params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "sgd", "momentum": 0.5})
-    # velocity 1, step 1 + .5 * 1; then velocity .5 * 1 + 3 = 3.5, step 3 + .5 * 3.5
-    assert optimized(params, [1.0, 3.0], lr=0.1, weight_decay=0.0) == pytest.approx([1.85, 1.85 - 0.475])
-    assert optimized(params, [0.0], lr=0.1, weight_decay=0.3) == pytest.approx([2 - 0.1 * 1.5 * 0.6])
-
-
-def test_sgd_without_momentum_is_plain(repository_params: dict[str, Any]) -> None:
-    params = TrainParams.model_validate(repository_params["train"] | {"optimizer": "sgd", "momentum": 0})
-    assert optimized(params, [1.0, 3.0], lr=0.1, weight_decay=0.0) == pytest.approx([1.9, 1.6])
+@pytest.mark.parametrize(
+    ("values", "gradients", "weight_decay", "expected"),
+    [
+        # At AdamW's first step both moments are corrected to the gradient itself: the step is lr * sign, after decoupled decay.
+        ({"optimizer": "adamw"}, [5.0], 0.2, [2 * (1 - 0.1 * 0.2) - 0.1]),
+        # Nesterov: velocity 1, step 1 + .5 * 1; then velocity .5 * 1 + 3 = 3.5, step 3 + .5 * 3.5
+        ({"optimizer": "sgd", "momentum": 0.5}, [1.0, 3.0], 0.0, [1.85, 1.85 - 0.475]),
+        ({"optimizer": "sgd", "momentum": 0.5}, [0.0], 0.3, [2 - 0.1 * 1.5 * 0.6]),
+        ({"optimizer": "sgd", "momentum": 0}, [1.0, 3.0], 0.0, [1.9, 1.6]),
+    ],
+)
+def test_steps_by_hand_with_rate_and_decay_of_the_group(
+    train_params: MakeParams, values: dict[str, Any], gradients: list[float], weight_decay: float, expected: list[float]
+) -> None:
+    found = optimized(train_params(**values), gradients, lr=0.1, weight_decay=weight_decay)
+    assert found == pytest.approx(expected)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_climb_stays_where_there_is_no_slope(parameters: list[nn.Parameter]) -> 
     descend(parameters, weights)
 
 
-def test_a_step_of_sharpness_aware_minimisation() -> None:
+def test_a_step_of_sharpness_aware_minimization() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 0.0]))
     optimizer = torch.optim.SGD([weight], lr=0.1)
 

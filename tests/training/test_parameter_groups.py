@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 
 from skinlesion.artifacts.patients import WIDTH
 from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.model.layers import layer_groups
 from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
-from skinlesion.training.optimizers import freeze_backbone, parameter_groups, set_train_mode
+from skinlesion.training.optimizers import parameter_groups, set_train_mode
 from tests.conftest import WriteParams
 
 
@@ -127,33 +126,14 @@ def step(network: SkinNetwork, params: TrainParams) -> dict[str, torch.Tensor]:
 def test_a_frozen_backbone_stays_what_it_was_with_its_batch_norms(make_params: Any) -> None:
     network = build(params := make_params(dropout=0.5))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    freeze_backbone(network, True)
     set_train_mode(network, frozen=True)
     assert network.head.training and network.attention.training and network.metadata_encoder.training
     assert not any(module.training for module in network.backbone.modules())
     frozen = step(network, params)
     for name, tensor in before.items():
         assert torch.equal(frozen[name], tensor) == name.startswith("backbone."), name
-    freeze_backbone(network, False)
-    set_train_mode(network, frozen=False)
+    set_train_mode(network.eval(), frozen=False)
     assert all(module.training for module in network.modules())
     free = step(network, params)
     moved = {name for name in before if not torch.equal(free[name], frozen[name])}
     assert moved == set(before)
-
-
-def test_eval_mode_and_gradients_are_two_things(make_params: Any) -> None:
-    network = build(params := make_params())
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    freeze_backbone(network, True)
-    set_train_mode(network, frozen=False)
-    after = step(network, params)
-    moved = {name for name in before if name.startswith("backbone.") and not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if name.startswith("backbone.") and ("running_" in name or "num_batches" in name)}
-
-
-def test_an_eval_network_leaves_training_as_before(make_params: Any) -> None:
-    network = build(make_params()).eval()
-    set_train_mode(network, frozen=False)
-    assert all(module.training for module in network.modules())
-    assert isinstance(network.backbone, torchvision.models.ResNet)

@@ -17,15 +17,7 @@ from skinlesion.base import locks
 from skinlesion.base.errors import PipelineError
 from skinlesion.training import fit, loop
 from tests.conftest import WriteParams, refuses
-from tests.training.training_cases import MEMBER, TINY, outputs, start_train, train_base, write_inputs
-
-
-@pytest.fixture
-def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace with everything that `train` reads."""
-    write_inputs(workspace, images=70)
-    write_params(TINY)
-    return workspace
+from tests.training.training_cases import MEMBER, TINY, outputs, start_train, train_base
 
 
 def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
@@ -40,9 +32,9 @@ def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace:
     assert process.wait() == -signal.SIGKILL
     assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
     process = start_train()
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
-    assert "resuming from" in said and "epoch 1/3" not in said
+    stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, stderr
+    assert "resuming from" in stderr and "epoch 1/3" not in stderr
     assert outputs() == undisturbed
     assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
@@ -90,22 +82,18 @@ def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
 
-def test_a_checkpoint_of_other_params_is_not_resumed_from(
-    interrupted: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("changed", ["params", "pixels"])
+def test_a_checkpoint_of_another_training_is_not_resumed_from(
+    interrupted: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture, changed: str
 ) -> None:
-    write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
+    if changed == "params":
+        write_params(TINY | {"train.lr": 0.002, "train.epochs": 1})
+    else:
+        np.save(PREPARED / "images.npy", np.load(PREPARED / "images.npy")[:, ::-1])
     with caplog.at_level("INFO"):
         train_base()
     assert "resuming" not in caplog.text
     assert interrupted.is_file()  # it belongs to the other training
-
-
-def test_a_checkpoint_of_other_pixels_is_not_resumed_from(interrupted: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = PREPARED / "images.npy"
-    np.save(path, np.load(path)[:, ::-1])
-    with caplog.at_level("INFO"):
-        train_base()
-    assert "resuming" not in caplog.text
 
 
 def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:

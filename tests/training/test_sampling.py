@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from skinlesion.training.sampling import Draw, EpochSampler, GlobalBatches, make_sampler
+from skinlesion.training.sampling import Draw, EpochSampler, GlobalBatches
 from tests.conftest import refuses
 
 LABELS = np.repeat([0, 1, 2], [900, 90, 10])
@@ -26,7 +26,7 @@ def sampler_of(
     seed: int = 3,
 ) -> EpochSampler:
     lesions = np.arange(len(labels)) if lesions is None else lesions
-    return make_sampler(labels, lesions, sampler=sampler, one_view_per_lesion=one_view_per_lesion, seed=seed)
+    return EpochSampler(labels, lesions, sampler=sampler, one_view_per_lesion=one_view_per_lesion, seed=seed)
 
 
 def draws_of(sampler: EpochSampler, epoch: int) -> list[Draw]:
@@ -145,16 +145,6 @@ def test_batches_of_one_process_are_those_of_a_plain_loader(length: int, batch_s
     loader = DataLoader(Draws(), batch_sampler=batches, collate_fn=list)
     assert list(loader) == list(plain) and len(loader) == len(plain) == len(batches)
     assert batches.sizes == [len(batch) for batch in batches] and batches.images == sum(batches.sizes)
-
-
-def test_an_epoch_is_set_through_the_batches() -> None:
-    batches = GlobalBatches(sampler_of(np.zeros(20, dtype=np.int64)), batch_size=8)
-    batches.epoch = 7
-    assert batches.epoch == 7
-    assert [draw for batch in batches for draw in batch] == draws_of(sampler_of(np.zeros(20, dtype=np.int64)), 7)
-    earlier = list(batches)
-    batches.epoch = 8
-    assert list(batches) != earlier
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

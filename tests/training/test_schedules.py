@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,21 +15,16 @@ from torch.optim import lr_scheduler
 
 from skinlesion.config.training import TrainParams
 from skinlesion.training.schedules import Schedule, make_schedule
+from tests.training.training_cases import MakeParams, through_a_file
 
 HEAD, BACKBONE = 0.4, 0.1  # peak rates
 STEPS = 4  # an epoch
 
-# The params of a schedule over 6 epochs of 4 steps, 1 of them frozen.
-MakeParams = Callable[..., TrainParams]
-
 
 @pytest.fixture
-def make_params(repository_params: dict[str, Any]) -> MakeParams:
-    def make(schedule: str, **changes: Any) -> TrainParams:
-        defaults = {"epochs": 6, "freeze_epochs": 1, "freeze_lr": 0.7, "warmup_epochs": 1.5, "schedule": schedule}
-        return TrainParams.model_validate(repository_params["train"] | defaults | changes)
-
-    return make
+def make_params(train_params: MakeParams) -> MakeParams:
+    """The params of a schedule over 6 epochs of 4 steps, 1 of them frozen."""
+    return partial(train_params, epochs=6, freeze_epochs=1, freeze_lr=0.7, warmup_epochs=1.5)
 
 
 def make_two_groups() -> torch.optim.Optimizer:
@@ -80,20 +75,13 @@ def torch_rates(make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler
 WARM_UP = [(step + 1) / 6 for step in range(6)]
 
 
-def test_none_is_constant_after_the_warm_up(make_params: MakeParams) -> None:
-    schedule = fine_tuning(make_params("none"))
-
-    assert rates(schedule, 20) == pytest.approx(WARM_UP + [1.0] * 14)
-
-
-def test_no_warm_up_starts_at_the_peak(make_params: MakeParams) -> None:
-    schedule = fine_tuning(make_params("none", warmup_epochs=0))
-
-    assert rates(schedule, 3) == [1, 1, 1]
+def test_none_is_constant_after_the_warm_up_if_there_is_one(make_params: MakeParams) -> None:
+    assert rates(fine_tuning(make_params(schedule="none")), 20) == pytest.approx(WARM_UP + [1.0] * 14)
+    assert rates(fine_tuning(make_params(schedule="none", warmup_epochs=0)), 3) == [1, 1, 1]
 
 
 def test_cosine_falls_to_zero_over_the_epochs_of_fine_tuning(make_params: MakeParams) -> None:
-    schedule = fine_tuning(make_params("cosine"))
+    schedule = fine_tuning(make_params(schedule="cosine"))
 
     cosine = torch_rates(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, T_max=14), 15)
     assert rates(schedule, 21) == pytest.approx(WARM_UP + cosine, abs=1e-12)
@@ -102,7 +90,7 @@ def test_cosine_falls_to_zero_over_the_epochs_of_fine_tuning(make_params: MakePa
 
 
 def test_cosine_keeps_the_numbers_that_earlier_trainings_had(make_params: MakeParams) -> None:
-    schedule = fine_tuning(make_params("cosine", freeze_epochs=0))
+    schedule = fine_tuning(make_params(schedule="cosine", freeze_epochs=0))
 
     def earlier(step: int) -> float:
         if step < 6:
@@ -114,7 +102,7 @@ def test_cosine_keeps_the_numbers_that_earlier_trainings_had(make_params: MakePa
 
 @pytest.mark.parametrize("restart_epochs", [1, 2])
 def test_cosine_restarts_double_their_cycles(make_params: MakeParams, restart_epochs: int) -> None:
-    params = make_params("cosine_restarts", restart_epochs=restart_epochs, epochs=16)
+    params = make_params(schedule="cosine_restarts", restart_epochs=restart_epochs, epochs=16)
     schedule = fine_tuning(params)
 
     cosine = torch_rates(
@@ -126,7 +114,7 @@ def test_cosine_restarts_double_their_cycles(make_params: MakeParams, restart_ep
 
 @pytest.mark.parametrize("warmup_epochs", [0.25, 1.0, 1.6, 4.75])
 def test_one_cycle_is_torchs(make_params: MakeParams, warmup_epochs: float) -> None:
-    params = make_params("one_cycle", warmup_epochs=warmup_epochs)
+    params = make_params(schedule="one_cycle", warmup_epochs=warmup_epochs)
     schedule = fine_tuning(params)
 
     if warmup_epochs == 0.25:  # a rise of one step, which torch divides by
@@ -161,7 +149,7 @@ def epochs_of_plateau(schedule: Schedule, values: list[float], *, steps: int = S
 @pytest.mark.parametrize(("patience", "factor"), [(0, 0.5), (1, 0.5), (1, 0.1), (2, 0.5)])
 def test_plateau_falls_as_torchs_does(make_params: MakeParams, patience: int, factor: float) -> None:
     values = [0.3, 0.5, 0.5, 0.4, 0.50001, 0.1, 0.2, 0.3, 0.4, 0.6, 0.6, 0.6, 0.6, 0.6]
-    params = make_params("plateau", plateau_patience=patience, plateau_factor=factor, warmup_epochs=0, epochs=20)
+    params = make_params(schedule="plateau", plateau_patience=patience, plateau_factor=factor, warmup_epochs=0, epochs=20)
     schedule = fine_tuning(params)
 
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -175,30 +163,24 @@ def test_plateau_falls_as_torchs_does(make_params: MakeParams, patience: int, fa
     assert expected[-1] < 1
 
 
-def test_plateau_takes_a_worse_negated_loss_for_worse(make_params: MakeParams) -> None:
-    params = make_params("plateau", plateau_patience=0, plateau_factor=0.5, warmup_epochs=0)
-    schedule = fine_tuning(params)
-
-    # torch's relative threshold would take -1.00001 for better than -1
-    assert epochs_of_plateau(schedule, [-1.0, -1.00001, -0.9]) == [1, 0.5, 0.5]
-
-
-def test_plateau_counts_neither_frozen_epochs_nor_warm_up(make_params: MakeParams) -> None:
-    params = make_params("plateau", plateau_patience=0, plateau_factor=0.5, warmup_epochs=1.0, freeze_epochs=2, epochs=7)
-    schedule = make_schedule(make_two_groups(), params, steps_per_epoch=STEPS)
-
-    # two frozen epochs, one of warm-up, whose last step is the first at the peak
-    assert epochs_of_plateau(schedule, [0.9, 0.8, 0.9, 0.3, 0.2])[2:] == [1, 1, 0.5]
-
-
-def test_only_plateau_reads_the_metric(make_params: MakeParams) -> None:
-    schedule = fine_tuning(make_params("none", warmup_epochs=0))
-
-    assert epochs_of_plateau(schedule, [0.9] + [0.1] * 6) == [1] * 7
+@pytest.mark.parametrize(
+    ("changes", "values", "shares"),
+    [
+        # torch's relative threshold would take -1.00001, a negated loss, for better than -1
+        ({}, [-1.0, -1.00001, -0.9], [1, 0.5, 0.5]),
+        # frozen epochs and those of warm-up do not count, whose last step is the first at the peak
+        ({"freeze_epochs": 2, "warmup_epochs": 1.0, "epochs": 7}, [0.9, 0.8, 0.9, 0.3, 0.2], [1, 1, 0.5]),
+        ({"schedule": "none"}, [0.9] + [0.1] * 6, [1] * 7),  # only plateau reads the metric
+    ],
+)
+def test_plateau_by_hand(make_params: MakeParams, changes: dict[str, Any], values: list[float], shares: list[float]) -> None:
+    plateau = {"schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5, "warmup_epochs": 0, "freeze_epochs": 0}
+    schedule = make_schedule(make_two_groups(), make_params(**plateau | changes), steps_per_epoch=STEPS)
+    assert epochs_of_plateau(schedule, values)[-len(shares) :] == shares
 
 
 def test_the_frozen_phase_moves_the_head_alone_and_does_not_count(make_params: MakeParams) -> None:
-    schedule = make_schedule(make_two_groups(), make_params("cosine"), steps_per_epoch=STEPS)
+    schedule = make_schedule(make_two_groups(), make_params(schedule="cosine"), steps_per_epoch=STEPS)
 
     for _ in range(STEPS):
         assert [group["lr"] for group in groups_of(schedule)] == pytest.approx([0.0, 0.7], rel=1e-15, abs=0)
@@ -214,7 +196,7 @@ def test_the_rate_of_the_head_is_the_one_told(make_params: MakeParams) -> None:
         for name, lr in (("head.0", 0.2), ("head.1", 0.3), ("backbone.0", 0.5))
     ]
     schedule = make_schedule(
-        torch.optim.SGD(groups), make_params("none", warmup_epochs=0, freeze_epochs=0), steps_per_epoch=STEPS
+        torch.optim.SGD(groups), make_params(schedule="none", warmup_epochs=0, freeze_epochs=0), steps_per_epoch=STEPS
     )
 
     assert schedule.last_lr() == 0.3
@@ -224,21 +206,13 @@ def test_a_group_of_another_name_is_refused(make_params: MakeParams) -> None:
     optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "name": "neck"}], lr=1.0)
 
     with pytest.raises(ValueError, match="'neck' is neither of the head nor of the backbone"):
-        make_schedule(optimizer, make_params("none"), steps_per_epoch=STEPS)
-
-
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint gives back."""
-    content = io.BytesIO()
-    torch.save(state, content)
-    content.seek(0)
-    return torch.load(content, weights_only=True)
+        make_schedule(optimizer, make_params(schedule="none"), steps_per_epoch=STEPS)
 
 
 @pytest.mark.parametrize("name", ["none", "cosine", "cosine_restarts", "one_cycle", "plateau"])
 @pytest.mark.parametrize("done", [0, 1, 3, 4])
 def test_a_resumed_schedule_goes_on_exactly(make_params: MakeParams, name: str, done: int) -> None:
-    params = make_params(name, restart_epochs=1, plateau_patience=1, plateau_factor=0.3)
+    params = make_params(schedule=name, restart_epochs=1, plateau_patience=1, plateau_factor=0.3)
     values = [0.5, 0.6, 0.7, 0.6, 0.6, 0.6]
 
     def train(schedule: Schedule, epochs: range) -> list[list[float]]:

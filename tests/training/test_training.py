@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
 import torch._inductor.config
 from scipy.special import softmax
@@ -28,15 +27,7 @@ from skinlesion.model.classifier import load_classifier, normalize, read_classif
 from skinlesion.training import fit, loop
 from stages import train
 from tests.conftest import WriteParams, refuses
-from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, start_train, train_base, write_inputs
-
-
-@pytest.fixture
-def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace with everything that `train` reads."""
-    write_inputs(workspace)
-    write_params(TINY)
-    return workspace
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, outputs, train_base
 
 
 def test_validation_metrics_equal_scikit_learn() -> None:
@@ -192,24 +183,3 @@ def test_refusals_are_one_message(
         run_stage(train_base)
     assert message in str(refusal.value) and "\n\n" not in str(refusal.value)
     assert not MEMBER.exists()
-
-
-def test_a_refusal_on_the_command_line_has_no_traceback(prepared_workspace: Path, write_params: WriteParams) -> None:
-    write_params(TINY | {"train.backbone": "resnt18"})
-    process = start_train()
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
-    assert said.startswith("error: params.yaml is refused") and "Traceback" not in said
-
-
-def test_damaged_weights_and_foreign_classes_are_refused(prepared_workspace: Path, write_params: WriteParams) -> None:
-    write_params(TINY | {"train.epochs": 1})
-    train_base()
-    path = MEMBER / "weights.safetensors"
-    state = safetensors.torch.load_file(path)
-    state.popitem()
-    safetensors.torch.save_file(state, path)
-    refuses("is damaged or does not fit 'mobilenet_v3_small'", load_classifier, MEMBER)
-    config = json.loads((MEMBER / "config.json").read_text(encoding="utf-8"))
-    (MEMBER / "config.json").write_text(json.dumps(config | {"classes": ["a", "b"]}), encoding="utf-8")
-    refuses("classes are", load_classifier, MEMBER)

@@ -83,17 +83,11 @@ def fitted_digest(build: Build, options: dict[str, Any]) -> str:
     """Hash of the weights at the end and of the history of a training with options; each is trained once."""
     key = repr(sorted(options.items()))
     if key not in DIGESTS:
-        DIGESTS[key] = train_and_digest(build({f"train.{name}": value for name, value in (FASTEST | options).items()}))
+        setup = build({f"train.{name}": value for name, value in (FASTEST | options).items()})
+        fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
+        weights = [tensor.numpy().tobytes() for tensor in setup.evaluated.state_dict().values()]
+        DIGESTS[key] = hashlib.sha256(b"".join([repr(fitted.history).encode(), *weights])).hexdigest()
     return DIGESTS[key]
-
-
-def train_and_digest(setup: Training) -> str:
-    """Hash of the weights at the end and of the history."""
-    fitted = fit.fit(setup, checkpoint=NoCheckpoint(), on_epoch=lambda _: None)
-    digest = hashlib.sha256(repr(fitted.history).encode())
-    for tensor in setup.evaluated.state_dict().values():
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 # Nothing improves here, so that after the second epoch a plateau is seen.
@@ -230,22 +224,9 @@ def test_the_gradient_is_clipped(build: Build) -> None:
     assert float((after - before).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_class_absent_from_a_batch_and_from_the_list_is_no_trouble(build: Build) -> None:
+def test_a_class_may_be_absent_from_a_batch_and_from_the_list(build: Build) -> None:
     setup = build({"train.class_weights": "inverse", "train.batch_size": 2, "train.epochs": 1}, without="df")
     assert CLASSES.index("df") not in setup.batches.sampler.labels
-    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
-
-
-def test_a_batch_larger_than_the_list_is_the_list(build: Build) -> None:
-    setup = build({"train.batch_size": 500})
-    assert setup.batches.sizes == [len(setup.batches.sampler)]
-    assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
-
-
-def test_a_last_batch_of_one_image_is_left_out(build: Build) -> None:
-    images = len(build().batches.sampler)
-    setup = build({"train.batch_size": images - 1})
-    assert setup.batches.sizes == [images - 1]
     assert math.isfinite(loop.train_one_epoch(setup, 1)["train/loss"])
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from skinlesion.artifacts import paths
 from skinlesion.artifacts.paths import MEMBERS, METRICS
@@ -16,9 +20,13 @@ from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.synthetic import training_fingerprint, write_synthetic
 from skinlesion.artifacts.tables import write_table
+from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from stages import train
 from tests.conftest import ROOT
+
+# What the fixture `train_params` gives: values of the section `train` to the section.
+MakeParams = Callable[..., TrainParams]
 
 TINY = {
     "prepare.size": 32,
@@ -76,3 +84,11 @@ def start_train(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         text=True,
         stderr=subprocess.PIPE,
     )
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint gives back."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    content.seek(0)
+    return torch.load(content, weights_only=True)
