@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
 from skinlesion.diagnoses import CLASSES
 
 MISSED_MELANOMA, CONFIDENT_ERROR = "missed melanoma", "confident error"
@@ -34,8 +34,7 @@ def judge_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     table = predictions[["image_id", "lesion_id", "dx"]].copy()
     table["predicted"] = np.array(CLASSES)[probabilities.argmax(axis=1)]
     table["probability"] = probabilities.max(axis=1)
-    truths = [CLASSES.index(dx) for dx in table["dx"]]
-    table["probability_true"] = probabilities[np.arange(len(table)), truths]
+    table["probability_true"] = probabilities[np.arange(len(table)), labels_of(table)]
     table["outcome"] = np.where(table["dx"] == table["predicted"], "correct", "wrong")
     return table
 

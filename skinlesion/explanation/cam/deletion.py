@@ -67,15 +67,13 @@ class Ends:
 
 def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:
     """The ends that the curves of these images have in any order; parameters as of `curves`."""
-    found: list[list[np.ndarray]] = [[], [], []]
-    for positions, batch in _batches(images, rows, batch_size):
+    found = np.empty((3, len(rows)))
+    for positions, batch in _batches(images, rows, batch_size, title="ends of the curves"):
         mask = _on_pixels(shown[positions], batch.shape[1])
-        mean = _mean_colour(batch, mask)
-        for values, altered in zip(
-            found, (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch)), strict=True
-        ):
-            values.append(score(altered, positions))
-    return Ends(*(np.concatenate(values) for values in found))
+        mean = _mean_color(batch, mask)
+        altered = (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch))
+        found[:, positions] = [score(each, positions) for each in altered]
+    return Ends(*found)
 
 
 def curves(
@@ -104,24 +102,21 @@ def curves(
     """
     deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
     deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
-    bar = tqdm(total=len(rows), desc="deletion and insertion", unit="image", disable=None)
-    for positions, batch in _batches(images, rows, batch_size):
+    for positions, batch in _batches(images, rows, batch_size, title="deletion and insertion"):
         inside = _on_pixels(shown[positions], batch.shape[1])
-        mean, outside = _mean_colour(batch, inside), ~inside
+        mean, outside = _mean_color(batch, inside), ~inside
         blurred = _blurred(batch, inside, mean)
         limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
         for step, limit in list(enumerate(limits))[1:-1]:
             first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
             deletion[positions, step] = score(torch.where(first, mean, batch), positions)
             insertion[positions, step] = score(torch.where(first | outside, batch, blurred), positions)
-        bar.update(len(positions))
-    bar.close()
     return deletion, insertion
 
 
-def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Positions among the rows, and their images, a batch at a time."""
-    for start in range(0, len(rows), batch_size):
+def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int, *, title: str) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Positions among the rows, and their images, a batch at a time, with a progress bar of that title."""
+    for start in tqdm(range(0, len(rows), batch_size), desc=title, unit="batch", disable=None):
         positions = np.arange(start, min(start + batch_size, len(rows)))
         yield positions, torch.from_numpy(np.array(images[rows[positions]]))
 
@@ -137,7 +132,7 @@ def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:
     return torch.from_numpy(chosen[:, patches][:, :, patches])[..., None]
 
 
-def _mean_colour(batch: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+def _mean_color(batch: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """The mean colour of what each square shows of its image, without the padding: uint8 (N, 1, 1, 3)."""
     total = (batch.float() * shown).sum(dim=(1, 2), keepdim=True)
     return (total / shown.sum(dim=(1, 2), keepdim=True)).round().to(torch.uint8)

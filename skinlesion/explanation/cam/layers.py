@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -170,8 +169,3 @@ def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> Found | No
         side = model.image_size // model.patch_size
         return (name, "tokens", side) if shape[1] == 1 + side * side else None
     return None
-
-
-def reshape_for(layer: TargetLayer) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What torchcam calls `reshape_transform`; None where the output is a stack of feature maps already."""
-    return None if layer.layout == "channels_first" else layer.to_feature_maps

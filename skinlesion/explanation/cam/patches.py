@@ -84,11 +84,8 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, shown: np.ndarray) -> n
     -------
     float64 (N,) in [-1, 1]; NaN where a map is constant, and so ranks nothing.
     """
-    correlations = np.full(len(one), np.nan)
+    correlations = np.empty(len(one))
     for position, (first, second, mask) in enumerate(zip(one, other, shown, strict=True)):
-        ranks = [pd.Series(np.round(values[mask], 9)).rank().to_numpy() for values in (first, second)]
-        deviations = [each - each.mean() for each in ranks]
-        norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
-        if norm > 0:
-            correlations[position] = (deviations[0] * deviations[1]).sum() / norm
+        ranks = [pd.Series(np.round(values[mask], 9)).rank() for values in (first, second)]
+        correlations[position] = ranks[0].corr(ranks[1])
     return correlations
