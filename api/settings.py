@@ -21,7 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
 from skinlesion.config.schema import Device
-from skinlesion.serving.predictor import BATCH, ENSEMBLE, Engine
+from skinlesion.serving.engines import Engine
+from skinlesion.serving.predictor import BATCH, ENSEMBLE
 from skinlesion.serving.uploads import MAX_BYTES
 
 PREFIX = "SKINLESION_"

@@ -98,14 +98,14 @@ def show_one(memory: Memory, choices: Choices, answered: Answer, place: int) -> 
         if seen is None or prediction is None:
             st.error(answered.error)
             return None
-        for said, is_warning in words.remarks(answered):
-            (st.warning if is_warning else st.info)(said)
+        for remark, is_warning in words.remarks(answered):
+            (st.warning if is_warning else st.info)(remark)
         flag = words.flag_sentence(prediction)
         st.markdown("  \n".join([*([f"**{flag}**"] if flag else []), words.most_probable(prediction)]))
         shown = show_pictures(memory, choices, answered, place)
         st.html(markup.bars(prediction, calibrated=choices.opened.predictor.calibrator is not None))
-        for said in words.set_sentences(prediction):
-            st.caption(said)
+        for sentence in words.set_sentences(prediction):
+            st.caption(sentence)
     return shown
 
 
@@ -127,8 +127,8 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
     )
     asked = {"method": method, "diagnosis": dx}
     if method in PERTURBATION_METHODS and not has_map(memory, choices.opened, answered.handed, choices.patient, **asked):
-        said = f"{method} passes the image through the network up to thousands of times: seconds to minutes."
-        if not st.button(f"Draw the {method} map", key=f"draw-{place}", help=said):
+        cost = f"{method} passes the image through the network up to thousands of times: seconds to minutes."
+        if not st.button(f"Draw the {method} map", key=f"draw-{place}", help=cost):
             return None
     with st.spinner("Drawing the heat map ..."):
         heat = make_map(memory, choices.opened, answered, choices.patient, **asked)

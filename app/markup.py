@@ -13,9 +13,9 @@ from app.answers import Answer
 from app.overlays import LEGEND
 from app.words import METRICS, NOT_FOR_CLINICAL_USE, in_percent, metric, network_of_map
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.serving.engines import Engine
 from skinlesion.serving.operating_point import OperatingPoint
 from skinlesion.serving.prediction import Prediction
-from skinlesion.serving.predictor import Engine
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = (TEMPLATES / "page.css", TEMPLATES / "bars.css")
@@ -38,8 +38,8 @@ def legend(engine: Engine) -> str:
     """What the map's colours mean, and of which network it is where the engine that predicts has another."""
     gradient = f'<span style="background: linear-gradient(to right, {LEGEND})"></span>'
     note = network_of_map(engine)
-    said = f'<div class="legend">{note}</div>' if note else ""
-    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>{said}'
+    below = f'<div class="legend">{note}</div>' if note else ""
+    return f'<div class="legend">no evidence {gradient} most evidence in this image</div>{below}'
 
 
 def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
@@ -84,7 +84,7 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
 
 def test_table(test: Mapping[str, Any]) -> Markup:
     """What the classifier reaches on test images, as `test` of its card, one figure a row with its interval."""
-    rows = [(said, metric(name, test[name])) for name, said in METRICS.items()]
+    rows = [(label, metric(name, test[name])) for name, label in METRICS.items()]
     return render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows)
 
 

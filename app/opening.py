@@ -9,8 +9,9 @@ from skinlesion.artifacts.paths import CLASSIFIER, METRICS
 from skinlesion.config.evaluation import CamMethod
 from skinlesion.evaluation.results.decisions import CALIBRATION, CONFORMAL, OPERATING_POINTS
 from skinlesion.model.classifier import read_member_names
+from skinlesion.serving.engines import PRECISION_OF, Engine
 from skinlesion.serving.export.onnx_network import EXPORT, MODEL_FILES
-from skinlesion.serving.predictor import ENSEMBLE, PRECISION_OF, Engine, Predictor, load_predictor
+from skinlesion.serving.predictor import ENSEMBLE, Predictor, load_predictor
 
 READ = (CLASSIFIER, EXPORT, CALIBRATION, OPERATING_POINTS, CONFORMAL, METRICS / "evaluate.json", METRICS / "threshold_sweep.json")
 

@@ -75,7 +75,7 @@ def _case(predictor: Predictor, answered: Answer, shown: Shown | None, opacity: 
         ]
         case["network_of_map"] = words.network_of_map(predictor.engine)
     return case | {
-        "remarks": [said for said, _ in words.remarks(answered)],
+        "remarks": [remark for remark, _ in words.remarks(answered)],
         "flag": words.flag_sentence(prediction),
         "most_probable": words.most_probable(prediction),
         "pictures": pictures,

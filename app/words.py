@@ -8,9 +8,10 @@ from typing import Any
 
 from app.answers import Answer
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.serving.engines import Engine
 from skinlesion.serving.operating_point import OperatingPoint, percent
 from skinlesion.serving.prediction import Prediction
-from skinlesion.serving.predictor import SYNTHETIC_WARNING, Engine
+from skinlesion.serving.predictor import SYNTHETIC_WARNING
 
 TITLE = "Skin lesion classifier: research demo"
 NOT_FOR_CLINICAL_USE = "Not for clinical use. Research software: it must not be used to diagnose or to decide on treatment."
@@ -100,8 +101,8 @@ def name_point(name: str) -> str:
 
 def rule_of_point(point: OperatingPoint) -> str:
     """What an operating point's threshold was chosen for, or that it flags every image, behind its name in Markdown."""
-    said = _flags_every_image(point) if point.threshold == 0 else _in_words(point.name, 1)
-    return f"`{point.name}`: {said}." if said else f"`{point.name}`"
+    rule = _flags_every_image(point) if point.threshold == 0 else _in_words(point.name, 1)
+    return f"`{point.name}`: {rule}." if rule else f"`{point.name}`"
 
 
 def _flags_every_image(point: OperatingPoint) -> str:
@@ -139,28 +140,28 @@ def flag_sentence(prediction: Prediction) -> str | None:
 
 def _told_apart(score: float, threshold: float) -> tuple[str, str]:
     """Both as percentages, with as many decimals as show which is larger."""
-    said = in_percent(score), in_percent(threshold)
+    texts = in_percent(score), in_percent(threshold)
     for decimals in range(2, 16):
-        if score == threshold or said[0] != said[1]:
+        if score == threshold or texts[0] != texts[1]:
             break
-        said = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
-    return said
+        texts = f"{100 * score:.{decimals}f}{PERCENT}", f"{100 * threshold:.{decimals}f}{PERCENT}"
+    return texts
 
 
 def set_sentences(prediction: Prediction) -> list[str]:
     """The conformal sets; nothing where there are none."""
-    said = []
+    sentences = []
     for level, within in prediction.sets.items():
         share = f"{100 * float(level):g}{PERCENT}"
         if within is None:
-            said.append(f"Set for {share}: none can be given, because validation had too few lesions to promise that.")
+            sentences.append(f"Set for {share}: none can be given, because validation had too few lesions to promise that.")
         else:
             names = ", ".join(DIAGNOSES[dx] for dx in within)
-            said.append(
+            sentences.append(
                 f"Set for {share}: {names}. Sets made like this hold the true diagnosis of about {share} of lesions like those "
                 "of validation."
             )
-    return said
+    return sentences
 
 
 def describe_card(card: Mapping[str, Any]) -> list[tuple[str, str]]:

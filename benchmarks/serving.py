@@ -49,7 +49,7 @@ from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.results.decisions import CALIBRATION, OPERATING_POINTS, write_calibration, write_operating_points
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.model.network import NetworkSpec, build_network
-from skinlesion.serving.predictor import ENGINES
+from skinlesion.serving.engines import ENGINES
 
 MORE_MEMORY = 1.05  # times that of a round's middle, at its end: more is a leak
 LESIONS = 24  # about 32 images

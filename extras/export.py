@@ -33,10 +33,10 @@ from skinlesion.base.devices import cpu_model
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.params import ExportParams, load_params
-from skinlesion.config.schema import BootstrapParams
+from skinlesion.config.schema import BootstrapParams, TestTime
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
@@ -44,7 +44,7 @@ from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predicti
 from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.serving.export.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
-from skinlesion.serving.export.parity import describe_parity, engine_of, graph_inputs, predict_table
+from skinlesion.serving.export.parity import describe_parity, engine_of, graph_inputs, largest_difference, predict_table
 from skinlesion.serving.export.timing import time_engines
 
 TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
@@ -80,7 +80,7 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
         return
     worst = test[test["image_id"] == parity["image_id"]].reset_index(drop=True)
     alone = predict_table(members, listed=worst, **options)
-    apart = describe_parity(alone, worst, {"classes": [], "points": {}})["largest_difference"]
+    apart, _ = largest_difference(alone, worst)
     said = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
     if apart > TOLERANCE:
         raise PipelineError(
@@ -94,7 +94,7 @@ def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: p
 
 
 def compare_engines(
-    tables: dict[str, pd.DataFrame], points: dict[str, Any], *, how: BootstrapParams, bins: int
+    tables: dict[str, pd.DataFrame], points: OperatingPoints, *, how: BootstrapParams, bins: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Metrics and the rates of the operating points (`sensitivity@youden`) of `torch` and `int8`, and the paired `difference`.
 
@@ -135,7 +135,7 @@ def main() -> None:
     keep_freed_memory()
     calibration, points = read_calibration(), read_operating_points()
     test, val = read_predictions("test"), read_split("val")
-    members, prepared, test_time = load_ensemble(), read_prepared(), calibration["test_time"]
+    members, prepared, test_time = load_ensemble(), read_prepared(), calibration.test_time
     chosen = val.sample(min(params.calibration_images, len(val)), random_state=params.seed)
     with atomic_folder(EXPORT) as folder:
         described = {
@@ -158,7 +158,7 @@ def main() -> None:
         compared = compare_engines(both, points, how=whole.bootstrap, bins=whole.evaluate.calibration_bins)
     content = {
         CLASSIFIER_SHA256: classifier_digest(),
-        "thresholds": {name: point["threshold"] for name, point in points["points"].items()},
+        "thresholds": {name: point.threshold for name, point in points.points.items()},
         "split": "test",
         "images": len(test),
         "lesions": int(test["lesion_id"].nunique()),

@@ -45,11 +45,10 @@ from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.audits import NearCopies
 from skinlesion.config.params import load_params
-from skinlesion.config.schema import MachineParams
+from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.data.preparing import write_prepared
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.tables import describe_table

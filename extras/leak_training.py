@@ -39,6 +39,7 @@ def train(
     arm: str, lists: dict[str, pd.DataFrame], seed: int, *, recipe: TrainParams, machine: MachineParams, prepared: PreparedImages
 ) -> Trained:
     """Train one network and let it predict the test list; both arms start from the same weights and draw the same numbers.
+
     machine : of one device: each of several processes would run the script, in which the trainings follow one another.
     """
     network, start_sha256 = setup.start_network(recipe, size=prepared.size, seed=seed)

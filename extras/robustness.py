@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import CLASSIFIER, PLOTS
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import probabilities_of, write_table
 from skinlesion.audits.findings import write_extra
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
 from skinlesion.audits.robustness.measures import (
@@ -35,11 +34,12 @@ from skinlesion.audits.robustness.measures import (
     summarise,
 )
 from skinlesion.audits.robustness.page import draw_corruption_page
-from skinlesion.audits.robustness.predictions import Predictor
+from skinlesion.audits.robustness.predictions import CorruptedPredictions
 from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.params import RobustnessParams, load_params
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
@@ -53,8 +53,7 @@ logger = logging.getLogger(__name__)
 
 def check_reproduced(table: pd.DataFrame, predictions: pd.DataFrame) -> None:
     """Refuse a classifier that does not give the predictions that were evaluated and on which all figures rest."""
-    columns = list(PROBABILITY_COLUMNS)
-    apart = np.abs(table[columns].to_numpy() - predictions[columns].to_numpy()).max(axis=1)
+    apart = np.abs(probabilities_of(table) - probabilities_of(predictions)).max(axis=1)
     if apart.max() > TOLERANCE:
         raise PipelineError(
             f"classifier and predictions are not of one run: {CLASSIFIER} gives image "
@@ -70,10 +69,10 @@ def conditions_of(params: RobustnessParams) -> list[Condition]:
 
 
 def measure_conditions(
-    predictor: Predictor,
+    corrupted: CorruptedPredictions,
     conditions: list[Condition],
     clean: Measured,
-    points: Mapping[str, Any],
+    points: OperatingPoints,
     how: BootstrapParams,
     *,
     bins: int,
@@ -83,7 +82,7 @@ def measure_conditions(
     rows: dict[str, list[dict[str, Any]]] = {"metrics": [], "operating_points": []}
     begun = time.monotonic()
     for number, condition in enumerate(conditions, start=1):
-        both = [(condition, measure_table(predictor(condition), points, how, bins=bins))]
+        both = [(condition, measure_table(corrupted(condition), points, how, bins=bins))]
         if condition.corruption not in {known.corruption for known in measured_by}:
             both.insert(0, (Condition(condition.corruption, 0, float("nan")), clean))
         for shown, measured in both:
@@ -103,26 +102,26 @@ def main() -> None:
     test_time, bins = params.evaluate.test_time, params.evaluate.calibration_bins
     keep_freed_memory()
     predictions, points = read_predictions("test"), read_operating_points()
-    predictor, conditions = Predictor(predictions, chosen, params.machine, test_time=test_time), conditions_of(chosen)
+    corrupted, conditions = CorruptedPredictions(predictions, chosen, params.machine, test_time=test_time), conditions_of(chosen)
     begun = time.monotonic()
-    check_reproduced(predictor(None), predictions)
+    check_reproduced(corrupted(None), predictions)
     passes = (len(predictions), len(conditions), (time.monotonic() - begun) * len(conditions) / 60)
     logger.info("%d images under %d conditions: about %.1f minutes", *passes)
     clean = measure_table(predictions, points, how, bins=bins)
-    measured_by, rows = measure_conditions(predictor, conditions, clean, points, how, bins=bins)
+    measured_by, rows = measure_conditions(corrupted, conditions, clean, points, how, bins=bins)
     summary = summarise(measured_by, clean, confidence=how.confidence)
 
     with atomic_folder(PLOTS / "extras" / "robustness") as folder:
         write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
         write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
-        first = np.array(predictor.prepared.images[predictor.rows[0]])
+        first = np.array(corrupted.prepared.images[corrupted.rows[0]])
         shown = (list(chosen.corruptions), sorted(chosen.severities), folder / "examples.png")
         draw_corruption_page(first, predictions["image_id"].iloc[0], *shown, seed=chosen.seed)
     content = {
         "split": "test",
         "images": len(predictions),
         "lesions": int(predictions["lesion_id"].nunique()),
-        "side": predictor.prepared.size,
+        "side": corrupted.prepared.size,
         "test_time": test_time,
         "severities": sorted(chosen.severities),
         "bootstrap": describe_draws(how),

@@ -26,9 +26,10 @@ from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import PipelineError, describe_os_error, run_stage
 from skinlesion.base.files import atomic_file
 from skinlesion.base.parallel import map_in_order
+from skinlesion.serving.engines import ENGINES
 from skinlesion.serving.operating_point import OperatingPoint
 from skinlesion.serving.prediction import ROW_COLUMNS, row_of
-from skinlesion.serving.predictor import BATCH, ENGINES, ENSEMBLE, Predictor, load_predictor
+from skinlesion.serving.predictor import BATCH, ENSEMBLE, Predictor, load_predictor
 from skinlesion.serving.uploads import EXTENSIONS, check_size, decode_upload
 
 SOME_FAILED = 3

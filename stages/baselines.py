@@ -19,13 +19,13 @@ from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import SPLITS, read_split
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import labels_of, probabilities_of, write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import BaselinesParams, load_params
+from skinlesion.config.evaluation import BaselinesParams
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis import baselines
 from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws
 from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
@@ -34,11 +34,6 @@ from skinlesion.evaluation.results.predictions import read_predictions
 COLUMNS = ("model", "metric", "value", "low", "high")
 
 logger = logging.getLogger(__name__)
-
-
-def labels_of(frame: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    return pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
 
 
 def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: BaselinesParams) -> dict[str, np.ndarray]:
@@ -71,7 +66,7 @@ def main() -> None:
     described = {
         name: describe(probabilities, test, how) for name, probabilities in predict_baselines(train, test, params).items()
     }
-    classifier = describe(predictions[list(PROBABILITY_COLUMNS)].to_numpy(), predictions, how)
+    classifier = describe(probabilities_of(predictions), predictions, how)
     rows = [
         {"model": name, "metric": metric, "value": values[metric], **values["intervals"][metric]}
         for name, values in (described | {"classifier": classifier}).items()
@@ -81,8 +76,8 @@ def main() -> None:
         write_table(pd.DataFrame(rows), folder / "models.csv", COLUMNS)
     write_json(METRICS / "baselines.json", {"split": "test", "bootstrap": describe_draws(how)} | described)
     for name, values in described.items():
-        said = "%s alone: on test balanced accuracy %.3f, macro_auc %.3f"
-        logger.info(said, name, values["balanced_accuracy"], values["macro_auc"])
+        balanced, area = values["balanced_accuracy"], values["macro_auc"]
+        logger.info("%s alone: on test balanced accuracy %.3f, macro_auc %.3f", name, balanced, area)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, labels_of, write_table
+from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
@@ -34,11 +34,6 @@ CURVE_COLUMNS = ("split", "coverage", "risk", "confidence")
 SIZE_COLUMNS = ("level", "size", "images", "share")
 
 logger = logging.getLogger(__name__)
-
-
-def probabilities_of(table: pd.DataFrame) -> np.ndarray:
-    """Calibrated probabilities, float64 (images, classes)."""
-    return table[list(PROBABILITY_COLUMNS)].to_numpy()
 
 
 def judge(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -78,14 +73,14 @@ def score_apart(
     """
     val, whole = tables["val"], read_calibration()
     held = conformal.deal_lesions(val["lesion_id"], params.conformal_share, seed=params.seed)
-    calibrator = fit_calibrator(labels_of(val[~held]), val.loc[~held, list(LOGIT_COLUMNS)].to_numpy(), whole["method"])
+    calibrator = fit_calibrator(labels_of(val[~held]), logits_of(val[~held]), whole.method)
     chances = np.random.default_rng(params.seed)
     scores = [
-        conformal.class_scores(calibrator.probabilities(part[list(LOGIT_COLUMNS)].to_numpy()), chances.random(len(part)), **rule)
+        conformal.class_scores(calibrator.probabilities(logits_of(part)), chances.random(len(part)), **rule)
         for part in (val[held], tables["test"])
     ]
     one = conformal.choose_one_image(val.loc[held, "lesion_id"], seed=params.seed)
-    calibration = calibrator.content() | {key: whole.get(key) for key in ("test_time", CLASSIFIER_SHA256)}
+    calibration = calibrator.content() | {"test_time": whole.test_time, CLASSIFIER_SHA256: whole.classifier_sha256}
     return scores[0][one, labels_of(val[held])[one]], scores[1], calibration
 
 

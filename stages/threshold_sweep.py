@@ -21,22 +21,27 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import ThresholdSweepParams, load_params
+from skinlesion.config.evaluation import ThresholdSweepParams
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve
-from skinlesion.evaluation.analysis.thresholds import Rule, achieved, audit, choose_threshold, sweep, target_auc, target_scores
+from skinlesion.evaluation.analysis.decision_curve import at_prevalence, decision_curve
+from skinlesion.evaluation.analysis.thresholds import (
+    POINT_COLUMNS,
+    Rule,
+    achieved,
+    audit,
+    choose_threshold,
+    point_rows,
+    sweep,
+    target_auc,
+    target_scores,
+)
 from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws, point_estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
 
 CURVE_POINTS = 300
 CURVE_COLUMNS = ("split", "threshold", "sensitivity", "specificity", "precision", "f1", "flagged")
-POINT_COLUMNS = (
-    *("point", "split", "threshold", "sensitivity", "sensitivity_low", "sensitivity_high"),
-    *("specificity", "specificity_low", "specificity_high", "precision", "f1", "flagged"),
-)
-
-DECISION_COLUMNS = ("strategy", "threshold_probability", "net_benefit")
 POINT_KEYS = ("rule", "constraint", "threshold", "val")  # of a point, in models/operating_points.json
 
 Truth = tuple[np.ndarray, np.ndarray]
@@ -73,9 +78,8 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
     chosen = {rule.name: choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
     for name in (rule.name for rule in rules if rule.kind == "guaranteed" and chosen[rule.name] == 0):
         lesions = lesion_ids[truth[0]].nunique()
-        logger.warning(
-            "%s: %d lesions of the target on validation are too few to promise it: everything is flagged", name, lesions
-        )
+        message = "%s: %d lesions of the target on validation are too few to promise it: everything is flagged"
+        logger.warning(message, name, lesions)
     return chosen
 
 
@@ -100,21 +104,8 @@ def describe_point(
     return described
 
 
-def point_rows(points: dict[str, Any]) -> pd.DataFrame:
-    """The points as a table, a row a point and split; intervals in the rows of test alone."""
-    rows = []
-    for name, point in points.items():
-        ends = {
-            f"{rate}_{end}": point["intervals"][rate][end] for rate in ("sensitivity", "specificity") for end in ("low", "high")
-        }
-        rows.append({"point": name, "split": "val", "threshold": point["threshold"], **point["val"]})
-        rows.append({"point": name, "split": "test", "threshold": point["threshold"], **point["test"], **ends})
-    return pd.DataFrame(rows)
-
-
 @one_at_a_time("threshold-sweep")
 def main() -> None:
-    """Run the stage."""
     params, how = load_params().threshold_sweep, load_params().bootstrap
     classes = params.target_classes()
     tables = {split: read_predictions(split) for split in ("val", "test")}
@@ -135,7 +126,7 @@ def main() -> None:
             "score": "sum of calibrated probabilities",
             "rule": "flag when score >= threshold",
             "chosen_on": "val",
-            CLASSIFIER_SHA256: read_calibration().get(CLASSIFIER_SHA256),
+            CLASSIFIER_SHA256: read_calibration().classifier_sha256,
             "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
         }
     )
@@ -145,14 +136,14 @@ def main() -> None:
         ]
         write_table(pd.concat(curves), folder / "curve.csv", CURVE_COLUMNS)
         write_table(point_rows(points), folder / "operating_points.csv", POINT_COLUMNS)
-        write_table(decision_curve(*truths["test"]), folder / "decision_curve.csv", DECISION_COLUMNS)
-    draws = describe_draws(how)
-    described = {"target": params.target, "classes": classes, "bootstrap": draws, **splits, "points": points}
+        benefit = decision_curve(*truths["test"])
+        write_table(benefit, folder / "decision_curve.csv", benefit.columns)
+    described = {"target": params.target, "classes": classes, "bootstrap": describe_draws(how), **splits, "points": points}
     write_json(METRICS / "threshold_sweep.json", described)
     for name, point in points.items():
-        said = f"{name}: threshold {point['threshold']:.4f}, on test sensitivity {point['test']['sensitivity']:.3f}"
-        low, high = point["intervals"]["sensitivity"].values()
-        logger.info("%s (%.3f to %.3f), specificity %.3f", said, low, high, point["test"]["specificity"])
+        test, (low, high) = point["test"], point["intervals"]["sensitivity"].values()
+        message = "%s: threshold %.4f, on test sensitivity %.3f (%.3f to %.3f), specificity %.3f"
+        logger.info(message, name, point["threshold"], test["sensitivity"], low, high, test["specificity"])
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, Fit
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import Fit
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions
 from tests.conftest import WriteParams

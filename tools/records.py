@@ -21,11 +21,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import predicted_of, probabilities_of
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest, read_json
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.predictions import read_predictions
+from skinlesion.report.formats import name_of
 
 RESULTS = Path("results")
 # And train/NAME of each member.
@@ -38,14 +40,7 @@ TOLERANCE = 1e-9
 IF_MEASURED: tuple[str, ...] = ("subgroups", "selective", "extras/leak")  # of what README shows, what a record may lack
 
 # The metrics of evaluate.json that stand for a run wherever it is summed up, and what a person calls them.
-HEADLINE = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "macro_auc": "macro AUC",
-    "mel_sensitivity": "melanoma sensitivity",
-    "mel_specificity": "melanoma specificity",
-}
+HEADLINE = {name: name_of(name) for name in LEADING}
 
 
 def number(value: float | None, interval: dict[str, float | None] | None = None) -> str:
@@ -96,8 +91,7 @@ def list_records(results: Path = RESULTS) -> list[Path]:
 
 def recompute(table: pd.DataFrame) -> dict[str, float]:
     """`images`, `lesions`, `accuracy` and `macro_auc` (one against the rest, mean over the classes present) of a table."""
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-    predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    probabilities = probabilities_of(table)
     truths = {dx: table["dx"].eq(dx).to_numpy() for dx in CLASSES}
     areas = [
         roc_auc_score(truth, probabilities[:, index])
@@ -107,7 +101,7 @@ def recompute(table: pd.DataFrame) -> dict[str, float]:
     return {
         "images": len(table),
         "lesions": int(table["lesion_id"].nunique()),
-        "accuracy": float(accuracy_score(table["dx"], predicted)),
+        "accuracy": float(accuracy_score(table["dx"], predicted_of(table))),
         "macro_auc": float(np.mean(areas)),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,11 @@ import pandas as pd
 from skinlesion.artifacts.tables import read_table
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import open_images
-from skinlesion.config.contents import check_index
+from skinlesion.config.schema import ColorConstancy, Fit
 
 PREPARED = Path("data/prepared")
 INDEX_COLUMNS: tuple[str, ...] = ("image_id", "width", "height", "fit", "color_constancy")
-
-
-Fit = Literal["squash", "crop", "pad"]
-ColorConstancy = Literal["none", "shades_of_gray"]
+LONGEST_SIDE = 65_535  # pixels, what a JPEG can have
 
 
 @dataclass(frozen=True)
@@ -71,5 +68,20 @@ def read_prepared(folder: Path = PREPARED) -> PreparedImages:
     images = open_images(folder / "images.npy", stage="prepare")
     if len(images) != len(index) or not len(index):
         raise PipelineError(f"{folder}: {len(images)} images and {len(index)} rows in the index: run `prepare` again")
-    check_index(index, folder / "index.csv")
-    return PreparedImages(images, index)
+    return PreparedImages(images, _checked_index(index, folder / "index.csv"))
+
+
+def _checked_index(index: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The index, which must say of each image how it was fitted and how large it was."""
+    for name, known in (("fit", get_args(Fit)), ("color_constancy", get_args(ColorConstancy))):
+        if index[name].nunique() != 1:
+            raise PipelineError(f"{path} mixes several values of {name}: run `prepare` again")
+        if index[name].iloc[0] not in known:
+            raise PipelineError(f"{path}: {name} can be {', '.join(known)}, not {index[name].iloc[0]!r}: run `prepare` again")
+    sides = index[["width", "height"]].apply(pd.to_numeric, errors="coerce")
+    for name in sides:
+        odd = index[~(sides[name].between(1, LONGEST_SIDE) & (sides[name] % 1 == 0))]
+        if len(odd):
+            offenders = name_some(f"'{value}' ({image_id})" for image_id, value in zip(odd["image_id"], odd[name], strict=True))
+            raise PipelineError(f"{path}: {name} must be a whole number of pixels, not {offenders}: run `prepare` again")
+    return index.assign(**sides.astype(np.int64))

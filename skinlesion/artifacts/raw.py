@@ -11,9 +11,7 @@ import pandas as pd
 from skinlesion.artifacts.tables import METADATA_COLUMNS, read_table
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import read_json
-from skinlesion.config.contents import (
-    check_provenance,
-)
+from skinlesion.config.contents import Provenance, check_content
 
 RAW = Path("data/raw")
 
@@ -65,7 +63,13 @@ def read_metadata(raw: Path = RAW) -> pd.DataFrame:
 
 
 def read_provenance(raw: Path = RAW) -> dict[str, Any]:
-    """Where the images came from: `source`, `synthetic` (bool), `files`, `licence`, `counts`."""
+    """Where the images came from: the keys of `skinlesion.config.contents.Provenance`, checked, and what else `download` wrote.
+
+    Raises
+    ------
+    PipelineError
+        Missing or damaged.
+    """
     provenance = read_json(raw / "provenance.json")
-    check_provenance(provenance, raw / "provenance.json")
+    check_content(Provenance, provenance, raw / "provenance.json", stage="download")
     return provenance

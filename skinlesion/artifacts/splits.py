@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from skinlesion.artifacts.tables import METADATA_COLUMNS, read_table, write_table
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import atomic_folder, read_json, write_json
-from skinlesion.config.contents import check_split_facts
+from skinlesion.config.contents import check_content
 
 SPLITS = Path("data/splits")
 SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class SplitFacts:
     """What the later stages need to know of the split besides its lists.
 
@@ -47,9 +49,8 @@ def read_split_facts(folder: Path = SPLITS) -> SplitFacts:
     PipelineError
         Missing or incomplete.
     """
-    content = read_json(folder / "facts.json")
-    check_split_facts(content, folder / "facts.json")
-    return SplitFacts(**content)
+    path = folder / "facts.json"
+    return check_content(SplitFacts, read_json(path), path, stage="split")
 
 
 def read_split(name: str, folder: Path = SPLITS) -> pd.DataFrame:

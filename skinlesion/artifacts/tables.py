@@ -84,7 +84,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def _check_rows(frame: pd.DataFrame, path: Path) -> None:
-    """Refuse ids that are empty, there twice or no id, unknown diagnoses, and ages that are none."""
+    """Reject empty, duplicate or malformed ids, unknown diagnoses and invalid ages."""
     identifiers = frame["image_id"]
     if (identifiers == "").any():
         raise PipelineError(f"{path}: {(identifiers == '').sum()} row(s) have no image_id")
@@ -129,7 +129,22 @@ def write_table(frame: pd.DataFrame, path: Path, columns: Iterable[str]) -> None
         frame[list(columns)].to_csv(partial, index=False, lineterminator="\n")
 
 
-def labels_of(frame: pd.DataFrame) -> np.ndarray:
-    """Indices into `CLASSES`, int64 (images,)."""
-    indices: np.ndarray = pd.Index(CLASSES).get_indexer(frame["dx"]).astype(np.int64)
-    return indices
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """The diagnoses of a table as indices into `CLASSES`, int64 (rows,)."""
+    return np.asarray(pd.Index(CLASSES).get_indexer(table["dx"]), dtype=np.int64)
+
+
+def logits_of(table: pd.DataFrame) -> np.ndarray:
+    """The logits of a prediction table, float64 (rows, classes)."""
+    return np.asarray(table[list(LOGIT_COLUMNS)], dtype=np.float64)
+
+
+def probabilities_of(table: pd.DataFrame) -> np.ndarray:
+    """The calibrated probabilities of a prediction table, float64 (rows, classes)."""
+    return np.asarray(table[list(PROBABILITY_COLUMNS)], dtype=np.float64)
+
+
+def predicted_of(table: pd.DataFrame) -> np.ndarray:
+    """The most probable diagnosis of each row of a prediction table, the first of equals in `CLASSES`, str (rows,)."""
+    predicted: np.ndarray = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
+    return predicted

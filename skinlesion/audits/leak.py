@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import Paired, compare, pair
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
@@ -165,8 +165,8 @@ def describe_list(frame: pd.DataFrame) -> dict[str, Any]:
 
 def prediction_table(listed: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
     """A prediction table of logits, float (images, classes), whose probabilities are their softmax, without calibration."""
-    rounded = np.round(logits, LOGIT_DECIMALS)
-    numbers = pd.DataFrame(np.hstack([rounded, softmax(rounded)]), listed.index, [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS])
+    rounded = np.round(logits.astype(np.float64), LOGIT_DECIMALS)
+    numbers = pd.DataFrame(np.hstack([rounded, softmax(rounded, axis=1)]), listed.index, [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS])
     return pd.concat([listed[list(DESCRIPTIVE_COLUMNS)], numbers], axis=1)
 
 

@@ -1,35 +1,23 @@
-"""What the artifacts that are not tables of images must hold; each check raises `PipelineError` naming the file and the key.
+"""What the JSON files hold that one stage writes and another reads: a model each, and one way to refuse a file.
 
 Like `skinlesion.base.files` and `skinlesion.config.params`, it decides how a stage fails and not what it computes.
 """
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
-import pandas as pd
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from skinlesion.base.errors import PipelineError, brief, name_some
+from skinlesion.base.errors import PipelineError, brief, suggest
+from skinlesion.config.schema import CalibrationMethod, ConformalMethod, Distinct, TestTime, describe_problem
 from skinlesion.diagnoses import CLASSES
 
-FITS = ("squash", "crop", "pad")
-COLOR_CONSTANCIES = ("none", "shades_of_gray")
-TEST_TIMES = ("none", "flips", "square", "multi_crop")
-LONGEST_SIDE = 65_535  # pixels, what a JPEG can have
+MOST_PROBLEMS = 5  # that one message lists
 
-
-def is_number(value: object) -> bool:
-    """Whether a value from JSON is a finite number; `true` is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number over 1e308
-        return False
+Checked = TypeVar("Checked")
 
 
 class Named(dict[str, Any]):
@@ -52,117 +40,133 @@ def _named(value: Any, place: str) -> Any:
     return [_named(each, place) for each in value] if isinstance(value, list) else value
 
 
-def check_provenance(content: dict[str, Any], path: Path) -> None:
-    """Insist on what is shown of the provenance."""
-    for key, kind, said in (
-        *(("source", str, "a text"), ("synthetic", bool, "true or false")),
-        *(("licence", str, "a text"), ("counts", dict, "an object")),
-    ):
-        if key not in content:
-            raise PipelineError(f"{path} lacks '{key}': run `download` again")
-        if not isinstance(content[key], kind):
-            raise PipelineError(f"{path}: {key} must be {said}, not {brief(content[key])}: run `download` again")
+def check_content(kind: Callable[..., Checked], content: dict[str, Any], path: Path, *, stage: str) -> Checked:
+    """The content of a JSON file as a model.
+
+    Parameters
+    ----------
+    kind : a pydantic model or dataclass. path : of the file, for the message. stage : that writes the file.
+
+    Raises
+    ------
+    PipelineError
+        A key is missing, unknown where others are forbidden, or has a value that it cannot have; the message names file, keys,
+        values and stage.
+    """
+    try:
+        return kind(**content)
+    except UnicodeEncodeError as error:
+        problems = [f"{brief(error.object)} holds half a character, which no text does"]
+    except ValidationError as error:
+        problems = [describe_problem(problem) for problem in error.errors()]
+        if len(problems) > MOST_PROBLEMS:
+            problems[MOST_PROBLEMS:] = [f"and {len(problems) - MOST_PROBLEMS} more"]
+    raise PipelineError(f"{path}: {'; '.join(problems)}: run `{stage}` again")
 
 
-def check_split_facts(content: dict[str, Any], path: Path) -> None:
-    """Insist on the facts of a split, and nothing else."""
-    wanted = {"fingerprint": str, "source": str, "synthetic": bool}
-    if content.keys() != wanted.keys():
-        raise PipelineError(f"{path} is incomplete: run `split` again, for it must hold {', '.join(wanted)} alone")
-    for key, kind in wanted.items():
-        if not isinstance(content[key], kind):
-            raise PipelineError(f"{path}: {key} must not be {brief(content[key])}: run `split` again")
+class Content(BaseModel):
+    """The content of a file: exact types (a whole number is a valid float), finite numbers; further keys are left alone."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def check_index(index: pd.DataFrame, path: Path) -> None:
-    """Refuse an index of prepared images that does not say of each one how it was fitted."""
-    for name, known in (("fit", FITS), ("color_constancy", COLOR_CONSTANCIES)):
-        if index[name].nunique() != 1:
-            raise PipelineError(f"{path} mixes several values of {name}: run `prepare` again")
-        if index[name].iloc[0] not in known:
-            raise PipelineError(f"{path}: {name} can be {', '.join(known)}, not {index[name].iloc[0]!r}: run `prepare` again")
-    for name in ("width", "height"):
-        pixels = pd.to_numeric(index[name], errors="coerce")
-        odd = index[~(pixels.between(1, LONGEST_SIDE) & (pixels % 1 == 0))]
-        if len(odd):
-            offenders = name_some(f"'{value}' ({image_id})" for image_id, value in zip(odd["image_id"], odd[name], strict=True))
-            raise PipelineError(f"{path}: {name} must be a whole number of pixels, not {offenders}: run `prepare` again")
-        index[name] = pixels.astype(np.int64)
+def _is_diagnosis(name: str) -> str:
+    if name not in CLASSES:
+        raise ValueError(f"unknown diagnosis{suggest(name, CLASSES)}")
+    return name
 
 
-def check_calibration(content: dict[str, Any], path: Path) -> None:
-    """Refuse a calibration that cannot be applied."""
-    if content.get("method") not in ("temperature", "vector"):
-        said = brief(content.get("method"))
-        raise PipelineError(f"{path}: method must be temperature or vector, not {said}: run `evaluate` again")
-    for name in ("scale", "bias"):
-        values = content.get(name)
-        if not isinstance(values, list) or len(values) != len(CLASSES) or not all(map(is_number, values)):
-            raise PipelineError(
-                f"{path}: {name} must be {len(CLASSES)} finite numbers, not {brief(values)}: run `evaluate` again"
-            )
-    if content["method"] == "temperature" and content["scale"][0] <= 0:
-        raise PipelineError(f"{path}: scale of a temperature must be above 0, not {content['scale'][0]}: run `evaluate` again")
-    if content.get("test_time") not in TEST_TIMES:
-        said = brief(content.get("test_time"))
-        raise PipelineError(f"{path}: test_time must be one of {', '.join(TEST_TIMES)}, not {said}: run `evaluate` again")
+Text = Annotated[str, Field(min_length=1)]
+Diagnoses = Annotated[Distinct[Annotated[str, AfterValidator(_is_diagnosis)]], Field(min_length=1)]
+OneAClass = Annotated[list[float], Field(min_length=len(CLASSES), max_length=len(CLASSES))]
 
 
-def check_conformal(content: dict[str, Any], path: Path) -> None:
-    """Refuse sets of diagnoses that cannot be formed."""
-    if content.get("method") not in ("aps", "raps"):
-        raise PipelineError(f"{path}: method must be aps or raps, not {brief(content.get('method'))}: run `selective` again")
-    for name in ("penalty", "free"):
-        if not is_number(content.get(name)) or content[name] < 0:
-            raise PipelineError(f"{path}: {name} must be 0 or more, not {brief(content.get(name))}: run `selective` again")
-    if not isinstance(content.get("calibration"), dict):
-        raise PipelineError(
-            f"{path}: calibration must be an object, not {brief(content.get('calibration'))}: run `selective` again"
-        )
-    check_calibration(content["calibration"], path)
-    levels = content.get("levels")
-    if not isinstance(levels, dict) or not levels:
-        raise PipelineError(f"{path}: levels must be an object, a level each, not {brief(levels)}: run `selective` again")
-    for level, quantile in levels.items():
-        if quantile is not None and not is_number(quantile):
-            raise PipelineError(f"{path}: levels.{level} must be a number or null, not {brief(quantile)}: run `selective` again")
+class Provenance(Content):
+    """What is shown of where images came from; the file holds more (`artifacts.raw.read_provenance`)."""
+
+    source: str
+    synthetic: bool
+    licence: str
+    counts: dict[str, Any]
 
 
-def check_operating_points(content: dict[str, Any], path: Path) -> None:
-    """Refuse operating points that cannot be applied."""
-    missing = [key for key in ("target", "classes", "score", "rule", "chosen_on", "points") if not content.get(key)]
-    if missing:
-        raise PipelineError(f"{path} lacks {', '.join(missing)}: run `threshold-sweep` again")
-    for key in ("target", "score", "rule", "chosen_on"):
-        if not isinstance(content[key], str):
-            raise PipelineError(f"{path}: {key} must be a text, not {brief(content[key])}: run `threshold-sweep` again")
-    classes = content["classes"]
-    if not isinstance(classes, list):
-        raise PipelineError(f"{path}: classes must be a list of diagnoses, not {brief(classes)}: run `threshold-sweep` again")
-    unknown = [dx for dx in classes if dx not in CLASSES]
-    if unknown:
-        raise PipelineError(f"{path}: unknown diagnosis {name_some(map(brief, unknown))}: run `threshold-sweep` again")
-    if len(set(classes)) != len(classes):
-        raise PipelineError(f"{path}: classes names a diagnosis twice: run `threshold-sweep` again")
-    if not isinstance(content["points"], dict):
-        raise PipelineError(f"{path}: points must be an object, a name each: run `threshold-sweep` again")
-    for name, point in content["points"].items():
-        threshold = point.get("threshold") if isinstance(point, dict) else None
-        # Summed probabilities may end a rounding error above 1.
-        if not is_number(threshold) or not 0 <= threshold <= 1 + 1e-9:
-            raise PipelineError(
-                f"{path}: threshold of '{name}' must be a number from 0 to 1, not {brief(threshold)}: run `threshold-sweep` again"
-            )
+class Calibration(Content):
+    """How logits become probabilities: softmax(logits * scale + bias).
+
+    method : `temperature` (every scale is 1 / temperature, every bias 0) or `vector`. scale, bias : in the order of `CLASSES`.
+    test_time : the views over which the logits were averaged that it was fitted to (`inference.views`).
+    classifier_sha256 : of the classifier that gave them (`inference.identity`); None where its weights were not kept.
+    """
+
+    method: CalibrationMethod
+    scale: OneAClass
+    bias: OneAClass
+    test_time: TestTime
+    classifier_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _temperature_is_positive(self) -> Calibration:
+        if self.method == "temperature" and self.scale[0] <= 0:
+            raise ValueError(f"scale of a temperature must be above 0, not {self.scale[0]}")
+        return self
+
+
+class Conformal(Content):
+    """How a set of diagnoses is formed.
+
+    method, penalty, free : of `conformal.class_scores`.
+    levels : by promised coverage, as `0.9`, the quantile of the scores; None where validation has too few lesions to promise it.
+    calibration : what the quantiles hold for, fitted on the other half of validation, so not that of the prediction tables.
+    """
+
+    method: ConformalMethod
+    penalty: float = Field(ge=0)
+    free: int = Field(ge=0)
+    levels: dict[str, float | None] = Field(min_length=1)
+    calibration: Calibration
+
+
+class Point(Content):
+    """An operating point: an image is flagged at a score >= `threshold`.
+
+    val : rates that it achieves on validation, by name; None where one is undefined.
+    """
+
+    threshold: float = Field(ge=0, le=1 + 1e-9)  # summed probabilities may end a rounding error above 1
+    val: dict[str, float | None] = {}
+
+
+class OperatingPoints(Content):
+    """The operating points of a target, by name.
+
+    target : a diagnosis or the name of a group. classes : its diagnoses, over whose probabilities the score is summed.
+    classifier_sha256 : as of `Calibration`.
+    """
+
+    target: Text
+    classes: Diagnoses
+    score: Text
+    rule: Text
+    chosen_on: Text
+    classifier_sha256: str | None = None
+    points: dict[str, Point] = Field(min_length=1)
+
+
+class _Member(Content):
+    # The name of a folder, which must not lead elsewhere.
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*-[0-9]+$")
+
+
+class _Ensemble(Content):
+    members: Distinct[_Member] = Field(min_length=1)
 
 
 def check_member_names(content: dict[str, Any], path: Path) -> list[str]:
-    """The names of an ensemble's members; each is a folder's, and must not lead elsewhere."""
-    members = content.get("members")
-    names = [member.get("name") if isinstance(member, dict) else None for member in members] if isinstance(members, list) else []
-    if not names or None in names:
-        raise PipelineError(f"{path} names no members: run `assemble` again")
-    odd = [name for name in names if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*-[0-9]+", name)]
-    if odd or len(set(names)) != len(names):
-        said = f"{name_some(map(brief, odd))} is no member's name" if odd else "it names a member twice"
-        raise PipelineError(f"{path}: {said}: run `assemble` again")
-    return [str(name) for name in names]
+    """The names of an ensemble's members, in the order of `models/classifier/ensemble.json`.
+
+    Raises
+    ------
+    PipelineError
+        There is none, one is there twice, or one is not `MEMBER-SEED` (each is a folder's, and must not lead elsewhere).
+    """
+    return [member.name for member in check_content(_Ensemble, content, path, stage="assemble").members]

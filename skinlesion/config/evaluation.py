@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skinlesion.base.errors import suggest
-from skinlesion.config.schema import UNSEEN_BY_DVC, Distinct, InnerShare, PositiveShare, Section, Seed
+from skinlesion.config.schema import (
+    UNSEEN_BY_DVC,
+    CalibrationMethod,
+    ConformalMethod,
+    Distinct,
+    InnerShare,
+    PositiveShare,
+    Section,
+    Seed,
+    TestTime,
+)
 from skinlesion.diagnoses import CLASSES
 
 # Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
@@ -32,8 +42,8 @@ CamMethod = Literal[
 class EvaluateParams(Section):
     """How the classifier is measured."""
 
-    test_time: Literal["none", "flips", "square", "multi_crop"]
-    calibration: Literal["temperature", "vector"]
+    test_time: TestTime
+    calibration: CalibrationMethod
     calibration_bins: int = Field(ge=2, le=100)
 
 
@@ -85,7 +95,7 @@ class SelectiveParams(Section):
 
     coverages: Distinct[PositiveShare] = Field(min_length=1)
     conformal_levels: Distinct[InnerShare] = Field(min_length=1)
-    conformal_method: Literal["aps", "raps"]
+    conformal_method: ConformalMethod
     raps_penalty: float = Field(ge=0)
     raps_free: int = Field(ge=0, le=len(CLASSES))
     conformal_share: InnerShare

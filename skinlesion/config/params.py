@@ -6,7 +6,6 @@ edit of this file alone never has to rerun a stage.
 
 from __future__ import annotations
 
-import re
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,16 @@ from skinlesion.config.evaluation import (
     SubgroupsParams,
     ThresholdSweepParams,
 )
-from skinlesion.config.schema import BootstrapParams, MachineParams, Section, Seed, check_path
+from skinlesion.config.schema import (
+    BootstrapParams,
+    ColorConstancy,
+    Fit,
+    MachineParams,
+    Section,
+    Seed,
+    check_path,
+    describe_problem,
+)
 from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
@@ -84,8 +92,8 @@ class PrepareParams(Section):
     """The square that the network sees."""
 
     size: int = Field(ge=32, le=1024)
-    fit: Literal["squash", "crop", "pad"]
-    color_constancy: Literal["none", "shades_of_gray"]
+    fit: Fit
+    color_constancy: ColorConstancy
 
 
 class Params(Section):
@@ -210,21 +218,13 @@ def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = 
 def _describe(problem: Any, section: str | None = None) -> str:
     """One line for one pydantic problem: the key (below `section`, if that is where it was found), its value, what is allowed."""
     location = [*([section] if section else []), *(str(part) or "''" for part in problem["loc"])]
-    key = ".".join(location) or "params.yaml"
     if problem["type"] == "extra_forbidden":
         if moved := MOVED.get(location[-1]):
-            return f"{key}: unknown key; it is {moved} now, one value for all stages"
+            return f"{'.'.join(location)}: unknown key; it is {moved} now, one value for all stages"
         known = _known_keys(location[:-1])
-        return f"{key}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
-    if problem["type"] == "missing":
-        return f"{key}: missing; every key must be in the file"
-    message = re.sub(r"^Value error, ", "", problem["msg"])
-    message = message[0].lower() + message[1:]
-    value = "" if isinstance(problem["input"], dict) else f" = {brief(problem['input'])}"
-    suggestion = ""
-    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        suggestion = suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
-    return f"{key}{value}: {message}{suggestion}"
+        return f"{'.'.join(location)}: unknown key{suggest(location[-1], known)}; known here: {', '.join(known)}"
+    described = describe_problem(problem, *([section] if section else [] if location else ["params.yaml"]))
+    return f"{described}; every key must be in the file" if problem["type"] == "missing" else described
 
 
 def _known_keys(location: list[str]) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from skinlesion.base.errors import brief, suggest
 
 Value = TypeVar("Value")
 
@@ -13,6 +16,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 InnerShare = Annotated[float, Field(gt=0, lt=1)]
+
+Fit = Literal["squash", "crop", "pad"]
+ColorConstancy = Literal["none", "shades_of_gray"]
+TestTime = Literal["none", "flips", "square", "multi_crop"]
+CalibrationMethod = Literal["temperature", "vector"]
+ConformalMethod = Literal["aps", "raps"]
 
 # Below a tracked section, DVC's run cache takes keys of these names for a file's, and does not see that their value has changed
 # (https://github.com/iterative/dvc/issues/10296).
@@ -58,3 +67,17 @@ def check_path(source: str, path: str | None, *, section: str) -> None:
         raise ValueError(f"source is 'local', which needs a folder: set {section}.path")
     if source != "local" and path is not None:
         raise ValueError(f"path is only read by source 'local', and source is '{source}': set {section}.path to null")
+
+
+def describe_problem(problem: Any, *above: str) -> str:
+    """One line for one of pydantic's `ValidationError.errors()`: the key (below `above`), its value, and what is allowed."""
+    key = ".".join([*above, *(str(part) or "''" for part in problem["loc"])])
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = re.sub(r"^Value error, ", "", problem["msg"])
+    message = message[0].lower() + message[1:].partition(" or instance of ")[0]  # which names a class of ours
+    value = "" if isinstance(problem["input"], dict) else f" = {brief(problem['input'])}"
+    suggestion = ""
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        suggestion = suggest(problem["input"], re.findall(r"'([^']+)'", problem["ctx"]["expected"]))
+    return f"{key}{value}: {message}{suggestion}".removeprefix(": ")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 
 
 def _pasted_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:

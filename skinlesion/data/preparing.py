@@ -14,12 +14,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED, ColorConstancy, Fit
+from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.raw import MAX_PIXELS, RAW, image_path
 from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.parallel import map_in_order
+from skinlesion.config.schema import ColorConstancy, Fit
 from skinlesion.data.color_constancy import shades_of_gray
 from skinlesion.data.geometry import fit_image
 

@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.artifacts.prepared import ColorConstancy, Fit, PreparedImages
+from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError, brief
 from skinlesion.base.files import atomic_folder, read_json, write_json
 from skinlesion.config.contents import check_member_names
+from skinlesion.config.schema import ColorConstancy, Fit, describe_problem
 from skinlesion.diagnoses import CLASSES
 from skinlesion.model.backbones import check_numbers
 from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
@@ -116,9 +117,7 @@ def read_classifier_config(folder: Path) -> ClassifierConfig:
         config = TypeAdapter(ClassifierConfig).validate_json(json.dumps(known), strict=True)
         spec = TypeAdapter(NetworkSpec).validate_json(json.dumps(config.network), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise PipelineError(f"{path}: {key} = {brief(first['input'])}: {first['msg'].lower()}: run `train` again") from None
+        raise PipelineError(f"{path}: {describe_problem(error.errors()[0])}: run `train` again") from None
     if not all(map(math.isfinite, config.mean)) or not all(0 < value < math.inf for value in config.std):
         raise PipelineError(f"{path}: mean must be finite and std above 0, not {config.mean} and {config.std}: run `train` again")
     if config.classes != CLASSES:

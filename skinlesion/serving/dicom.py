@@ -57,10 +57,10 @@ def decode_dicom(data: bytes) -> Upload:
     """
     try:
         import pydicom
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.utils import pixel_array
     except ImportError:
-        said = "This is a DICOM file, which is read where pydicom is installed (pip install pydicom): send a JPEG or a PNG."
-        raise UploadError("unsupported-type", said) from None
+        message = "This is a DICOM file, which is read where pydicom is installed (pip install pydicom): send a JPEG or a PNG."
+        raise UploadError("unsupported-type", message) from None
     _keep_quiet()
     if data.count(ITEM) > MAX_ITEMS:
         raise UploadError(

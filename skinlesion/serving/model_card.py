@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.artifacts.paths import METRICS
 from skinlesion.base.files import read_json
 from skinlesion.config.contents import Named
-from skinlesion.evaluation.inference.ensemble import SPREAD
+from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from skinlesion.model.classifier import ClassifierConfig
 
@@ -44,7 +44,7 @@ def measured_on_test(root: Path, digest: str) -> dict[str, Any] | None:
     if content is None:
         return None
     test = content["test"]
-    figures = {name: {"value": test[name], **test["intervals"][name]} for name in SPREAD}
+    figures = {name: {"value": test[name], **test["intervals"][name]} for name in LEADING}
     return _describe(test, content, figures)
 
 
@@ -53,7 +53,7 @@ def measured_in_eight_bits(root: Path, digest: str) -> dict[str, Any] | None:
     content = _read_of(root / METRICS / "export.json", digest)
     if content is None:
         return None
-    return _describe(content, content, {name: dict(content["compared"]["int8"][name]) for name in SPREAD})
+    return _describe(content, content, {name: dict(content["compared"]["int8"][name]) for name in LEADING})
 
 
 def _read_of(path: Path, digest: str) -> Named | None:

@@ -1,4 +1,4 @@
-"""An operating point as who applies the classifier meets it: the rule, and what it achieved, in numbers and in a sentence."""
+"""An operating point as users see it: its rule and what it achieved, in numbers and in a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from skinlesion.artifacts.paths import METRICS
 from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.base.files import read_json
-from skinlesion.config.contents import Named, is_number
+from skinlesion.config.contents import Named, OperatingPoints
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.evaluation.inference.identity import check_belongs
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, OPERATING_POINTS, read_operating_points
@@ -27,10 +27,10 @@ class Rate:
 
     def __str__(self) -> str:
         """`85 %`, or `85 % (70 to 95 %)`."""
-        said = percent(self.value, decimals=0)
+        value = percent(self.value, decimals=0)
         if self.low is None or self.high is None:
-            return said
-        return f"{said} ({percent(self.low, decimals=0).removesuffix(' %')} to {percent(self.high, decimals=0)})"
+            return value
+        return f"{value} ({percent(self.low, decimals=0).removesuffix(' %')} to {percent(self.high, decimals=0)})"
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class OperatingPoint:
     def sentence(self) -> str:
         """What the point means, for people."""
         if self.threshold == 0:
-            said = f"Every image is flagged, since no threshold for {self.target_in_words} keeps what was asked for."
+            rule = f"Every image is flagged, since no threshold for {self.target_in_words} keeps what was asked for."
         else:
             least = f"{100 * self.threshold:.1f} %" if self.threshold >= 0.01 else f"{100 * self.threshold:.2g} %"
-            said = f"An image is flagged when the probability of {self.target_in_words} is at least {least}."
+            rule = f"An image is flagged when the probability of {self.target_in_words} is at least {least}."
         target = self.target_in_words if len(self.classes) == 1 else "one of these"
         reached = [
             *([f"flagged {self.sensitivity} of those with {target}"] if self.sensitivity else []),
             *([f"left {self.specificity} of the others unflagged"] if self.specificity else []),
         ]
         if not reached:
-            return f"{said} What that achieves was not measured."
+            return f"{rule} What that achieves was not measured."
         where = "the test images" if self.measured_on == "test" else "the validation images, on which it was chosen"
-        return f"{said} On {where}, it {' and '.join(reached)}."
+        return f"{rule} On {where}, it {' and '.join(reached)}."
 
 
 def percent(share: float, *, decimals: int = 1) -> str:
@@ -104,10 +104,10 @@ def read_points(root: Path, digest: str, *, eight_bits: bool = False) -> dict[st
     if eight_bits:
         exported = _read_metrics(root / METRICS / "export.json")
         known = exported if exported.get(CLASSIFIER_SHA256) == digest else {}
-        return {name: _point_in_eight_bits(name, point, content, known) for name, point in content["points"].items()}
+        return {name: _point_in_eight_bits(name, content, known) for name in content.points}
     audited = _read_metrics(root / METRICS / "threshold_sweep.json")
-    known = audited if audited.get("classes") == content["classes"] else {}
-    return {name: _point(name, point, content, known) for name, point in content["points"].items()}
+    known = audited if audited.get("classes") == content.classes else {}
+    return {name: _point(name, content, known) for name in content.points}
 
 
 def choose_default(points: dict[str, OperatingPoint]) -> str:
@@ -133,32 +133,34 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return Named(read_json(path), str(path)) if path.is_file() else {}
 
 
-def _point(name: str, point: dict[str, Any], content: dict[str, Any], audited: dict[str, Any]) -> OperatingPoint:
+def _point(name: str, content: OperatingPoints, audited: dict[str, Any]) -> OperatingPoint:
     """With what it achieves on test by metrics/threshold_sweep.json, or on validation, where that has another threshold."""
-    measured = audited.get("points", {}).get(name, {})
-    known = measured.get("threshold") == point["threshold"]  # or it is of another run
-    rates = measured["test"] if known else point.get("val") or {}
+    measured, point = audited.get("points", {}).get(name, {}), content.points[name]
+    known = measured.get("threshold") == point.threshold  # or it is of another run
+    rates = measured["test"] if known else point.val
     intervals = measured["intervals"] if known else {}
     found = {rate: _rate({"value": rates.get(rate)} | (intervals.get(rate) or {})) for rate in ("sensitivity", "specificity")}
     confidence = audited["bootstrap"]["confidence"] if known else None
-    return _build(name, point, content, **found, measured_on="test" if known else "val", confidence=confidence)
+    return _build(name, content, **found, measured_on="test" if known else "val", confidence=confidence)
 
 
-def _point_in_eight_bits(name: str, point: dict[str, Any], content: dict[str, Any], exported: dict[str, Any]) -> OperatingPoint:
+def _point_in_eight_bits(name: str, content: OperatingPoints, exported: dict[str, Any]) -> OperatingPoint:
     """With what the int8 export achieves on test; that of torch would be of another network."""
-    known = bool(exported) and exported["thresholds"].get(name) == point["threshold"]
+    known = bool(exported) and exported["thresholds"].get(name) == content.points[name].threshold
     rates = exported["compared"]["int8"] if known else {}
     found = {rate: _rate(rates.get(f"{rate}@{name}") or {}) for rate in ("sensitivity", "specificity")}
     confidence = exported["bootstrap"]["confidence"] if known else None
-    return _build(name, point, content, **found, measured_on="test", confidence=confidence)
+    return _build(name, content, **found, measured_on="test", confidence=confidence)
 
 
-def _build(name: str, point: dict[str, Any], content: dict[str, Any], **measured: Any) -> OperatingPoint:
-    said = {"target": content["target"], "classes": tuple(content["classes"]), "threshold": point["threshold"]}
-    return OperatingPoint(name=name, **said, **measured)
+def _build(name: str, content: OperatingPoints, **measured: Any) -> OperatingPoint:
+    threshold = content.points[name].threshold
+    return OperatingPoint(name=name, target=content.target, classes=tuple(content.classes), threshold=threshold, **measured)
 
 
 def _rate(measured: dict[str, Any]) -> Rate | None:
     """From `value`, `low` and `high`; None where it is undefined."""
     value = measured.get("value")
-    return Rate(value, measured.get("low"), measured.get("high")) if is_number(value) else None
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None
+    return Rate(float(value), measured.get("low"), measured.get("high"))

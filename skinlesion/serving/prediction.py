@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.config.contents import Conformal
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores, prediction_sets
 from skinlesion.evaluation.metrics.calibration import Calibrator
@@ -47,18 +47,18 @@ class Prediction:
         return sorted(self.probabilities.items(), key=lambda item: -item[1])[:count]
 
 
-def conformal_sets(conformal: dict[str, Any], logits: np.ndarray, square: np.ndarray) -> dict[str, tuple[str, ...] | None]:
+def conformal_sets(conformal: Conformal, logits: np.ndarray, square: np.ndarray) -> dict[str, tuple[str, ...] | None]:
     """The set of each level for one image, as `Prediction.sets`.
 
-    conformal : see `skinlesion.evaluation.results.decisions.read_conformal`. logits : float (1, 7), not calibrated.
+    logits : float (1, 7), not calibrated.
     square : prepared image, uint8.
     """
-    probabilities = Calibrator.of(conformal["calibration"]).probabilities(logits)
-    options = {name: conformal[name] for name in ("method", "penalty", "free")}
-    scores = class_scores(probabilities, np.array([chance_of(square)]), **options)
+    probabilities = Calibrator.of(conformal.calibration).probabilities(logits)
+    chances = np.array([chance_of(square)])
+    scores = class_scores(probabilities, chances, method=conformal.method, penalty=conformal.penalty, free=conformal.free)
     ranked = [CLASSES[index] for index in np.argsort(-probabilities[0], kind="stable")]
     sets: dict[str, tuple[str, ...] | None] = {}
-    for level, quantile in conformal["levels"].items():
+    for level, quantile in conformal.levels.items():
         within = None if quantile is None else dict(zip(CLASSES, prediction_sets(scores, quantile)[0], strict=True))
         sets[level] = None if within is None else tuple(dx for dx in ranked if within[dx])
     return sets
@@ -79,7 +79,7 @@ def row_of(
 
     `flagged` is `yes` or `no`. `sets` is as `0.9: nv mel; 0.95: nv mel bkl`, without the levels that cannot be promised.
     """
-    row: dict[str, str | float] = dict.fromkeys(ROW_COLUMNS, "") | dict(source) | {"file": _no_formula(name), "error": error}
+    row: dict[str, str | float] = {**dict.fromkeys(ROW_COLUMNS, ""), **source, "file": _no_formula(name), "error": error}
     if prediction is None:
         return row
     (most_probable, probability), *_ = prediction.top(1)

@@ -11,49 +11,38 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.special import softmax
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import Patient, as_table, encode_metadata
-from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.config.contents import Conformal
 from skinlesion.config.evaluation import CamMethod
+from skinlesion.config.schema import TestTime
 from skinlesion.data.preparing import square_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import check_belongs, classifier_digest
-from skinlesion.evaluation.inference.inference import Network, Predicted, predict_batch
+from skinlesion.evaluation.inference.inference import Predicted, predict_batch
 from skinlesion.evaluation.inference.predictions import vote
-from skinlesion.evaluation.inference.views import TestTime
-from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, read_calibration, read_conformal
-from skinlesion.model.classifier import Classifier, ClassifierConfig, load_ensemble
+from skinlesion.model.classifier import ClassifierConfig, load_ensemble
 from skinlesion.model.float32 import full_float32
+from skinlesion.serving.engines import Engine, Member, check_engine, device_of, load_members
 from skinlesion.serving.explainer import Explainer
-from skinlesion.serving.export.onnx_network import EXPORT, Precision, load_onnx_ensemble
 from skinlesion.serving.image_quality import quality_warnings
 from skinlesion.serving.model_card import describe_model, measured_in_eight_bits, measured_on_test
 from skinlesion.serving.operating_point import OperatingPoint, choose_default, find_point, read_points
 from skinlesion.serving.prediction import Prediction, conformal_sets
 
-Engine = Literal["torch", "onnx", "onnx-int8"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
-
-PRECISION_OF: dict[Engine, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
-
 ENSEMBLE = "ensemble"
 SYNTHETIC_WARNING = "The classifier was trained on drawn images: its answers say nothing about skin."
 BATCH = 32  # images a pass of the network; more would take memory and gain nothing on a CPU
-
-
-class Member(NamedTuple):
-    """A network of one of the engines, and its config."""
-
-    model: Network
-    config: ClassifierConfig
 
 
 @dataclass
@@ -64,7 +53,7 @@ class Predictor:
     members : the networks that vote, by name. names : of all members of the ensemble.
     calibrator : None for one member of several, whose logits it was not fitted to.
     points : operating points by name; empty without a calibrator.
-    conformal : as `skinlesion.evaluation.results.decisions.read_conformal`; None where there is none.
+    conformal : how sets of diagnoses are formed; None where that is not there.
     explainer : makes the maps; by torch, whatever the engine.
     """
 
@@ -77,7 +66,7 @@ class Predictor:
     test_time: TestTime
     calibrator: Calibrator | None
     points: dict[str, OperatingPoint]
-    conformal: dict[str, Any] | None
+    conformal: Conformal | None
     explainer: Explainer
     _network_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -187,7 +176,7 @@ class Predictor:
     ) -> Prediction:
         """As `describe`, for an image that is known by its `square` and `quality` alone."""
         row = logits[None]
-        probabilities = (softmax(row) if self.calibrator is None else self.calibrator.probabilities(row))[0]
+        probabilities = (softmax(row, axis=1) if self.calibrator is None else self.calibrator.probabilities(row))[0]
         named = {dx: float(value) for dx, value in zip(CLASSES, probabilities, strict=True)}
         score = None if point is None else sum(named[dx] for dx in point.classes)
         return Prediction(
@@ -256,8 +245,7 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
     PipelineError
         There is no trained classifier, no such member or engine, or a file is missing or damaged; with the command that helps.
     """
-    if engine not in ENGINES:
-        raise PipelineError(f"no engine '{engine}'{suggest(engine, ENGINES)}; known: {', '.join(ENGINES)}")
+    runs = check_engine(engine)
     if not (root / CLASSIFIER).is_dir():
         raise PipelineError(
             f"{root / CLASSIFIER} not found, so there is no trained classifier: `make run` trains one, on synthetic images "
@@ -273,44 +261,26 @@ def load_predictor(root: Path = Path(), *, model: str = ENSEMBLE, engine: str = 
     calibration = read_calibration(root / CALIBRATION)
     digest = classifier_digest(root / CLASSIFIER)
     check_belongs(calibration, CALIBRATION, digest)
-    place = choose_device(device) if engine == "torch" else _cpu(device, engine)
+    place = device_of(runs, device)
     return Predictor(
         root=root,
         member=model,
-        engine=engine,
+        engine=runs,
         device=place,
-        members=_load_members(root, every, chosen, engine, place),
+        members=load_members(root, every, chosen, runs, place),
         names=names,
-        test_time=calibration["test_time"],
+        test_time=calibration.test_time,
         calibrator=Calibrator.of(calibration) if whole else None,
-        points=read_points(root, digest, eight_bits=engine == "onnx-int8") if whole else {},
+        points=read_points(root, digest, eight_bits=runs == "onnx-int8") if whole else {},
         conformal=_read_sets(root, digest) if whole else None,
         explainer=Explainer(root / CLASSIFIER, chosen, place, digest),
     )
 
 
-def _read_sets(root: Path, digest: str) -> dict[str, Any] | None:
+def _read_sets(root: Path, digest: str) -> Conformal | None:
     """How sets are formed, None where that was never written."""
     if not (root / CONFORMAL).is_file():
         return None
     content = read_conformal(root / CONFORMAL)
-    check_belongs(content["calibration"], CONFORMAL, digest)
+    check_belongs(content.calibration, CONFORMAL, digest)
     return content
-
-
-def _cpu(device: str, engine: str) -> torch.device:
-    if device not in ("auto", "cpu"):
-        raise PipelineError(f"engine '{engine}' runs on the CPU alone, not on '{device}': use the engine torch, or device cpu")
-    return torch.device("cpu")
-
-
-def _load_members(
-    root: Path, every: Mapping[str, Classifier], chosen: Sequence[str], engine: Engine, device: torch.device
-) -> dict[str, Member]:
-    """The networks of an engine, by name."""
-    if engine == "torch":
-        for name in chosen:
-            every[name].model.to(device, memory_format=torch.channels_last).eval()
-        return {name: Member(*every[name]) for name in chosen}
-    exported = load_onnx_ensemble(root / EXPORT, PRECISION_OF[engine], classifier=root / CLASSIFIER)
-    return {name: Member(*exported[name]) for name in chosen}

@@ -57,7 +57,7 @@ def check_shape(width: int, height: int) -> None:
 
 
 def check_scans(data: bytes) -> None:
-    """Refuse a JPEG by its scans and segments, before they are decoded; what is no JPEG passes.
+    """Refuse a JPEG by its scans and segments, before they are decoded. Files that are not JPEGs are accepted unchecked.
 
     Segments are told apart as libjpeg does (jdmarker.c): by their lengths, and what is between them is skipped. Of markers below
     0xC0, which it may skip as bytes of pixels, no length is believed, as a scan could hide behind one.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from skinlesion.artifacts.raw import MAX_PIXELS
 from skinlesion.serving.upload_checks import Upload, UploadError, check_scans, check_shape
@@ -57,7 +57,7 @@ def decode_upload(data: bytes) -> Upload:
             return _checked(_decode(file, data))
     except UploadError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UploadError("unsupported-type", f"This is {_type_of(data)}: send a JPEG or a PNG.") from None
     except MemoryError:
         raise
@@ -105,7 +105,7 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = image.getchannel("A")
-        if alpha.getextrema()[0] < 255:
+        if np.asarray(alpha).min() < 255:
             notes.append("Transparent parts of the image were filled with white.")
         # Pasted rather than composed, and below not converted where that only copies: a copy of 25 megapixels is 100 MB.
         filled = Image.new("RGB", image.size, "white")

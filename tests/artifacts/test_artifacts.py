@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +9,9 @@ import pandas as pd
 import pytest
 
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.raw import read_provenance
-from skinlesion.artifacts.splits import SPLITS, SplitFacts, read_split, read_split_facts, write_splits
+from skinlesion.artifacts.splits import SplitFacts, read_split, read_split_facts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.results.decisions import (
-    CALIBRATION,
-    read_calibration,
-    read_conformal,
-    read_operating_points,
-    write_calibration,
-    write_conformal,
-)
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS, read_predictions, write_predictions
 from tests.stage_cases import refused
 
@@ -54,9 +43,6 @@ def test_splits_come_back_as_written(workspace: Path, metadata: pd.DataFrame) ->
     write_splits({**splits, "val": metadata[:0]}, facts)
     with refused("val.csv lists no image: run `split` again"):
         read_split("val")
-    (SPLITS / "facts.json").write_text('{"source": "sample"}')
-    with refused("facts.json is incomplete: run `split` again"):
-        read_split_facts()
 
 
 def test_prepared_images_are_mapped_and_found_by_id(workspace: Path) -> None:
@@ -131,52 +117,6 @@ def test_an_archive_of_arrays_is_no_array(workspace: Path) -> None:
         read_prepared(folder)
 
 
-@pytest.mark.parametrize(
-    ("path", "content", "said"),
-    [
-        ("provenance.json", {"synthetic": "no"}, "synthetic must be true or false, not 'no': run `download` again"),
-        ("provenance.json", {"counts": None}, "counts must be an object, not None: run `download` again"),
-        ("facts.json", {"fingerprint": 5}, "fingerprint must not be 5: run `split` again"),
-        ("facts.json", {"more": 1}, "is incomplete: run `split` again, for it must hold fingerprint, source, synthetic alone"),
-        ("calibration.json", {"scale": [True] * 7}, "scale must be 7 finite numbers, not [True"),
-        ("calibration.json", {"scale": [10**400] * 7}, "scale must be 7 finite numbers"),
-        ("calibration.json", {"scale": [-1.0] * 7}, "scale of a temperature must be above 0, not -1.0"),
-        ("points.json", {"classes": 5}, "classes must be a list of diagnoses, not 5"),
-        ("points.json", {"classes": {"mel": 1}}, "classes must be a list of diagnoses"),
-        ("points.json", {"classes": ["mel", "mel"]}, "classes names a diagnosis twice"),
-        ("points.json", {"target": ["mel"]}, "target must be a text, not ['mel']"),
-        ("points.json", {"points": {"a": {"threshold": True}}}, "threshold of 'a' must be a number from 0 to 1, not True"),
-    ],
-)
-def test_values_of_another_type(workspace: Path, path: str, content: dict[str, object], said: str) -> None:
-    provenance = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}}
-    points = {
-        "target": "mel",
-        "classes": ["mel"],
-        "score": "s",
-        "rule": "r",
-        "chosen_on": "val",
-        "points": {"a": {"threshold": 0.5}},
-    }
-    calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "test_time": "none"}
-    readers: dict[str, tuple[Callable[[Path], object], dict[str, object]]] = {
-        "provenance.json": (lambda file: read_provenance(file.parent), provenance),
-        "facts.json": (
-            lambda file: read_split_facts(file.parent),
-            {"fingerprint": "f00d", "source": "sample", "synthetic": True},
-        ),
-        "calibration.json": (read_calibration, calibration),
-        "points.json": (read_operating_points, points),
-    }
-    read, good = readers[path]
-    file = workspace / path
-    file.write_text(json.dumps(good))
-    read(file)
-    file.write_text(json.dumps(good | content))
-    with refused(said):
-        read(file)
-
-
 def test_predictions_come_back_as_written(workspace: Path) -> None:
     write_predictions({"val": predictions(), "test": predictions(2)})
     frame = read_predictions("val")
@@ -206,41 +146,3 @@ def test_predictions_without_a_row(workspace: Path) -> None:
     write_predictions({"val": predictions(0)})
     with refused("no row at all"):
         read_predictions("val")
-
-
-def test_calibration(workspace: Path) -> None:
-    content = {"method": "vector", "scale": [0.5] * 7, "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "fitted_on": "val"}
-    content["test_time"] = "flips"
-    write_calibration(content)
-    assert read_calibration() == content
-    for changed, said in (
-        ({"method": "isotonic"}, "method must be temperature or vector, not 'isotonic'"),
-        ({"scale": 2.0}, "scale must be 7 finite numbers, not 2.0"),
-        ({"scale": [1.0] * 6}, "scale must be 7 finite numbers"),
-        ({"bias": ["hot"] * 7}, "bias must be 7 finite numbers"),
-        ({"bias": [float("inf")] * 7}, "bias must be 7 finite numbers"),
-        ({"test_time": "mirror"}, "test_time must be one of none, flips, square, multi_crop, not 'mirror'"),
-    ):
-        CALIBRATION.write_text(json.dumps(content | changed).replace("Infinity", "1e999"))  # the first is no JSON
-        with refused(said):
-            read_calibration()
-        with refused(said):
-            write_calibration(content | changed)
-
-
-def test_conformal(workspace: Path) -> None:
-    calibration = {"method": "temperature", "scale": [0.5] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
-    content = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": calibration}
-    write_conformal(content)
-    assert read_conformal() == content
-    for changed, said in (
-        ({"method": "split"}, "method must be aps or raps, not 'split'"),
-        ({"penalty": -1.0}, "penalty must be 0 or more, not -1.0"),
-        ({"free": "two"}, "free must be 0 or more, not 'two'"),
-        ({"calibration": 5}, "calibration must be an object, not 5"),
-        ({"calibration": calibration | {"scale": [1.0]}}, "scale must be 7 finite numbers"),
-        ({"levels": {}}, "levels must be an object, a level each"),
-        ({"levels": {"0.9": "high"}}, "levels.0.9 must be a number or null, not 'high'"),
-    ):
-        with refused(said):
-            write_conformal(content | changed)

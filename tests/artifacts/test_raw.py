@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion.artifacts.raw import list_images, read_metadata, read_provenance
+from skinlesion.artifacts.raw import list_images, read_metadata
 from tests.conftest import MakeRaw
 from tests.stage_cases import refused
 
@@ -101,14 +100,3 @@ def test_no_images(workspace: Path) -> None:
     Path("data/raw/images").mkdir(parents=True)
     with refused("holds no image: run `download` again"):
         list_images()
-
-
-@pytest.mark.parametrize("key", ["source", "synthetic", "licence", "counts"])
-def test_provenance_must_say_what_is_shown_of_it(raw_folder: Path, key: str) -> None:
-    path = raw_folder / "provenance.json"
-    content = json.loads(path.read_text())
-    assert read_provenance(raw_folder) == content
-    del content[key]
-    path.write_text(json.dumps(content))
-    with refused(f"lacks '{key}': run `download` again"):
-        read_provenance(raw_folder)

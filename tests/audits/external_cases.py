@@ -17,6 +17,7 @@ from skinlesion.artifacts.raw import RAW, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint
 from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.files import write_json
+from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
@@ -82,7 +83,7 @@ def predicted(metadata: pd.DataFrame, raw: Path) -> pd.DataFrame:
     write_prepared(list(metadata["image_id"]), size=SIZE, fit="squash", color_constancy="none", workers=1, raw=raw)
     each = predict_ensemble(load_ensemble(), read_prepared(), metadata, device=CPU, batch_size=7, test_time="flips")
     shutil.rmtree(PREPARED)
-    return prediction_table(metadata, vote(each, "flips"), Calibrator.of(CALIBRATION))
+    return prediction_table(metadata, vote(each, "flips"), Calibrator.of(Calibration(**CALIBRATION)))
 
 
 def write_inputs(folder: Path, write_params_here: WriteParams) -> None:

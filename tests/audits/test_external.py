@@ -87,7 +87,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
 def test_frozen_thresholds_are_applied_to_both(measured: Run, external_project: Path) -> None:
     metrics, *both = measured
     stated = metrics["operating_points"]
-    chosen = read_operating_points()["points"]["recall_0.90"]["threshold"]
+    chosen = read_operating_points().points["recall_0.90"].threshold
     assert stated["target"] == "malignant" and stated["points"]["recall_0.90"]["threshold"] == chosen
     for name, each in zip(("external", "test"), both, strict=True):
         positive = each["dx"].isin(POINTS["classes"])

@@ -191,11 +191,15 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
     monkeypatch.setattr(predictions, "CHUNK_BYTES", 1)
     run_stage(**noise | {"machine.batch_size": 7})
     assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
-    predictor = predictions.Predictor(read_predictions("test"), load_params().robustness, load_params().machine, test_time="none")
+    predictor = predictions.CorruptedPredictions(
+        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
+    )
     assert predictor.chunk == 7
     noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
     run_stage(**noise, seed=1)
-    other = predictions.Predictor(read_predictions("test"), load_params().robustness, load_params().machine, test_time="none")
+    other = predictions.CorruptedPredictions(
+        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
+    )
     assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
     run_stage(**jpeg_only)
     values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box, fit_image
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
@@ -50,7 +50,7 @@ def make_metadata(rows: int) -> pd.DataFrame:
 
 def make_predictions(metadata: pd.DataFrame) -> pd.DataFrame:
     logits = np.random.default_rng(1).normal(size=(len(metadata), len(CLASSES))).round(4)
-    numbers = np.hstack([logits, softmax(logits).round(8)])
+    numbers = np.hstack([logits, softmax(logits, axis=1).round(8)])
     columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
     return metadata.join(pd.DataFrame(numbers, columns=columns, index=metadata.index))
 

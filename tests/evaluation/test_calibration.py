@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.special
+from scipy.special import softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
+from skinlesion.config.contents import Calibration
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.calibration import (
     TEMPERATURE_RANGE,
@@ -16,7 +18,6 @@ from skinlesion.evaluation.metrics.calibration import (
     fit_temperature,
     fit_vector,
     negative_log_likelihood,
-    softmax,
 )
 from skinlesion.evaluation.metrics.calibration_scores import (
     brier_decomposition,
@@ -41,21 +42,22 @@ def draw_calibrated(seed: int, images: int = 20_000) -> tuple[np.ndarray, np.nda
     """Logits, and labels drawn from their softmax: calibrated at temperature 1 by construction."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(size=(images, 7))
-    sums = softmax(logits).cumsum(axis=1)
+    sums = softmax(logits, axis=1).cumsum(axis=1)
     return (generator.random((images, 1)) > sums[:, :-1]).sum(axis=1), logits
 
 
-def test_softmax_equals_scipys_and_survives_large_logits() -> None:
+def test_calibrated_probabilities_by_hand() -> None:
     logits = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    assert np.allclose(softmax(logits, 2.5), scipy.special.softmax(logits.astype(np.float64) / 2.5, axis=1), atol=1e-15)
-    assert softmax(np.array([[1e4, 0.0]])).tolist() == [[1.0, 0.0]]
+    powers = np.exp(logits.astype(np.float64) / 2.5)
+    np.testing.assert_allclose(divide_by(2.5).probabilities(logits), powers / powers.sum(axis=1, keepdims=True), atol=1e-15)
+    assert divide_by(1.0).probabilities(1e4 * np.eye(7)).tolist() == np.eye(7).tolist()
 
 
 def test_scores_equal_scikit_learns() -> None:
     labels, logits = draw_calibrated(1, images=500)
-    assert negative_log_likelihood(labels, logits, 3.0) == pytest.approx(log_loss(labels, softmax(logits, 3.0)))
-    expected = brier_score_loss(labels, softmax(logits), labels=range(7), scale_by_half=False)
-    assert brier_score(labels, softmax(logits)) == pytest.approx(expected)
+    assert negative_log_likelihood(labels, logits / 3.0) == pytest.approx(log_loss(labels, softmax(logits / 3.0, axis=1)))
+    expected = brier_score_loss(labels, softmax(logits, axis=1), labels=range(7), scale_by_half=False)
+    assert brier_score(labels, softmax(logits, axis=1)) == pytest.approx(expected)
 
 
 def test_likelihood_is_not_clipped() -> None:
@@ -72,7 +74,7 @@ def test_the_fitted_temperature_is_the_minimum_of_a_fine_grid() -> None:
     labels, logits = draw_calibrated(3, images=400)
     fitted = fit_temperature(labels, 5 * logits)
     grid = np.exp(np.linspace(np.log(2), np.log(12), 4001))
-    best = grid[np.argmin([negative_log_likelihood(labels, 5 * logits, temperature) for temperature in grid])]
+    best = grid[np.argmin([negative_log_likelihood(labels, 5 * logits / temperature) for temperature in grid])]
     assert fitted == pytest.approx(best, rel=1e-3)
 
 
@@ -87,7 +89,7 @@ def test_the_fitted_temperature_equals_a_minimisation_by_scipy() -> None:
     labels, logits = draw_calibrated(6, images=400)
     for scale in (0.3, 1.0, 4.0):
         minimum = scipy.optimize.minimize_scalar(
-            lambda temperature, scale=scale: negative_log_likelihood(labels, scale * logits, temperature),
+            lambda temperature, scale=scale: negative_log_likelihood(labels, scale * logits / temperature),
             bounds=TEMPERATURE_RANGE,
             method="bounded",
         )
@@ -117,7 +119,7 @@ def test_ece_is_small_for_calibrated_and_large_for_overconfident_probabilities()
     assert scores["ece_before"] > 0.1
     assert scores["nll_after"] < scores["nll_before"]
     assert scores["brier_after"] < scores["brier_before"]
-    assert scores["nll_before"] == pytest.approx(log_loss(labels, softmax(3 * logits)))
+    assert scores["nll_before"] == pytest.approx(log_loss(labels, softmax(3 * logits, axis=1)))
 
 
 def test_before_and_after_stand_in_one_table() -> None:
@@ -125,7 +127,7 @@ def test_before_and_after_stand_in_one_table() -> None:
     table = reliability_before_after(labels, logits, calibrator=divide_by(2.0), bins=10)
     assert table.columns.tolist() == ["calibration", "bin", "confidence", "accuracy", "images"]
     after = table[table["calibration"] == "after"].drop(columns="calibration").reset_index(drop=True)
-    assert after.equals(reliability_table(labels, softmax(logits, 2.0), 10))
+    assert after.equals(reliability_table(labels, softmax(logits / 2.0, axis=1), 10))
     assert table.groupby("calibration")["images"].sum().to_dict() == {"before": 300, "after": 300}
 
 
@@ -179,10 +181,10 @@ def test_a_calibrator_survives_its_file() -> None:
     labels, logits = draw_calibrated(9, images=200)
     for method in ("temperature", "vector"):
         fitted = fit_calibrator(labels, logits, method)
-        again = Calibrator.of(fitted.content())
+        again = Calibrator.of(Calibration(**fitted.content(), test_time="none"))
         np.testing.assert_array_equal(again.probabilities(logits), fitted.probabilities(logits))
         assert again.temperature == fitted.temperature
-    np.testing.assert_allclose(divide_by(2.0).probabilities(logits), softmax(logits, 2.0), atol=1e-15)
+    np.testing.assert_allclose(divide_by(2.0).probabilities(logits), softmax(logits / 2.0, axis=1), atol=1e-15)
 
 
 def test_brier_parts_by_hand_and_in_sum() -> None:
@@ -194,16 +196,16 @@ def test_brier_parts_by_hand_and_in_sum() -> None:
     assert parts["uncertainty"] == pytest.approx(2 * (2 / 3) * (1 / 3))
     assert parts["resolution"] == pytest.approx(2 * (2 * (0.5 - 2 / 3) ** 2 + (1 - 2 / 3) ** 2) / 3)
     labels, logits = draw_calibrated(10)
-    calibrated, overconfident = (brier_decomposition(labels, softmax(scale * logits), 20) for scale in (1, 3))
+    calibrated, overconfident = (brier_decomposition(labels, softmax(scale * logits, axis=1), 20) for scale in (1, 3))
     for scale, each in ((1, calibrated), (3, overconfident)):
         total = each["reliability"] - each["resolution"] + each["uncertainty"]
-        assert total == pytest.approx(brier_score(labels, softmax(scale * logits)), abs=1e-12)
+        assert total == pytest.approx(brier_score(labels, softmax(scale * logits, axis=1)), abs=1e-12)
     assert calibrated["reliability"] < 0.003 < 0.03 < overconfident["reliability"]
 
 
 def test_bins_of_equal_mass_hold_equally_many_and_equal_confidences_share_one() -> None:
     labels, logits = draw_calibrated(11, images=1000)
-    assert reliability_table(labels, softmax(logits), 10, equal_mass=True)["images"].tolist() == [100] * 10
+    assert reliability_table(labels, softmax(logits, axis=1), 10, equal_mass=True)["images"].tolist() == [100] * 10
     confidence = np.array([0.6] * 8 + [0.9] * 2)
     table = reliability_table(np.zeros(10, int), np.stack([confidence, 1 - confidence], axis=1), 5, equal_mass=True)
     assert table["images"].tolist() == [8, 2]

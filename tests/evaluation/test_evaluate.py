@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.special
+from scipy.special import softmax
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 
@@ -19,7 +20,6 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import Predicted, predict
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.metrics.calibration import softmax
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.decisions import CALIBRATION, read_calibration
@@ -102,7 +102,7 @@ def test_every_headline_number_lies_within_its_interval(evaluated: Path) -> None
 
 def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
     classifier = load_ensemble()["base-0"]
-    temperature = read_calibration()["temperature"]
+    temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
         split, table = read_split(name), read_predictions(name)
         for column in DESCRIPTIVE_COLUMNS:
@@ -111,13 +111,13 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(proj
         logits = logits_of(table)
         assert np.allclose(logits, expected, rtol=0, atol=1e-5)
         probabilities = probabilities_of(table)
-        assert np.allclose(probabilities, softmax(logits, temperature), rtol=0, atol=1e-15)
+        assert np.allclose(probabilities, softmax(logits / temperature, axis=1), rtol=0, atol=1e-15)
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
 def test_the_temperature_helps_an_overconfident_classifier_on_validation(evaluated: Path) -> None:
     metrics = read_metrics("evaluate", evaluated)
-    assert read_calibration(evaluated / CALIBRATION)["temperature"] > 1.2
+    assert read_calibration(evaluated / CALIBRATION).scale[0] < 1 / 1.2
     assert metrics["val"]["nll_after"] < metrics["val"]["nll_before"]
 
 
@@ -135,9 +135,9 @@ def test_vector_scaling_fits_validation_better_and_changes_no_logit(
         logits = logits_of(table)
         before = logits_of(read_predictions(name, evaluated / PREDICTIONS))
         assert np.array_equal(logits, before)
-        expected = scipy.special.softmax(logits * content["scale"] + content["bias"], axis=1)
+        expected = scipy.special.softmax(logits * content.scale + content.bias, axis=1)
         np.testing.assert_allclose(probabilities_of(table), expected, atol=1e-12)
-    assert np.abs(content["bias"]).max() > 0.01
+    assert np.abs(content.bias).max() > 0.01
 
 
 def test_recalibration_of_melanoma_agrees_with_scikit_learn(evaluated: Path) -> None:

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import scipy.special
 import torch
+from scipy.special import log_softmax
 from sklearn import metrics as sklearn_metrics
 
 from skinlesion.artifacts.patients import SEXES, SITES, WIDTH
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import fingerprint
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.inference.inference import Predicted, log_softmax, predict, soft_vote
+from skinlesion.evaluation.inference.inference import Predicted, predict, soft_vote
 from skinlesion.evaluation.inference.views import views_of
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_calibration
@@ -54,7 +55,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(projec
         expected = np.mean(each, axis=0)
         np.testing.assert_allclose(np.exp(logits_of(name)), expected, atol=1e-5)
         assert np.abs(each[0] - expected).max() > 0.05
-    temperature = read_calibration()["temperature"]
+    temperature = 1 / read_calibration().scale[0]
     val, labels = logits_of("val"), evaluate.labels_of(splits["val"])
     losses = [
         -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
@@ -153,8 +154,8 @@ def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Pa
 
 
 def test_probabilities_near_zero_are_averaged_without_underflow() -> None:
-    sure = np.array([[0.0, 2000.0]], dtype=np.float32)
-    opposed = [Predicted(logits, log_softmax(logits)) for logits in (sure, sure[:, ::-1])]
+    sure = np.array([[0.0, 2000.0]])
+    opposed = [Predicted(logits, log_softmax(logits, axis=1)) for logits in (sure, sure[:, ::-1])]
     np.testing.assert_allclose(soft_vote(opposed, test_time="none"), np.log([[0.5, 0.5]]))
-    agreed = [Predicted(sure, log_softmax(sure))] * 2
+    agreed = [Predicted(sure, log_softmax(sure, axis=1))] * 2
     np.testing.assert_allclose(soft_vote(agreed, test_time="none"), [[-2000, 0]])

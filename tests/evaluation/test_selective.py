@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score
 
 from skinlesion.diagnoses import CLASSES
@@ -26,7 +27,7 @@ from skinlesion.evaluation.analysis.conformal import (
     prediction_sets,
 )
 from skinlesion.evaluation.metrics.bootstrap import point_estimate
-from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import selective
@@ -43,7 +44,7 @@ def draw(generator: np.random.Generator, images: int) -> tuple[np.ndarray, np.nd
     labels = generator.choice(7, images, p=[0.05, 0.06, 0.12, 0.03, 0.14, 0.55, 0.05])
     logits = 1.5 * generator.normal(size=(images, 7))
     logits[np.arange(images), labels] += 2.0
-    return labels, softmax(1.7 * logits)
+    return labels, softmax(1.7 * logits, axis=1)
 
 
 def make_predictions(split: str, *, seed: int, images: int = 600) -> pd.DataFrame:

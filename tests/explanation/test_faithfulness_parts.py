@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.explanation.cam import deletion, patches, randomization
 from skinlesion.explanation.cam.faithfulness import choose_some, other_images

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import write_json
+from skinlesion.config.schema import Fit
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.explanation.cam import energy, gallery
 from skinlesion.explanation.cam.placing import map_to_original

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.explanation.cam.placing import crop_to_square, map_to_original
 from skinlesion.explanation.cam.receptive_field import tiled_centers

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.base.files import read_json, write_json
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.explanation.cam import members

@@ -14,6 +14,10 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
+AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
+AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
+STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
+
 LOCKS = ("dvc.lock", "extras/dvc.lock")
 NO_EXTRAS = "schema: '2.0'\nstages: {}\n"
 TINY = {

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +14,17 @@ from ruamel.yaml import YAML
 
 from skinlesion.artifacts.raw import image_path
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.config.schema import UNSEEN_BY_DVC
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
-from tests.conftest import ROOT, BuildOnce
-from tests.pipeline.clone import TINY, commit_all, copy_working_tree, run, set_params, stages_run
+from tests.conftest import ROOT
+from tests.pipeline.clone import AFTER_EVALUATION, AFTER_TRAINING, commit_all, run, set_params, stages_run
 from tests.stage_cases import read_metrics
-
-AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
-AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
-STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
-# They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
-UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
-PACKAGES = ("skinlesion", "stages", "extras")
 
 
 def first_json(said: str) -> dict[str, Any]:
     """The JSON that a command printed, before what it said to standard error: here that plots of extras are not there."""
     return json.JSONDecoder().raw_decode(said)[0]
-
-
-def run_once(folder: Path) -> None:
-    """Make a git repository with this working tree's files and tiny params, and run the pipeline."""
-    copy_working_tree(folder, TINY)
-    said = run(folder, "dvc", "repro")
-    assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
-    commit_all(folder, "first run")
-
-
-@pytest.fixture
-def finished(build_once: BuildOnce) -> Path:
-    """A repository in which the pipeline was run once, to read."""
-    return build_once("clone", run_once)
-
-
-@pytest.fixture
-def clone(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it for one test."""
-    return shutil.copytree(finished, tmp_path / "project", symlinks=True)
 
 
 def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
@@ -216,96 +185,3 @@ def test_a_misspelt_param_stops_every_stage(clone: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("  weight_decay:", "  wieght_decay:"), encoding="utf-8")
     with pytest.raises(AssertionError, match=r"(?s)train.wieght_decay: unknown key; did you mean 'weight_decay'\?"):
         run(clone, "dvc", "repro")
-
-
-def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
-    """The stages of a `dvc.yaml`, by name."""
-    return YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"]
-
-
-# Name and content of every stage, those of the extras included.
-DECLARED = {**read_stages(), **read_stages("extras/dvc.yaml")}
-
-
-@cache
-def imported_modules(path: Path) -> set[str]:
-    """Files of this project's packages that a file imports, itself not included, by reading its import statements."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    bases = [ROOT / name.replace(".", "/") for name in found if name.startswith(PACKAGES)]
-    return {
-        str(file.relative_to(ROOT))
-        for base in bases
-        for file in (base.with_suffix(".py"), base / "__init__.py")
-        if file.is_file()
-    }
-
-
-@cache
-def is_docstring_alone(path: Path) -> bool:
-    """Whether a module says what its package is and nothing else, as most `__init__.py` do."""
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return all(isinstance(statement, ast.Expr) for statement in body)
-
-
-@cache
-def used_files(stage: str) -> set[str]:
-    """The stage's script and every module of this project that it uses, directly or not, but for those of `UNTRACKED`."""
-    script = re.match(r"python -m (\S+)", DECLARED[stage]["cmd"])
-    assert script, f"{stage}: cmd must be `python -m` and a module"
-    waiting, used = [f"{script[1].replace('.', '/')}.py"], set()
-    while waiting:
-        name = waiting.pop()
-        if name not in used and not name.startswith(UNTRACKED) and not is_docstring_alone(ROOT / name):
-            used.add(name)
-            waiting += imported_modules(ROOT / name)
-    return used
-
-
-@pytest.mark.structure
-@pytest.mark.parametrize("stage", DECLARED)
-def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
-    code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
-    covered = {
-        str(file.relative_to(ROOT))
-        for name in code
-        for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
-    }
-    assert used_files(stage) - covered == set(), "used and not listed"
-    unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
-    assert unused == [], "listed and not used"
-
-
-@pytest.mark.parametrize("stage", DECLARED)
-def test_no_stage_reruns_for_another_machine_and_each_that_bootstraps_for_its_section(stage: str) -> None:
-    declared = DECLARED[stage]
-    assert "params.yaml" not in declared["deps"] and "machine" not in declared["params"]
-    script = ROOT / f"{declared['cmd'].split()[2].replace('.', '/')}.py"
-    read = {node.attr for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
-    assert ("bootstrap" in read) == ("bootstrap" in declared["params"]) or stage == "report"  # which prints the params
-
-
-def keys_below(value: Any) -> set[str]:
-    """Every key of nested mappings."""
-    if not isinstance(value, dict):
-        return set()
-    return set(value).union(*(keys_below(nested) for nested in value.values()))
-
-
-@pytest.mark.structure
-@pytest.mark.parametrize("stage", DECLARED)
-def test_the_run_cache_sees_every_param(stage: str, repository_params: dict[str, Any]) -> None:
-    keys = DECLARED[stage].get("params", [])
-    for key in keys:
-        value: Any = repository_params
-        for name in key.split(".${")[0].split("."):
-            value = value[name]
-        assert not keys_below(value) & set(UNSEEN_BY_DVC), f"{key}: name its keys one by one"
-    section = stage.replace("-", "_")
-    own = {key for key in keys if key.partition(".")[0] == section}
-    assert not own or own == {section} or own == {f"{section}.{key}" for key in repository_params[section]}

@@ -645,8 +645,8 @@ def test_a_small_group_is_marked_cell_by_cell(quick: Path) -> None:
         ("metrics/evaluate.json", ("bootstrap", "draws"), "metrics/evaluate.json, bootstrap lacks 'draws'"),
         ("metrics/split.json", ("class_counts",), "metrics/split.json lacks 'class_counts'"),
         ("metrics/train/base-0.json", ("epochs",), "metrics/train/base-0.json lacks 'epochs'"),
-        ("data/raw/provenance.json", ("licence",), "data/raw/provenance.json lacks 'licence'"),
-        ("models/classifier/ensemble.json", ("members",), "ensemble.json names no members: run `assemble` again"),
+        ("data/raw/provenance.json", ("licence",), "data/raw/provenance.json: licence: missing"),
+        ("models/classifier/ensemble.json", ("members",), "ensemble.json: members: missing: run `assemble` again"),
     ],
 )
 def test_a_number_that_is_missing_is_named(run_folder: Path, path: str, keys: tuple[str, ...], said: str) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
+from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.inference.inference import TestTime
 from skinlesion.evaluation.results.decisions import (
     CALIBRATION,
     CONFORMAL,

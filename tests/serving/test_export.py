@@ -23,24 +23,25 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
 from skinlesion.audits.findings import found_extras, outdated, read_extra
 from skinlesion.base.errors import PipelineError
-from skinlesion.base.files import file_digest, write_json
+from skinlesion.base.files import file_digest, read_json, write_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_batch
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import (
+    CALIBRATION,
     CLASSIFIER_SHA256,
+    OPERATING_POINTS,
     read_calibration,
     read_operating_points,
-    write_calibration,
-    write_operating_points,
 )
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import load_ensemble, save_classifier
+from skinlesion.serving.engines import ENGINES
 from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
 from skinlesion.serving.export.parity import describe_parity, predict_table
-from skinlesion.serving.predictor import ENGINES, load_predictor
+from skinlesion.serving.predictor import load_predictor
 from tests.conftest import ROOT, refuses
 from tests.model.classifier_cases import POINTS, SCALE, make_config, make_network
 from tests.serving.export_cases import COLUMNS, DRAWS, IMAGES, MEMBERS, PARAMS, SIZE, pixels_of
@@ -173,7 +174,7 @@ def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> Non
     members, test, prepared = load_ensemble(), read_predictions("test"), read_prepared()
     options = {"prepared": prepared, "calibrator": Calibrator.of(read_calibration())}
     options |= {"batch_size": 8, "test_time": "flips"}
-    parity = describe_parity(test, test, {"classes": ["mel"], "points": POINTS})
+    parity = describe_parity(test, test, read_operating_points())
     assert parity["largest_difference"] == 0 and parity["same_flag"] == {"recall_0.90": 1, "youden": 1}
     export.check_parity(parity | {"largest_difference": 9e-5}, members, test, **options)
     with pytest.raises(PipelineError, match=r"float32 network gives image ISIC_005 .* 0\.0002 .*cannot be exported faithfully"):
@@ -182,10 +183,14 @@ def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> Non
     assert np.abs(again[COLUMNS].to_numpy() - test[COLUMNS].to_numpy()).max() < 1e-5
 
 
+def sign(*paths: Path) -> None:
+    """Let files say that they belong to the classifier that is there."""
+    for path in paths:
+        write_json(path, read_json(path) | {CLASSIFIER_SHA256: classifier_digest()})
+
+
 def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
-    whose = {CLASSIFIER_SHA256: classifier_digest()}
-    write_calibration(read_calibration() | whose)
-    write_operating_points(read_operating_points() | whose)
+    sign(CALIBRATION, OPERATING_POINTS)
     images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
     given = {name: load_predictor(engine=name).predict(images, patients, point="youden") for name in ENGINES}
     values = {engine: np.array([list(each.probabilities.values()) for each in all_of]) for engine, all_of in given.items()}
@@ -202,6 +207,5 @@ def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
     assert another.points["youden"].sensitivity is None and another.card()["test"] is None
     save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
                     CLASSIFIER / "base-1")  # fmt: skip
-    whose = {CLASSIFIER_SHA256: classifier_digest()}
-    write_calibration(read_calibration() | whose)
+    sign(CALIBRATION)
     refuses(r"models/export is not of the classifier in .*extras/dvc.yaml:export", load_predictor, engine="onnx")

@@ -174,7 +174,7 @@ def test_weights_in_half_precision_are_taken_counters_and_all(workspace: Path) -
 @pytest.mark.parametrize("name", ["../../elsewhere", "/etc", "base", "base-0/../x", "", 5, "Base-0"])
 def test_a_member_is_not_looked_for_elsewhere(workspace: Path, name: object) -> None:
     Path("ensemble.json").write_text(json.dumps({"members": [{"name": name}]}))
-    with pytest.raises(PipelineError, match=r"ensemble\.json: .* is no member's name: run `assemble` again"):
+    with pytest.raises(PipelineError, match=r"ensemble\.json: members\.0\.name = .*: .* should .*: run `assemble` again"):
         classifier.read_member_names(Path())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
 
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import SITES, Patient
@@ -21,22 +22,24 @@ from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import write_json
+from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.conformal import class_scores
-from skinlesion.evaluation.inference.ensemble import SPREAD
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
-from skinlesion.evaluation.metrics.calibration import Calibrator, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator
+from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.targets import find_target
 from skinlesion.model.classifier import load_ensemble
+from skinlesion.serving.engines import Member
 from skinlesion.serving.prediction import chance_of
-from skinlesion.serving.predictor import Member, load_predictor
+from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
 from tests.conftest import refuses
 from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
@@ -63,7 +66,7 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
         batch_size=2,
         test_time=test_time,
     )
-    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(FITTED))
+    return prediction_table(listed, vote(predicted, test_time), Calibrator.of(Calibration(**FITTED, test_time=test_time)))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_sets_are_those_of_the_conformal_calibration(tmp_path: Path) -> None:
     prediction, again = (predictor.predict([image])[0] for _ in range(2))
     assert prediction.sets == again.sets and prediction.sets["0.99"] is None
     square = predictor.square(image)
-    probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None])), chance_of(square)
+    probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None]), axis=1), chance_of(square)
     scores = class_scores(probabilities, np.array([chance]), method="raps", penalty=0.01, free=2)[0]
     assert set(prediction.sets["0.9"] or ()) == {dx for dx, score in zip(CLASSES, scores, strict=True) if score <= 0.8} | {
         prediction.top(1)[0][0]
@@ -175,7 +178,7 @@ def test_one_member_of_several_is_not_calibrated_and_says_so(tmp_path: Path) -> 
     image = lesion_image()
     prediction = predictor.predict([image])[0]
     logits = predictor.logits(predictor.square(image)[None])
-    assert list(prediction.probabilities.values()) == pytest.approx(list(softmax(logits)[0]))
+    assert list(prediction.probabilities.values()) == pytest.approx(list(softmax(logits, axis=1)[0]))
     assert (prediction.point, prediction.flagged, prediction.sets) == (None, None, {})
     assert "not calibrated" in prediction.warnings[-1]
     with pytest.raises(PipelineError, match=r"'recall_0\.90' was chosen for the ensemble and says nothing of member 'base-1'"):
@@ -285,9 +288,8 @@ def test_another_classifiers_maps_are_no_explanation(tmp_path: Path) -> None:
 def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
     """metrics/ is in git and models/ is not: a switch of branches parts them."""
     make_workspace(tmp_path)
-    values = dict.fromkeys(SPREAD, 0.8)
-    ends = {name: {"low": 0.7, "high": 0.9} for name in SPREAD}
-    test = {"images": 20, "lesions": 15, **values, "intervals": ends}
+    values = dict.fromkeys(LEADING, 0.8)
+    test = {"images": 20, "lesions": 15, **values, "intervals": {key: {"low": 0.7, "high": 0.9} for key in LEADING}}
     own = classifier_digest(tmp_path / CLASSIFIER)
     for digest, found in ((own, True), ("cafe", False), (None, False)):
         content = {CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_auc, truth_and_scores
@@ -94,20 +95,17 @@ def compare_headline(tables: dict[str, pd.DataFrame], how: BootstrapParams) -> d
     return measure_beside(measures, tables, how, undefined=undefined)
 
 
-def compare_points(tables: dict[str, pd.DataFrame], operating_points: dict[str, Any], how: BootstrapParams) -> dict[str, Any]:
-    """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve.
-
-    operating_points : as `evaluation.results.decisions.read_operating_points` gives them.
-    """
-    truths = {name: truth_and_scores(table, operating_points["classes"]) for name, table in tables.items()}
+def compare_points(tables: dict[str, pd.DataFrame], operating_points: OperatingPoints, how: BootstrapParams) -> dict[str, Any]:
+    """What the frozen thresholds achieve in both sets, and the area under the target's ROC curve."""
+    truths = {name: truth_and_scores(table, operating_points.classes) for name, table in tables.items()}
     points = {}
-    for point, chosen in operating_points["points"].items():
-        measures = {name: audit(*truth, chosen["threshold"]) for name, truth in truths.items()}
-        points[point] = {"threshold": chosen["threshold"], **measure_beside(measures, tables, how)}
+    for point, chosen in operating_points.points.items():
+        measures = {name: audit(*truth, chosen.threshold) for name, truth in truths.items()}
+        points[point] = {"threshold": chosen.threshold, **measure_beside(measures, tables, how)}
     areas = measure_beside({name: target_auc(*truth) for name, truth in truths.items()}, tables, how)
     return {
-        "target": operating_points["target"],
-        "classes": operating_points["classes"],
+        "target": operating_points.target,
+        "classes": operating_points.classes,
         "positives": {name: int(positive.sum()) for name, (positive, _) in truths.items()},
         "auc": {name: values["auc"] for name, values in areas.items()},
         "points": points,

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import labels_of, probabilities_of
 from skinlesion.audits.robustness.corruptions import Condition
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 METRICS: tuple[str, ...] = (*HEADLINE, "ece")
 RATES: tuple[str, ...] = ("sensitivity", "specificity")  # of an operating point
@@ -53,24 +54,17 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
     return lambda weights: {"ece": np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)}
 
 
-def measure_table(table: pd.DataFrame, points: Mapping[str, Any], how: BootstrapParams, *, bins: int) -> Measured:
+def measure_table(table: pd.DataFrame, points: OperatingPoints, how: BootstrapParams, *, bins: int) -> Measured:
     """Measure a prediction table, its thresholds being frozen.
-
-    Parameters
-    ----------
-    points : the operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
 
     Raises
     ------
     PipelineError
         No image of the target of the operating points, or no other.
     """
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-    classified = ClassificationMetrics(labels, probabilities)
-    error = calibration_error(labels, probabilities, bins)
-    positive, scores = target_scores(table, points["classes"], split="test")
-    audits = {name: audit(positive, scores, point["threshold"]) for name, point in points["points"].items()}
+    classified, error = metrics_of(table), calibration_error(labels_of(table), probabilities_of(table), bins)
+    positive, scores = target_scores(table, points.classes, split="test")
+    audits = {name: audit(positive, scores, point.threshold) for name, point in points.points.items()}
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         values = classified.headline(weights) | error(weights)
@@ -116,11 +110,11 @@ def metric_rows(condition: Condition, measured: Measured, clean: Measured, *, co
     ]
 
 
-def point_rows(condition: Condition, measured: Measured, points: Mapping[str, Any], *, confidence: float) -> list[dict[str, Any]]:
+def point_rows(condition: Condition, measured: Measured, points: OperatingPoints, *, confidence: float) -> list[dict[str, Any]]:
     """Rows of `POINT_COLUMNS`, one an operating point."""
     rows = []
-    for name, point in points["points"].items():
-        row = {**condition._asdict(), "point": name, "threshold": point["threshold"]}
+    for name, point in points.points.items():
+        row = {**condition._asdict(), "point": name, "threshold": point.threshold}
         for rate in RATES:
             row |= bounded(measured, f"{rate}@{name}", confidence, prefix=rate)
         rows.append(row)

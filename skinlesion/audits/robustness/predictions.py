@@ -10,9 +10,8 @@ from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.robustness.corruptions import Condition, corrupt
 from skinlesion.base.devices import choose_device
 from skinlesion.config.params import RobustnessParams
-from skinlesion.config.schema import MachineParams
+from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.evaluation.inference.inference import predict_ensemble, soft_vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import read_calibration
 from skinlesion.model.classifier import load_ensemble
@@ -20,7 +19,7 @@ from skinlesion.model.classifier import load_ensemble
 CHUNK_BYTES = 64_000_000  # of images that are held at once, or a batch where that is more
 
 
-class Predictor:
+class CorruptedPredictions:
     """The frozen classifier and calibration of the workspace over a list of images, clean or corrupted.
 
     Called with a condition, or with None for the images as they are, it gives the rows of `listed`, a prediction table, with

@@ -20,7 +20,8 @@ def color_histograms(images: np.ndarray, rows: np.ndarray, *, bins: int) -> np.n
     images : uint8 (N, height, width, 3). rows : int (rows,), positions in it. bins : a channel, 2 to 16, of equal width.
     """
     counts = [_count(images[rows[start : start + CHUNK]], bins) for start in range(0, len(rows), CHUNK)]
-    return np.concatenate(counts) / (images.shape[1] * images.shape[2])
+    shares: np.ndarray = np.concatenate(counts) / (images.shape[1] * images.shape[2])
+    return shares
 
 
 def _count(images: np.ndarray, bins: int) -> np.ndarray:

@@ -11,20 +11,20 @@ The promise is of lesions drawn as those of calibration were, over all diagnoses
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import ConformalMethod
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure
 from skinlesion.evaluation.metrics.classification import ratio
 
-Method = Literal["aps", "raps"]
 
-
-def class_scores(probabilities: np.ndarray, chances: np.ndarray, *, method: Method, penalty: float, free: int) -> np.ndarray:
+def class_scores(
+    probabilities: np.ndarray, chances: np.ndarray, *, method: ConformalMethod, penalty: float, free: int
+) -> np.ndarray:
     """Nonconformity of each class of each image, float64 (images, classes): how far down the ranking the class stands.
 
     The sum of the probabilities of all more probable classes (the first of equals stands first) and of `chances` (float

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.diagnoses import CLASSES
+from skinlesion.artifacts.tables import labels_of, predicted_of, probabilities_of
+from skinlesion.config.contents import OperatingPoints
 from skinlesion.evaluation.analysis.thresholds import target_scores
 from skinlesion.evaluation.metrics.lesions import predict_lesions
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
@@ -23,13 +23,12 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence: float) -> pd.DataFrame:
+def list_failures(table: pd.DataFrame, points: OperatingPoints, *, min_confidence: float) -> pd.DataFrame:
     """Every missed melanoma and every confident error of a prediction table.
 
     Parameters
     ----------
     table : as `skinlesion.evaluation.results.predictions.read_predictions` gives it.
-    points : operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
     min_confidence : probability of a wrong diagnosis at or above which the error is a confident one, 0 to 1.
 
     Returns
@@ -44,11 +43,10 @@ def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence
     flagged_at : names of the operating points that flag the image, joined by spaces; empty where none does.
     lesion_images, lesion_predicted : how many images of the lesion the table has, and the most probable class of their mean.
     """
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
-    truth = pd.Index(CLASSES).get_indexer(table["dx"])
+    probabilities, truth = probabilities_of(table), labels_of(table)
     order = np.argsort(-probabilities, axis=1, kind="stable")  # among equal probabilities the first class leads, as in metrics
     rows = table.assign(
-        predicted=np.array(CLASSES)[order[:, 0]],
+        predicted=predicted_of(table),
         confidence=probabilities.max(axis=1),
         probability_of_truth=probabilities[np.arange(len(table)), truth],
         rank_of_truth=(order == truth[:, None]).argmax(axis=1) + 1,
@@ -63,10 +61,10 @@ def list_failures(table: pd.DataFrame, points: dict[str, Any], *, min_confidence
     return ordered[list(COLUMNS)].reset_index(drop=True)
 
 
-def flagging_points(table: pd.DataFrame, points: dict[str, Any]) -> pd.Series:
+def flagging_points(table: pd.DataFrame, points: OperatingPoints) -> pd.Series:
     """Names of the operating points that flag each image of a prediction table, joined by spaces, in the order of `points`."""
-    scores = target_scores(table, points["classes"], split="test")[1]
-    flagged = {name: scores >= point["threshold"] for name, point in points["points"].items()}
+    scores = target_scores(table, points.classes, split="test")[1]
+    flagged = {name: scores >= point.threshold for name, point in points.points.items()}
     joined = [" ".join(name for name, flags in flagged.items() if flags[row]) for row in range(len(table))]
     return pd.Series(joined, index=table.index)
 
@@ -74,18 +72,16 @@ def flagging_points(table: pd.DataFrame, points: dict[str, Any]) -> pd.Series:
 def _lesion_columns(table: pd.DataFrame) -> pd.DataFrame:
     """`lesion_id, lesion_images, lesion_predicted` of every lesion."""
     lesions = predict_lesions(table)
-    leading = lesions[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
     return pd.DataFrame(
-        {"lesion_id": lesions["lesion_id"], "lesion_images": lesions["images"], "lesion_predicted": np.array(CLASSES)[leading]}
+        {"lesion_id": lesions["lesion_id"], "lesion_images": lesions["images"], "lesion_predicted": predicted_of(lesions)}
     )
 
 
-def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: dict[str, Any]) -> dict[str, Any]:
+def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: OperatingPoints) -> dict[str, Any]:
     """What `list_failures` found in `table`, as numbers of images and lesions; a share of nothing is None."""
     melanomas = table[table["dx"] == MELANOMA]
     missed, confident = failures[failures["missed_melanoma"]], failures[failures["confident_error"]]
-    predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
-    errors = int((predicted != table["dx"]).sum())
+    errors = int((predicted_of(table) != table["dx"]).sum())
     flagged = missed["flagged_at"].str.split()
     pairs = confident.groupby(["dx", "predicted"]).size().sort_values(ascending=False, kind="stable")
     lost = missed.loc[missed["lesion_predicted"] != MELANOMA, "lesion_id"].nunique()
@@ -99,7 +95,7 @@ def count_failures(failures: pd.DataFrame, table: pd.DataFrame, points: dict[str
             "lesions_missed_by_the_mean_of_their_images": int(lost),
             "confident": int(missed["confident_error"].sum()),
             # Of the images whose most probable class is not melanoma, how many each operating point flags all the same.
-            "flagged_at": {name: int(flagged.map(lambda names, name=name: name in names).sum()) for name in points["points"]},
+            "flagged_at": {name: int(flagged.map(lambda names, name=name: name in names).sum()) for name in points.points},
         },
         "confident_errors": {
             "images": len(confident),

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores
+from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 UNKNOWN = "unknown"
 SOURCE = "dataset"  # the column of Dataverse's metadata; Kaggle's lacks it
@@ -54,9 +53,8 @@ def assign_groups(table: pd.DataFrame, *, starts: list[float]) -> pd.DataFrame:
 
 def measures_of(table: pd.DataFrame) -> Measure:
     """`METRICS` of a prediction table as a function of image weights, each float64 (draws,)."""
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    measured = ClassificationMetrics(labels, table[list(PROBABILITY_COLUMNS)].to_numpy())
-    ranking = rank_scores(labels == CLASSES.index("mel"), table["probability_mel"].to_numpy())
+    measured = metrics_of(table)
+    ranking = rank_scores((table["dx"] == "mel").to_numpy(), table["probability_mel"].to_numpy())
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         values = measured.headline(weights) | {"mel_auc": area_under_roc(*flagged_counts(ranking, weights))}

@@ -8,6 +8,7 @@ nothing changes, so a grid could only miss the best one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,11 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure, point_estimate
 from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores, ratio, thin
+
+POINT_COLUMNS = (
+    *("point", "split", "threshold", "sensitivity", "sensitivity_low", "sensitivity_high"),
+    *("specificity", "specificity_low", "specificity_high", "precision", "f1", "flagged"),
+)
 
 
 def target_scores(predictions: pd.DataFrame, classes: list[str], *, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -215,3 +221,15 @@ def sweep(positive: np.ndarray, scores: np.ndarray, keep: list[float], *, most: 
     chosen = pd.DataFrame([{"threshold": threshold, **achieved(positive, scores, threshold)} for threshold in keep])
     both = pd.concat([curve, chosen], ignore_index=True).drop_duplicates("threshold")
     return both.sort_values("threshold", ascending=False, ignore_index=True)
+
+
+def point_rows(points: dict[str, Any]) -> pd.DataFrame:
+    """Operating points of metrics/threshold_sweep.json as rows of `POINT_COLUMNS`, one a split; test's alone have intervals."""
+    rows = []
+    for name, point in points.items():
+        ends = {
+            f"{rate}_{end}": point["intervals"][rate][end] for rate in ("sensitivity", "specificity") for end in ("low", "high")
+        }
+        rows.append({"point": name, "split": "val", "threshold": point["threshold"], **point["val"]})
+        rows.append({"point": name, "split": "test", "threshold": point["threshold"], **point["test"], **ends})
+    return pd.DataFrame(rows)

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from skinlesion.evaluation.inference.inference import Predicted, log_softmax
-from skinlesion.evaluation.metrics.classification import ClassificationMetrics
-
-SPREAD: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
+from skinlesion.evaluation.inference.inference import Predicted
+from skinlesion.evaluation.metrics.classification import LEADING, ClassificationMetrics
 
 
 def member_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
@@ -20,16 +19,16 @@ def member_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
 
     labels : int (images,), indices into `CLASSES`. logits : float (images, classes).
     """
-    return ClassificationMetrics(labels, np.exp(log_softmax(logits))).summary()
+    return ClassificationMetrics(labels, softmax(logits.astype(np.float64), axis=1)).summary()
 
 
 def spread(members: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Mean, standard deviation (of the sample, so None for one member), smallest and largest of `SPREAD` over members.
+    """Mean, standard deviation (of the sample, so None for one member), smallest and largest of `LEADING` over members.
 
     None where a metric is undefined.
     """
     described = {}
-    for name in SPREAD:
+    for name in LEADING:
         values = np.array([member[name] for member in members], dtype=np.float64)
         deviation = float(values.std(ddof=1)) if len(values) > 1 else None
         described[name] = {"mean": values.mean(), "sd": deviation, "min": values.min(), "max": values.max()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
-from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
+from skinlesion.config.contents import Calibration, OperatingPoints
 from skinlesion.model.classifier import WEIGHTS_FILE, read_member_names
 
 
@@ -18,17 +18,17 @@ def classifier_digest(folder: Path = CLASSIFIER) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def check_belongs(content: dict[str, object], path: Path, digest: str) -> None:
+def check_belongs(content: Calibration | OperatingPoints, path: Path, digest: str) -> None:
     """Refuse a file of another classifier, as an interrupted `dvc repro` leaves it.
 
-    content : of the file, with the digest as `CLASSIFIER_SHA256`. digest : of the classifier, of `classifier_digest`.
+    content : of the file at `path`. digest : of the classifier (`classifier_digest`).
 
     Raises
     ------
     PipelineError
         The digest is another one, or is not there.
     """
-    if content.get(CLASSIFIER_SHA256) != digest:
+    if content.classifier_sha256 != digest:
         raise PipelineError(
             f"{path} is of another classifier than the one in {CLASSIFIER}: run `dvc repro`, which renews what is old"
         )

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.base.errors import PipelineError
-from skinlesion.evaluation.inference.views import TestTime, views_of
+from skinlesion.config.schema import TestTime
+from skinlesion.evaluation.inference.views import views_of
 from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.model.float32 import full_float32
 
@@ -30,6 +31,11 @@ class Predicted(NamedTuple):
 
     logits: np.ndarray
     log_probabilities: np.ndarray
+
+
+def place_network(model: torch.nn.Module, device: torch.device) -> None:
+    """Move a network to a device, in eval mode, channels last in memory, which convolutions on CPU and GPU prefer."""
+    model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
 
 
 @torch.inference_mode()
@@ -63,7 +69,7 @@ def predict(
     check_prepared(prepared, config)
     rows = prepared.rows_of(listed["image_id"])
     metadata = torch.from_numpy(encode_metadata(listed)) if config.needs_metadata else None
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    place_network(model, device)
     logits, log_probabilities = [], []
     for start in tqdm(range(0, len(rows), batch_size), desc=f"predict {config.name}", unit="batch", disable=None):
         batch = slice(start, start + batch_size)
@@ -98,7 +104,7 @@ def predict_batch(
     by_view = torch.stack([network(view, metadata).float().cpu() for view in views]).numpy()
     if not np.isfinite(by_view).all():
         raise PipelineError(f"classifier '{config.name}' gives logits that are not finite: train it with a smaller train.lr")
-    return Predicted(by_view[0], log_mean(log_softmax(by_view)))
+    return Predicted(by_view[0], log_mean(log_softmax(by_view.astype(np.float64), axis=-1)))
 
 
 def predict_ensemble(
@@ -111,19 +117,15 @@ def predict_ensemble(
     test_time: TestTime = "none",
 ) -> dict[str, Predicted]:
     """`predict` of each member, by its name."""
-    options = {"device": device, "batch_size": batch_size, "test_time": test_time}
-    return {name: predict(classifier, prepared, listed, **options) for name, classifier in members.items()}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log of the softmax over the last axis, float64, without underflow."""
-    values = np.asarray(logits, dtype=np.float64)
-    return values - logsumexp(values, axis=-1, keepdims=True)
+    return {
+        name: predict(classifier, prepared, listed, device=device, batch_size=batch_size, test_time=test_time)
+        for name, classifier in members.items()
+    }
 
 
 def log_mean(log_probabilities: np.ndarray) -> np.ndarray:
     """Log of the mean of probabilities over the first axis, without underflow."""
-    return logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities))
+    return np.asarray(logsumexp(log_probabilities, axis=0) - np.log(len(log_probabilities)))
 
 
 def soft_vote(predicted: Sequence[Predicted], *, test_time: TestTime) -> np.ndarray:

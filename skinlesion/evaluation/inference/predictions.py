@@ -9,8 +9,8 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.splits import SPLITS, fingerprint
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.inference.inference import Predicted, soft_vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.predictions import DESCRIPTIVE_COLUMNS
 from skinlesion.model.classifier import Classifier

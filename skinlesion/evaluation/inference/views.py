@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torchvision.transforms.v2 import functional
 
-TestTime = Literal["none", "flips", "square", "multi_crop"]
+from skinlesion.config.schema import TestTime
+
 View = Callable[[torch.Tensor], torch.Tensor]
 
 CROP_SHARE = 0.8  # of the side, of the crops of multi_crop
@@ -30,7 +30,8 @@ def _cropped(down: float, right: float) -> View:
         size = images.shape[-1]
         side = round(CROP_SHARE * size)
         top, left = (round(place * (size - side)) for place in (down, right))
-        return functional.resized_crop(images, top, left, side, side, [size, size], antialias=True)  # bilinear
+        resized: torch.Tensor = functional.resized_crop(images, top, left, side, side, [size, size], antialias=True)  # bilinear
+        return resized
 
     return crop
 

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq, minimize
-from scipy.special import logsumexp
+from scipy.special import log_softmax, softmax
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import logits_of, probabilities_of
 from skinlesion.base.errors import PipelineError, name_some
-
-Method = Literal["temperature", "vector"]
+from skinlesion.config.contents import Calibration
+from skinlesion.config.schema import CalibrationMethod
 
 # Temperatures that are searched. At an end of it something else than overconfidence is wrong.
 TEMPERATURE_RANGE: tuple[float, float] = (0.05, 20.0)
 CALIBRATED_TOLERANCE = 1e-6  # of a probability; tables written elsewhere may be rounded
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities, float64 (images, classes), of logits divided by a temperature > 0."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
+def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray) -> float:
     """Mean negative log of the probability of the true class, in nats (log loss), from logits and so without clipping.
 
     labels : int (images,), columns of `logits`. logits : float (images, classes).
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(labels)), labels]))
+    log_probabilities = log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class Calibrator:
     method : `temperature` (every scale is 1 / temperature, every bias 0: predictions stay) or `vector` (one of each a class).
     """
 
-    method: Method
+    method: CalibrationMethod
     scale: np.ndarray
     bias: np.ndarray
 
@@ -53,9 +46,9 @@ class Calibrator:
         return float(1 / self.scale[0]) if self.method == "temperature" else None
 
     @classmethod
-    def of(cls, content: dict[str, Any]) -> Calibrator:
-        """From the content of `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
-        return cls(content["method"], np.array(content["scale"], np.float64), np.array(content["bias"], np.float64))
+    def of(cls, calibration: Calibration) -> Calibrator:
+        """From `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
+        return cls(calibration.method, np.array(calibration.scale, np.float64), np.array(calibration.bias, np.float64))
 
     def content(self) -> dict[str, Any]:
         """What `skinlesion.evaluation.results.decisions.write_calibration` takes."""
@@ -69,7 +62,7 @@ class Calibrator:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Calibrated probabilities, float64 (images, classes)."""
-        return softmax(self.logits(logits))
+        return np.asarray(softmax(self.logits(logits), axis=1))
 
 
 def check_calibrated(table: pd.DataFrame, calibrator: Calibrator, *, name: str) -> None:
@@ -82,8 +75,8 @@ def check_calibrated(table: pd.DataFrame, calibrator: Calibrator, *, name: str) 
     PipelineError
         They are not: the columns belong to other classes than their names say, or table and calibration to different runs.
     """
-    expected = calibrator.probabilities(table[list(LOGIT_COLUMNS)].to_numpy())
-    off = np.abs(expected - table[list(PROBABILITY_COLUMNS)].to_numpy()).max(axis=1) > CALIBRATED_TOLERANCE
+    expected = calibrator.probabilities(logits_of(table))
+    off = np.abs(expected - probabilities_of(table)).max(axis=1) > CALIBRATED_TOLERANCE
     if off.any():
         raise PipelineError(
             f"{name}: the probabilities of {name_some(table.loc[off, 'image_id'])} are not those of its calibrated logits: the "
@@ -91,7 +84,7 @@ def check_calibrated(table: pd.DataFrame, calibrator: Calibrator, *, name: str) 
         )
 
 
-def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: Method) -> Calibrator:
+def fit_calibrator(labels: np.ndarray, logits: np.ndarray, method: CalibrationMethod) -> Calibrator:
     """Fit `method` to labels, int (images,), and logits, float (images, classes)."""
     classes = np.shape(logits)[1]
     temperature = fit_temperature(labels, logits)
@@ -112,7 +105,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
     def slope(log_temperature: float) -> float:
         """Of the negative log-likelihood by the inverse temperature: it falls with rising temperature."""
-        return float((softmax(logits, float(np.exp(log_temperature))) * above_truth).sum(axis=1).mean())
+        return float((softmax(logits / np.exp(log_temperature), axis=1) * above_truth).sum(axis=1).mean())
 
     lowest, highest = np.log(TEMPERATURE_RANGE)
     if slope(lowest) <= 0:
@@ -137,7 +130,7 @@ def fit_vector(labels: np.ndarray, logits: np.ndarray, *, start: float) -> tuple
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = logits * parameters[:classes] + parameters[classes:]
         likelihood = negative_log_likelihood(labels, scaled)
-        error = (softmax(scaled) - truth) / images
+        error = (softmax(scaled, axis=1) - truth) / images
         away = parameters - center
         gradient = np.append((error * logits).sum(axis=0), error.sum(axis=0))
         return likelihood + away @ away / (2 * images), gradient + away / images

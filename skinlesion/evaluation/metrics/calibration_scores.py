@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import expit, logsumexp
+from scipy.special import expit, logsumexp, softmax
 from sklearn.linear_model import LogisticRegression
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.calibration import Calibrator, negative_log_likelihood, softmax
+from skinlesion.evaluation.metrics.calibration import Calibrator, negative_log_likelihood
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -83,9 +83,9 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 def calibration_scores(labels: np.ndarray, logits: np.ndarray, *, calibrator: Calibrator, bins: int) -> dict[str, float]:
     """`nll`, `ece`, `ece_equal_mass`, `brier` and its parts (`brier_reliability` and so on), each `_before` and `_after`."""
     calibrated = {"before": np.asarray(logits, dtype=np.float64), "after": calibrator.logits(logits)}
-    scores = {}
+    scores: dict[str, float] = {}
     for when, values in calibrated.items():
-        probabilities = softmax(values)
+        probabilities = softmax(values, axis=1)
         parts = brier_decomposition(labels, probabilities, bins)
         scores |= {
             f"nll_{when}": negative_log_likelihood(labels, values),
@@ -130,7 +130,7 @@ def recalibration_per_class(labels: np.ndarray, logits: np.ndarray, calibrator: 
 
 def reliability_before_after(labels: np.ndarray, logits: np.ndarray, *, calibrator: Calibrator, bins: int) -> pd.DataFrame:
     """Two `reliability_table`s in one, told apart by the first column, `calibration` (`before | after`)."""
-    before = reliability_table(labels, softmax(logits), bins)
+    before = reliability_table(labels, softmax(np.asarray(logits, dtype=np.float64), axis=1), bins)
     after = reliability_table(labels, calibrator.probabilities(logits), bins)
     both = pd.concat([before, after], ignore_index=True)
     both.insert(0, "calibration", ["before"] * len(before) + ["after"] * len(after))

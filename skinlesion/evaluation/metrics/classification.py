@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skinlesion.diagnoses import CLASSES
 
@@ -33,13 +34,16 @@ HEADLINE: tuple[str, ...] = (
     "mel_sensitivity",
     "mel_specificity",
 )
+# Those that stand for a classifier where there is room for few.
+LEADING: tuple[str, ...] = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
 PER_CLASS: tuple[str, ...] = ("precision", "recall", "specificity", "f1", "auc", "average_precision", "support")
 
 
-def ratio(numerator: np.ndarray, denominator: np.ndarray, *, undefined: float) -> np.ndarray:
+def ratio(numerator: ArrayLike, denominator: ArrayLike, *, undefined: float) -> np.ndarray:
     """Divide elementwise (float64, broadcast); `undefined` where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, undefined), where=denominator != 0)
+    over, under = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
+    divided: np.ndarray = np.divide(over, under, out=np.full(over.shape, undefined), where=under != 0)
+    return divided
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:

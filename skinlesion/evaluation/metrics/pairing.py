@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
-from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics
+from skinlesion.evaluation.metrics.classification import HEADLINE
+from skinlesion.evaluation.metrics.tables import metrics_of
 
 
 class Paired(NamedTuple):
@@ -70,7 +70,7 @@ def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
     A row a metric of `HEADLINE`, then `f1_<class>` a class: `metric, first, second, difference` (second less first),
     `low, high` (percentile interval of the difference), `p` (`p_value`). NaN where a metric is undefined.
     """
-    measured = [_measure(table) for table in paired]
+    measured = [metrics_of(table) for table in paired]
     images, lesions = len(paired.first), paired.first["lesion_id"]
     points = [point_estimate(each.headline, images) for each in measured]
 
@@ -92,8 +92,3 @@ def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
         for name in (*HEADLINE, *(f"f1_{dx}" for dx in CLASSES))
     ]
     return pd.DataFrame(rows)
-
-
-def _measure(table: pd.DataFrame) -> ClassificationMetrics:
-    labels = pd.Index(CLASSES).get_indexer(table["dx"]).astype(np.int64)
-    return ClassificationMetrics(labels, table[list(PROBABILITY_COLUMNS)].to_numpy())

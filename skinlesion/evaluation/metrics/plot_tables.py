@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics import calibration_scores
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, ratio, thin
-from skinlesion.evaluation.metrics.tables import arrays_of
 
 CURVE_POINTS = 200
 
@@ -23,7 +23,7 @@ def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibr
 
     metrics : what `metrics/evaluate.json` says of it: `per_class`, and `intervals` with the F1 of each class.
     """
-    labels, logits, probabilities = arrays_of(table)
+    labels, logits, probabilities = labels_of(table), logits_of(table), probabilities_of(table)
     confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
     per_class = [
         {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}

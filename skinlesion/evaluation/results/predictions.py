@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, read_table, write_table
+from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, probabilities_of, read_table, write_table
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.files import atomic_folder
 
@@ -35,7 +35,7 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
     frame = read_table(path, (*DESCRIPTIVE_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS))
     numbers = frame[[*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]].apply(pd.to_numeric, errors="coerce").astype("float64")
     broken = ~np.isfinite(numbers.to_numpy()).all(axis=1)
-    probabilities = numbers[list(PROBABILITY_COLUMNS)].to_numpy()
+    probabilities = probabilities_of(numbers)
     broken |= (np.abs(probabilities.sum(axis=1) - 1) > 1e-4) | (probabilities < 0).any(axis=1)
     if frame.empty or broken.any():
         offenders = name_some(frame.loc[broken, "image_id"]) or "no row at all"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
+from skinlesion.artifacts.tables import labels_of, predicted_of, probabilities_of
 from skinlesion.diagnoses import CLASSES
 
 MISSED_MELANOMA, CONFIDENT_ERROR = "missed melanoma", "confident error"
@@ -30,9 +30,9 @@ def judge_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     Its `image_id`, `lesion_id` and `dx`, with `predicted` (the most probable class), the calibrated `probability` of that class
     and `probability_true` of the diagnosis, both in [0, 1], and the `outcome` (correct | wrong).
     """
-    probabilities = predictions[list(PROBABILITY_COLUMNS)].to_numpy()
+    probabilities = probabilities_of(predictions)
     table = predictions[["image_id", "lesion_id", "dx"]].copy()
-    table["predicted"] = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    table["predicted"] = predicted_of(predictions)
     table["probability"] = probabilities.max(axis=1)
     table["probability_true"] = probabilities[np.arange(len(table)), labels_of(table)]
     table["outcome"] = np.where(table["dx"] == table["predicted"], "correct", "wrong")

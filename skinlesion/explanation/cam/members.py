@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from skinlesion.artifacts.patients import encode_metadata
-from skinlesion.artifacts.prepared import Fit
 from skinlesion.base.errors import PipelineError, name_some, suggest
 from skinlesion.config.evaluation import CamMethod
+from skinlesion.config.schema import Fit
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.explanation.cam.placing import cell_shares

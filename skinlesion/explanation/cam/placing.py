@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from skinlesion.artifacts.prepared import Fit
+from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import covered_box
 from skinlesion.explanation.cam.receptive_field import Centers
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import labels_of, probabilities_of
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
@@ -38,8 +38,7 @@ def measure_neighbors(test: pd.DataFrame, labels: np.ndarray, training: pd.DataF
     error_detection : AUC with which the share of neighbours that have the predicted class, and the network's confidence, rank
         right predictions above wrong ones; the first less the second.
     """
-    probabilities = test[list(PROBABILITY_COLUMNS)].to_numpy()
-    truth = pd.Index(CLASSES).get_indexer(test["dx"]).astype(np.int64)
+    probabilities, truth = probabilities_of(test), labels_of(test)
     network, voted = ClassificationMetrics(truth, probabilities), vote(labels)
     by_vote = ClassificationMetrics(truth, np.eye(len(CLASSES))[voted])
     agree, right = voted == network.predicted, network.predicted == truth

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import predicted_of, probabilities_of
 from skinlesion.base.errors import PipelineError, name_some
-from skinlesion.diagnoses import CLASSES
 
 COLUMNS: tuple[str, ...] = (
     *("image_id", "lesion_id", "dx", "predicted", "rank"),
@@ -89,17 +88,12 @@ def neighbor_table(test: pd.DataFrame, listed: pd.DataFrame, found: Neighbors) -
     test : a prediction table of N images. listed : the M rows that were searched: `image_id`, `lesion_id`, `dx`.
     """
     count, k = found.positions.shape
-    asked = test[["image_id", "lesion_id", "dx"]].assign(predicted=predicted_classes(test))
+    asked = test[["image_id", "lesion_id", "dx"]].assign(predicted=predicted_of(test))
     table = asked.loc[asked.index.repeat(k)].reset_index(drop=True)
     neighbors = listed.iloc[found.positions.ravel()]
     for name in ("image_id", "lesion_id", "dx"):
         table[f"neighbor_{name}"] = neighbors[name].to_numpy()
     return table.assign(rank=np.tile(np.arange(1, k + 1), count), similarity=found.similarities.ravel().round(DECIMALS))
-
-
-def predicted_classes(table: pd.DataFrame) -> np.ndarray:
-    """The most probable class of each image of a prediction table, str (images,)."""
-    return np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
 
 
 def choose_errors(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
@@ -114,8 +108,7 @@ def choose_errors(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
     -------
     `image_id, dx, predicted, probability` (of the predicted class), in the order in which they are shown.
     """
-    confidence = test[list(PROBABILITY_COLUMNS)].max(axis=1)
-    table = test[["image_id", "dx"]].assign(predicted=predicted_classes(test), probability=confidence)
+    table = test[["image_id", "dx"]].assign(predicted=predicted_of(test), probability=probabilities_of(test).max(axis=1))
     table["after"] = table["dx"] != MELANOMA
     ranked = table[table["dx"] != table["predicted"]].sort_values(
         ["after", "probability", "image_id"], ascending=[True, False, True]

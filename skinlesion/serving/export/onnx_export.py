@@ -64,6 +64,7 @@ def export_network(classifier: Classifier, path: Path, *, weights_sha256: str) -
                 opset_version=OPSET,
                 verbose=False,
             )
+        assert program is not None  # it is None for the exporter before dynamo alone
         graph = without_traces(program.model_proto)
         onnx.checker.check_model(graph, full_check=True)
         check_batch(graph)

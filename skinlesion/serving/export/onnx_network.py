@@ -164,19 +164,19 @@ def _is_member(member: Any) -> bool:
 
 
 def load_onnx_classifier(
-    folder: Path, name: str, precision: Precision, said: dict[str, Any], *, classifier: Path
+    folder: Path, name: str, precision: Precision, exported: dict[str, Any], *, classifier: Path
 ) -> OnnxClassifier:
-    """Load one member; `said` is what `export.json` says of it, the rest as of `load_onnx_ensemble`."""
+    """Load one member; `exported` is what `export.json` says of it, the rest as of `load_onnx_ensemble`."""
     config, weights = read_classifier_config(classifier / name), classifier / name / WEIGHTS_FILE
     if not weights.is_file():
         raise PipelineError(f"{weights} not found: run `train` first, or `dvc repro`")
     digest = file_digest(weights, "sha256")
-    if digest != said["weights_sha256"]:
+    if digest != exported["weights_sha256"]:
         raise stale(folder, classifier, f"{weights} has other weights than were exported")
     path = folder / name / MODEL_FILES[precision]
     if not path.is_file():
         raise PipelineError(f"{path} not found: {AGAIN} again")
-    if file_digest(path, "sha256") != said["files"][precision]["sha256"]:
+    if file_digest(path, "sha256") != exported["files"][precision]["sha256"]:
         raise PipelineError(f"{path} is damaged (its sha256 is not the one in {folder / EXPORT_FILE}): {AGAIN} again")
     network = OnnxNetwork(path, threads=available_cores())
     check_graph(network, config, path, identity(name, precision, digest))
@@ -190,8 +190,10 @@ def stale(folder: Path, classifier: Path, cause: str) -> PipelineError:
 
 def check_graph(network: OnnxNetwork, config: ClassifierConfig, path: Path, wanted: dict[str, str]) -> None:
     """Insist that a graph is of the member, weights and precision that it lies under, and takes what the classifier gives it."""
-    said = network.session.get_modelmeta().custom_metadata_map
-    odd = [f"{key.removeprefix(IDENTITY)} is {brief(said.get(key))}" for key, value in wanted.items() if said.get(key) != value]
+    stored = network.session.get_modelmeta().custom_metadata_map
+    odd = [
+        f"{key.removeprefix(IDENTITY)} is {brief(stored.get(key))}" for key, value in wanted.items() if stored.get(key) != value
+    ]
     inputs = {each.name: list(each.shape[1:]) for each in network.session.get_inputs()}
     expected = {IMAGES: [3, config.size, config.size]} | ({METADATA: [WIDTH]} if config.needs_metadata else {})
     if inputs != expected:

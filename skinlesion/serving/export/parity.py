@@ -12,16 +12,17 @@ from tqdm import tqdm
 
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import predicted_of, probabilities_of
+from skinlesion.config.contents import OperatingPoints
+from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.analysis.thresholds import truth_and_scores
 from skinlesion.evaluation.inference.inference import Network, predict_batch
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
-from skinlesion.evaluation.inference.views import TestTime
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
 from skinlesion.serving.export.onnx_network import IMAGES, METADATA
 
-Member = tuple[Network, ClassifierConfig]  # a `Classifier` or an `OnnxClassifier`
+Members = Mapping[str, tuple[Network, ClassifierConfig]]  # by name, of a `Classifier` or `OnnxClassifier` each
 
 
 def batches_of(
@@ -46,7 +47,7 @@ def graph_inputs(
 
 
 def predict_table(
-    members: Mapping[str, Member],
+    members: Members,
     prepared: PreparedImages,
     listed: pd.DataFrame,
     calibrator: Calibrator,
@@ -71,12 +72,14 @@ def predict_table(
     return prediction_table(listed, vote(predicted, test_time), calibrator)
 
 
-def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Mapping[str, Any]) -> dict[str, Any]:
-    """How far two prediction tables of the same images in the same order lie apart.
+def largest_difference(table: pd.DataFrame, reference: pd.DataFrame) -> tuple[float, str]:
+    """The largest difference of a calibrated probability of two tables of the same images, and the `image_id` that it is of."""
+    apart = np.abs(probabilities_of(table) - probabilities_of(reference)).max(axis=1)
+    return float(apart.max()), str(reference["image_id"].iloc[int(apart.argmax())])
 
-    Parameters
-    ----------
-    points : the operating points, as `skinlesion.evaluation.results.decisions.read_operating_points` gives them.
+
+def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: OperatingPoints) -> dict[str, Any]:
+    """How far two prediction tables of the same images in the same order lie apart.
 
     Returns
     -------
@@ -85,23 +88,22 @@ def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Mappin
     same_diagnosis : share of the images whose most probable class is the same.
     same_flag : by operating point, the share of the images that both flag or both do not.
     """
-    first, second = (each[list(PROBABILITY_COLUMNS)].to_numpy() for each in (table, reference))
-    apart = np.abs(first - second)
-    scores = [truth_and_scores(each, points["classes"])[1] for each in (table, reference)]
+    first, second = (probabilities_of(each) for each in (table, reference))
+    largest, image_id = largest_difference(table, reference)
+    scores = [truth_and_scores(each, points.classes)[1] for each in (table, reference)]
     flags = {
-        name: float(np.equal(*(score >= point["threshold"] for score in scores)).mean())
-        for name, point in points["points"].items()
+        name: float(np.equal(*(score >= point.threshold for score in scores)).mean()) for name, point in points.points.items()
     }
     return {
-        "largest_difference": float(apart.max()),
-        "image_id": reference["image_id"].iloc[int(apart.max(axis=1).argmax())],
-        "mean_difference": float(apart.mean()),
-        "same_diagnosis": float((first.argmax(axis=1) == second.argmax(axis=1)).mean()),
+        "largest_difference": largest,
+        "image_id": image_id,
+        "mean_difference": float(np.abs(first - second).mean()),
+        "same_diagnosis": float((predicted_of(table) == predicted_of(reference)).mean()),
         "same_flag": flags,
     }
 
 
-def engine_of(members: Mapping[str, Member], metadata: pd.DataFrame, *, test_time: TestTime) -> Callable[[torch.Tensor], None]:
+def engine_of(members: Members, metadata: pd.DataFrame, *, test_time: TestTime) -> Callable[[torch.Tensor], None]:
     """A function that has all members predict one batch of uint8 images, for measuring its time.
 
     metadata : rows of a list, one an image of the largest batch.

@@ -50,7 +50,7 @@ def seconds_of_calls(engines: Mapping[str, Engine], images: torch.Tensor, *, rou
     for number in range(rounds):
         if number >= FEWEST_ROUNDS and time.monotonic() > ends:
             break
-        for name in list(engines) if number % 2 == 0 else reversed(engines):
+        for name in list(engines)[:: 1 if number % 2 == 0 else -1]:
             begun = time.perf_counter()
             engines[name](images)
             seconds[name].append(time.perf_counter() - begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinlesion.evaluation.analysis.decisions import at_prevalence, decision_curve, net_benefit, predictive_values
+from skinlesion.evaluation.analysis.decision_curve import at_prevalence, decision_curve, net_benefit, predictive_values
 from skinlesion.evaluation.analysis.thresholds import audit
 from skinlesion.evaluation.metrics.bootstrap import point_estimate
 

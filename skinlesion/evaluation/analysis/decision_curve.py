@@ -48,7 +48,7 @@ def net_benefit(positive: np.ndarray, scores: np.ndarray, probabilities: np.ndar
     """
     flagged = scores[None, :] >= probabilities[:, None]
     true_positives, false_positives = (flagged & positive).mean(axis=1), (flagged & ~positive).mean(axis=1)
-    return true_positives - false_positives * probabilities / (1 - probabilities)
+    return np.asarray(true_positives - false_positives * probabilities / (1 - probabilities))
 
 
 def decision_curve(positive: np.ndarray, scores: np.ndarray) -> pd.DataFrame:

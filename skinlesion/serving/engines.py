@@ -1,0 +1,68 @@
+"""What runs the networks of a classifier: torch, or ONNX Runtime with what the optional stage `export` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from skinlesion.artifacts.paths import CLASSIFIER
+from skinlesion.base.devices import choose_device
+from skinlesion.base.errors import PipelineError, suggest
+from skinlesion.evaluation.inference.inference import Network, place_network
+from skinlesion.model.classifier import Classifier, ClassifierConfig
+from skinlesion.serving.export.onnx_network import EXPORT, Precision, load_onnx_ensemble
+
+Engine = Literal["torch", "onnx", "onnx-int8"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+PRECISION_OF: dict[Engine, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
+
+
+class Member(NamedTuple):
+    """A network of one of the engines, and its config."""
+
+    model: Network
+    config: ClassifierConfig
+
+
+def check_engine(name: str) -> Engine:
+    """The engine of that name.
+
+    Raises
+    ------
+    PipelineError
+        There is none; the message has the nearest name and all of them.
+    """
+    for engine in ENGINES:
+        if engine == name:
+            return engine
+    raise PipelineError(f"no engine '{name}'{suggest(name, ENGINES)}; known: {', '.join(ENGINES)}")
+
+
+def device_of(engine: Engine, device: str) -> torch.device:
+    """Where an engine runs.
+
+    device : as `evaluate.device`; for the ONNX engines `auto` or `cpu`, and PipelineError otherwise.
+    """
+    if engine == "torch":
+        return choose_device(device)
+    if device not in ("auto", "cpu"):
+        raise PipelineError(f"engine '{engine}' runs on the CPU alone, not on '{device}': use the engine torch, or device cpu")
+    return torch.device("cpu")
+
+
+def load_members(
+    root: Path, every: Mapping[str, Classifier], chosen: Sequence[str], engine: Engine, device: torch.device
+) -> dict[str, Member]:
+    """The networks of an engine, by name.
+
+    root : the workspace. every : the members of its ensemble. chosen : names of those that are used.
+    """
+    if engine == "torch":
+        for name in chosen:
+            place_network(every[name].model, device)
+        return {name: Member(*every[name]) for name in chosen}
+    exported = load_onnx_ensemble(root / EXPORT, PRECISION_OF[engine], classifier=root / CLASSIFIER)
+    return {name: Member(*exported[name]) for name in chosen}
