@@ -38,7 +38,8 @@ from skinlesion.base.devices import choose_device
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import GradcamParams, load_params
+from skinlesion.config.evaluation import GradcamParams
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import MachineParams
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions

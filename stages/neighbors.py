@@ -53,8 +53,10 @@ def main() -> None:
     train, test = read_split("train"), read_predictions("test")
     check_same_lists(members, facts)
     check_apart(train, test)
-    options = {"device": choose_device(machine.device), "batch_size": machine.batch_size}
-    searched, wanted = (embed(members, prepared, frame["image_id"], **options) for frame in (train, test))
+    device, batch_size = choose_device(machine.device), machine.batch_size
+    searched, wanted = (
+        embed(members, prepared, frame["image_id"], device=device, batch_size=batch_size) for frame in (train, test)
+    )
     zeros = {name: int((~rows.any(axis=1)).sum()) for name, rows in (("train", searched), ("test", wanted))}
     if any(zeros.values()):
         logger.warning("%(train)d training and %(test)d test images have no feature at all: nothing is similar to them", zeros)
@@ -128,7 +130,8 @@ def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImage
     for case in cases.itertuples():
         neighbors = []
         for row in grouped.get_group(case.image_id).itertuples():
-            shares: Shares = {row.predicted: "prediction", row.dx: "truth"}.get(row.neighbor_dx, "neither")
+            shared: dict[str, Shares] = {row.predicted: "prediction", row.dx: "truth"}
+            shares = shared.get(row.neighbor_dx, "neither")
             title = f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{SHARES[shares]}, {row.similarity:.3f}"
             neighbors.append(Neighbor(original(row.neighbor_image_id), title, shares))
         title = f"{case.image_id}\ntruth {case.dx}, predicted {case.predicted} {case.probability:.2f}"

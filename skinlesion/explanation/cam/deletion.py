@@ -123,7 +123,8 @@ def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int, *, title: st
 
 def area_under(curve: np.ndarray) -> np.ndarray:
     """Area under curves (N, steps + 1) over the share 0 to 1 by the trapezoidal rule, float64 (N,) in [0, 1]."""
-    return np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1)
+    area: np.ndarray = np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1)
+    return area
 
 
 def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:

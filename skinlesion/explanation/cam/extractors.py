@@ -39,7 +39,7 @@ class ExplainedNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes) of images (N, 3, size, size); PipelineError where they are NaN or infinite."""
-        scores = self.network(images, self._metadata_of(len(images)))
+        scores: torch.Tensor = self.network(images, self._metadata_of(len(images)))
         if not torch.isfinite(scores.detach()).all():  # torchcam would count NaN as no evidence
             raise PipelineError("the classifier's scores are not finite: its weights are damaged, run `train` again")
         return scores
@@ -47,10 +47,11 @@ class ExplainedNetwork(nn.Module):
     def scores_of_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits of a ViT's intermediate tokens (N, 1 + patches, F), as if these were its last: LeGrad, section 3.2."""
         backbone, encoder = self.network.backbone, self.network.metadata_encoder
-        features = backbone.heads(backbone.encoder.ln(tokens.mean(dim=1)))
+        features = backbone.get_submodule("heads")(backbone.get_submodule("encoder.ln")(tokens.mean(dim=1)))
         if encoder is not None:
             features = torch.cat([features, encoder(self._metadata_of(len(tokens)))], dim=1)
-        return self.network.head(features).float()
+        scores: torch.Tensor = self.network.head(features)
+        return scores.float()
 
     def _metadata_of(self, count: int) -> torch.Tensor | None:
         if self.metadata is None or len(self.metadata) == count:
@@ -82,7 +83,7 @@ class PlacedRefineCAM(RefineCAM):
         self.parts = parts
 
     @torch.no_grad()
-    def fuse_cams(
+    def fuse_cams(  # type: ignore[override]  # static in torchcam, which calls it on the instance
         self, cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None, normalized: bool = True
     ) -> torch.Tensor:
         """The product of the maps of the parts, each (N, side, side) from 0 to 1, on the first part's cells."""
@@ -137,7 +138,8 @@ def open_explainer(options: MapOptions, network: SkinNetwork, target: TargetLaye
             if isinstance(noise := getattr(extractor, "_distrib", None), SeededNoise):
                 noise.seed(seeds)
             # Not torchcam's own normalization: it subtracts each map's minimum, which turns a uniform map into nothing.
-            return extractor(class_idx=classes, scores=explained(images), normalized=False)[0]
+            maps: list[torch.Tensor] = extractor(class_idx=classes, scores=explained(images), normalized=False)
+            return maps[0]
 
         yield extract
 
@@ -176,9 +178,9 @@ def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: Ta
         taken["batch_size"] = options.batch_size
     if method in DEFAULT_SAMPLES:
         taken["num_samples"] = options.samples or DEFAULT_SAMPLES[method]
-    extractor = getattr(torchcam_methods, method)(explained, names[0], **taken)
+    extractor: Any = getattr(torchcam_methods, method)(explained, names[0], **taken)
     if isinstance(extractor, SmoothGradCAMpp | SSCAM):
-        extractor._distrib = SeededNoise(extractor.std)  # torchcam draws its noise by `_distrib.sample`
+        extractor._distrib = SeededNoise(extractor.std)  # type: ignore[assignment]  # torchcam only calls its `sample`
     return extractor
 
 

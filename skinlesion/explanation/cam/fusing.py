@@ -84,6 +84,8 @@ def _pairs(model: SkinNetwork, inputs: tuple[Any, ...]) -> list[tuple[str, str]]
 
 def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     """Put a batch norm's constants into the convolution before it."""
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # as `_pairs` found them
+    assert norm.running_mean is not None and norm.running_var is not None  # or it would not be constant
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

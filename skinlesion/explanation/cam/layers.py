@@ -47,8 +47,8 @@ class TargetLayer:
     def to_feature_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output, or a gradient of its shape, as (N, C, side, side)."""
         if self.layout == "tokens":
-            return output[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
-        return output.permute(0, 3, 1, 2) if self.layout == "channels_last" else output
+            output = output[:, 1:].reshape(len(output), self.side, self.side, -1)
+        return output if self.layout == "channels_first" else output.permute(0, 3, 1, 2)
 
 
 def find_layer(model: nn.Module, name: str, *, size: int, only_last: bool = False) -> TargetLayer:

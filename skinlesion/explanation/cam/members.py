@@ -133,7 +133,7 @@ def place_mean(members: Sequence[MemberMaps], position: int, width: int, height:
     ]
     if len(placed) == 1:
         return placed[0]
-    mean = np.mean(placed, axis=0)
+    mean: np.ndarray = np.mean(placed, axis=0)
     return mean / mean.max() if mean.any() else mean
 
 

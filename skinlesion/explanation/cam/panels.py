@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from contourpy import contour_generator
+from contourpy import LineType, contour_generator
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
@@ -66,7 +66,8 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """The map's colours over the image's greys, uint8 RGB: with the colours gone, every hue is the map's."""
     grey = image @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
     colors = COLOR_MAP(heat, bytes=True)[..., :3].astype(np.float32)
-    return np.round(MAP_WEIGHT * colors + (1 - MAP_WEIGHT) * grey[..., None]).astype(np.uint8)
+    blended: np.ndarray = np.round(MAP_WEIGHT * colors + (1 - MAP_WEIGHT) * grey[..., None])
+    return blended.astype(np.uint8)
 
 
 def describe_patient(case: Case) -> str:
@@ -136,7 +137,8 @@ def outline(lesion: np.ndarray | None) -> list[np.ndarray]:
     """The lesion's border: lines of points (x, y) in pixels; none without a mask or a border."""
     if lesion is None or lesion.all() or not lesion.any():
         return []
-    return contour_generator(z=lesion.astype(np.float32)).lines(0.5)
+    contours = contour_generator(z=lesion.astype(np.float32), line_type=LineType.Separate)
+    return [np.asarray(line) for line in contours.lines(0.5)]
 
 
 def _say_the_same(axes: Axes, dx: str) -> None:

@@ -26,7 +26,8 @@ def cell_shares(places: np.ndarray, cells: int, centers: Centers) -> np.ndarray:
     """
     first, step = centers
     position = np.clip((places - first) / step, 0, cells - 1)
-    return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
+    shares: np.ndarray = np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
+    return shares
 
 
 def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, fit: Fit, centers: Centers) -> np.ndarray:
@@ -47,7 +48,7 @@ def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, f
     x = (np.arange(width) + 0.5 - left) / (right - left) * size
     y = (np.arange(height) + 0.5 - top) / (bottom - top) * size
     rows, columns = cell_shares(y, values.shape[0], centers), cell_shares(x, values.shape[1], centers)
-    placed = rows @ np.asarray(values, dtype=np.float64) @ columns.T
+    placed: np.ndarray = rows @ np.asarray(values, dtype=np.float64) @ columns.T
     placed[(y < 0) | (y > size), :] = 0
     placed[:, (x < 0) | (x > size)] = 0
     return placed

@@ -82,7 +82,7 @@ class Subject:
         }
         metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
         for each in self.members.values():
-            each.model.to(self.options.device, memory_format=torch.channels_last).eval()
+            each.model.eval().to(self.options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
 
         @torch.inference_mode()
         @full_float32()

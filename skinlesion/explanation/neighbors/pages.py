@@ -17,7 +17,8 @@ from skinlesion.base.pictures import write_png
 Shares = Literal["truth", "prediction", "neither"]
 
 # Told apart by line and by words, not by colour alone.
-FRAMES: dict[Shares, tuple[str, str, str]] = {
+LineStyle = Literal["solid"] | tuple[float, tuple[float, float]]
+FRAMES: dict[Shares, tuple[str, LineStyle, str]] = {
     "truth": ("#0072B2", "solid", "shares the truth"),
     "prediction": ("#D55E00", (0, (5, 2)), "shares the prediction"),
     "neither": ("0.35", (0, (1, 1.5)), "shares neither"),

@@ -70,7 +70,8 @@ def _nearest_lesions(similarities: np.ndarray, lesions: np.ndarray, k: int) -> n
     similarities : float32 (M,). lesions : int (M,), the lesion of each image.
     """
     ranked = np.argsort(-similarities, kind="stable")
-    return ranked[~pd.Series(lesions[ranked]).duplicated().to_numpy()][:k]
+    nearest: np.ndarray = ranked[~pd.Series(lesions[ranked]).duplicated().to_numpy()][:k]
+    return nearest
 
 
 def vote(labels: np.ndarray) -> np.ndarray:
