@@ -1,4 +1,4 @@
-"""Class activation maps: the right layer of every family, evidence where it was planted, and numbers by hand."""
+"""Class activation maps: evidence where it was planted, numbers by hand, and what metadata and attention do to them."""
 
 from __future__ import annotations
 
@@ -13,46 +13,24 @@ from torch import nn
 from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.config.training import list_backbones
 from skinlesion.diagnoses import CLASSES
-from skinlesion.explanation.cam.layers import find_layer
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import normalize
 from skinlesion.model.layers import FAMILY_LAYERS
-from tests.explanation.networks import CPU, build, color_network, config_of, maps_of, noise_images
+from skinlesion.model.metadata import MetadataEncoder
+from skinlesion.model.network import SkinNetwork
+from tests.explanation.networks import (
+    CPU,
+    SIZE,
+    build,
+    color_network,
+    config_of,
+    maps_of,
+    noise_images,
+    small_network,
+    tiny_vit,
+)
 from tests.model.classifier_cases import last_linear
-
-# Backbone, size of the image, the layer that `auto` finds, rows of its map.
-FAMILIES = [
-    ("alexnet", 128, "features.11", 7),
-    ("convnext_tiny", 64, "features.5", 4),
-    ("densenet121", 64, "features.denseblock3", 4),
-    ("efficientnet_b0", 64, "features.5", 4),
-    ("efficientnet_v2_s", 64, "features.5", 4),
-    ("googlenet", 64, "inception4e", 4),
-    ("inception_v3", 112, "Mixed_6e", 5),
-    ("mnasnet0_5", 64, "layers.11", 4),
-    ("mobilenet_v2", 64, "features.13", 4),
-    ("mobilenet_v3_small", 64, "features.8", 4),
-    ("regnet_y_400mf", 64, "trunk_output.block3", 4),
-    ("resnet18", 32, "layer2", 4),
-    ("resnet18", 64, "layer3", 4),
-    ("shufflenet_v2_x0_5", 64, "stage3", 4),
-    ("squeezenet1_1", 128, "features", 7),
-    ("swin_t", 64, "features.5", 4),
-    ("swin_v2_t", 64, "features.5", 4),
-    ("vgg11", 64, "features.19", 4),
-    ("vit_b_16", 32, "encoder.layers.encoder_layer_11.ln_1", 2),
-    # From 128 pixels on, the last feature map itself.
-    ("convnext_tiny", 128, "features", 4),
-    ("densenet121", 128, "features", 4),
-    ("mnasnet0_5", 128, "layers", 4),
-    ("mobilenet_v2", 128, "features", 4),
-    ("mobilenet_v3_small", 128, "features", 4),
-    ("regnet_y_400mf", 128, "trunk_output", 4),
-    ("resnet18", 128, "layer4", 4),
-    ("shufflenet_v2_x0_5", 128, "conv5", 4),
-    ("swin_t", 128, "norm", 4),
-]
 
 # Networks that pool their last feature map and end in one linear layer: how to get at the map.
 POOLED: dict[str, tuple[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]]] = {
@@ -91,20 +69,6 @@ def test_a_map_without_evidence_stays_zero(spots: np.ndarray) -> None:
 def test_a_uniform_map_is_one_everywhere() -> None:
     images = np.full((1, 8, 8, 3), 100, dtype=np.uint8)
     np.testing.assert_allclose(maps_of(color_network(), images, [0], layer="red_and_blue"), 1)
-
-
-@pytest.mark.parametrize(("backbone", "size", "layer", "side"), FAMILIES)
-def test_every_family_gives_a_map(backbone: str, size: int, layer: str, side: int) -> None:
-    model = build(backbone, size)
-    found = find_layer(model.backbone, "auto", size=size)
-    assert (found.name, found.side) == (layer, side)
-    values = maps_of(model, noise_images(1, size).repeat(len(CLASSES), axis=0), list(range(len(CLASSES))), batch_size=7)
-    assert values.shape == (len(CLASSES), side, side)
-    assert np.isfinite(values).all()
-    assert values.min() >= 0
-    assert values.max() == 1
-    # With random weights nothing may speak for a class; for some of the seven something does, and not everywhere alike.
-    assert any(len(np.unique(value)) > 1 for value in values)
 
 
 def test_every_backbone_of_torchvision_belongs_to_a_family() -> None:
@@ -156,10 +120,11 @@ def test_rows_choose_images() -> None:
     assert compute_maps(model, config, images, [], options, rows=np.array([], dtype=np.int64)).shape == (0, 4, 4)
 
 
-def test_a_frozen_network_has_maps_too() -> None:
+def test_a_frozen_network_in_training_has_the_same_maps_and_keeps_its_buffers() -> None:
     model, images = build("resnet18", 64), noise_images(2, 64)
-    expected = maps_of(model, images, [0, 1])
-    np.testing.assert_array_equal(maps_of(model.requires_grad_(False), images, [0, 1]), expected)
+    expected, buffers = maps_of(model, images, [0, 1]), {name: value.clone() for name, value in model.named_buffers()}
+    np.testing.assert_array_equal(maps_of(model.train().requires_grad_(False), images, [0, 1]), expected)
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
 
 
 def test_a_layer_that_is_changed_in_place_is_taken_as_changed() -> None:
@@ -212,3 +177,44 @@ def test_the_map_of_the_last_feature_map_is_of_what_attention_passes_on(attentio
     assert (expected.amax(dim=(1, 2)) == 1).sum() >= 3
     np.testing.assert_allclose(gated, expected, atol=2e-5)
     np.testing.assert_allclose(maps_of(model, images, classes, method="CAM"), expected, atol=2e-5)
+
+
+def test_each_masked_copy_sees_its_images_metadata() -> None:
+    model, images = small_network(metadata=True), noise_images(3, SIZE)
+    metadata = np.random.default_rng(0).random((3, WIDTH)).astype(np.float32)
+    seen: list[torch.Tensor] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
+    for method, passes in [("ScoreCAM", 1 + 1 + 2), ("Occlusion", 81 // 4 + 1 + 1)]:
+        seen.clear()
+        options = {"method": method, "layer": "second", "batch_size": 4}
+        together = maps_of(model, images, [0, 1, 2], metadata=metadata, **options)
+        assert len(seen) == 3 * passes
+        for number, rows in enumerate(seen):
+            np.testing.assert_array_equal(rows, np.tile(metadata[number // passes], (len(rows), 1)))
+        alone = maps_of(model, images[2:], [2], metadata=metadata[2:], **options)
+        np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
+    handle.remove()
+
+
+def test_cam_with_metadata_takes_the_weights_of_the_image() -> None:
+    model, images = small_network(metadata=True), noise_images(3, SIZE)
+    metadata = np.random.default_rng(0).random((3, WIDTH)).astype(np.float32)
+    options = {"layer": "second", "metadata": metadata}
+    by_gradients = maps_of(model, images, [0, 1, 2], method="GradCAM", **options)
+    assert by_gradients.any()
+    np.testing.assert_allclose(maps_of(model, images, [0, 1, 2], method="CAM", **options), by_gradients, atol=1e-5)
+
+
+def test_le_grad_sees_the_metadata() -> None:
+    """A class is scored from tokens and metadata by a perceptron, so what tokens matter depends on the patient."""
+    backbone = tiny_vit()[0].backbone
+    encoder = MetadataEncoder(dropout=0.0)
+    encoder[1].weight.data.mul_(50)
+    head = nn.Sequential(nn.Linear(8 + encoder.FEATURES, 16), nn.ReLU(), nn.Linear(16, len(CLASSES)))
+    model, images = SkinNetwork(backbone, head, metadata_encoder=encoder).eval(), noise_images(1, SIZE).repeat(2, axis=0)
+    metadata = np.random.default_rng(0).random((2, WIDTH)).astype(np.float32) * np.array([[1], [-1]], dtype=np.float32)
+    together = maps_of(model, images, [0, 0], method="LeGrad", layer="auto", metadata=metadata)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+    for row in range(2):
+        alone = maps_of(model, images[:1], [0], method="LeGrad", layer="auto", metadata=metadata[row : row + 1])
+        np.testing.assert_allclose(alone[0], together[row], atol=1e-5)

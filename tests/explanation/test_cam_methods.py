@@ -14,15 +14,11 @@ import torchcam.methods
 from torch import nn
 from torch.nn import functional
 
-from skinlesion.artifacts.patients import WIDTH
-from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import members
 from skinlesion.explanation.cam.maps import describe_duration
 from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, METHODS, PERTURBATION_METHODS, MapOptions
 from skinlesion.explanation.cam.occlusion import CELLS
 from skinlesion.model.classifier import Classifier, normalize
-from skinlesion.model.metadata import MetadataEncoder
-from skinlesion.model.network import SkinNetwork
 from tests.conftest import refuses
 from tests.explanation.networks import (
     CPU,
@@ -246,47 +242,6 @@ def test_no_tensor_outlives_a_call(method: str) -> None:
     options: dict[str, Any] = {"method": method, "layer": layer, "samples": 1}
     maps_of(model, noise_images(2, SIZE), [0, 1], **options)
     assert tensors_left_by(lambda: maps_of(model, noise_images(6, SIZE), [0] * 6, **options)) == 0
-
-
-def test_each_masked_copy_sees_its_images_metadata() -> None:
-    model, images = small_network(metadata=True), noise_images(3, SIZE)
-    metadata = np.random.default_rng(0).random((3, WIDTH)).astype(np.float32)
-    seen: list[torch.Tensor] = []
-    handle = model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
-    for method, passes in [("ScoreCAM", 1 + 1 + 2), ("Occlusion", 81 // 4 + 1 + 1)]:
-        seen.clear()
-        options = {"method": method, "layer": "second", "batch_size": 4}
-        together = maps_of(model, images, [0, 1, 2], metadata=metadata, **options)
-        assert len(seen) == 3 * passes
-        for number, rows in enumerate(seen):
-            np.testing.assert_array_equal(rows, np.tile(metadata[number // passes], (len(rows), 1)))
-        alone = maps_of(model, images[2:], [2], metadata=metadata[2:], **options)
-        np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
-    handle.remove()
-
-
-def test_cam_with_metadata_takes_the_weights_of_the_image() -> None:
-    model, images = small_network(metadata=True), noise_images(3, SIZE)
-    metadata = np.random.default_rng(0).random((3, WIDTH)).astype(np.float32)
-    options = {"layer": "second", "metadata": metadata}
-    by_gradients = maps_of(model, images, [0, 1, 2], method="GradCAM", **options)
-    assert by_gradients.any()
-    np.testing.assert_allclose(maps_of(model, images, [0, 1, 2], method="CAM", **options), by_gradients, atol=1e-5)
-
-
-def test_le_grad_sees_the_metadata() -> None:
-    """A class is scored from tokens and metadata by a perceptron, so what tokens matter depends on the patient."""
-    backbone = tiny_vit()[0].backbone
-    encoder = MetadataEncoder(dropout=0.0)
-    encoder[1].weight.data.mul_(50)
-    head = nn.Sequential(nn.Linear(8 + encoder.FEATURES, 16), nn.ReLU(), nn.Linear(16, len(CLASSES)))
-    model, images = SkinNetwork(backbone, head, metadata_encoder=encoder).eval(), noise_images(1, SIZE).repeat(2, axis=0)
-    metadata = np.random.default_rng(0).random((2, WIDTH)).astype(np.float32) * np.array([[1], [-1]], dtype=np.float32)
-    together = maps_of(model, images, [0, 0], method="LeGrad", layer="auto", metadata=metadata)
-    assert np.abs(together[0] - together[1]).max() > 1e-3
-    for row in range(2):
-        alone = maps_of(model, images[:1], [0], method="LeGrad", layer="auto", metadata=metadata[row : row + 1])
-        np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
 
 
 def test_a_method_of_many_passes_says_how_long_it_will_take(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,6 @@ from skinlesion.explanation.cam import gallery, index, panels
 from skinlesion.explanation.cam.placing import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
-from tests.explanation.drawn_cases import grey_pixels, make_case, make_correct
 from tests.explanation.workspace import (
     CENTERS,
     HEIGHT,
@@ -30,6 +29,9 @@ from tests.explanation.workspace import (
     SIZE,
     WIDTH,
     disc,
+    grey_pixels,
+    make_case,
+    make_correct,
     make_predictions,
     make_workspace,
 )

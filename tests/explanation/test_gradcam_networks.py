@@ -163,3 +163,13 @@ def test_what_one_member_cannot_give_is_refused_before_any_work(
     write_params(SHOW_ONLY_MISSES | params)
     monkeypatch.setattr(members, "compute_maps", lambda *_, **__: pytest.fail("an image was explained"))
     refuses(message, gradcam.main)
+
+
+def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:
+    few = make_predictions().iloc[:8]
+    write_predictions({"val": few, "test": make_predictions()})
+    write_params(SHOW_ONLY_MISSES | {"gradcam.split": "val"})
+    gradcam.main()
+    metrics = read_metrics()
+    assert (metrics["images"], metrics["faithfulness"]["split"]) == (8, "val")
+    assert set(read_plot("images.csv")["image_id"]) == set(few["image_id"])

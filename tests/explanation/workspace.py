@@ -1,7 +1,8 @@
-"""A small workspace in which the stage `gradcam` can run: noise with dark discs, their masks, and predictions."""
+"""What the tests of `gradcam` share: a workspace in which it can run, noise with dark discs, and cases to be drawn."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from skinlesion.artifacts.raw import RAW, image_path, mask_path
 from skinlesion.base.files import read_json, write_json
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
+from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
-from skinlesion.explanation.cam import members
+from skinlesion.explanation.cam import members, panels
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
 from tests.stage_cases import predictions_of, write_prepared
 
@@ -109,3 +111,38 @@ def stub_maps(monkeypatch: pytest.MonkeyPatch, maps: np.ndarray) -> None:
     """Have these maps, in the order of `PREDICTED`, in place of computed ones."""
     rows = np.arange(len(IMAGE_IDS))[::-1]  # of the images in the prepared array
     monkeypatch.setattr(members, "compute_maps", lambda *_, **options: maps[[list(rows).index(row) for row in options["rows"]]])
+
+
+def make_case(width: int = 200, height: int = 150, **changes: Any) -> panels.Case:
+    """An error on a plain image with a map that grows to the right, one that grows to the left, and a disc as lesion."""
+    rows, columns = np.mgrid[:height, :width]
+    lesion = (columns - width / 2) ** 2 + (rows - height / 2) ** 2 < (min(width, height) / 4) ** 2
+    fields = {
+        "image_id": "ISIC_0024306",
+        "kind": "missed melanoma",
+        "dx": "mel",
+        "predicted": "akiec",
+        "position": 1,
+        "page": "mel_1.png",
+        "age": 55.0,
+        "sex": "female",
+        "localization": "lower extremity",
+        "probabilities": np.array([0.97, 0.0, 0.01, 0.0, 0.02, 0.0, 0.0]),
+        "image": np.where(lesion[..., None], 90, 200).astype(np.uint8).repeat(3, axis=2),
+        "predicted_map": columns / (width - 1),
+        "true_map": 1 - columns / (width - 1),
+        "lesion": lesion,
+    }
+    return panels.Case(**fields | changes)
+
+
+def make_correct(**changes: Any) -> panels.Case:
+    """A correct prediction, as sure as can be: the widest labels."""
+    certain = np.eye(len(CLASSES))[CLASSES.index("mel")]
+    defaults = {"predicted": "mel", "true_map": None, "probabilities": certain, "kind": "typical correct"}
+    return make_case(**defaults | changes)
+
+
+def grey_pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as file:
+        return np.asarray(file.convert("L"))
