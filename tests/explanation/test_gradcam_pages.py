@@ -85,8 +85,8 @@ def test_the_two_middle_ones_of_an_even_number_tie(step: float) -> None:
 
 
 def test_pages_are_named_by_truth_in_the_order_of_the_cases() -> None:
-    names = pages.name_pages(["mel"] * 8 + ["nv", "mel", "nv"])
-    assert names == ["mel_1.png"] * 8 + ["nv_1.png", "mel_2.png", "nv_1.png"]
+    names = pages.name_pages(pd.Series(["mel"] * 8 + ["nv", "mel", "nv"]))
+    assert list(names) == ["mel_1.png"] * 8 + ["nv_1.png", "mel_2.png", "nv_1.png"]
     table = pd.DataFrame({"dx": ["nv", "akiec", "mel", "akiec", "mel"], "position": [1, 2, 3, 4, 5]})
     assert list(pages.in_page_order(table)["position"]) == [3, 5, 2, 4, 1]
 

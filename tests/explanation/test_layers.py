@@ -27,7 +27,7 @@ from tests.explanation.networks import SIZE, ColorNet, build, hooks_of, maps_of,
     [
         ("resnet18", 64, "layer5", "ResNet has no layer 'layer5'; nearest: layer"),
         ("resnet18", 64, "@", "ResNet has no layer '@'; nearest: conv1, bn1"),
-        ("resnet18", 64, "fc", r"output of 'fc' has shape \(1, 512\) for an image of 64 x 64 pixels, which is no map"),
+        ("resnet18", 64, "fc", r"output of 'fc' has shape \(1, 512\) for an image of 64 x 64 pixels, which is not a map"),
         ("resnet18", 64, "avgpool", r"shape \(1, 512, 1, 1\) .* choose an earlier layer, or auto"),
         ("vit_b_16", 32, "encoder.layers.encoder_layer_11.self_attention", "gives no single tensor"),
         ("vit_b_32", 32, "auto", "no layer of VisionTransformer keeps a map .* raise prepare.size"),

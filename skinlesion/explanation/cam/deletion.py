@@ -66,7 +66,7 @@ class Ends:
 
 
 def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:
-    """The ends that the curves of these images have in any order; parameters as of `curves`."""
+    """The ends that the curves of these images have in any order; for the parameters see `curves`."""
     found = np.empty((3, len(rows)))
     for positions, batch in _batches(images, rows, batch_size, title="ends of the curves"):
         mask = _on_pixels(shown[positions], batch.shape[1])
@@ -92,7 +92,7 @@ def curves(
     Parameters
     ----------
     images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it.
-    ranks, shown : as of `removal_ranks`.
+    ranks, shown : see `removal_ranks`.
     ends : of `measure_ends`, which spare four passes a curve.
     steps : in each of which the same share of the shown patches goes.
 

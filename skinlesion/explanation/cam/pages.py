@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -32,20 +31,15 @@ CASES_A_PAGE = 8
 FOOTER = 0.78  # inches
 
 
-def name_pages(diagnoses: Iterable[str]) -> list[str]:
+def name_pages(diagnoses: pd.Series) -> pd.Series:
     """The page of each case, by its true diagnosis, the cases in the order in which they are shown."""
-    seen: Counter[str] = Counter()
-    names = []
-    for dx in diagnoses:
-        names.append(f"{dx}_{seen[dx] // CASES_A_PAGE + 1}.png")
-        seen[dx] += 1
-    return names
+    numbers = diagnoses.groupby(diagnoses).cumcount() // CASES_A_PAGE + 1
+    return diagnoses + "_" + numbers.astype("str") + ".png"
 
 
 def in_page_order(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases class by class, melanoma first, in each class by `position`: as `draw_pages` wants them."""
-    ranks = cases["dx"].map(SHOWN_CLASSES.index)
-    return cases.assign(rank=ranks).sort_values(["rank", "position"]).drop(columns="rank")
+    return cases.sort_values("position").sort_values("dx", key=lambda dx: dx.map(SHOWN_CLASSES.index), kind="stable")
 
 
 def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]:

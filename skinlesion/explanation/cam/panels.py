@@ -96,7 +96,8 @@ def draw_case(figure: Figure, case: Case, *, top: float, height: float) -> None:
         axes = add_axes(figure, left, panels_top - PANEL_HEIGHT, PANEL_WIDTH, PANEL_HEIGHT)
         axes.set_axis_off()
         if column == len(panels):
-            _say_the_same(axes, case.dx)
+            text = f"prediction = truth, {case.dx}:\nthe map on the left\nis the map for both"
+            axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
             break
         title, pixels = panels[column]
         # A text of the figure: a title of the axes takes as long to place as all the rest to draw.
@@ -139,13 +140,6 @@ def outline(lesion: np.ndarray | None) -> list[np.ndarray]:
         return []
     contours = contour_generator(z=lesion.astype(np.float32), line_type=LineType.Separate)
     return [np.asarray(line) for line in contours.lines(0.5)]
-
-
-def _say_the_same(axes: Axes, dx: str) -> None:
-    """In place of a second map of one class."""
-    axes.set_axis_off()
-    text = f"prediction = truth, {dx}:\nthe map on the left\nis the map for both"
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
 
 
 def _draw_bars(axes: Axes, case: Case) -> None:

@@ -38,11 +38,11 @@ def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, f
     values : float array of shape (side, side).
     width, height : of the original in pixels.
     size, fit : how the original was prepared.
-    centers : where the map's cells lie along both sides, as of `cell_shares`.
+    centers : where the map's cells lie along both sides, see `cell_shares`.
 
     Returns
     -------
-    float64 array of shape (height, width), as `cell_shares` has it, 0 where the square does not reach.
+    float64 array of shape (height, width): bilinear, see `cell_shares`, and 0 where the square does not reach.
     """
     left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
     x = (np.arange(width) + 0.5 - left) / (right - left) * size
