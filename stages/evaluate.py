@@ -56,8 +56,11 @@ def main() -> None:
     splits = {name: read_split(name) for name in SPLIT_NAMES}
     members, prepared = load_ensemble(), read_prepared()
     check_same_split(splits, members)
-    options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": params.test_time}
-    predicted = {name: predict_ensemble(members, prepared, splits[name], **options) for name in ("val", "test")}
+    device, size, views = choose_device(machine.device), machine.batch_size, params.test_time
+    predicted = {
+        name: predict_ensemble(members, prepared, splits[name], device=device, batch_size=size, test_time=views)
+        for name in ("val", "test")
+    }
     logits = {name: vote(each, params.test_time) for name, each in predicted.items()}
 
     calibrator = fit_calibrator(labels_of(splits["val"]), logits["val"], params.calibration)

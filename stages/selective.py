@@ -21,7 +21,8 @@ from skinlesion.artifacts.tables import labels_of, logits_of, probabilities_of, 
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import SelectiveParams, load_params
+from skinlesion.config.evaluation import SelectiveParams
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis import abstention, conformal
 from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, describe_draws, point_estimate
