@@ -29,7 +29,7 @@ logger = logging.getLogger("api.request")
 PROBES = ("/health", "/ready")
 ROUTES = (*PROBES, "/predict", "/explain", "/model", "/metrics", "/docs", "/openapi.json")
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT")
-CLIENT_GONE = 499  # as nginx logs it; nobody gets it
+CLIENT_GONE = 499  # the status that nginx logs; it is sent to nobody
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -152,7 +152,7 @@ class Guard:
             await self._named(scope, receive, send)
 
     async def _check_rate(self, client: str) -> None:
-        """Before the key, so that nobody can try keys faster than this."""
+        """Called before the key is checked, so that nobody can try keys faster than this."""
         if self._limit is None or await self._limiter.hit(self._limit, client):
             return
         stats = await self._limiter.get_window_stats(self._limit, client)

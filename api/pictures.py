@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from skinlesion.explanation.cam.panels import COLOR_MAP
+from skinlesion.explanation.cam.panels import COLOR_MAP, overlay
 
 LINE = "Not for clinical use"
 LINE_HEIGHT = 20  # pixels of the strip that it has below a map
@@ -24,10 +24,7 @@ def draw_map(image: Image.Image, heat: np.ndarray, *, kind: Literal["overlay", "
     heat : float (height, width) from 0 to 1, on the pixels of the image. opacity : of the colours, 0 to 1.
     comment : text that is written into the file.
     """
-    colors = COLOR_MAP(heat, bytes=True)[..., :3]
-    if kind == "overlay":
-        grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None]
-        colors = np.round(opacity * colors + (1 - opacity) * grey).astype(np.uint8)
+    colors = overlay(np.asarray(image), heat, opacity) if kind == "overlay" else COLOR_MAP(heat, bytes=True)[..., :3]
     text = PngInfo()
     text.add_text("Comment", comment)
     file = io.BytesIO()

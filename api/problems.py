@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from asgi_correlation_id import correlation_id
 from starlette.responses import Response
 
-from skinlesion.serving.upload_checks import UploadError
-
 MEDIA_TYPE = "application/problem+json"
 FAILED = "The server failed; its log has the details under the request id."  # all that an answer says about our own errors
 
@@ -74,11 +72,6 @@ class Problem(Exception):
 def body_too_large() -> Problem:
     """The problem of a request with too many bytes."""
     return Problem("body-too-large", "The request is larger than all its files may be: send fewer or smaller files.")
-
-
-def of_upload(error: UploadError) -> Problem:
-    """The problem of a refused file."""
-    return Problem(error.reason, str(error))
 
 
 def of_refusals(problems: list[Problem], files: list[dict[str, Any]]) -> Problem:

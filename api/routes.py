@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from api.documentation import draw_page
 from api.forms import read_form
 from api.pictures import LONG_SIDE, draw_map
-from api.problems import MEDIA_TYPE, Problem, of_refusals, of_upload
+from api.problems import MEDIA_TYPE, Problem, of_refusals
 from api.schemas import (
     METHODS_HERE,
     NOT_FOR_CLINICAL_USE,
@@ -139,7 +139,7 @@ async def _predict_seen(
             described = describe_prediction(prediction, notes=one.notes, top_k=top_k)
             images.append(image.model_copy(update={"prediction": described}))
         else:
-            refused.append(of_upload(one))
+            refused.append(Problem(one.reason, str(one)))
             images.append(image.model_copy(update={"problem": FileProblem(**refused[-1].document())}))
     if not whole:
         raise of_refusals(refused, [image.model_dump() for image in images])
@@ -181,7 +181,7 @@ async def _explain(request: Request, query: ExplainQuery, service: Service) -> t
     try:
         image, square = await service.run_decoder(shrunken, files[0])
     except UploadError as error:
-        raise of_upload(error) from None
+        raise Problem(error.reason, str(error)) from None
     diagnosis = query.diagnosis
     if diagnosis is None:
         row = (await service.batcher.logits([square], patient))[0]

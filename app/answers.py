@@ -97,7 +97,7 @@ def answer(memory: Memory, opened: Opened, handed: Handed, patient: Patient, poi
 
 
 def _look(opened: Opened, handed: Handed) -> Seen | str:
-    """Decode an image and look at it as it is, or say why it is refused; the original, which can be large, is not kept."""
+    """Decode an image and look at it as it is, or say why it is refused. The original, which can be large, is not kept."""
     predictor = opened.predictor
     try:
         upload = decode_upload(handed.data)

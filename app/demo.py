@@ -88,7 +88,7 @@ def ask_for_images() -> list[Handed]:
 
 
 def show_one(memory: Memory, choices: Choices, answered: Answer, place: int) -> Shown | None:
-    """One image and what is said of it; returns the map that is shown.
+    """One image and its answer; returns the map that is shown.
 
     place : on the page, from 0.
     """

@@ -51,7 +51,7 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
     rows = [
         {
             "name": DIAGNOSES[dx],
-            "said": in_percent(share),
+            "percent": in_percent(share),
             "width": f"{100 * share:.2f}",
             "first": dx == first,
             "target": dx in target,

@@ -50,7 +50,7 @@ def list_models(root: Path = Path()) -> list[str]:
     Raises
     ------
     PipelineError
-        There is no trained classifier, as `load_predictor` says it, or the list of its members is damaged.
+        There is no trained classifier (`load_predictor` says so), or the list of its members is damaged.
     """
     if not (root / CLASSIFIER).is_dir():
         load_predictor(root)  # which knows what to say

@@ -50,7 +50,7 @@ METRICS = {
     "mel_sensitivity": "Melanomas whose most probable diagnosis is melanoma (sensitivity)",
     "mel_specificity": "Other lesions whose most probable diagnosis is another one (specificity)",
 }
-AREAS = ("macro_f1", "macro_auc")  # no shares of images: said without a percent sign
+AREAS = ("macro_f1", "macro_auc")  # not shares of images, so without a percent sign
 
 PERCENT = "\u00a0%"  # a number and its sign stay on one line
 
@@ -201,7 +201,7 @@ def notes_of(answered: Answer) -> list[str]:
 
 
 def remarks(answered: Answer) -> list[tuple[str, bool]]:
-    """What to know before the answer is read, and whether it is a warning; drawn training is said once, above."""
+    """What to know before the answer is read, and whether it is a warning. The page tells of drawn training images above."""
     if answered.seen is None or answered.prediction is None:
         return []
     warnings = [warning for warning in answered.prediction.warnings if warning != SYNTHETIC_WARNING]

@@ -75,5 +75,5 @@ def wait_until_ready(process: psutil.Popen, log: Path) -> int:
             except urllib.error.URLError:
                 pass  # not yet
         time.sleep(0.1)
-    said = log.with_suffix(".stderr").read_text(encoding="utf-8").strip()
-    raise PipelineError(f"the API did not start: {said[-1000:]}")
+    stderr = log.with_suffix(".stderr").read_text(encoding="utf-8").strip()
+    raise PipelineError(f"the API did not start: {stderr[-1000:]}")

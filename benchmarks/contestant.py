@@ -1,7 +1,7 @@
 """One way to train in a process of its own.
 
-What a training asks of its process (how memory is kept, which algorithms are chosen) would else be a gift to, or a burden on,
-the others. Processes wait while another one is measured.
+What a training asks of its process (how memory is kept, which algorithms are chosen) would otherwise help or hinder the others.
+Processes wait while another one is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.timing import Loop, time_end_to_end, time_loading, time_step, warm_up
+from benchmarks.timing import Loop, warm_up
 from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
 from skinlesion.training.engine import explained_failures
@@ -51,7 +51,7 @@ class Contestant:
 
 
 class Held:
-    """What the process of a contestant holds: its loop, and a batch for the step alone."""
+    """What the process of a contestant holds: its loop, and the batch on which it was warmed up."""
 
     loop: Loop
     batch: Any
@@ -67,18 +67,10 @@ def prepare(build: Callable[[TrainParams], Loop], params: TrainParams) -> str:
     return Held.loop.precision
 
 
-def end_to_end(steps: int) -> float:
-    """`time_end_to_end` of the loop."""
+def measure(timer: Callable[[Loop, Any, int], float], count: int) -> float:
+    """Images per second of the loop, by a timer of `benchmarks.timing`.
+
+    count : of steps, or of batches when the timer is `time_loading`.
+    """
     with explained_failures(Held.params):
-        return time_end_to_end(Held.loop, steps)
-
-
-def step_alone(steps: int) -> float:
-    """`time_step` of the loop."""
-    with explained_failures(Held.params):
-        return time_step(Held.loop, Held.batch, steps)
-
-
-def loading_alone(batches: int) -> float:
-    """`time_loading` of the loop."""
-    return time_loading(Held.loop, batches)
+        return timer(Held.loop, Held.batch, count)

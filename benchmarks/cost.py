@@ -21,6 +21,7 @@ from benchmarks.training import positive
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import read_json
 from skinlesion.config.params import load_params
+from tools.readme_tables import table as markdown_table
 
 IMAGES = (10_015, 400_000)  # HAM10000, and an archive of the size that ISIC 2024 had
 EPOCHS = 40  # of the recipe best_gpu, as are the six trainings
@@ -47,9 +48,9 @@ class Plan:
     epochs: int
     trainings: int
 
-    def hours(self, speed: Speed) -> float:
+    def hours(self, images_per_second: float) -> float:
         seen = self.trainings * self.epochs * self.images * self.trained_share
-        return seen / speed.median / 3600
+        return seen / images_per_second / 3600
 
     def gigabytes(self, size: int) -> float:
         """Of the array that `prepare` writes: uint8, three channels."""
@@ -64,34 +65,28 @@ def read_speeds(path: Path) -> tuple[str, int, list[Speed]]:
         return f"{content['machine']} ({content['device']})", content["size"], speeds
     except (KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
         raise PipelineError(
-            f"{path} is no result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
+            f"{path} is not a result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
         ) from error
 
 
 def fastest_of(backbone: str, summary: dict[str, Any]) -> Speed:
     ours = summary["ours"][summary["fastest"]]
-    rounds = ours["end_to_end"]
     setting = f"{ours['precision']}{', compiled' if ours['compiled'] else ''}"
+    rounds = ours["end_to_end"]
     return Speed(backbone, setting, statistics.median(rounds), min(rounds), max(rounds))
 
 
-def table(path: Path, plans: list[Plan]) -> list[str]:
+def describe(path: Path, plans: list[Plan]) -> list[str]:
     """A Markdown table: a row a backbone, the device-hours of each plan."""
     machine, size, speeds = read_speeds(path)
-    columns = [f"{plan.images:,} images, hours" for plan in plans]
-    lines = [
-        f"{machine}, {size} px, {plans[0].trainings} trainings of {plans[0].epochs} epochs; prepared images "
-        + ", ".join(f"{plan.gigabytes(size):.1f} GB" for plan in plans)
-        + ":",
-        "",
-        "| backbone | setting | images/s (range of the rounds) | " + " | ".join(columns) + " |",
-        "|---|---|---|" + "---|" * len(columns),
-    ]
+    sizes = ", ".join(f"{plan.gigabytes(size):.1f} GB" for plan in plans)
+    header = ["backbone", "setting", "images/s (range of the rounds)", *(f"{plan.images:,} images, hours" for plan in plans)]
+    rows = []
     for speed in speeds:
-        hours = " | ".join(f"{plan.hours(speed):,.1f}" for plan in plans)
         speed_range = f"{speed.median:,.1f} ({speed.least:,.1f} to {speed.greatest:,.1f})"
-        lines.append(f"| {speed.backbone} | {speed.setting} | {speed_range} | {hours} |")
-    return lines
+        rows.append([speed.backbone, speed.setting, speed_range, *(f"{plan.hours(speed.median):,.1f}" for plan in plans)])
+    title = f"{machine}, {size} px, {plans[0].trainings} trainings of {plans[0].epochs} epochs; prepared images {sizes}:"
+    return [title, "", *markdown_table(header, rows)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -106,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     share = 1 - 1 / load_params().split.folds
     plans = [Plan(images, share, options.epochs, options.trainings) for images in options.images]
-    sys.stdout.write("\n".join(table(options.measured, plans)) + "\n")
+    sys.stdout.write("\n".join(describe(options.measured, plans)) + "\n")
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def load_server(port: int, images: Path, *, clients: int, seconds: int) -> dict[
     command = [sys.executable, "-m", "locust", "--headless", "--json", "--skip-log", *words]
     ended = subprocess.run(command, env=os.environ | {"IMAGES": str(images)}, capture_output=True, text=True, check=False)
     if ended.returncode or not (counted := json.loads(ended.stdout)):
-        said = ended.stderr.strip()[-1000:]
-        raise PipelineError(f"Locust (pip install -r requirements/dev.txt) gave no result, exit code {ended.returncode}: {said}")
+        stderr = ended.stderr.strip()[-1000:]
+        raise PipelineError(f"Locust (pip install -r requirements/dev.txt) ended with {ended.returncode} and no result: {stderr}")
     [found] = counted
     taken = np.repeat([float(each) for each in found["response_times"]], list(found["response_times"].values()))
     answered = found["num_requests"] - found["num_failures"]
@@ -123,7 +123,7 @@ def build_workspace(root: Path, backbone: str, size: int) -> None:
 
 def export_workspace(root: Path, images: Path, size: int) -> None:
     """Export the network of `build_workspace` as the extra `export` does, with ranges of activations from these JPEGs."""
-    # Only for who asks for these engines: both take seconds to import.
+    # Only where these engines are asked for: both take seconds to import.
     from extras.export import export_member
     from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE
 

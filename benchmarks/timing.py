@@ -62,7 +62,7 @@ def warm_up(loop: Loop) -> Any:
     return batch
 
 
-def time_end_to_end(loop: Loop, steps: int) -> float:
+def time_end_to_end(loop: Loop, _: Any, steps: int) -> float:
     """Images per second of an epoch of `steps` + 1 batches.
 
     The clock runs from the arrival of the first batch to that of the last, which is not trained on: `steps` steps, and the
@@ -83,7 +83,7 @@ def time_end_to_end(loop: Loop, steps: int) -> float:
     return images / seconds
 
 
-def time_loading(loop: Loop, batches: int) -> float:
+def time_loading(loop: Loop, _: Any, batches: int) -> float:
     """Images per second of loading alone, over whole epochs until they have at least so many batches."""
     read = images = 0
     started = time.perf_counter()

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contestant
+from benchmarks import contestant, timing
 from benchmarks.contestant import Contestant
 from benchmarks.plain_loop import PlainLoop, decoding_loader, usual_transform
 from benchmarks.stage_loop import StageLoop, draw_images, read_images
@@ -43,13 +43,11 @@ from skinlesion.training.augmentation.presets import resolve
 logger = logging.getLogger(__name__)
 
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
-SETTINGS = {  # of ours by name: train.precision and train.compile
-    "auto": ("auto", False),
-    "auto-compiled": ("auto", True),
-    "32": ("32", False),
-    "32-compiled": ("32", True),
-    "bf16": ("bf16", False),
-    "bf16-compiled": ("bf16", True),
+# Of ours by name: train.precision and train.compile.
+SETTINGS = {
+    f"{precision}-compiled" if compiled else precision: (precision, compiled)
+    for precision in ("auto", "32", "bf16")
+    for compiled in (False, True)
 }
 DEFAULT_SETTINGS = ("auto", "auto-compiled")
 PLAIN = "plain"
@@ -57,7 +55,7 @@ LESIONS = 36  # about 48 images
 BATCHES_A_WORKER = 16  # of loading alone, at least
 STEPS = {"cpu": 2, "cuda": 200}  # about an epoch of HAM10000 where that takes seconds
 LIGHT = AugmentationParams.model_validate(dict.fromkeys(AugmentationParams.model_fields) | {"preset": "light"})
-# What the plain loop has no counterpart of is off, whatever params.yaml says; the rest of section `train` is taken from there.
+# What the plain loop lacks is off, whatever params.yaml says; the rest is taken from its section `train`.
 AS_PLAIN = {
     "weights": "none",
     "head": "linear",
@@ -134,10 +132,11 @@ def benchmark(
         for number in range(rounds):
             # There and back, so that a machine that grows slower or faster is so for all.
             for name in list(contestants) if number % 2 == 0 else reversed(contestants):
-                speeds[name].end_to_end.append(contestants[name].call(contestant.end_to_end, steps))
-                speeds[name].loading.append(contestants[name].call(contestant.loading_alone, loaded))
+                measure = partial(contestants[name].call, contestant.measure)
+                speeds[name].end_to_end.append(measure(timing.time_end_to_end, steps))
+                speeds[name].loading.append(measure(timing.time_loading, loaded))
                 if name != PLAIN:
-                    speeds[name].step.append(contestants[name].call(contestant.step_alone, steps))
+                    speeds[name].step.append(measure(timing.time_step, steps))
             found = ", ".join(f"{name} {each.end_to_end[-1]:.1f}" for name, each in speeds.items())
             logger.info("%s, round %d of %d, images/s: %s", params.backbone, number + 1, rounds, found)
     return speeds

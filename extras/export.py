@@ -14,7 +14,6 @@ torch's probabilities is refused and leaves nothing behind.
 from __future__ import annotations
 
 import logging
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,28 +25,26 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.splits import read_split
 from skinlesion.audits.findings import write_extra
-from skinlesion.audits.robustness.measures import SUMMARY, less, measure_table
-from skinlesion.base.cores import available_cores
+from skinlesion.audits.robustness.measures import SUMMARY, measure_table
 from skinlesion.base.cpu_memory import keep_freed_memory
-from skinlesion.base.devices import cpu_model
-from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import ExportParams
 from skinlesion.config.contents import OperatingPoints
-from skinlesion.config.params import ExportParams, load_params
-from skinlesion.config.schema import BootstrapParams, TestTime
+from skinlesion.config.params import load_params
+from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, read_operating_points
-from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
+from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import WEIGHTS_FILE, Classifier, load_ensemble
 from skinlesion.serving.export.onnx_export import OPSET, export_network, quantize_network
 from skinlesion.serving.export.onnx_network import EXPORT, EXPORT_FILE, MODEL_FILES, PRECISIONS, load_onnx_ensemble
-from skinlesion.serving.export.parity import describe_parity, engine_of, graph_inputs, largest_difference, predict_table
-from skinlesion.serving.export.timing import time_engines
+from skinlesion.serving.export.parity import check_parity, describe_parity, graph_inputs, predict_table
+from skinlesion.serving.export.timing import measure_speed
 
-TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 logger = logging.getLogger(__name__)
@@ -66,66 +63,20 @@ def export_member(classifier: Classifier, folder: Path, calibration: pd.DataFram
     logger.info("exporting %s (%s)", name, classifier.config.backbone)
     export_network(classifier, paths["float32"], weights_sha256=digest)
     batches = graph_inputs(classifier.config, read_prepared(), calibration, params.batch_size)
-    how = {"name": name, "float32_layers": params.float32_layers, "weights_sha256": digest}
-    quantize_network(paths["float32"], paths["int8"], batches, **how)
-    files = {
-        precision: {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")} for precision, path in paths.items()
-    }
+    layers = params.float32_layers
+    quantize_network(paths["float32"], paths["int8"], batches, name=name, float32_layers=layers, weights_sha256=digest)
+    files = {each: {"bytes": path.stat().st_size, "sha256": file_digest(path, "sha256")} for each, path in paths.items()}
     return {"weights_sha256": digest, "weights_bytes": weights.stat().st_size, "files": files}
 
 
-def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: pd.DataFrame, **options: Any) -> None:
-    """Refuse a float32 graph that does not give torch's probabilities; one image, asked of torch, says whose fault it is."""
-    if parity["largest_difference"] <= TOLERANCE:
-        return
-    worst = test[test["image_id"] == parity["image_id"]].reset_index(drop=True)
-    alone = predict_table(members, listed=worst, **options)
-    apart, _ = largest_difference(alone, worst)
-    said = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
-    if apart > TOLERANCE:
-        raise PipelineError(
-            f"classifier and predictions are not of one run: {CLASSIFIER} gives image {said} "
-            f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
-        )
-    raise PipelineError(
-        f"the exported float32 network gives image {said} {PREDICTIONS / 'test.csv'}, and torch does not: this network "
-        f"cannot be exported faithfully by torch {torch.__version__}; stay with the engine torch, or take another train.backbone"
-    )
-
-
-def compare_engines(
-    tables: dict[str, pd.DataFrame], points: OperatingPoints, *, how: BootstrapParams, bins: int
-) -> dict[str, dict[str, dict[str, float]]]:
+def compare(tables: dict[str, pd.DataFrame], points: OperatingPoints, how: BootstrapParams, *, bins: int) -> dict[str, Any]:
     """Metrics and the rates of the operating points (`sensitivity@youden`) of `torch` and `int8`, and the paired `difference`.
 
     Each has a `value` and, from the bootstrap over lesions, `low` and `high`; the difference is int8 less torch.
     """
     measured = {name: measure_table(table, points, how, bins=bins) for name, table in tables.items()}
-    measured["difference"] = less(measured["int8"], measured["torch"])
-    compared = {}
-    for name, each in measured.items():
-        intervals = percentile_intervals(each.drawn, how.confidence)
-        compared[name] = {metric: {"value": value, **intervals[metric]} for metric, value in each.values.items()}
-    return compared
-
-
-def measure_speed(ensembles: dict[str, Any], test: pd.DataFrame, *, test_time: TestTime, params: ExportParams) -> dict[str, Any]:
-    """Time of a call of each engine, on as many threads, for one image and for a batch of the test list."""
-    threads, before, load = available_cores(), torch.get_num_threads(), os.getloadavg()[0]
-    prepared = read_prepared()
-    first = test.head(params.batch_size)
-    images = torch.from_numpy(prepared.images[prepared.rows_of(first["image_id"])])
-    engines = {name: engine_of(members, first, test_time=test_time) for name, members in ensembles.items()}
-    torch.set_num_threads(threads)
-    try:
-        batches = sorted({1, len(images)})
-        timed = time_engines(engines, images, batches=batches, rounds=params.rounds)
-    finally:
-        torch.set_num_threads(before)
-    for batch in timed.values():
-        for each in batch.values():
-            each["times_torch"] = each["images_per_second"] / batch["torch"]["images_per_second"]
-    return {"cpu": cpu_model(), "threads": threads, "load_before": round(load, 2), "batches": timed}
+    measured["difference"] = measured["int8"].less(measured["torch"])
+    return {name: each.with_intervals(how.confidence) for name, each in measured.items()}
 
 
 @one_at_a_time("export")
@@ -138,24 +89,24 @@ def main() -> None:
     members, prepared, test_time = load_ensemble(), read_prepared(), calibration.test_time
     chosen = val.sample(min(params.calibration_images, len(val)), random_state=params.seed)
     with atomic_folder(EXPORT) as folder:
-        described = {
+        described: dict[str, Any] = {
             "opset": OPSET,
             "versions": {name: version(name) for name in LIBRARIES},
             "int8": {"calibrated_on": "val", "calibration_images": len(chosen), "float32_layers": params.float32_layers},
             "members": {name: export_member(classifier, folder, chosen, params) for name, classifier in members.items()},
         }
         write_json(folder / EXPORT_FILE, described)
-        exported = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
-        options = {"prepared": prepared, "calibrator": Calibrator.of(calibration), "batch_size": params.batch_size}
-        options |= {"test_time": test_time}
+        exported: dict[str, Any] = {precision: load_onnx_ensemble(folder, precision) for precision in PRECISIONS}
+        options: dict[str, Any] = {"prepared": prepared, "calibrator": Calibrator.of(calibration)}
+        options |= {"test_time": test_time, "batch_size": params.batch_size}
         tables = {precision: predict_table(each, listed=test, **options) for precision, each in exported.items()}
         parity = {precision: describe_parity(table, test, points) for precision, table in tables.items()}
         check_parity(parity["float32"], members, test, **options)
         for classifier in members.values():
-            classifier.model.to(memory_format=torch.channels_last)  # as `evaluate` runs it
-        speed = measure_speed({"torch": members, **exported}, test, test_time=test_time, params=params)
-        both = {"torch": test, "int8": tables["int8"]}
-        compared = compare_engines(both, points, how=whole.bootstrap, bins=whole.evaluate.calibration_bins)
+            # As `evaluate` runs it; the stubs of torch lack the option.
+            classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        speed = measure_speed({"torch": members, **exported}, test, params, test_time=test_time)
+        compared = compare({"torch": test, "int8": tables["int8"]}, points, whole.bootstrap, bins=whole.evaluate.calibration_bins)
     content = {
         CLASSIFIER_SHA256: classifier_digest(),
         "thresholds": {name: point.threshold for name, point in points.points.items()},
@@ -178,7 +129,7 @@ def main() -> None:
 
 def count_bytes(members: dict[str, Any]) -> dict[str, int]:
     """Bytes of the files of all members: of torch's weights, and of the graphs by precision."""
-    graphs = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
+    graphs: dict[str, int] = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
     return {"torch": sum(each["weights_bytes"] for each in members.values()), **graphs}
 
 
@@ -191,8 +142,8 @@ def log(content: dict[str, Any]) -> None:
         int8, apart = (content["compared"][which][name] for which in ("int8", "difference"))
         logger.info("int8 %s %.3f, less torch %+.3f (%+.3f to %+.3f)", name, int8["value"], *apart.values())
     for batch, engines in content["speed"]["batches"].items():
-        said = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
-        logger.info("%s image(s) a call: %s", batch, said)
+        times = ", ".join(f"{name} {each['p50_ms']:.1f} ms ({each['times_torch']:.1f} x)" for name, each in engines.items())
+        logger.info("%s image(s) a call: %s", batch, times)
 
 
 if __name__ == "__main__":

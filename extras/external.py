@@ -101,11 +101,10 @@ def main() -> None:
 
 def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near_copies: NearCopies) -> dict[str, Any]:
     """The proof that no external image is in data/raw, by ids and by content."""
-    internal = read_metadata()
     lists = pd.concat([split.assign(list=name) for name, split in splits.items()])
     theirs = read_contents(metadata["image_id"], EXTERNAL_FOLDER, workers=available_cores())
     ours = read_contents(list_images(), RAW, workers=available_cores())
-    return prove_disjoint(metadata, internal, lists, (theirs, ours), near_copies=near_copies)
+    return prove_disjoint(metadata, read_metadata(), lists, (theirs, ours), near_copies=near_copies)
 
 
 def predict_external(
@@ -117,12 +116,16 @@ def predict_external(
 ) -> pd.DataFrame:
     """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
     config = next(iter(members.values())).config
-    way = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
+    way: dict[str, Any] = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
     with atomic_folder(PREDICTIONS) as folder:
         # Beside the table for as long as it takes, because there is room for such an array where the data lies.
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
-        options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": test_time}
+        options: dict[str, Any] = {
+            "device": choose_device(machine.device),
+            "batch_size": machine.batch_size,
+            "test_time": test_time,
+        }
         predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)
@@ -139,8 +142,8 @@ def say(content: dict[str, Any]) -> None:
             logger.warning("%s has no image of %s: means over classes run over the others", name, ", ".join(missing))
     for metric in ("balanced_accuracy", "macro_auc", "mel_sensitivity"):
         shown = [content["compared"][name][metric] for name in (EXTERNAL, TEST, "difference")]
-        said = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
-        logger.info(said, metric, *(value for each in shown for value in each.values()))
+        line = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
+        logger.info(line, metric, *(value for each in shown for value in each.values()))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
-from skinlesion.config.params import ExternalParams, SampleParams, load_params
+from skinlesion.config.audits import ExternalParams
+from skinlesion.config.params import SampleParams, load_params
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.data.sources import dataverse, ham10000, isic2018
 from skinlesion.data.sources.collection import find_collection, jpeg_target

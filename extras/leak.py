@@ -33,7 +33,8 @@ from skinlesion.audits.findings import write_extra
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import LeakParams, load_params
+from skinlesion.config.audits import LeakParams
+from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.evaluation.inference.ensemble import member_metrics, spread
 from skinlesion.evaluation.inference.inference import soft_vote
@@ -42,7 +43,7 @@ from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predict
 
 TABLES = PREDICTIONS.parent / "extras" / "leak"
 LEAK_PLOTS = PLOTS / "extras" / "leak"
-SAID = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "sensitivity for melanoma"}
+NAMES = {"accuracy": "accuracy", "macro_auc": "macro AUC", "mel_sensitivity": "sensitivity for melanoma"}
 
 logger = logging.getLogger(__name__)
 
@@ -124,15 +125,15 @@ def history_table(trained: dict[str, list[Trained]]) -> pd.DataFrame:
 
 def report(inflation: pd.DataFrame, share: float) -> None:
     """One line: the difference on all test images, and beside it on the control, which tells noise from the leak."""
-    said = {}
+    told = {}
     for group, part in inflation.groupby("group"):
         rows = part.set_index("metric")
-        said[group] = ", ".join(
+        told[group] = ", ".join(
             f"{name} {rows.at[metric, 'inflation']:+.3f} ({rows.at[metric, 'low']:+.3f} to {rows.at[metric, 'high']:+.3f})"
-            for metric, name in SAID.items()
+            for metric, name in NAMES.items()
         )
     line = "siblings of %.1f %% of the test images in training: %s; control, test images without a sibling: %s"
-    logger.info(line, 100 * share, said[leak.ALL], said.get(leak.WITHOUT, "none"))
+    logger.info(line, 100 * share, told[leak.ALL], told.get(leak.WITHOUT, "none"))
 
 
 if __name__ == "__main__":

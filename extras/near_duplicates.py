@@ -14,9 +14,9 @@ not there before the split in a fresh workspace) and set `split.links` to it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
@@ -53,7 +53,7 @@ def main() -> None:
     check_images(metadata, metadata["image_id"])
     workers = available_cores()
     keypoints = describe_images(metadata["image_id"], workers=workers)
-    options = {"mirrored": params.mirrored, "workers": workers}
+    options: dict[str, Any] = {"mirrored": params.mirrored, "workers": workers}
     with threadpool_limits(1):  # the threads are ours; those of matrix products would only wait for each other
         found = find_candidates(keypoints, metadata["lesion_id"], neighbors=params.neighbors, seed=params.seed, **options)
         verified = {
@@ -63,7 +63,7 @@ def main() -> None:
     tables = {name: accept(describe_pairs(fits, metadata), params) for name, fits in verified.items()}
     others = tables["others"]
     links = others[others["accepted"] & others["same_dx"]]
-    content = summarise(tables, found, params)
+    content = summarize(tables, found, params)
     with atomic_folder(PAIRS) as folder:
         write_table(others[others["inliers"] > 0], folder / "pairs.csv", PAIR_COLUMNS)
         write_table(links, folder / "links.csv", LINK_COLUMNS)
@@ -73,13 +73,14 @@ def main() -> None:
     report(content, others)
 
 
-def summarise(tables: dict[str, pd.DataFrame], found: Candidates, params: NearDuplicatesParams) -> dict[str, Any]:
+def summarize(tables: dict[str, pd.DataFrame], found: Candidates, params: NearDuplicatesParams) -> dict[str, Any]:
     """The metrics: what was found, how much of what is known was, and how many false ones are to be expected."""
     siblings, others = tables["siblings"], tables["others"]
     provenance, accepted = read_provenance(), others[others["accepted"]]
+    linked = accepted[accepted["same_dx"]]
     reached = pd.MultiIndex.from_frame(siblings[["a", "b"]]).isin(found.siblings)
     different = others[~others["same_dx"]]
-    rate = float(different["accepted"].mean()) if len(different) else None
+    rate = share(different["accepted"])
     same = int(others["same_dx"].sum())
     return {
         "data": {"source": provenance["source"], "synthetic": provenance["synthetic"]},
@@ -88,14 +89,12 @@ def summarise(tables: dict[str, pd.DataFrame], found: Candidates, params: NearDu
         "candidates": {"pairs": len(others), "same_dx": same, "different_dx": len(different)},
         "accepted": {
             "pairs": len(accepted),
-            "same_dx": int(accepted["same_dx"].sum()),
-            "different_dx": int((~accepted["same_dx"]).sum()),
+            "same_dx": len(linked),
+            "different_dx": len(accepted) - len(linked),
             "mirrored": int(accepted["mirrored"].sum()),
-            "by_dx": accepted[accepted["same_dx"]]["dx_a"].value_counts().sort_index().to_dict(),
+            "by_dx": linked["dx_a"].value_counts().sort_index().to_dict(),
         },
-        "crossing_the_split": count_crossing(
-            accepted[accepted["same_dx"]], {name: read_split(name)["image_id"] for name in SPLIT_NAMES}
-        ),
+        "crossing_the_split": count_crossing(linked, {name: read_split(name)["image_id"] for name in SPLIT_NAMES}),
         "known_siblings": {
             "pairs": len(siblings),
             "reached": share(reached),
@@ -110,10 +109,9 @@ def summarise(tables: dict[str, pd.DataFrame], found: Candidates, params: NearDu
     }
 
 
-def share(flags: Iterable[bool]) -> float | None:
+def share(flags: pd.Series | np.ndarray) -> float | None:
     """Share of true values; None of nothing."""
-    values = list(flags)
-    return sum(map(bool, values)) / len(values) if values else None
+    return float(flags.mean()) if len(flags) else None
 
 
 def report(content: dict[str, Any], others: pd.DataFrame) -> None:
@@ -124,10 +122,8 @@ def report(content: dict[str, Any], others: pd.DataFrame) -> None:
     if known["pairs"]:
         logger.info("recall on %d known pairs: %.3f", known["pairs"], known["recall_on_known_siblings"])
     for pair in others[others["accepted"] & ~others["same_dx"]].itertuples():
-        said = (
-            "%s (%s) and %s (%s) match: one lesion under two diagnoses, or a false match; look at them, they are not in links.csv"
-        )
-        logger.warning(said, pair.image_id_a, pair.dx_a, pair.image_id_b, pair.dx_b)
+        warning = "%s (%s) and %s (%s) match: one lesion under two diagnoses, or a false match; look at them, they are not in %s"
+        logger.warning(warning, pair.image_id_a, pair.dx_a, pair.image_id_b, pair.dx_b, "links.csv")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from skinlesion.artifacts.tables import probabilities_of, write_table
 from skinlesion.audits.findings import write_extra
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
 from skinlesion.audits.robustness.measures import (
+    BOUNDS,
     METRIC_COLUMNS,
     POINT_COLUMNS,
     SUMMARY,
-    Measured,
     measure_table,
     metric_rows,
     point_rows,
-    summarise,
+    summarize,
 )
 from skinlesion.audits.robustness.page import draw_corruption_page
 from skinlesion.audits.robustness.predictions import CorruptedPredictions
@@ -39,10 +39,11 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
+from skinlesion.config.audits import RobustnessParams
 from skinlesion.config.contents import OperatingPoints
-from skinlesion.config.params import RobustnessParams, load_params
+from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.evaluation.metrics.bootstrap import describe_draws, percentile_intervals
+from skinlesion.evaluation.metrics.bootstrap import Measured, describe_draws, percentile_intervals
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import PREDICTIONS, read_predictions
 
@@ -109,7 +110,7 @@ def main() -> None:
     logger.info("%d images under %d conditions: about %.1f minutes", *passes)
     clean = measure_table(predictions, points, how, bins=bins)
     measured_by, rows = measure_conditions(corrupted, conditions, clean, points, how, bins=bins)
-    summary = summarise(measured_by, clean, confidence=how.confidence)
+    summary = summarize(measured_by, clean, confidence=how.confidence)
 
     with atomic_folder(PLOTS / "extras" / "robustness") as folder:
         write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
@@ -130,16 +131,9 @@ def main() -> None:
     }
     write_extra("robustness", content, of=["predictions"])
     for metric in SUMMARY:
-        mean = summary["mean_corruption"][metric]
-        found = (
-            metric,
-            mean["mean"],
-            mean["mean_low"],
-            mean["mean_high"],
-            clean.values[metric],
-            summary["worst"][metric] or "none",
-        )
-        logger.info("corrupted %s %.3f (%.3f to %.3f), clean %.3f; worst under %s", *found)
+        mean = [summary["mean_corruption"][metric][f"mean{bound}"] for bound in BOUNDS]
+        against = (clean.values[metric], summary["worst"][metric] or "none")
+        logger.info("corrupted %s %.3f (%.3f to %.3f), clean %.3f; worst under %s", metric, *mean, *against)
 
 
 if __name__ == "__main__":

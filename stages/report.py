@@ -1,12 +1,11 @@
 """Write the report on the run: one page that needs no network, and a short text for pull requests.
 
 Reads   params.yaml; metrics/*.json and metrics/train/ of the members; data/raw/provenance.json; data/splits/facts.json;
-        models/classifier/ (ensemble.json, config.json of each member); models/operating_points.json; the tables of the plots that
-        it shows, as dvc.yaml defines them; metrics/extras/*.json and metrics/export.json, as far as the extras
-        were run
+        models/classifier/ (ensemble.json, config.json of each member); the tables of the plots that it shows, as dvc.yaml defines
+        them; metrics/extras/*.json and metrics/export.json, as far as the extras were run
 Writes  report/index.html, report/report.md
 
-It measures nothing: every number stands in one of these files. The extras are no deps, or `dvc repro` would run them; that one
+It measures nothing: every number stands in one of these files. The extras are not deps, or `dvc repro` would run them; that one
 was run is seen by extras/dvc.lock.
 """
 

@@ -1,9 +1,9 @@
-"""What the optional stages of extras/dvc.yaml found, and whether it is still of this workspace.
+"""Results of the optional stages (extras/dvc.yaml), and whether they still belong to this workspace.
 
-It stands in `metrics/extras/NAME.json`, and of the export in `metrics/export.json`.
+They are written to `metrics/extras/NAME.json`, those of the export to `metrics/export.json`.
 
-The main pipeline does not depend on them, so what they measured can be of another classifier or of other images than those that
-the workspace has now. Hence each says of what it is, by sha256, and whoever reads it can tell.
+The main pipeline does not depend on these stages, so their results may be of another classifier or of other images than those in
+the workspace now. Each file therefore holds the sha256 of what was measured, and a reader can compare.
 """
 
 from __future__ import annotations
@@ -42,18 +42,17 @@ def _recipe_digest() -> str:
     return hashlib.sha256(json.dumps(load_params().leak_recipe().model_dump(), sort_keys=True).encode()).hexdigest()
 
 
-# What an extra can be of, and how the workspace's own is told by its sha256.
+# What an extra can be measured on, and the sha256 of what the workspace has now.
 _DIGESTS: dict[str, Callable[[], str]] = {
     "images": lambda: file_digest(PREPARED / "images.npy", "sha256"),  # all images, as the network sees them
-    "predictions": lambda: file_digest(
-        PREDICTIONS / "test.csv", "sha256"
-    ),  # and so the classifier, its calibration and the split
+    # And so the classifier, its calibration and the split.
+    "predictions": lambda: file_digest(PREDICTIONS / "test.csv", "sha256"),
     "recipe": _recipe_digest,  # how networks are trained
 }
 
 
 def write_extra(name: str, content: dict[str, Any], *, of: Iterable[str]) -> None:
-    """Write what an extra found, with the digests of what it is of: any of `images`, `predictions`, `recipe`."""
+    """Write what an extra found, with the digests of what was measured: any of `images`, `predictions`, `recipe`."""
     write_json(extra_path(name), {SUBJECTS: {subject: _DIGESTS[subject]() for subject in of}, **content})
 
 
@@ -63,7 +62,7 @@ def read_extra(name: str) -> dict[str, Any] | None:
     Raises
     ------
     PipelineError
-        The file is damaged, or does not say of what it is.
+        The file is damaged, or lacks the digests of what was measured.
     """
     path = extra_path(name)
     if not path.is_file():
@@ -71,7 +70,7 @@ def read_extra(name: str) -> dict[str, Any] | None:
     content = read_json(path)
     subjects = content.get(SUBJECTS)
     if not isinstance(subjects, dict) or not subjects or not subjects.keys() <= _DIGESTS.keys():
-        raise PipelineError(f"{path} does not say of what it is: run `dvc repro extras/dvc.yaml` again")
+        raise PipelineError(f"{path} lacks the digests of what was measured: run `dvc repro extras/dvc.yaml` again")
     return content
 
 

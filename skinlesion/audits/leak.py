@@ -21,7 +21,6 @@ without a sibling are therefore measured apart: what `image_level` gains on them
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,22 +185,17 @@ def measure_inflation(tables: dict[str, pd.DataFrame], siblings: np.ndarray, how
     """
     paired = pair(tables[LESION_LEVEL], tables[IMAGE_LEVEL])
     chosen = {ALL: np.ones(len(siblings), dtype=bool), WITH: siblings, WITHOUT: ~siblings}
-    return pd.concat([*_rows_of_groups(paired, chosen, how)], ignore_index=True)
+    parts = {group: Paired(paired.first[rows], paired.second[rows]) for group, rows in chosen.items() if rows.any()}
+    tables_of = [_measure_group(part, how).assign(group=group) for group, part in parts.items()]
+    return pd.concat(tables_of, ignore_index=True)[list(COLUMNS)]
 
 
-def _rows_of_groups(paired: Paired, chosen: dict[str, np.ndarray], how: BootstrapParams) -> Iterator[pd.DataFrame]:
-    for group, rows in chosen.items():
-        part = Paired(paired.first[rows], paired.second[rows])
-        if part.first.empty:
-            continue
-        table = compare(part, how).rename(columns={"first": LESION_LEVEL, "second": IMAGE_LEVEL, "difference": "inflation"})
-        melanomas = part.first.loc[part.first["dx"] == "mel", "lesion_id"]
-        counts = {
-            "images": len(part.first),
-            "lesions": part.first["lesion_id"].nunique(),
-            "melanoma_lesions": melanomas.nunique(),
-        }
-        yield table[table["metric"].isin(HEADLINE)].assign(group=group, **counts)[list(COLUMNS)]
+def _measure_group(part: Paired, how: BootstrapParams) -> pd.DataFrame:
+    """`COLUMNS` of one group but its name."""
+    table = compare(part, how).rename(columns={"first": LESION_LEVEL, "second": IMAGE_LEVEL, "difference": "inflation"})
+    counts = {"images": len(part.first), "lesions": part.first["lesion_id"].nunique()}
+    melanomas = part.first.loc[part.first["dx"] == "mel", "lesion_id"].nunique()
+    return table[table["metric"].isin(HEADLINE)].assign(**counts, melanoma_lesions=melanomas)
 
 
 def describe_inflation(rows: pd.DataFrame) -> dict[str, Any]:

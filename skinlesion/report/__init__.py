@@ -1,1 +1,1 @@
-"""The report on a run: what is said (a list of sections of blocks), and how it becomes a page and a Markdown text."""
+"""The report on a run: what is said (chapters of blocks), and how it becomes a page and a Markdown text."""

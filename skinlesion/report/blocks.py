@@ -1,4 +1,4 @@
-"""What a report is made of. Whoever says something builds blocks; html.py and markdown.py alone know how they look.
+"""What a report is made of: chapters of blocks. Only html.py and markdown.py know how a block looks.
 
 In every text a pair of backticks encloses code. Texts are plain otherwise, and are escaped when they are written, because files
 of a user are in them.
@@ -8,46 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+
+
+class Block:
+    """A piece of a chapter."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its class in lower case, by which a page chooses how it looks."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
-class Paragraph:
+class Paragraph(Block):
     """A paragraph of text."""
 
-    kind: ClassVar[str] = "paragraph"
     text: str
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Block):
     """A text that must not be overlooked, as that a figure is of another classifier."""
 
-    kind: ClassVar[str] = "note"
     text: str
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Block):
     """A list of texts."""
 
-    kind: ClassVar[str] = "points"
     texts: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Block):
     """Names with a text each."""
 
-    kind: ClassVar[str] = "facts"
     rows: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table. The first `labels` columns are text, aligned left; the others are numbers, aligned right."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -55,36 +58,30 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """A drawing. `svg` is an SVG element, already safe to stand in the page; `caption` says what it shows."""
 
-    kind: ClassVar[str] = "figure"
     caption: str
     svg: str
 
 
 @dataclass(frozen=True)
-class References:
+class References(Block):
     """Publications: text and address."""
 
-    kind: ClassVar[str] = "references"
     rows: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Details:
+class Details(Block):
     """Text that is folded away until it is asked for, as it stands in a file."""
 
-    kind: ClassVar[str] = "details"
     summary: str
     text: str
 
 
-Block = Paragraph | Note | Points | Facts | Table | Figure | References | Details
-
-
 @dataclass(frozen=True)
-class Section:
+class Chapter:
     """A heading with what stands under it. `name` is its anchor in the page."""
 
     name: str
@@ -99,5 +96,5 @@ class Report:
     title: str
     subtitle: str
     banners: Sequence[str]
-    sections: Sequence[Section]
+    chapters: Sequence[Chapter]
     brief: Sequence[Block] = field(default_factory=tuple)

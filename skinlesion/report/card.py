@@ -6,10 +6,10 @@ from pathlib import PurePath
 from typing import Any
 
 from skinlesion.diagnoses import DIAGNOSES
-from skinlesion.report.blocks import Block, Details, Facts, Note, Paragraph, Points, References, Section, Table
+from skinlesion.report.blocks import Block, Chapter, Details, Facts, Note, Paragraph, Points, References, Table
 from skinlesion.report.figures import Plots
 from skinlesion.report.flow import draw_flow
-from skinlesion.report.formats import count, decimal, percent, rate
+from skinlesion.report.formats import count, decimal, percent
 from skinlesion.report.inputs import Inputs
 
 NOT_CLINICAL = "Not for clinical use. Research software without approval as a medical device, measured on one data set."
@@ -26,55 +26,41 @@ PUBLICATIONS = (
         "Tschandl, Rosendahl, Kittler: The HAM10000 dataset. Scientific Data 5, 180161 (2018)",
         "https://doi.org/10.1038/sdata.2018.161",
     ),
-    (
-        "Mitchell et al.: Model cards for model reporting. FAT* (2019)",
-        "https://doi.org/10.1145/3287560.3287596",
-    ),
+    ("Mitchell et al.: Model cards for model reporting. FAT* (2019)", "https://doi.org/10.1145/3287560.3287596"),
     ("Gebru et al.: Datasheets for datasets. Communications of the ACM 64 (2021)", "https://doi.org/10.1145/3458723"),
     (
         "Tejani et al.: Checklist for artificial intelligence in medical imaging (CLAIM): 2024 update. Radiology: AI 6 (2024)",
         "https://doi.org/10.1148/ryai.240300",
     ),
-    (
-        "Collins et al.: TRIPOD+AI statement. BMJ 385, e078378 (2024)",
-        "https://doi.org/10.1136/bmj-2023-078378",
-    ),
+    ("Collins et al.: TRIPOD+AI statement. BMJ 385, e078378 (2024)", "https://doi.org/10.1136/bmj-2023-078378"),
 )
 
 
-def use(inputs: Inputs) -> Section:
+def use(inputs: Inputs) -> Chapter:
     """What it is, what it is for and what not."""
     seen = inputs.ensemble
-    return Section(
-        "use",
-        "Intended use",
-        [
-            Note(NOT_CLINICAL),
-            Paragraph(
-                "A classifier of single dermatoscopic images of pigmented skin lesions. It gives each diagnosis that it knows "
-                "a calibrated probability."
-            ),
-            Facts(
-                [
-                    ("diagnoses", ", ".join(f"{meaning} (`{dx}`)" for dx, meaning in DIAGNOSES.items())),
-                    ("image", f"RGB, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']})"),
-                    ("colour constancy", seen["color_constancy"]),
-                    ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
-                ]
-            ),
-            Points(
-                [
-                    "Meant for: research on methods, teaching, and as a reference whose figures can be computed again.",
-                    "Not meant for: diagnosis, triage, screening, self-examination, or any decision on treatment.",
-                    "Users: people who build or study such classifiers. Nobody with a lesion is helped by its output.",
-                    "It always answers with one of its diagnoses: it was never shown any other, nor images that are no lesion.",
-                ]
-            ),
-        ],
-    )
+    facts = [
+        ("diagnoses", ", ".join(f"{meaning} (`{dx}`)" for dx, meaning in DIAGNOSES.items())),
+        ("image", f"RGB, fitted into {seen['size']} x {seen['size']} pixels ({seen['fit']})"),
+        ("colour constancy", seen["color_constancy"]),
+        ("metadata", "age, sex and site" if seen["needs_metadata"] else "none"),
+    ]
+    return Chapter("use", "Intended use", [Note(NOT_CLINICAL), Paragraph(CLASSIFIER), Facts(facts), Points(USES)])
 
 
-def data(inputs: Inputs, plots: Plots) -> Section:
+CLASSIFIER = (
+    "A classifier of single dermatoscopic images of pigmented skin lesions. It gives each diagnosis that it knows a calibrated "
+    "probability."
+)
+USES = (
+    "Meant for: research on methods, teaching, and as a reference whose figures can be computed again.",
+    "Not meant for: diagnosis, triage, screening, self-examination, or any decision on treatment.",
+    "Users: people who build or study such classifiers. Nobody with a lesion is helped by its output.",
+    "It always answers with one of its diagnoses: it was never shown any other, nor images that do not show a lesion.",
+)
+
+
+def data(inputs: Inputs, plots: Plots) -> Chapter:
     """Datasheet facts, the flow of images and the split."""
     source, split = inputs.provenance, inputs.metrics["split"]
     counts = source["counts"]
@@ -93,7 +79,7 @@ def data(inputs: Inputs, plots: Plots) -> Section:
     blocks: list[Block] = [Facts(facts), draw_flow(inputs), classes_table(split), plots.draw("split_classes")]
     if not source["synthetic"]:
         blocks.append(Points(SITES))
-    return Section("data", "Data", [*blocks, Paragraph(CONFOUNDING)])
+    return Chapter("data", "Data", [*blocks, Paragraph(CONFOUNDING)])
 
 
 # Of HAM10000, from its publication (see the references).
@@ -126,24 +112,12 @@ def classes_table(split: dict[str, Any]) -> Table:
     return Table("Images of each diagnosis by split", ["diagnosis", "training", "validation", "test", "share of all"], rows)
 
 
-def training(inputs: Inputs) -> Section:
+def training(inputs: Inputs) -> Chapter:
     """The networks and how they were trained."""
-    members = Table(
-        "Networks, the epoch kept by the metric on validation, and that metric's neighbours",
-        [
-            "network",
-            "backbone",
-            "initial weights",
-            "seed",
-            "parameters",
-            "epochs",
-            "best epoch",
-            "macro AUC, val",
-            "macro F1, val",
-        ],
-        [member_row(inputs, name) for name in inputs.configs],
-        labels=3,
-    )
+    header = ["network", "backbone", "initial weights", "seed", "parameters", "epochs", "best epoch"]
+    header += ["macro AUC, val", "macro F1, val"]
+    kept = "Networks, the epoch kept by the metric on validation, and that metric's neighbours"
+    members = Table(kept, header, [member_row(inputs, name) for name in inputs.configs], labels=3)
     keys = [key for key in RECIPE if any(key in config["params"] for config in inputs.configs.values())]
     recipe = Table(
         "Recipe, the values that a reader asks for first (all are at the end)",
@@ -157,7 +131,7 @@ def training(inputs: Inputs) -> Section:
             ("calibration", f"{inputs.metrics['evaluate']['calibration']}, fitted on validation"),
         ]
     )
-    return Section("training", "Training", [members, vote, recipe])
+    return Chapter("training", "Training", [members, vote, recipe])
 
 
 def member_row(inputs: Inputs, name: str) -> list[str]:
@@ -166,18 +140,12 @@ def member_row(inputs: Inputs, name: str) -> list[str]:
     weights = PurePath(str(config["params"]["weights"])).name
     if digest := config["weights_sha256"]:
         weights += f" ({digest[:8]})"
-    done = [count(trained["parameters"]), count(trained["epochs"]), count(trained["best_epoch"])]
-    return [
-        name,
-        config["backbone"],
-        weights,
-        str(config["seed"]),
-        *done,
-        *(rate(trained["val"][m]) for m in ("macro_auc", "macro_f1")),
-    ]
+    done = [count(trained[key]) for key in ("parameters", "epochs", "best_epoch")]
+    reached = [decimal(trained["val"][metric]) for metric in ("macro_auc", "macro_f1")]
+    return [name, config["backbone"], weights, str(config["seed"]), *done, *reached]
 
 
-def limits(inputs: Inputs) -> Section:
+def limits(inputs: Inputs) -> Chapter:
     """What the figures do not say."""
     points = [
         "One data set, and a test set dealt from it: hospitals, cameras and people are the same in training and test.",
@@ -187,14 +155,11 @@ def limits(inputs: Inputs) -> Section:
         "Shares of diagnoses are those of a collection, not of a practice: precision and predictive values move with them.",
         "Intervals say what another sample of lesions would change, not what another training or another hospital would.",
     ]
-    if inputs.synthetic:
-        points.insert(
-            0, "The images are drawn by a program: nothing here is about skin, the list below is about the real data set."
-        )
-    return Section("limits", "Limits", [Points(points)])
+    drawn = "The images are drawn by a program: nothing here is about skin, the list below is about the real data set."
+    return Chapter("limits", "Limits", [Points([drawn, *points] if inputs.synthetic else points)])
 
 
-def reproducibility(inputs: Inputs) -> Section:
+def reproducibility(inputs: Inputs) -> Chapter:
     """Commits, fingerprints, versions and params."""
     first = next(iter(inputs.configs.values()))
     commits = dict.fromkeys(config["git_commit"] or "unknown" for config in inputs.configs.values())
@@ -210,18 +175,16 @@ def reproducibility(inputs: Inputs) -> Section:
         facts.insert(2, ("-dirty", "tracked files were edited after that commit"))
     again = Paragraph("`dvc repro` computes all of it again from the commit; `dvc.lock` holds the digest of every file.")
     blocks: list[Block] = [Facts(facts), again, Details("All parameters (`params.yaml`)", inputs.params_text)]
-    return Section("reproducibility", "Reproducibility", blocks)
+    return Chapter("reproducibility", "Reproducibility", blocks)
 
 
 def source_files(inputs: Inputs) -> str:
     """Name and MD5 of each file or folder of the source."""
     files = inputs.provenance.get("files", [])
-    return (
-        "; ".join(f"{file['name']} `{file.get('md5') or file.get('md5_of_sorted_md5s') or 'no digest'}`" for file in files)
-        or "none"
-    )
+    named = [f"{file['name']} `{file.get('md5') or file.get('md5_of_sorted_md5s') or 'no digest'}`" for file in files]
+    return "; ".join(named) or "none"
 
 
-def references() -> Section:
+def references() -> Chapter:
     """What the report leans on."""
-    return Section("references", "References", [References(PUBLICATIONS)])
+    return Chapter("references", "References", [References(PUBLICATIONS)])

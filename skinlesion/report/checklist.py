@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from skinlesion.report import evidence
-from skinlesion.report.blocks import Paragraph, Section, Table
+from skinlesion.report.blocks import Chapter, Paragraph, Table
 from skinlesion.report.evidence import PARTLY, STATUSES, Answer, Evidence, lacks, of_people, stands_in
 from skinlesion.report.inputs import Inputs
 
 PAGE = "`report/index.html`"
+USE, LIMITS = f"{PAGE}, Intended use", f"{PAGE}, Limits"
 PERFORMANCE = "`metrics/evaluate.json`, `metrics/threshold_sweep.json`, `metrics/baselines.json`, `metrics/selective.json`"
 MISSING = "`metrics/split.json` (`missing`); an unknown value is a value of its own, no image is dropped"
 Item = tuple[str, str, Evidence]
@@ -23,14 +24,10 @@ Item = tuple[str, str, Evidence]
 CLAIM: tuple[Item, ...] = (
     ("1", "title names the AI method", stands_in(f"{PAGE}, title")),
     ("2", "structured summary", lacks("`report/report.md` sums results up; the rest is left to an author", status=PARTLY)),
-    (
-        "3",
-        "background, intended use and role",
-        lacks(f"{PAGE}, Intended use; the clinical background is not reviewed", status=PARTLY),
-    ),
+    ("3", "background, intended use and role", lacks(f"{USE}; the clinical background is not reviewed", status=PARTLY)),
     ("4", "aims and hypotheses", lacks("no hypothesis was written down before")),
     ("5", "prospective or retrospective", of_people(f"{PAGE}, Data: retrospective", status="satisfied")),
-    ("6", "goal of the study", stands_in(f"{PAGE}, Intended use")),
+    ("6", "goal of the study", stands_in(USE)),
     ("7", "data sources", stands_in("`data/raw/provenance.json`")),
     (
         "8",
@@ -54,11 +51,7 @@ CLAIM: tuple[Item, ...] = (
     ("23", "software", stands_in("`models/classifier/*/config.json` (`versions`), `requirements.txt`")),
     ("24", "initialisation", evidence.initialization),
     ("25", "training", stands_in("`params.yaml` (`train`), `metrics/train/`, `plots/assemble/`")),
-    (
-        "26",
-        "selection of the final model",
-        stands_in("`params.yaml` (`train.select_by`, on validation), `metrics/train/` (`best_epoch`)"),
-    ),
+    ("26", "selection of the final model", stands_in("`train.select_by`, on validation; `metrics/train/` (`best_epoch`)")),
     ("27", "ensembling", evidence.ensembling),
     ("28", "metrics of performance", stands_in(PERFORMANCE)),
     ("29", "significance and uncertainty", evidence.uncertainty),
@@ -72,8 +65,8 @@ CLAIM: tuple[Item, ...] = (
     ("37", "performance with uncertainty", evidence.uncertainty),
     ("38", "diagnostic performance with precision", stands_in("`metrics/threshold_sweep.json`, `models/operating_points.json`")),
     ("39", "analysis of failures", stands_in("`data/failures/failures.csv`, `metrics/failures.json`")),
-    ("40", "limitations", stands_in(f"{PAGE}, Limits")),
-    ("41", "implications for practice", lacks(f"{PAGE}, Intended use: none, not for clinical use", status=PARTLY)),
+    ("40", "limitations", stands_in(LIMITS)),
+    ("41", "implications for practice", lacks(f"{USE}: none, not for clinical use", status=PARTLY)),
     ("42", "protocol or technical details", evidence.code),
     ("43", "availability of software, model and data", evidence.availability),
     ("44", "funding", lacks("not stated")),
@@ -81,15 +74,11 @@ CLAIM: tuple[Item, ...] = (
 
 TRIPOD: tuple[Item, ...] = (
     ("1", "title: prediction model, population, outcome", lacks(f"{PAGE}, title; the population is not named", status=PARTLY)),
-    ("2", "abstract", lacks("`report/report.md` sums results up; it is no structured abstract", status=PARTLY)),
+    ("2", "abstract", lacks("`report/report.md` sums results up; it is not a structured abstract", status=PARTLY)),
     ("3a", "healthcare context and existing models", lacks("not reviewed")),
-    ("3b", "target population and intended users", stands_in(f"{PAGE}, Intended use")),
-    (
-        "3c",
-        "known health inequalities",
-        lacks(f"{PAGE}, Limits: skin type is not recorded; the literature is not reviewed", status=PARTLY),
-    ),
-    ("4", "objectives", lacks(f"{PAGE}, Intended use; no objective was written down before", status=PARTLY)),
+    ("3b", "target population and intended users", stands_in(USE)),
+    ("3c", "known health inequalities", lacks(f"{LIMITS}: skin type is not recorded; no literature is reviewed", status=PARTLY)),
+    ("4", "objectives", lacks(f"{USE}; no objective was written down before", status=PARTLY)),
     ("5a", "sources of data", stands_in("`data/raw/provenance.json`")),
     ("5b", "dates of the data", of_people("not in the data set")),
     ("6a", "setting and centres", of_people(f"{PAGE}, Data: the two sites of HAM10000", status=PARTLY)),
@@ -98,27 +87,15 @@ TRIPOD: tuple[Item, ...] = (
     ("7", "data preparation", stands_in("`params.yaml` (`prepare`), alike for every image")),
     ("8a", "outcome", evidence.reference_standard),
     ("8b", "assessors of the outcome", of_people("left to the source's publication")),
-    (
-        "8c",
-        "blinding of the assessment",
-        of_people("the diagnoses are older than the model; blinding is not documented", status=PARTLY),
-    ),
-    (
-        "9a",
-        "choice of predictors",
-        stands_in("`models/classifier/*/config.json` (`needs_metadata`); `dx_type` is never an input"),
-    ),
-    ("9b", "definition of predictors", stands_in(f"{PAGE}, Intended use: the image, with metadata where it says so")),
+    ("8c", "blinding of the assessment", of_people("diagnoses are older than the model, blinding is unknown", status=PARTLY)),
+    ("9a", "choice of predictors", stands_in("`models/classifier/*/config.json` (`needs_metadata`); never `dx_type`")),
+    ("9b", "definition of predictors", stands_in(f"{USE}: the image, with metadata where it says so")),
     ("9c", "subjective predictors", lacks("who photographed, and what was framed, is not recorded")),
     ("10", "study size", lacks("not calculated: the data set is as large as it is")),
     ("11", "missing data", stands_in(MISSING)),
     ("12a", "use of the data, partitions", evidence.splits),
     ("12b", "handling of predictors", stands_in("`models/classifier/*/config.json` (`mean`, `std`, `size`, `fit`)")),
-    (
-        "12c",
-        "model, building, tuning, internal validation",
-        stands_in("`params.yaml`, `metrics/train/`, `metrics/evaluate.json`"),
-    ),
+    ("12c", "model, tuning, internal validation", stands_in("`params.yaml`, `metrics/train/`, `metrics/evaluate.json`")),
     ("12d", "heterogeneity across clusters, methods", evidence.subgroups),
     ("12e", "measures and plots of performance", stands_in(PERFORMANCE)),
     ("12f", "model updating, methods", stands_in("`models/calibration.json`: recalibrated on validation")),
@@ -152,9 +129,9 @@ TRIPOD: tuple[Item, ...] = (
     ("23b", "heterogeneity across clusters, results", evidence.subgroups),
     ("24", "model updating, results", stands_in("`metrics/evaluate.json`: before and after calibration")),
     ("25", "interpretation", lacks("left to an author")),
-    ("26", "limitations", stands_in(f"{PAGE}, Limits")),
+    ("26", "limitations", stands_in(LIMITS)),
     ("27a", "poor or unavailable input", evidence.extra("robustness", lacking="no input is refused for its quality")),
-    ("27b", "interaction and expertise of users", lacks(f"{PAGE}, Intended use: none, not for clinical use", status=PARTLY)),
+    ("27b", "interaction and expertise of users", lacks(f"{USE}: none, not for clinical use", status=PARTLY)),
     ("27c", "next steps", lacks("left to an author")),
 )
 
@@ -166,21 +143,14 @@ def answers(items: Iterable[Item], inputs: Inputs) -> list[tuple[str, str, Answe
     return [(number, subject, answer(inputs)) for number, subject, answer in items]
 
 
-def sections(inputs: Inputs) -> list[Section]:
-    """A section a checklist."""
-    return [section(key, inputs) for key in CHECKLISTS]
-
-
-def section(key: str, inputs: Inputs) -> Section:
+def chapter(key: str, inputs: Inputs) -> Chapter:
     """The table of a checklist, its counts above."""
     title, items = CHECKLISTS[key]
-    rows = [[number, subject, answer.status, answer.said] for number, subject, answer in answers(items, inputs)]
-    said = (
-        f"{tally(key, inputs)}. Numbers are those of the checklist, words are ours. What is asked of authors, clinics or "
-        "raters and no run can show stays open."
-    )
+    rows = [[number, subject, answer.status, answer.text] for number, subject, answer in answers(items, inputs)]
+    numbers = "Numbers are those of the checklist, words are ours."
+    stays = "What is asked of authors, clinics or raters and no run can show stays open."
     table = Table(f"Items of {title}", ["item", "subject", "status", "artifact, or what is lacking"], rows, labels=4)
-    return Section(key, f"Checklist: {title}", [Paragraph(said), table])
+    return Chapter(key, f"Checklist: {title}", [Paragraph(f"{tally(key, inputs)}. {numbers} {stays}"), table])
 
 
 def tally(key: str, inputs: Inputs) -> str:

@@ -1,9 +1,9 @@
-"""Which sections a report has, in which order; and what of it a pull request gets to read."""
+"""Which chapters a report has, in which order; and what the short text for pull requests contains."""
 
 from __future__ import annotations
 
 from skinlesion.report import behaviour, card, checklist, explanations, results
-from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Report, Section
+from skinlesion.report.blocks import Block, Chapter, Facts, Note, Paragraph, Report
 from skinlesion.report.extras import EXTRAS, describe_extra
 from skinlesion.report.figures import Plots
 from skinlesion.report.inputs import Inputs
@@ -14,8 +14,8 @@ PAGE = "report/index.html"
 
 def compose(inputs: Inputs, plots: Plots) -> Report:
     """The report on what the stages left in the workspace."""
-    extras = {name: describe(inputs, name) for name in EXTRAS}
-    sections = [
+    extras = {name: describe_extra(name, extra) for name, extra in inputs.extras.items()}
+    chapters = [
         card.use(inputs),
         results.headline(inputs, plots),
         results.operating_points(inputs, plots),
@@ -26,22 +26,16 @@ def compose(inputs: Inputs, plots: Plots) -> Report:
         explanations.explanations(inputs, plots),
         behaviour.neighbors(inputs, plots),
         results.baselines(inputs, plots),
-        *(Section(name.replace("_", "-"), EXTRAS[name][0], blocks) for name, blocks in extras.items()),
+        *(Chapter(name.replace("_", "-"), EXTRAS[name][0], blocks) for name, blocks in extras.items()),
         card.data(inputs, plots),
         card.training(inputs),
         card.limits(inputs),
-        *checklist.sections(inputs),
+        *(checklist.chapter(key, inputs) for key in checklist.CHECKLISTS),
         card.reproducibility(inputs),
         card.references(),
     ]
     banners = [card.SYNTHETIC] if inputs.synthetic else []
-    return Report(TITLE, subtitle(inputs), banners, sections, brief(inputs, extras))
-
-
-def describe(inputs: Inputs, name: str) -> list[Block]:
-    """The blocks of an extra."""
-    extra = inputs.extras[name]
-    return describe_extra(name, None) if extra is None else describe_extra(name, extra.content, extra.outdated)
+    return Report(TITLE, subtitle(inputs), banners, chapters, brief(inputs, extras))
 
 
 def subtitle(inputs: Inputs) -> str:

@@ -22,26 +22,26 @@ class Answer:
     """A status, and where to look or what is lacking."""
 
     status: str
-    said: str
+    text: str
 
 
 Evidence = Callable[[Inputs], Answer]
 
 
-def stands_in(said: str) -> Evidence:
+def stands_in(text: str) -> Evidence:
     """What every run has, because the report is not written without it."""
-    return lambda inputs: Answer(SATISFIED, said)
+    return lambda inputs: Answer(SATISFIED, text)
 
 
-def lacks(said: str, *, status: str = OPEN) -> Evidence:
+def lacks(text: str, *, status: str = OPEN) -> Evidence:
     """What no run of this pipeline has, or has in part (`status`)."""
-    return lambda inputs: Answer(status, said)
+    return lambda inputs: Answer(status, text)
 
 
-def of_people(said: str, *, status: str = OPEN) -> Evidence:
-    """What is asked of people or clinics, and of drawn images cannot be."""
+def of_people(text: str, *, status: str = OPEN) -> Evidence:
+    """What people or clinics are asked for; it does not apply to drawn images."""
     return lambda inputs: (
-        Answer(NOT_APPLICABLE, "synthetic images: nobody took part") if inputs.synthetic else Answer(status, said)
+        Answer(NOT_APPLICABLE, "synthetic images: nobody took part") if inputs.synthetic else Answer(status, text)
     )
 
 
@@ -161,7 +161,7 @@ def availability(inputs: Inputs) -> Answer:
     """Code, data and weights."""
     reached = code(inputs)
     where = f"data: {inputs.provenance['licence']}; weights in `models/classifier/`, not published by a run"
-    return Answer(PARTLY, f"{where}; code: {reached.said}")
+    return Answer(PARTLY, f"{where}; code: {reached.text}")
 
 
 def uncertainty(inputs: Inputs) -> Answer:

@@ -1,4 +1,4 @@
-"""The section on where the classifier looks, and on how far its maps can be believed."""
+"""The chapter on where the classifier looks, and on how far its maps can be believed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.report.blocks import Block, Facts, Note, Paragraph, Section, Table
+from skinlesion.report.blocks import Block, Chapter, Facts, Note, Paragraph, Table
 from skinlesion.report.figures import Plots
-from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent, rate
+from skinlesion.report.formats import DASH, bounded, count, decimal, level, percent
 from skinlesion.report.inputs import Inputs
 
 MEASURES: dict[str, str] = {
@@ -19,11 +19,7 @@ MEASURES: dict[str, str] = {
     "flip": "mirrored image",
     "shuffled": "all weights shuffled",
 }
-CONTROLS: dict[str, str] = {
-    "other": "map of another lesion",
-    "center": "image's centre",
-    "random": "random maps",
-}
+CONTROLS: dict[str, str] = {"other": "map of another lesion", "center": "image's centre", "random": "random maps"}
 CHECKS: dict[bool | None, str] = {True: "passed", False: "failed", None: "undecided"}
 VERDICTS: dict[str | None, str] = {"better": "better", "worse": "worse", "undecided": "no difference shown", None: DASH}
 BY_GRAIN = "better, but not than random maps"
@@ -46,7 +42,7 @@ LEGEND = (
 Content = Mapping[str, Any]
 
 
-def explanations(inputs: Inputs, plots: Plots) -> Section:
+def explanations(inputs: Inputs, plots: Plots) -> Chapter:
     """Where the maps lie, and what of them holds against controls."""
     found = inputs.metrics["gradcam"]
     blocks: list[Block] = [Facts(facts_of(found))]
@@ -60,7 +56,7 @@ def explanations(inputs: Inputs, plots: Plots) -> Section:
     else:
         blocks += faithfulness_blocks(faithful, plots)
     cases = Paragraph("The cases, page by page, are in `plots/gradcam/index.html`.")
-    return Section("explanations", "Explanations", [cases, *blocks])
+    return Chapter("explanations", "Explanations", [cases, *blocks])
 
 
 def facts_of(found: Content) -> list[tuple[str, str]]:
@@ -73,7 +69,7 @@ def facts_of(found: Content) -> list[tuple[str, str]]:
     ]
     ratio = found["energy_ratio"]
     if ratio is not None:
-        facts += [("energy ratio, mean", rate(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
+        facts += [("energy ratio, mean", decimal(ratio["mean"], ratio)), ("energy ratio, median", decimal(ratio["median"]))]
     return facts
 
 
@@ -128,8 +124,8 @@ def controls_table(faithful: Content) -> Table:
             name,
             f"{MEASURES[measure]} against {words}",
             judge(measures, measure, control),
-            rate(measures[measure]["value"]),
-            rate(against["value"]),
+            decimal(measures[measure]["value"]),
+            decimal(against["value"]),
             bounded(against, "difference", prefix="difference_", signed=True),
         ]
         for name, each in faithful["methods"].items()
@@ -144,19 +140,13 @@ def controls_table(faithful: Content) -> Table:
 
 def sanity_table(faithful: Content) -> Table:
     """Every method's sanity check."""
-    rows = []
-    for name, each in faithful["methods"].items():
-        full = each["sanity"]["by_depth"]["all layers"]
-        rows.append(
-            [
-                name,
-                CHECKS[each["sanity"]["passed"]],
-                bounded(full["shared"]),
-                count(full["images"]),
-                percent(full["without_ranks"]),
-            ]
-        )
-    limit = next(iter(faithful["methods"].values()))["sanity"]["limit"]
+    checks = {name: each["sanity"] for name, each in faithful["methods"].items()}
+    rows = [
+        [name, CHECKS[check["passed"]], bounded(full["shared"]), count(full["images"]), percent(full["without_ranks"])]
+        for name, check in checks.items()
+        for full in [check["by_depth"]["all layers"]]
+    ]
+    limit = next(iter(checks.values()))["limit"]
     caption = f"Sanity check: what a map shares with that of the network with all weights shuffled; passed surely below {limit:g}"
     header = ["method", "check", "shared variance of the ranks", "images", "a map ranks nothing (share)"]
     return Table(caption, header, rows, labels=2)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Hashable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +60,18 @@ class Plots:
 
 def without_revision(filled: dict[str, Any]) -> dict[str, Any]:
     """A filled template whose panels do not name the revision: there is but one, and the report says which."""
-    return json.loads(json.dumps(filled).replace("'revision: ' + datum.rev", "''"))
+    shown: dict[str, Any] = json.loads(json.dumps(filled).replace("'revision: ' + datum.rev", "''"))
+    return shown
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[Hashable, Any]]:
     """The rows of a plot's CSV file as text, as DVC gives them to a template, of one revision."""
     try:
         table = parse_csv(path, name=str(path), dtype="str")
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
-    return table.assign(rev=REVISION).to_dict(orient="records")
+    rows: list[dict[Hashable, Any]] = table.assign(rev=REVISION).to_dict(orient="records")
+    return rows
 
 
 def inline_svg(svg: str, *, name: str, label: str) -> str:
@@ -78,5 +82,4 @@ def inline_svg(svg: str, *, name: str, label: str) -> str:
     svg = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", lambda found: f"url(#{ids[found[1]]})", svg)
     svg = re.sub(r'href="#([^"]+)"', lambda found: f'href="#{ids[found[1]]}"', svg)
-    said = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return re.sub(r"<svg\b", f'<svg role="img" aria-label="{said}"', svg[svg.index("<svg") :], count=1)
+    return svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

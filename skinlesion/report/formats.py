@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 DASH = "\u2013"  # an en dash
@@ -24,33 +24,29 @@ HEADLINE: dict[str, str] = {
 }
 
 
-def rate(value: float | None, interval: Mapping[str, Any] | None = None) -> str:
-    """Three decimals, and the interval `{"low", "high"}` in brackets where there is one."""
-    return decimal(value, interval)
+def decimal(value: float | None, interval: Mapping[str, Any] | None = None, *, digits: int = 3, sign: str = "") -> str:
+    """A number, and the interval `{"low", "high"}` in brackets where there is one; with `sign` "+" each has its sign."""
+    if value is None:
+        return DASH
+    low, high = (interval["low"], interval["high"]) if interval else (None, None)
+    numbers = [f"{each:{sign}.{digits}f}" for each in (value, low, high) if each is not None]
+    return numbers[0] if low is None or high is None else f"{numbers[0]} [{numbers[1]},{_SPACE}{numbers[2]}]"
 
 
 def measured(content: Mapping[str, Any], metric: str) -> str:
     """A metric of a metrics file, with its interval in `intervals`, if it has one."""
-    return rate(content.get(metric), content.get("intervals", {}).get(metric))
+    return decimal(content.get(metric), content.get("intervals", {}).get(metric))
+
+
+def metric_rows(metrics: Iterable[str], *contents: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each metric that the first of some metrics files has: its name, and its value in each of them as `measured`."""
+    return [[name_of(name), *(measured(content, name) for content in contents)] for name in metrics if name in contents[0]]
 
 
 def bounded(content: Mapping[str, Any], name: str = "value", *, prefix: str = "", signed: bool = False) -> str:
     """A value whose interval stands beside it, under `low` and `high` with `prefix`; with its sign if it is a difference."""
-    value, low, high = (content.get(key) for key in (name, f"{prefix}low", f"{prefix}high"))
-    if not signed:
-        return rate(value, {"low": low, "high": high})
-    if value is None:
-        return DASH
-    return f"{value:+.3f}" if low is None or high is None else f"{value:+.3f} [{low:+.3f},{_SPACE}{high:+.3f}]"
-
-
-def decimal(value: float | None, interval: Mapping[str, Any] | None = None, *, digits: int = 3) -> str:
-    """A number that is no rate, and its interval as `rate` writes it."""
-    if value is None:
-        return DASH
-    low, high = (interval["low"], interval["high"]) if interval else (None, None)
-    within = f" [{low:.{digits}f},{_SPACE}{high:.{digits}f}]" if low is not None and high is not None else ""
-    return f"{value:.{digits}f}{within}"
+    interval = {end: content.get(f"{prefix}{end}") for end in ("low", "high")}
+    return decimal(content.get(name), interval, sign="+" if signed else "")
 
 
 def count(value: int | None) -> str:

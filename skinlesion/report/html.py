@@ -16,9 +16,14 @@ def prose(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
+def environment() -> Environment:
+    """The templates of this folder; what they are given is escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"prose": prose, "drawing": Markup}
+    return made
+
+
 def render_html(report: Report) -> str:
     """The page."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"prose": prose, "drawing": Markup}
-    return environment.get_template("page.html").render(report=report)
+    return environment().get_template("page.html").render(report=report)

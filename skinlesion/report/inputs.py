@@ -1,4 +1,4 @@
-"""All that the report reads, at once: whoever writes a section takes its numbers from here."""
+"""Everything that the report reads, read at once; the chapters take their numbers from here."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from skinlesion.base.files import read_json
 from skinlesion.base.versions import git_commit
 from skinlesion.config.contents import Named, check_member_names
 from skinlesion.config.params import PARAMS_FILE, load_params, read_params
-from skinlesion.evaluation.results.decisions import read_operating_points
-from skinlesion.report.extras import EXTRAS
+from skinlesion.report.extras import EXTRAS, Extra
 
 METRIC_FILES: tuple[str, ...] = (
     *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
@@ -28,30 +27,20 @@ GROUPS = PLOTS / "subgroups" / "groups.csv"
 
 
 @dataclass(frozen=True)
-class Extra:
-    """What an extra found, and of which subjects it is that the workspace has otherwise now (`outdated`)."""
-
-    content: dict[str, Any]
-    outdated: list[str]
-
-
-@dataclass(frozen=True)
 class Inputs:
     """What a run left behind.
 
-    metrics : content of metrics/NAME.json, by name (`METRIC_FILES`, less those that `read_inputs` was told may be missing and
-        are). training : of metrics/train/MEMBER.json, by member.
+    metrics : content of metrics/NAME.json, by name (`METRIC_FILES`). training : of metrics/train/MEMBER.json, by member.
     ensemble : models/classifier/ensemble.json. configs : config.json of each member.
     groups : the table of subgroups. extras : None for one that was not run.
     params : params.yaml, checked. params_text : as it stands. commit : of the code that writes the report, None without git.
     """
 
-    metrics: dict[str, dict[str, Any]]
-    training: dict[str, dict[str, Any]]
-    ensemble: dict[str, Any]
-    configs: dict[str, dict[str, Any]]
-    points: dict[str, Any]
-    provenance: dict[str, Any]
+    metrics: dict[str, Named]
+    training: dict[str, Named]
+    ensemble: Named
+    configs: dict[str, Named]
+    provenance: Named
     fingerprint: str
     synthetic: bool
     groups: pd.DataFrame
@@ -72,9 +61,8 @@ def read_inputs() -> Inputs:
     load_params()
     metrics = {name: _read_named(METRICS / f"{name}.json") for name in METRIC_FILES}
     facts, ensemble = read_split_facts(), _read_named(CLASSIFIER / "ensemble.json")
-    said = {"metrics/split.json": metrics["split"].get("fingerprint"), "the classifier": ensemble.get("fingerprint")}
-    for place, fingerprint in said.items():
-        if fingerprint != facts.fingerprint:
+    for place, content in {"metrics/split.json": metrics["split"], "the classifier": ensemble}.items():
+        if content.get("fingerprint") != facts.fingerprint:
             raise PipelineError(f"{place} is not of the lists in data/splits: run `dvc repro`")
     names = check_member_names(ensemble, CLASSIFIER / "ensemble.json")
     return Inputs(
@@ -82,7 +70,6 @@ def read_inputs() -> Inputs:
         training={name: _read_named(METRICS / "train" / f"{name}.json") for name in names},
         ensemble=ensemble,
         configs={name: _read_named(CLASSIFIER / name / "config.json") for name in names},
-        points=read_operating_points(),
         provenance=Named(read_provenance(), str(RAW / "provenance.json")),
         fingerprint=facts.fingerprint,
         synthetic=facts.synthetic,

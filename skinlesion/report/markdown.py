@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from skinlesion.report.blocks import Block, Report
+from skinlesion.report.blocks import Report
 
 
 def plain(text: str) -> str:
@@ -17,24 +17,17 @@ def plain(text: str) -> str:
 def render_markdown(report: Report) -> str:
     """Title, banners and what the report's `brief` holds."""
     parts = [f"# {plain(report.title)}", *(f"> **{plain(banner)}**" for banner in report.banners), plain(report.subtitle)]
-    return "\n\n".join([*parts, *(_write(block) for block in report.brief)]) + "\n"
-
-
-def _write(block: Block) -> str:
-    """A block, of the kinds that a brief text has."""
-    return _WRITERS[block.kind](block)
+    return "\n\n".join([*parts, *(_WRITERS[block.kind](block) for block in report.brief)]) + "\n"
 
 
 def _table(block: Any) -> str:
     """A table under its caption, numbers aligned right."""
-    lines = [
-        list(block.header),
-        ["---" if column < block.labels else "---:" for column in range(len(block.header))],
-        *block.rows,
-    ]
+    rule = ["---" if column < block.labels else "---:" for column in range(len(block.header))]
+    lines = [block.header, rule, *block.rows]
     return f"**{plain(block.caption)}**\n\n" + "\n".join(f"| {' | '.join(plain(cell) for cell in line)} |" for line in lines)
 
 
+# The kinds of block that a brief text has.
 _WRITERS: dict[str, Callable[[Any], str]] = {
     "paragraph": lambda block: plain(block.text),
     "facts": lambda block: "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in block.rows),

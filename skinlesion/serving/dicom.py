@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from skinlesion.serving.upload_checks import Upload, UploadError, check_scans, check_shape
+from skinlesion.serving.upload_checks import NO_COLORS, Upload, UploadError, check_scans, check_shape
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
@@ -32,7 +32,6 @@ TAGS = (
 # Each item of a sequence becomes an object, and 3 MB can have 400,000. Pixels have these four bytes by chance, but rarely.
 ITEM, MAX_ITEMS = b"\xfe\xff\x00\xe0", 1000
 COMPRESSED = "This DICOM file is compressed in a way that is not read here: export it uncompressed, or as a JPEG or a PNG."
-GREY = "The image has no colours, and colour is evidence that the classifier needs."
 
 
 class _InPieces(io.BytesIO):
@@ -47,8 +46,8 @@ class _InPieces(io.BytesIO):
 def decode_dicom(data: bytes) -> Upload:
     """Decode a DICOM file of at most `skinlesion.serving.uploads.MAX_BYTES` bytes.
 
-    Taken are images of one frame and 8 bits a channel, RGB, YBR or MONOCHROME2, uncompressed or baseline JPEG. Sizes are checked
-    by the header, and by that of the compressed frame, before a pixel is decoded.
+    Accepted are images of one frame and 8 bits a channel, RGB, YBR or MONOCHROME2, uncompressed or baseline JPEG. Sizes are
+    checked by the header, and by that of the compressed frame, before a pixel is decoded.
 
     Raises
     ------
@@ -77,18 +76,18 @@ def decode_dicom(data: bytes) -> Upload:
         raise
     except Exception as error:  # what pydicom raises for a broken file is listed nowhere
         raise UploadError("broken", "The DICOM file is damaged or incomplete: export or copy it again.") from error
-    return Upload(image if image.mode == "RGB" else image.convert("RGB"), (GREY,) if image.mode == "L" else ())
+    return Upload(image if image.mode == "RGB" else image.convert("RGB"), (NO_COLORS,) if image.mode == "L" else ())
 
 
 @cache
 def _keep_quiet() -> None:
     """Keep pydicom's words out of the log: they repeat what stands in a header. For good, as threads share what is silenced."""
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.dicom")
+    warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.serving\.dicom")
 
 
 def _check_header(dataset: FileDataset) -> None:
-    """Refuse by the header what is no still image of 8 bits, or too large."""
+    """Refuse, by its header, a file that is not a still image of 8 bits, or is too large."""
     if dataset.file_meta.TransferSyntaxUID not in SYNTAXES:
         raise UploadError("unsupported-type", COMPRESSED)
     if "PixelData" not in dataset:
@@ -108,7 +107,7 @@ def _check_header(dataset: FileDataset) -> None:
 
 
 def _decode_frame(dataset: FileDataset) -> Image.Image:
-    """The compressed frame, L or RGB; refused where it is no JPEG of the size and colours that the header says.
+    """The compressed frame, L or RGB; refused if it is not a JPEG of the size and colours that the header says.
 
     By Pillow, in whose hands an image is once in memory; pydicom has copies of it while it changes the colours.
     """

@@ -15,6 +15,7 @@ MIN_SIDE = 50  # pixels of the shorter side; below, nothing of a lesion's struct
 # Of a JPEG. A progressive one has about 10 scans, for each of which the decoder goes over all pixels; 100 kB can ask for that
 # thousands of times. Segments are those of its colour profile (255), EXIF, tables and scans.
 MAX_SCANS, MAX_SEGMENTS = 50, 2000
+NO_COLORS = "The image has no colours, and colour is evidence that the classifier needs."  # a note
 
 Reason = Literal[
     "empty", "too-large", "unsupported-type", "broken", "too-many-pixels", "too-small", "animated", "cmyk", "bit-depth"

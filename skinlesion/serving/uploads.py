@@ -1,4 +1,4 @@
-"""Images that somebody hands in, decoded without trusting them: what is taken, what is refused, and the sentence that says why.
+"""Images that somebody hands in, decoded without trusting them: what is accepted, what is refused, and why.
 
 `prepare` decodes what the pipeline downloaded; this decodes what anybody may send. An RGB JPEG gives the same pixels in both.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from skinlesion.artifacts.raw import MAX_PIXELS
-from skinlesion.serving.upload_checks import Upload, UploadError, check_scans, check_shape
+from skinlesion.serving.upload_checks import NO_COLORS, Upload, UploadError, check_scans, check_shape
 
 MAX_BYTES = 10_000_000  # of one file
 FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
@@ -41,7 +41,7 @@ def decode_upload(data: bytes) -> Upload:
     Raises
     ------
     UploadError
-        The file is empty, larger than `MAX_BYTES`, no JPEG, PNG or (where pydicom is installed) DICOM, damaged, has more than
+        The file is empty, larger than `MAX_BYTES`, not a JPEG, PNG or (where pydicom is installed) DICOM, damaged, has more than
         `MAX_PIXELS` pixels or a side below `MIN_SIDE`, is an animation, CMYK, or has 16 bits a channel; or a JPEG has more than
         `MAX_SCANS` scans.
     """
@@ -95,7 +95,7 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     notes = []
     image: Image.Image = file
     if file.mode in GREY or (file.mode == "P" and _is_grey(file)):
-        notes.append("The image has no colours, and colour is evidence that the classifier needs.")
+        notes.append(NO_COLORS)
     profile = file.info.get("icc_profile") or b"sRGB"
     if b"sRGB" not in profile.replace(b"\0", b""):  # its name is in one or two bytes a letter, by the profile's version
         notes.append("The image has a colour profile of its own, which is not applied: its colours may be taken for others.")
@@ -105,7 +105,7 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = image.getchannel("A")
-        if np.asarray(alpha).min() < 255:
+        if alpha.histogram()[255] < alpha.width * alpha.height:
             notes.append("Transparent parts of the image were filled with white.")
         # Pasted rather than composed, and below not converted where that only copies: a copy of 25 megapixels is 100 MB.
         filled = Image.new("RGB", image.size, "white")
@@ -127,10 +127,10 @@ def _checked(upload: Upload) -> Upload:
 
 
 def _type_of(data: bytes) -> str:
-    """What a file is that is no image of ours, as far as its first bytes tell."""
+    """What kind of file this is, if not one that is accepted, as far as its first bytes tell."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "a WebP"
     if data[4:8] == b"ftyp":
         return "a HEIC or AVIF image, or a video"
     start = data.lstrip()[:5]
-    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "no image that is known here")
+    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "not an image of a known kind")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -17,24 +17,11 @@ from api.application import create_app
 from api.service import Service
 from api.settings import Settings
 from skinlesion.base.errors import PipelineError
-from skinlesion.serving.predictor import Predictor, load_predictor
+from skinlesion.serving.predictor import Predictor
 from skinlesion.serving.uploads import decode_upload
 from tests.api.cases import BODY_START, MULTIPART, URL, image_file, kind_of, problem_of, serve
-from tests.serving.predictor_cases import make_workspace
 
 JPEG = image_file()
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return load_predictor(make_workspace(tmp_path_factory.mktemp("served")), device="cpu")
-
-
-@pytest.fixture
-def predictor(loaded: Predictor) -> Iterator[Predictor]:
-    """The predictor, whose methods a test may replace."""
-    yield loaded
-    vars(loaded).pop("logits", None)
 
 
 Ask = Callable[[httpx.AsyncClient, Service], Any]
@@ -54,8 +41,8 @@ def run_with(predictor: Predictor, ask: Ask, **settings: Any) -> Any:
     return asyncio.run(run())
 
 
-def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("files", (f"{number}.jpg", content)) for number, content in enumerate(contents)]
+def post(client: httpx.AsyncClient, *contents: bytes) -> Awaitable[httpx.Response]:
+    return client.post("/predict", files=[("files", ("a.jpg", content)) for content in contents or [JPEG]])
 
 
 class Slow:
@@ -75,14 +62,14 @@ def test_requests_at_the_same_time_share_a_pass_and_get_their_own_answers(predic
     predictor.logits = slow = Slow(predictor, 0.03)
 
     async def ask(client: httpx.AsyncClient, service: Service) -> list[httpx.Response]:
-        return await asyncio.gather(*(client.post("/predict", files=files(image)) for image in images))
+        return await asyncio.gather(*(post(client, image) for image in images))
 
     together = run_with(predictor, ask, batch_wait_ms=20)
     assert sum(slow.passes) == 13 and len(slow.passes) <= 5  # the first of them to warm up
-    alone = run_with(predictor, lambda client, service: client.post("/predict", files=files(*images)), max_batch=1)
+    alone = run_with(predictor, lambda client, service: post(client, *images), max_batch=1)
     for response, expected in zip(together, alone.json()["images"], strict=True):
-        said = response.json()["images"][0]["prediction"]["probabilities"]
-        assert [each["probability"] for each in said] == pytest.approx(
+        probabilities = response.json()["images"][0]["prediction"]["probabilities"]
+        assert [each["probability"] for each in probabilities] == pytest.approx(
             [each["probability"] for each in expected["prediction"]["probabilities"]], abs=1e-5
         )
     assert max(slow.passes[-12:]) == 1
@@ -92,9 +79,9 @@ def test_an_image_waits_a_moment_for_others(predictor: Predictor) -> None:
     predictor.logits = slow = Slow(predictor, 0)
 
     async def ask(client: httpx.AsyncClient, service: Service) -> None:
-        first = asyncio.create_task(client.post("/predict", files=files(JPEG)))
+        first = asyncio.create_task(post(client))
         await asyncio.sleep(0.2)
-        await asyncio.gather(first, client.post("/predict", files=files(JPEG)))
+        await asyncio.gather(first, post(client))
 
     run_with(predictor, ask, batch_wait_ms=600)
     assert slow.passes == [1, 2]
@@ -104,7 +91,7 @@ def test_a_full_queue_and_too_many_requests_are_turned_away_at_once(predictor: P
     predictor.logits = Slow(predictor, 0.1)
 
     async def ask(client: httpx.AsyncClient, service: Service) -> list[httpx.Response]:
-        return await asyncio.gather(*(client.post("/predict", files=files(JPEG)) for _ in range(8)))
+        return await asyncio.gather(*(post(client) for _ in range(8)))
 
     for limits in ({"max_requests": 3}, {"max_queue": 2, "max_files": 2, "max_batch": 1}):
         answers = run_with(predictor, ask, **limits)
@@ -118,10 +105,10 @@ def test_an_answer_that_takes_too_long_is_a_problem_and_the_next_one_comes(predi
 
     async def ask(client: httpx.AsyncClient, service: Service) -> tuple[httpx.Response, httpx.Response, int]:
         slow._seconds = 0.4
-        late, _ = await asyncio.gather(*(client.post("/predict", files=files(JPEG)) for _ in range(2)))
+        late, _ = await asyncio.gather(*(post(client) for _ in range(2)))
         slow._seconds = 0
         await asyncio.sleep(0.3)
-        return late, await client.post("/predict", files=files(JPEG)), service.in_work
+        return late, await post(client), service.in_work
 
     late, next_one, in_work = run_with(predictor, ask, request_seconds=0.2, max_batch=1)
     assert len(slow.passes) == 3  # to warm up, the late one, the next one: not the one that waited and gave up
@@ -137,14 +124,14 @@ def test_images_that_nobody_waits_for_still_count_and_a_server_that_is_stuck_on_
     monkeypatch.setattr("api.service.decode_upload", lambda data: release.wait(10) and decode_upload(data))
 
     async def ask(client: httpx.AsyncClient, service: Service) -> Any:
-        late = await client.post("/predict", files=files(JPEG))
+        late = await post(client)
         assert (await client.get("/ready")).status_code == 200  # one of two decoders is free
         late_too = await client.post("/explain", files={"file": JPEG})
         await asyncio.sleep(0.25)
-        ready, refused, in_work = await client.get("/ready"), await client.post("/predict", files=files(JPEG)), service.in_work
+        ready, refused, in_work = await client.get("/ready"), await post(client), service.in_work
         release.set()
         await asyncio.sleep(0.1)
-        return (late, late_too), ready, refused, in_work, await client.post("/predict", files=files(JPEG)), service.in_work
+        return (late, late_too), ready, refused, in_work, await post(client), service.in_work
 
     late, ready, refused, in_work, after, left = run_with(predictor, ask, max_requests=2, request_seconds=0.2)
     assert [kind_of(each, 504) for each in late] == ["time-limit"] * 2
@@ -181,7 +168,7 @@ def test_a_network_that_fails_fails_its_requests_and_not_the_worker(predictor: P
     async def ask(client: httpx.AsyncClient, service: Service) -> list[httpx.Response]:
         answers = []
         for broken[0] in (True, False):
-            answers.append(await client.post("/predict", files=files(JPEG)))
+            answers.append(await post(client))
         assert service.ready
         return answers
 

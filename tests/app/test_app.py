@@ -18,7 +18,7 @@ from app.csv_table import csv_table
 from app.examples import draw_example
 from app.markup import bars, legend, overview
 from app.opening import Opened, list_engines, list_models, open_predictor, stamp
-from app.overlays import colors, overlay
+from app.overlays import overlay
 from app.printed import printed_page
 from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
@@ -58,7 +58,7 @@ def test_percentages_never_claim_more_than_they_know_and_stay_on_one_line() -> N
 
 
 @pytest.mark.parametrize(
-    ("score", "flagged", "said"),
+    ("score", "flagged", "text"),
     [
         (0.2, False, "Not flagged for melanoma: its probability, 20.0 %, is below the threshold of 44.8 %. Not flagged does not"),
         (0.5, True, "Flagged for melanoma: its probability, 50.0 %, reaches the threshold of 44.8 %."),
@@ -66,16 +66,16 @@ def test_percentages_never_claim_more_than_they_know_and_stay_on_one_line() -> N
         (0.44799, False, "its probability, 44.799 %, is below the threshold of 44.800 %."),
     ],
 )
-def test_a_flag_is_said_with_numbers_that_tell_why(score: float, flagged: bool, said: str) -> None:
+def test_a_flag_is_said_with_numbers_that_tell_why(score: float, flagged: bool, text: str) -> None:
     sentence = words.flag_sentence(replace(PREDICTION, score=score, flagged=flagged))
-    assert sentence is not None and said in sentence.replace("\u00a0", " ")
+    assert sentence is not None and text in sentence.replace("\u00a0", " ")
 
 
 def test_what_is_said_of_a_prediction() -> None:
     assert words.most_probable(PREDICTION).replace("\u00a0", " ") == (
         "Most probable of seven: melanocytic nevus, 50.0 %. It is the largest of seven probabilities, not a diagnosis."
     )
-    first, second = (said.replace("\u00a0", " ") for said in words.set_sentences(PREDICTION))
+    first, second = (text.replace("\u00a0", " ") for text in words.set_sentences(PREDICTION))
     assert first.startswith("Set for 90 %: melanocytic nevus, melanoma. Sets made like this")
     assert second.startswith("Set for 95 %: none can be given")
     alone = replace(PREDICTION, point=None, score=None, flagged=None, sets={})
@@ -84,7 +84,7 @@ def test_what_is_said_of_a_prediction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "text"),
     [
         ("recall_0.90", "sensitivity ≥ 90 % on validation"),
         ("specificity_0.975", "specificity ≥ 97.5 % on validation"),
@@ -95,8 +95,8 @@ def test_what_is_said_of_a_prediction() -> None:
         ("mine", "mine"),
     ],
 )
-def test_operating_points_have_names_in_words(name: str, said: str) -> None:
-    assert words.name_point(name).replace("\u00a0", " ") == said
+def test_operating_points_have_names_in_words(name: str, text: str) -> None:
+    assert words.name_point(name).replace("\u00a0", " ") == text
     assert words.rule_of_point(replace(POINT, name=name)).startswith(f"`{name}`")
 
 
@@ -104,13 +104,13 @@ def test_a_promise_has_its_probability_and_its_price() -> None:
     promise = replace(POINT, name="guaranteed_0.85")
     assert "the probability `threshold_sweep.guarantee` in params.yaml" in words.rule_of_point(promise)
     why = "flags every image, because validation has too few lesions for the promise."
-    for name, said in (("guaranteed_0.85", why), ("recall_0.90", "flags every image.")):
+    for name, text in (("guaranteed_0.85", why), ("recall_0.90", "flags every image.")):
         every = replace(POINT, name=name, threshold=0.0)
-        assert words.rule_of_point(every) == f"`{name}`: {said}"
+        assert words.rule_of_point(every) == f"`{name}`: {text}"
         sentence = words.flag_sentence(replace(PREDICTION, point=every, flagged=True))
         assert sentence is not None and "\u00a0" in sentence
         assert sentence.replace("\u00a0", " ") == (
-            f"Flagged for melanoma: this operating point {said} The probability is 20.0 %."
+            f"Flagged for melanoma: this operating point {text} The probability is 20.0 %."
         )
         table = bars(replace(PREDICTION, point=every), calibrated=True)
         assert "from 0" not in table and "tick" not in table and "counts for the flag" in table
@@ -160,10 +160,10 @@ def test_examples_are_always_the_same_and_one_a_diagnosis() -> None:
 def test_a_map_over_an_image_has_no_hue_but_its_own() -> None:
     image, heat = lesion_image(), np.zeros((70, 90), np.uint8)
     heat[20:40, 30:60] = 255
-    np.testing.assert_array_equal(overlay(image, heat, opacity=1), colors(heat))
+    colors = overlay(image, heat, opacity=1)
     plain = np.asarray(overlay(image, heat, opacity=0))
     assert (plain == plain[..., :1]).all()
-    assert colors(heat).getpixel((40, 30)) == (253, 231, 36)  # viridis at 1
+    assert colors.getpixel((40, 30)) == (253, 231, 36) and colors.getpixel((0, 0)) == (68, 1, 84)  # viridis at 1 and 0
 
 
 def test_the_network_runs_once_an_image_and_patient(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_what_is_known_of_an_image_is_found_without_reading_it(opened: Opened) -
 
 def test_a_refused_file_has_its_reason_and_nothing_else(opened: Opened) -> None:
     refused = answer(Memory(), opened, upload("text.jpg", b"no image"), Patient(), None)
-    assert refused.error == "This is no image that is known here: send a JPEG or a PNG."
+    assert refused.error == "This is not an image of a known kind: send a JPEG or a PNG."
     assert refused.seen is None and refused.prediction is None
 
 
@@ -250,8 +250,8 @@ def test_the_printed_page_stands_alone(opened: Opened) -> None:
     of_eight_bits = replace(opened.predictor, engine="onnx-int8")
     assert printed_page(of_eight_bits, [(first, shown), (second, None)], patient, point, opacity=0.4, now=now).count(note) == 1
     assert page.count(words.SYNTHETIC) == 1 and SYNTHETIC_WARNING not in page
-    assert [said for said, is_warning in words.remarks(first) if is_warning] == []
-    assert "f00d" in page and "Not answered. This is no image" in page
+    assert [text for text, is_warning in words.remarks(first) if is_warning] == []
+    assert "f00d" in page and "Not answered. This is not an image" in page
 
 
 def test_models_engines_and_another_training(tmp_path: Path) -> None:

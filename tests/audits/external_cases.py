@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from extras import external
+from extras import external, external_download
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint
@@ -19,7 +19,6 @@ from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.files import write_json
 from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
-from skinlesion.data.sample.sample import draw_sample
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
@@ -27,6 +26,7 @@ from skinlesion.evaluation.metrics.calibration import Calibrator
 from skinlesion.evaluation.results.decisions import write_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.model.classifier import load_ensemble
+from stages import download
 from tests.conftest import WriteParams
 from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
 from tests.stage_cases import probabilities_of, read_metrics, write_lists
@@ -45,25 +45,14 @@ def split_lesions(metadata: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {name: metadata[metadata["lesion_id"].map(rank) == row] for row, name in enumerate(SPLIT_NAMES)}
 
 
-def write_set(folder: Path, *, seed: int, lesions: int, prefix: str) -> pd.DataFrame:
-    """Drawn images laid out as `data/raw`, under ids that begin with `prefix`."""
-    folder.mkdir(parents=True)
-    metadata = draw_sample(folder, seed=seed, lesions=lesions, width=64, height=64)
-    shutil.rmtree(folder / "segmentations")
-    for path in list((folder / "images").iterdir()):
-        path.rename(path.with_name(path.name.replace("SYNTH_", prefix)))
-    ids = {name: metadata[name].str.replace("SYNTH_", prefix) for name in ("image_id", "lesion_id")}
-    return rewrite(metadata.assign(**ids), folder)
-
-
 def rewrite(metadata: pd.DataFrame, folder: Path = EXTERNAL, **stated: Any) -> pd.DataFrame:
     """Write a set's metadata and provenance, and remove the images that are not in it."""
     metadata.to_csv(folder / "metadata.csv", index=False)
     for path in (folder / "images").iterdir():
         if path.stem not in set(metadata["image_id"]):
             path.unlink()
-    said = {"source": "local", "synthetic": True, "origin": "here", "licence": "CC0", "counts": {}}
-    write_json(folder / "provenance.json", said | {"lesions_known": True, "left_out": []} | stated)
+    provenance = {"source": "local", "synthetic": True, "origin": "here", "licence": "CC0", "counts": {}}
+    write_json(folder / "provenance.json", provenance | {"lesions_known": True, "left_out": []} | stated)
     return read_metadata(folder)
 
 
@@ -91,8 +80,12 @@ def write_inputs(folder: Path, write_params_here: WriteParams) -> None:
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        metadata = write_set(RAW, seed=1, lesions=45, prefix="OURS_")
-        write_set(EXTERNAL, seed=2, lesions=42, prefix="THEIRS_")
+        sample = {f"download.sample.{name}": value for name, value in (("lesions", 45), ("width", 64), ("height", 64))}
+        measured = {"bootstrap.draws": DRAWS, "machine.device": "cpu", "machine.batch_size": 16, "evaluate.test_time": "flips"}
+        write_params_here(sample | measured | {"external.sample_lesions": 42})
+        download.main()
+        external_download.main()
+        metadata = read_metadata()
         splits = split_lesions(metadata)
         write_lists(splits, fingerprint(splits))
         save_classifier(splits)
@@ -101,8 +94,6 @@ def write_inputs(folder: Path, write_params_here: WriteParams) -> None:
         write_predictions({"val": table, "test": table})
         median = float(table[["probability_mel", "probability_bcc", "probability_akiec"]].sum(axis=1).median())
         write_operating_points(POINTS | {"points": {"recall_0.90": {"constraint": 0.9, "threshold": median, "val": {}}}})
-        overrides = {"machine.device": "cpu", "bootstrap.draws": DRAWS, "machine.batch_size": 16}
-        write_params_here(overrides | {"evaluate.test_time": "flips"})
 
 
 def run_stage() -> tuple[dict[str, Any], pd.DataFrame]:

@@ -144,11 +144,11 @@ def test_a_class_that_is_absent_is_left_out_of_means_and_they_have_no_difference
 
 def test_where_lesions_are_not_known_the_interval_is_over_images(external_project: Path) -> None:
     metadata = read_metadata(EXTERNAL)
-    rewrite(metadata.assign(lesion_id=metadata["image_id"]), lesions_known=False, left_out=["THEIRS_1"])
+    rewrite(metadata.assign(lesion_id=metadata["image_id"]), lesions_known=False, left_out=["EXTERNAL_1"])
     metrics, _ = run_stage()
     assert metrics["bootstrap"]["unit_external"] == "image"
     assert metrics["external"]["lesions"] == metrics["external"]["images"]
-    assert metrics["data"]["lesions_known"] is False and metrics["data"]["left_out"] == ["THEIRS_1"]
+    assert metrics["data"]["lesions_known"] is False and metrics["data"]["left_out"] == ["EXTERNAL_1"]
 
 
 def test_a_classifier_with_metadata_gets_that_of_the_external_table(external_project: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -65,7 +64,7 @@ def harvard(monkeypatch: pytest.MonkeyPatch, write_params: WriteParams) -> Itera
 
 
 def provenance() -> dict[str, Any]:
-    return json.loads((EXTERNAL / "provenance.json").read_text(encoding="utf-8"))
+    return read_external()[1]
 
 
 def test_what_is_published_of_the_test_set() -> None:
@@ -138,15 +137,15 @@ def test_wrong_bytes_are_refused(harvard: tuple[Scripted, Serve], path: str, nam
 
 
 @pytest.mark.parametrize(
-    ("ids", "said"),
+    ("ids", "message"),
     [
         (IDS[1:], r"1 id\(s\) have a row in the metadata and no image.*ISIC_0034524"),
         ([*IDS, "ISIC_0034534"], r"1 id\(s\) are images without a row.*ISIC_0034534"),
     ],
 )
-def test_the_known_gap_is_no_pardon_for_another(harvard: tuple[Scripted, Serve], ids: list[str], said: str) -> None:
+def test_the_known_gap_is_no_pardon_for_another(harvard: tuple[Scripted, Serve], ids: list[str], message: str) -> None:
     harvard[1](as_csv(truth()), ids=ids)
-    refuses(said, external_download.main)
+    refuses(message, external_download.main)
 
 
 def test_the_gap_is_filled_should_the_image_come_one_day(harvard: tuple[Scripted, Serve]) -> None:
@@ -191,7 +190,7 @@ def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplo
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda files, frame: files | {"second.csv": b"a,b\n1,2\n"}, r"clinic holds different metadata files: .*second\.csv"),
         (lambda files, frame: {"d.csv": as_csv(frame), "a.png": mask()}, r"no image as \.jpg or \.jpeg.*a\.png: convert"),
@@ -212,29 +211,28 @@ def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplo
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(
-    take: Callable[..., pd.DataFrame], change: Callable[..., dict[str, bytes]], said: str
+    take: Callable[..., pd.DataFrame], change: Callable[..., dict[str, bytes]], message: str
 ) -> None:
-    refuses(said, lambda: take(change(clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()), table())))
+    refuses(message, lambda: take(change(clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()), table())))
     assert not EXTERNAL.exists()
 
 
-def test_a_folder_that_is_not_there(write_params: WriteParams) -> None:
-    write_params({"external.source": "local", "external.path": "nowhere"})
-    refuses(r"nowhere not found: set external\.path to a folder or zip archive", external_download.main)
-
-
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"external.source": "local"}, "set external.path"),
+        (
+            {"external.source": "local", "external.path": "nowhere"},
+            r"nowhere not found: set external\.path to a folder or zip archive",
+        ),
         ({"external.path": "clinic"}, "set external.path to null"),
         ({"external.sample_lesions": 20}, "external.sample_lesions"),
         ({"external.source": "kaggle"}, "external.source"),
     ],
 )
-def test_impossible_params_are_refused(write_params: WriteParams, overrides: dict[str, Any], said: str) -> None:
+def test_impossible_params_are_refused(write_params: WriteParams, overrides: dict[str, Any], message: str) -> None:
     write_params(overrides)
-    refuses(said, external_download.main)
+    refuses(message, external_download.main)
 
 
 def test_the_drawn_set_shares_no_id_with_the_sample_and_says_that_it_is_synthetic(write_params: WriteParams) -> None:

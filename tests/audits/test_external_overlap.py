@@ -65,10 +65,10 @@ def test_a_copy_under_another_id_is_no_external_image(
 ) -> None:
     ours, theirs = read_split("train")["image_id"].iloc[0], read_metadata(EXTERNAL)["image_id"].iloc[3]
     image_path(theirs, EXTERNAL).write_bytes(copied(image_path(ours)))
-    said = "; ".join(f"1 by {name}: {theirs} is {ours} (train)" for name in by)
+    message = "; ".join(f"1 by {name}: {theirs} is {ours} (train)" for name in by)
     with pytest.raises(PipelineError) as refused:
         external.main()
-    assert f"({said}): take them out" in str(refused.value)
+    assert f"({message}): take them out" in str(refused.value)
 
 
 def test_what_only_looks_alike_can_be_kept_and_is_named(external_project: Path, caplog: pytest.LogCaptureFixture) -> None:

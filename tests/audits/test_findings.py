@@ -27,4 +27,4 @@ def test_an_extra_that_was_not_run_is_none_and_one_that_says_nothing_is_refused(
     EXTRAS.mkdir(parents=True)
     for content in ("{}", '{"of": {}}', '{"of": {"weather": "1"}}'):
         (EXTRAS / "leak.json").write_text(content, encoding="utf-8")
-        refuses("does not say of what it is", read_extra, "leak")
+        refuses("lacks the digests of what was measured", read_extra, "leak")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,15 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 import extras.leak
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
-from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS, SplitFacts, write_splits
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.splits import SPLIT_NAMES, SPLITS
+from skinlesion.artifacts.tables import labels_of
 from skinlesion.audits import leak
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.training import fit
 from tests.conftest import WriteParams, refuses, resamples
+from tests.stage_cases import PATIENT, bytes_below, probabilities_of, read_metrics, write_lists, write_prepared
 
 SIDE = 32
 FOLDS = {"folds": 3, "validation_folds": 6}
@@ -40,14 +38,13 @@ TINY = {
     "bootstrap.draws": 100,
 }
 SMALL = {"train.backbone": "squeezenet1_1", "train.epochs": 2, "split.validation_folds": 3}
-REPORT = Path("metrics/extras/leak.json")
 
 
 def make_images(*, pairs: int, singles: int) -> pd.DataFrame:
     """Of each diagnosis so many lesions of two photographs, and of one; in no particular order."""
     photographs = [2] * pairs + [1] * singles
     rows = [(f"L_{dx}_{number:03d}", dx) for dx in CLASSES for number, many in enumerate(photographs) for _ in range(many)]
-    frame = pd.DataFrame(rows, columns=["lesion_id", "dx"]).assign(dx_type="histo", age=50.0, sex="male", localization="back")
+    frame = pd.DataFrame(rows, columns=["lesion_id", "dx"]).assign(**PATIENT)
     frame["image_id"] = [f"ISIC_{number:07d}" for number in range(len(frame))]
     return frame.sample(frac=1, random_state=3).reset_index(drop=True)
 
@@ -125,14 +122,16 @@ def test_merged_lesions_are_siblings(images: pd.DataFrame, lists: leak.Lists) ->
 
 
 def test_lists_that_show_nothing_are_refused() -> None:
-    with pytest.raises(PipelineError, match=r"no test image has a sibling.*\(84 lesions have 84 images\).*nothing to show"):
-        leak.make_lists(make_images(pairs=0, singles=12), **FOLDS, seed=0)
+    alone = make_images(pairs=0, singles=12)
+    refuses(
+        r"no test image has a sibling.*\(84 lesions have 84 images\).*nothing to show", leak.make_lists, alone, **FOLDS, seed=0
+    )
     torn = make_images(pairs=8, singles=8)
     torn["lesion_id"] = torn["lesion_id"].where(torn["dx"] != "df", "L_df_all")
-    refuses(r"no training image of df is left.*leak\.seed", lambda: leak.make_lists(torn, **FOLDS, seed=0))
+    refuses(r"no training image of df is left.*leak\.seed", leak.make_lists, torn, **FOLDS, seed=0)
     few = make_images(pairs=3, singles=3)
     few = few[(few["dx"] != "vasc") | ~few["dx"].duplicated()]
-    refuses(r"cannot be dealt.*add images", lambda: leak.make_lists(few, **FOLDS, seed=0))
+    refuses(r"cannot be dealt.*add images", leak.make_lists, few, **FOLDS, seed=0)
     twins = make_images(pairs=10, singles=0)
     refuses(r"no validation image is left", leak.make_lists, twins, folds=2, validation_folds=10, seed=0)
 
@@ -140,22 +139,19 @@ def test_lists_that_show_nothing_are_refused() -> None:
 def test_inflation_is_the_difference_in_each_group() -> None:
     generator = np.random.default_rng(0)
     listed = make_images(pairs=10, singles=10)
-    labels, siblings = pd.Index(CLASSES).get_indexer(listed["dx"]), listed["lesion_id"].duplicated(keep=False).to_numpy()
+    labels, siblings = labels_of(listed), listed["lesion_id"].duplicated(keep=False).to_numpy()
     lesion_level = generator.normal(size=(len(listed), 7))
     image_level = lesion_level + np.where(siblings, 3.0, 0.0)[:, None] * np.eye(7)[labels]
-    tables = {
-        name: leak.prediction_table(listed, logits) for name, logits in zip(leak.ARMS, (image_level, lesion_level), strict=True)
-    }
+    logits = {"image_level": image_level, "lesion_level": lesion_level}
+    tables = {name: leak.prediction_table(listed, each) for name, each in logits.items()}
     rows = leak.measure_inflation(tables, siblings, resamples(100, confidence=0.9))
     assert tuple(rows.columns) == leak.COLUMNS
     assert rows[["group", "metric"]].apply(tuple, axis=1).tolist() == [
         (group, name) for group in leak.GROUPS for name in HEADLINE
     ]
     found = rows.set_index(["group", "metric"])
-    right = {name: logits.argmax(axis=1) for name, logits in zip(leak.ARMS, (image_level, lesion_level), strict=True)}
-    gained = accuracy_score(labels[siblings], right["image_level"][siblings]) - accuracy_score(
-        labels[siblings], right["lesion_level"][siblings]
-    )
+    right = {name: accuracy_score(labels[siblings], each[siblings].argmax(axis=1)) for name, each in logits.items()}
+    gained = right["image_level"] - right["lesion_level"]
     assert found.at[("with_siblings", "accuracy"), "inflation"] == pytest.approx(gained) and gained > 0.2
     assert found.at[("all", "accuracy"), "inflation"] == pytest.approx(gained * siblings.mean())
     assert found.loc["without_siblings"][["inflation", "low", "high"]].eq(0).all(axis=None)
@@ -170,17 +166,11 @@ def test_inflation_is_the_difference_in_each_group() -> None:
 def write_inputs(images: pd.DataFrame) -> None:
     """Split lists and prepared images that tell nothing of the diagnosis, and each lesion from every other."""
     generator = np.random.default_rng(1)
-    names = images["lesion_id"].unique()
-    patterns = dict(zip(names, generator.integers(0, 256, size=(len(names), 4, 4, 3)), strict=True))
-    drawn = np.stack([patterns[name] for name in images["lesion_id"]]).repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2)
-    pixels = np.clip(drawn + generator.normal(0, 8, size=drawn.shape), 0, 255).astype(np.uint8)
-    PREPARED.mkdir(parents=True)
-    np.save(PREPARED / "images.npy", pixels)
-    index = images[["image_id"]].assign(width=SIDE, height=SIDE, fit="squash", color_constancy="none")
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
-    thirds = np.arange(len(images)) % 3
-    splits = {name: images[thirds == number] for number, name in enumerate(SPLIT_NAMES)}
-    write_splits(splits, SplitFacts("f00d", "sample", True))
+    lesion = pd.factorize(images["lesion_id"])[0]
+    patterns = generator.integers(0, 256, size=(lesion.max() + 1, 4, 4, 3))
+    drawn = patterns[lesion].repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2)
+    write_prepared(images["image_id"], drawn + generator.normal(0, 8, size=drawn.shape))
+    write_lists({name: images[number::3] for number, name in enumerate(SPLIT_NAMES)})
 
 
 @pytest.fixture
@@ -199,14 +189,9 @@ def small_workspace(workspace: Path, write_params: WriteParams) -> Path:
     return workspace
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Bytes of every file below a folder."""
-    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def written() -> dict[str, bytes]:
     """Bytes of everything that the script writes."""
-    return content(REPORT.parent) | content(extras.leak.TABLES) | content(extras.leak.LEAK_PLOTS)
+    return bytes_below("metrics/extras", extras.leak.TABLES, extras.leak.LEAK_PLOTS)
 
 
 def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alone(
@@ -214,10 +199,10 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
 ) -> None:
     # Validation has no siblings and so knows nothing of what is learnt here: the last epoch is kept.
     monkeypatch.setattr(fit, "is_better", lambda *_, **__: True)
-    splits = content(SPLITS)
+    splits = bytes_below(SPLITS)
     caplog.set_level("INFO")
     extras.leak.main()
-    found: dict[str, Any] = json.loads(REPORT.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_metrics("extras/leak")
     accuracy = {group: found[group]["metrics"]["accuracy"] for group in leak.GROUPS}
     assert accuracy["with_siblings"]["image_level"] > 0.6 and accuracy["with_siblings"]["low"] > 0.2
     assert accuracy["with_siblings"]["lesion_level"] < 0.35  # chance is 1/7
@@ -227,13 +212,12 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     for arm in leak.ARMS:
         table = read_predictions(arm, extras.leak.TABLES)
         assert table["image_id"].tolist() == lists.test["image_id"].tolist()
-        predicted = np.array(CLASSES)[table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)]
-        assert accuracy_score(table["dx"], predicted) == pytest.approx(accuracy["all"][arm])
+        assert accuracy_score(labels_of(table), probabilities_of(table).argmax(axis=1)) == pytest.approx(accuracy["all"][arm])
         assert found["trainings"][f"{arm}-0"]["accuracy"] == pytest.approx(accuracy["all"][arm])
     assert found["lists"]["image_level"]["class_counts"] == found["lists"]["lesion_level"]["class_counts"]
     assert len(pd.read_csv(extras.leak.LEAK_PLOTS / "history.csv")) == 10
     assert f"accuracy {accuracy['all']['inflation']:+.3f} ({accuracy['all']['low']:+.3f} to " in caplog.text
-    assert content(SPLITS) == splits
+    assert bytes_below(SPLITS) == splits
     assert not list((prepared_workspace / ".resume").rglob("*.pt"))
 
 
@@ -267,8 +251,8 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
     for seeds in ([0], [5], [0, 5]):
         write_params(TINY | SMALL | {"train.epochs": 1, "train.warmup_epochs": 0.0, "leak.seeds": seeds})
         extras.leak.main()
-        tables.append(read_predictions("image_level", extras.leak.TABLES)[list(PROBABILITY_COLUMNS)])
-        found = json.loads(REPORT.read_text(encoding="utf-8"))
+        tables.append(probabilities_of(read_predictions("image_level", extras.leak.TABLES)))
+        found = read_metrics("extras/leak")
         accuracies.append(found["all"]["metrics"]["accuracy"]["inflation"])
     assert np.allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-5) and not np.allclose(tables[0], tables[1], atol=1e-3)
     assert set(found["trainings"]) == {f"{arm}-{seed}" for arm in leak.ARMS for seed in (0, 5)}
@@ -278,4 +262,4 @@ def test_probabilities_of_several_seeds_are_averaged(small_workspace: Path, writ
 def test_overrides_are_checked_and_hold_no_machine(write_params: WriteParams) -> None:
     write_params(TINY | {"leak.overrides": {"devices": 1, "patience": 0}})
     refuses(r"leak\.overrides.*: train\.patience = 0.*; train\.devices: .* machine\.devices now", extras.leak.main)
-    assert not REPORT.exists()
+    assert not Path("metrics/extras/leak.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +15,16 @@ from PIL import Image
 
 from extras import near_duplicates
 from skinlesion.artifacts.raw import image_path
-from skinlesion.artifacts.splits import SPLITS, SplitFacts, write_splits
 from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
 from skinlesion.audits.near_duplicates.alignment import NO_FIT, Fit, correlate, fit_similarity
 from skinlesion.audits.near_duplicates.keypoints import SIDE, Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.audits.near_duplicates.search import Verified, sibling_pairs
 from skinlesion.audits.near_duplicates.tables import count_crossing, describe_pairs, score_shares
+from skinlesion.base.files import write_json
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.splitting import merge_lesions, read_links
 from tests.conftest import WriteParams, refuses
+from tests.stage_cases import PATIENT, read_metrics, write_lists, write_prepared
 
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]
 HIDDEN = 5  # lesions whose two images have different ids
@@ -38,10 +38,8 @@ def drawn() -> list[tuple[str, str, str, Image.Image]]:
     rows = []
     for number in range(HIDDEN + KNOWN + SINGLE):
         dx = ("nv", "mel", "bcc")[number % 3]
-        views = draw_views(
-            dx, np.random.SeedSequence([7, number]), views=2 if number < HIDDEN + KNOWN else 1, width=200, height=150
-        )
-        for view, (image, _) in enumerate(views):
+        seed, views = np.random.SeedSequence([7, number]), 2 if number < HIDDEN + KNOWN else 1
+        for view, (image, _) in enumerate(draw_views(dx, seed, views=views, width=200, height=150)):
             lesion = f"L{number:02d}" + ("ab"[view] if number < HIDDEN else "")
             rows.append((f"I{view}{number:02d}", lesion, dx, image))
     return rows
@@ -53,19 +51,15 @@ def hidden_pairs() -> set[tuple[str, str]]:
 
 def write_inputs(rows: list[tuple[str, str, str, Image.Image]]) -> pd.DataFrame:
     """data/raw, data/splits and as much of data/prepared as is asked for; the metadata."""
-    frame = pd.DataFrame([row[:3] for row in rows], columns=["image_id", "lesion_id", "dx"])
-    frame = frame.assign(dx_type="histo", age=50.0, sex="female", localization="back")
+    frame = pd.DataFrame([row[:3] for row in rows], columns=["image_id", "lesion_id", "dx"]).assign(**PATIENT)
     for image_id, *_, image in rows:
         image_path(image_id).parent.mkdir(parents=True, exist_ok=True)
         image.save(image_path(image_id), quality=95)
     write_table(frame.sample(frac=1, random_state=0), Path("data/raw/metadata.csv"), METADATA_COLUMNS)
-    provenance = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}}
-    Path("data/raw/provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
-    Path("data/prepared").mkdir(parents=True, exist_ok=True)
-    np.save("data/prepared/images.npy", np.zeros((1, 2, 2, 3), np.uint8))
+    write_json(Path("data/raw/provenance.json"), {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}})
+    write_prepared(["one"], np.zeros((1, 2, 2, 3)))
     second = frame["image_id"].str.startswith("I1")
-    lists = {"train": frame[~second], "val": frame[second][:1], "test": frame[second][1:]}
-    write_splits(lists, SplitFacts("0", "sample", True), SPLITS)
+    write_lists({"train": frame[~second], "val": frame[second][:1], "test": frame[second][1:]})
     return frame
 
 
@@ -76,8 +70,7 @@ def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     def run(**overrides: Any) -> tuple[dict[str, Any], pd.DataFrame]:
         write_params({f"near_duplicates.{name}": value for name, value in overrides.items()})
         near_duplicates.main()
-        metrics = json.loads(Path("metrics/extras/near_duplicates.json").read_text(encoding="utf-8"))
-        return metrics, pd.read_csv("data/extras/near_duplicates/pairs.csv")
+        return read_metrics("extras/near_duplicates"), pd.read_csv("data/extras/near_duplicates/pairs.csv")
 
     return run
 
@@ -107,7 +100,7 @@ def test_hidden_siblings_are_found_others_are_not_and_the_split_takes_the_list(r
     merged = merge_lesions(metadata, links)
     assert metadata["lesion_id"].nunique() - merged["lesion_id"].nunique() == HIDDEN
     before = Path("data/extras/near_duplicates/pairs.csv").read_bytes()
-    write_splits({"train": merged[1:-1], "val": merged[:1], "test": merged[-1:]}, SplitFacts("1", "sample", True))
+    write_lists({"train": merged[1:-1], "val": merged[:1], "test": merged[-1:]})
     run_stage()
     assert Path("data/extras/near_duplicates/pairs.csv").read_bytes() == before  # what is linked stays in the list
 
@@ -219,8 +212,8 @@ def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [({"neighbors": 0}, "neighbors"), ({"min_inliers": 2}, "min_inliers"), ({"min_correlation": 1.5}, "min_correlation")],
 )
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], said: str) -> None:
-    refuses(f"near_duplicates.{said}", lambda: run_stage(**overrides))
+def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
+    refuses(f"near_duplicates.{message}", lambda: run_stage(**overrides))

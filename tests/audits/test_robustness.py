@@ -16,14 +16,14 @@ from sklearn import metrics as sklearn_metrics
 
 from extras import robustness
 from skinlesion.artifacts.prepared import read_prepared
-from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS, labels_of
 from skinlesion.audits.findings import outdated, read_extra
 from skinlesion.audits.robustness import predictions
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
-from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, Measured, calibration_error, summarise, worst_of
+from skinlesion.audits.robustness.measures import METRIC_COLUMNS, POINT_COLUMNS, calibration_error, summarize, worst_of
 from skinlesion.config.params import load_params
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import lesion_weights
+from skinlesion.evaluation.metrics.bootstrap import Measured, lesion_weights
 from skinlesion.evaluation.metrics.calibration_scores import expected_calibration_error, reliability_table
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
@@ -107,7 +107,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
     prepared = read_prepared()
     images = np.stack([jpeg(prepared.images[row], STRENGTHS["jpeg"][4]) for row in prepared.rows_of(table["image_id"])])
     probabilities = softmax(SCALE * votes(images, flips=test_time == "flips"), axis=1)
-    labels = pd.Index(CLASSES).get_indexer(table["dx"])
+    labels = labels_of(table)
     expected = {
         "accuracy": sklearn_metrics.accuracy_score(labels, probabilities.argmax(axis=1)),
         "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, probabilities.argmax(axis=1)),
@@ -179,10 +179,6 @@ def test_the_clean_figures_are_of_the_predictions_and_a_change_of_them_outdates_
     assert outdated(content) == ["predictions"]
 
 
-def labels_of(table: pd.DataFrame) -> np.ndarray:
-    return pd.Index(CLASSES).get_indexer(table["dx"])
-
-
 def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs()
     noise, jpeg_only = {"corruptions": ["noise"], "severities": [1]}, {"corruptions": ["jpeg"], "severities": [1]}
@@ -214,24 +210,18 @@ def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
     shifted = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
     write_predictions({"val": table.head(10), "test": moved})
-    said = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
-    refuses(said, run_stage, corruptions=["hue"])
+    message = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
+    refuses(message, run_stage, corruptions=["hue"])
     assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
     moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
     write_predictions({"val": table.head(10), "test": moved})
     run_stage(corruptions=["hue"], severities=[1])
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "data/predictions/test.csv",
-        "models/operating_points.json",
-        "models/calibration.json",
-        "models/classifier/ensemble.json",
-        "data/prepared/images.npy",
-    ],
-)
+MODELS = ("models/operating_points.json", "models/calibration.json", "models/classifier/ensemble.json")
+
+
+@pytest.mark.parametrize("path", ["data/predictions/test.csv", *MODELS, "data/prepared/images.npy"])
 def test_a_missing_input_is_named(run_stage: Run, path: str) -> None:
     write_inputs()
     Path(path).unlink()
@@ -268,7 +258,7 @@ def test_the_summary_by_hand() -> None:
         Condition("hair", 1, 4): make_measured(0.5, [0.4, 0.6]),
         Condition("hair", 5, 64): make_measured(0.7, [0.6, 0.8]),
     }
-    found = summarise(conditions, clean, confidence=0.9)
+    found = summarize(conditions, clean, confidence=0.9)
     blur, mean = found["corruptions"]["blur"]["accuracy"], found["mean_corruption"]["sensitivity@youden"]
     assert blur["by_severity"] == [0.8, 0.6] and blur["mean"] == pytest.approx(0.7)
     # Draws of the mean .5 and .9, of the difference from clean -.3 and -.1.

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,11 @@ class FakeLoop:
 def test_the_clock_holds_as_many_loaded_batches_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = FakeLoop(batches=6)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: loop.now)
-    assert timing.time_end_to_end(loop, steps=5) == pytest.approx(4 / 12)  # a step and a load for 4 images
+    assert timing.time_end_to_end(loop, None, steps=5) == pytest.approx(4 / 12)  # a step and a load for 4 images
     assert timing.time_step(loop, next(loop.batches()), steps=3) == pytest.approx(4 / 10)
-    assert timing.time_loading(loop, batches=7) == pytest.approx(4 / 2)  # two epochs
+    assert timing.time_loading(loop, None, batches=7) == pytest.approx(4 / 2)  # two epochs
     with pytest.raises(ValueError, match=r"more than 4 \+ 1 batches"):
-        timing.time_end_to_end(loop, steps=4)
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    assert training.ratios([6.0, 2.0, 10.0], [2.0, 1.0, 4.0]) == {"median": 2.5, "min": 2.0, "max": 3.0}
+        timing.time_end_to_end(loop, None, steps=4)
 
 
 def test_the_fastest_setting_is_marked() -> None:
@@ -79,7 +76,7 @@ def test_the_fastest_setting_is_marked() -> None:
     assert second.endswith("<- fastest")
 
 
-def test_the_usual_transform_without_augmentation_is_resize_and_normalise(tmp_path: Path) -> None:
+def test_the_usual_transform_without_augmentation_is_resize_and_normalize(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(45, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     transform = plain_loop.usual_transform(PRESETS["none"], size=32, backbone="resnet18")
@@ -199,14 +196,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
     machine = training.load_params().machine.model_copy(update=training.MACHINE_AS_PLAIN)
     speeds = training.benchmark(Path("drawn"), params, machine, settings=list(training.SETTINGS), steps=1, rounds=1)
     params_asked = [each["params"] for each in asked]
-    assert [(each.precision, each.compile) for each in params_asked] == [
-        ("auto", False),
-        ("auto", True),
-        ("32", False),
-        ("32", True),
-        ("bf16", False),
-        ("bf16", True),
-    ]
+    assert [(each.precision, each.compile) for each in params_asked] == list(product(("auto", "32", "bf16"), (False, True)))
     assert len(compiled) == 3
     assert all(each["machine"].channels_last for each in asked)
     assert all(not each.metadata and each.batch_size == 8 for each in params_asked)
@@ -222,7 +212,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
 def test_every_round_starts_where_the_last_one_ended(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params(TINY | {"train.backbone": "mobilenet_v3_small"})
     order: list[str] = []
-    monkeypatch.setattr(contestant, "time_end_to_end", lambda loop, steps: order.append(type(loop).__name__) or 1.0)
+    monkeypatch.setattr(timing, "time_end_to_end", lambda loop, *_: order.append(type(loop).__name__) or 1.0)
     params = training.load_params().train.model_copy(update=training.AS_PLAIN)
     training.benchmark(Path("drawn"), params, training.load_params().machine, settings=["32"], steps=1, rounds=3)
     assert order == ["PlainLoop", "StageLoop", "StageLoop", "PlainLoop", "PlainLoop", "StageLoop"]
@@ -270,13 +260,6 @@ def test_a_compiler_that_is_missing_is_explained(write_params: WriteParams, monk
         training.main(options.split())
 
 
-def test_what_is_measured_unless_arguments_say_otherwise() -> None:
-    options = training.parse([])
-    assert options.backbones == ["resnet50", "mobilenet_v2", "efficientnet_b0"]
-    assert options.settings == ["auto", "auto-compiled"]
-    assert (options.size, options.batch, options.device) == (224, 32, "auto")
-
-
 @pytest.mark.parametrize("argument", ["--rounds=0", "--settings=fast", "--device=tpu"])
 def test_a_wrong_argument_is_refused(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -291,7 +274,7 @@ def test_a_backbone_is_written_before_the_next_is_measured(write_params: WritePa
         "auto": training.Speeds("bf16-mixed", end_to_end=[8.0], loading=[8.0], step=[10.0]),
     }
 
-    def measured(folder: Path, params: Any, **options: Any) -> dict[str, training.Speeds]:
+    def measured(folder: Path, params: Any, machine: Any, **options: Any) -> dict[str, training.Speeds]:
         if params.backbone == "resnet18":
             raise PipelineError("out of memory")
         return speeds

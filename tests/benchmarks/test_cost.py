@@ -34,16 +34,16 @@ def test_hours_are_images_seen_over_the_median_speed(
     write_params({"split.folds": 4})
     (workspace / "measured.json").write_text(json.dumps(MEASURED), encoding="utf-8")
     cost.main(["measured.json", "--images", "8000", "--epochs", "30", "--trainings", "2"])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     # 2 trainings x 30 epochs x 6,000 images at 100 a second are 3,600 s.
-    assert "| resnet50 | bf16-mixed | 100.0 (90.0 to 120.0) | 1.0 |" in said
-    assert "a machine (cuda), 100 px, 2 trainings of 30 epochs; prepared images 0.2 GB:" in said
+    assert "| resnet50 | bf16-mixed | 100.0 (90.0 to 120.0) | 1.0 |" in output
+    assert "a machine (cuda), 100 px, 2 trainings of 30 epochs; prepared images 0.2 GB:" in output
 
 
 def test_another_file_is_refused_by_name(workspace: Path, write_params: WriteParams) -> None:
     write_params()
     (workspace / "other.json").write_text('{"backbones": {"resnet50": {}}}', encoding="utf-8")
-    refuses(r"other.json is no result of `python -m benchmarks.training --json`", cost.main, ["other.json"])
+    refuses(r"other.json is not a result of `python -m benchmarks.training --json`", cost.main, ["other.json"])
 
 
 def test_the_page_has_what_the_command_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,10 +58,7 @@ def test_no_gpu_figure_is_invented() -> None:
     log = (ROOT / "benchmarks/results/training-h100.log").read_text(encoding="utf-8")
     rounds = [(float(plain), float(ours)) for plain, ours in re.findall(r"plain ([\d.]+), auto ([\d.]+)", log)]
     plain, ours = zip(*rounds, strict=True)
-    hours = [
-        [cost.Plan(images, 0.8, cost.EPOCHS, cost.TRAININGS).hours(cost.Speed("", "", speed, speed, speed)) for speed in ours]
-        for images in cost.IMAGES
-    ]
+    hours = [[cost.Plan(images, 0.8, cost.EPOCHS, cost.TRAININGS).hours(speed) for speed in ours] for images in cost.IMAGES]
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     assert f"{ours[0]:.0f} and {ours[1]:.0f} images a second" in page
     assert f"in float32 trained {plain[0]:.0f} and {plain[1]:.0f}." in page

@@ -54,7 +54,7 @@ def test_what_was_answered_and_what_was_not_is_counted(tmp_path: Path) -> None:
 
 def test_a_load_generator_that_fails_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "LOCUSTFILE", tmp_path / "none.py")
-    with pytest.raises(serving.PipelineError, match=r"(?s)Locust \(pip install -r .*\) gave no result.*none\.py"):
+    with pytest.raises(serving.PipelineError, match=r"(?s)Locust \(pip install -r .*\) ended with .* and no result.*none\.py"):
         serving.load_server(9, tmp_path, clients=1, seconds=1)
 
 
@@ -91,6 +91,12 @@ def test_what_it_builds_can_be_served(write_params: WriteParams, tmp_path: Path)
     assert predictor.config.size == 32 and len(predictor.predict([lesion_image()])[0].probabilities) == 7
 
 
+@pytest.fixture
+def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
+    monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
+
+
 @pytest.mark.operations
 def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
     with pytest.raises(serving.PipelineError, match=r"the API did not start: error: .*no trained classifier"):  # noqa: SIM117
@@ -99,12 +105,9 @@ def test_a_server_that_does_not_start_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.operations
-def test_the_exported_engines_are_served_too(
-    write_params: WriteParams, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("short_warm_up")
+def test_the_exported_engines_are_served_too(write_params: WriteParams, capsys: pytest.CaptureFixture[str]) -> None:
     write_params()
-    monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
-    monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
     options = "--backbone mobilenet_v3_small --size 64 --engines torch onnx onnx-int8 --seconds 1 --clients 2"
     serving.main(options.split())
     printed = capsys.readouterr().out.splitlines()
@@ -113,11 +116,8 @@ def test_the_exported_engines_are_served_too(
 
 
 @pytest.mark.operations
-def test_the_command_measures_and_records(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "WARM_UP_SECONDS", 1)
-    monkeypatch.setattr(serving, "MORE_MEMORY", 2)  # it grows until batches of every size were there
+@pytest.mark.usefixtures("short_warm_up")
+def test_the_command_measures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_workspace(tmp_path / "workspace")
     serving.main(f"--workspace {root} --seconds 2 --rounds 2 --clients 4 --json {tmp_path / 'found.json'}".split())
     printed = capsys.readouterr().out.splitlines()

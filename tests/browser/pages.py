@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mimetypes import guess_type
 from typing import Protocol
 
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
@@ -9,7 +10,6 @@ from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 from app.words import TITLE
 
 PATIENCE = 30_000  # milliseconds: the first page waits for torch to be imported
-MIME = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "txt": "text/plain"}
 
 
 class Open(Protocol):
@@ -36,9 +36,7 @@ def open_page(browser: Browser, url: str, *, width: int, height: int, dark: bool
 
 def hand_in(page: Page, *files: tuple[str, bytes]) -> None:
     """Upload files, each a name and its bytes."""
-    payloads: list[FilePayload] = [
-        {"name": name, "mimeType": MIME[name.rpartition(".")[2]], "buffer": data} for name, data in files
-    ]
+    payloads: list[FilePayload] = [{"name": name, "mimeType": guess_type(name)[0] or "", "buffer": data} for name, data in files]
     page.locator("input[type=file]").set_input_files(payloads)
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from tests.conftest import ROOT
+from tests.loopback import free_port, wait_until_answered
 from tests.serving.predictor_cases import make_workspace
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
@@ -58,9 +55,7 @@ def serve(folder: Path, home: Path, command: Sequence[str] = ()) -> Iterator[Ser
     for name in ("app", "skinlesion", "Makefile", ".streamlit"):
         (folder / name).symlink_to(ROOT / name)
     home.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     installed = f"{sys.prefix}/.installed-app"
     make = ["make", "--no-print-directory", f"--old-file={installed}", f"VENV={sys.prefix}", f"PORT={port}", "app"]
     words = [str(port) if word == "8501" else word for word in command or make]
@@ -81,19 +76,8 @@ def serve(folder: Path, home: Path, command: Sequence[str] = ()) -> Iterator[Ser
         reader = threading.Thread(target=served.log.extend, args=[process.stdout], daemon=True)
         reader.start()
         try:
-            _wait_for(served, process)
+            wait_until_answered(f"{served.url}/_stcore/health", process, lambda: "".join(served.log))
             yield served
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             reader.join(10)
-
-
-def _wait_for(served: Served, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"{served.url}/_stcore/health").text == "ok":
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError("make app does not serve:\n" + "".join(served.log))

@@ -88,10 +88,10 @@ def test_all_of_it_can_be_reached_and_used_by_keyboard(served: Served, open_demo
     for _ in range(40):
         page.keyboard.press("Tab")
         reached.append(page.evaluate(FOCUSED))
-    said = "\n".join(reached)
+    names = "\n".join(reached)
     controls = ["Model", "Engine", "Operating point", "Heat map", "Opacity of the heat map", "Add files", "actinic keratosis"]
     controls += ["What the heat map shows", "Download as CSV", "Download as a page to print", "How good", "Which", "What is this"]
-    assert [name for name in controls if name not in said] == []
+    assert [name for name in controls if name not in names] == []
 
     page.get_by_role("combobox", name="Operating point").focus()
     page.keyboard.press("ArrowDown")

@@ -88,7 +88,7 @@ def test_several_images_each_have_their_answer(served: Served, open_demo: Open) 
     expect(case(page, names[-1]).get_by_text("Drawn image")).to_be_visible()
     overview = page.get_by_role("table", name="All images")
     expect(overview.locator("tbody th")).to_have_text(names)
-    expect(overview.get_by_role("row", name="text.jpg")).to_contain_text("Not answered: This is no image")
+    expect(overview.get_by_role("row", name="text.jpg")).to_contain_text("Not answered: This is not an image")
     expect(page.locator("table.bars")).to_have_count(3)
 
 
@@ -108,14 +108,14 @@ def test_a_classifier_with_metadata_asks_and_uses_it(served: Served, open_demo: 
     expect(page.get_by_text(SYNTHETIC)).to_have_count(0)
     hand_in(page, ("mole.png", NEVUS))
     numbers = case(page, "mole.png").locator(".number")
-    said = [numbers.all_text_contents()]
+    shown = [numbers.all_text_contents()]
     page.get_by_label("Age in years").fill("85")
     page.get_by_label("Age in years").press("Enter")
-    expect(numbers).not_to_have_text(said[-1])
+    expect(numbers).not_to_have_text(shown[-1])
     for label, option in (("Sex", "female"), ("Site of the lesion", "scalp")):
-        said.append(numbers.all_text_contents())
+        shown.append(numbers.all_text_contents())
         choose(page, label, option)
-        expect(numbers).not_to_have_text(said[-1])
+        expect(numbers).not_to_have_text(shown[-1])
     choose(page, "Model", "base-1")
     expect(page.get_by_text("probabilities of one member alone are not calibrated")).to_be_visible()
     expect(page.get_by_text("Operating points were chosen for the ensemble")).to_be_visible()

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.examples import draw_example
 from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC
-from skinlesion.diagnoses import CLASSES, DIAGNOSES
+from skinlesion.diagnoses import CLASSES
 from skinlesion.serving.prediction import ROW_COLUMNS
 from tests.browser.pages import Open, case, hand_in
 from tests.browser.server import Served
@@ -44,8 +44,6 @@ def test_the_table_and_the_page_say_what_the_demo_says(served: Served, open_demo
     assert [bool(row["error"]) for row in rows] == [False, True, False, False]
     assert sum(float(rows[0][f"probability_{dx}"]) for dx in CLASSES) == pytest.approx(1)
     assert rows[0]["operating_point"] == "recall_0.90" and rows[0]["flagged"] == "yes"
-    first = max(CLASSES, key=lambda dx: float(rows[0][f"probability_{dx}"]))
-    assert rows[0]["most_probable"] == first
 
     context = browser.new_context(viewport=A4, java_script_enabled=True)
     printed = context.new_page()
@@ -53,12 +51,10 @@ def test_the_table_and_the_page_say_what_the_demo_says(served: Served, open_demo
     printed.on("request", lambda request: asked.append(request.url))
     printed.on("dialog", lambda dialog: asked.append(dialog.message))
     printed.goto(download(page, "Download as a page to print", tmp_path).as_uri())
-    for said in (NOT_FOR_CLINICAL_USE, SYNTHETIC, "f00d", "recall_0.90", "squeezenet1_1"):
-        expect(printed.get_by_text(said).first).to_be_visible()
+    for text in (NOT_FOR_CLINICAL_USE, SYNTHETIC, "f00d", "recall_0.90", "squeezenet1_1"):
+        expect(printed.get_by_text(text).first).to_be_visible()
     expect(printed.locator("dd").first).to_have_text(re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d"))
     expect(printed.get_by_role("heading", level=2)).to_have_text(names)
-    expect(printed.locator("section").first).to_contain_text(f"Most probable of seven: {DIAGNOSES[first]}")
-    expect(printed.locator("section").nth(1)).to_contain_text("Not answered. This is no image")
     pictures = printed.locator("img")
     expect(pictures).to_have_count(9)
     assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")

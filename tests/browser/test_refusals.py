@@ -23,7 +23,7 @@ ANIMATION = encoded(lesion_image(), "PNG", save_all=True, append_images=[lesion_
 DEEP = encoded(Image.fromarray(np.zeros((90, 90), np.uint16)), "PNG")
 
 REFUSED = {
-    "text.jpg": (b"age,sex\n50,male\n", "This is no image that is known here: send a JPEG or a PNG."),
+    "text.jpg": (b"age,sex\n50,male\n", "This is not an image of a known kind: send a JPEG or a PNG."),
     "small.png": (encoded(lesion_image(width=49), "PNG"), "The image has 49 x 70 pixels; each side must have 50: send"),
     "large.png": (encoded(Image.new("1", (5100, 5000)), "PNG"), "5100 x 5000 pixels, more than 25 megapixels: save it smaller."),
     "broken.jpg": (GOOD[:1500], "The file is damaged or incomplete: export or copy it again."),
@@ -58,8 +58,8 @@ def test_files_of_a_wrong_kind_or_size_do_not_leave_the_browser(served: Served, 
     hand_in(page, ("notes.txt", b"a note"), ("heavy.jpg", GOOD + bytes(10_500_000)), ("good.jpg", GOOD))
     files = page.get_by_test_id("stFileChip")
     for name, sentence in (("notes.txt", "text/plain files are not allowed"), ("heavy.jpg", "File must be 10.0MB or smaller")):
-        said = files.filter(has_text=name).get_by_text(sentence)
-        box = said.bounding_box()
+        message = files.filter(has_text=name).get_by_text(sentence)
+        box = message.bounding_box()
         assert box and box["width"] > 150 and box["height"] > 10  # for the eye too, not for screen readers alone
     case(page, "good.jpg")
     expect(page.locator("[class*='st-key-case-']")).to_have_count(1)

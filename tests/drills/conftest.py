@@ -35,12 +35,6 @@ only_full = pytest.mark.skipif(not wants_full(), reason="DRILLS=full runs it")
 
 
 @pytest.fixture(scope="session")
-def full() -> bool:
-    """Whether all rounds are wanted."""
-    return wants_full()
-
-
-@pytest.fixture(scope="session")
 def ledger() -> Ledger:
     """Where the rounds are written down."""
     return LEDGER

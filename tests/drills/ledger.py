@@ -36,18 +36,18 @@ class Ledger:
         It survived if the block ends, was corrupt if the block raises `Corrupt`, and failed if it raises anything else; the
         block may add what else is worth keeping (numbers, a message) to the dictionary that it is given.
         """
-        said: dict[str, object] = {}
+        facts: dict[str, object] = {}
         outcome: Outcome = "failed"
         start = time.monotonic()
         try:
-            yield said
+            yield facts
             outcome = "survived"
         except Corrupt:
             outcome = "corrupt"
             raise
         finally:
             line = {"drill": drill, "fault": fault, "outcome": outcome, "seconds": time.monotonic() - start, "commit": COMMIT}
-            self._append(line | said)
+            self._append(line | facts)
 
     def _append(self, line: dict[str, object]) -> None:
         if self._path is None:

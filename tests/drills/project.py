@@ -49,8 +49,8 @@ class Process:
     """A command in a process group of its own, as a shell starts it; what it and its children say goes to a file."""
 
     def __init__(self, folder: Path, *command: str, environment: dict[str, str] | None = None) -> None:
-        number = len(list(folder.parent.glob("said-*")))
-        self._log = folder.parent / f"said-{number}.txt"
+        number = len(list(folder.parent.glob("output-*")))
+        self._log = folder.parent / f"output-{number}.txt"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -63,16 +63,16 @@ class Process:
             )
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """Everything so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait_until(self, pattern: str) -> None:
         """Wait until what is said matches, which must come before the end."""
         deadline = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.said):
-            assert self._process.poll() is None or re.search(pattern, self.said), f"never said {pattern!r}:\n{self.said}"
-            assert time.monotonic() < deadline, f"did not say {pattern!r} in {PATIENCE} s:\n{self.said}"
+        while not re.search(pattern, self.output):
+            assert self._process.poll() is None or re.search(pattern, self.output), f"never said {pattern!r}:\n{self.output}"
+            assert time.monotonic() < deadline, f"did not say {pattern!r} in {PATIENCE} s:\n{self.output}"
             time.sleep(0.01)
 
     def has_ended(self) -> bool:
@@ -129,13 +129,23 @@ class Project:
     def run(self, *command: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
         """Run a command to its end; its exit status and what it said."""
         process = self.start(*command, environment=environment)
-        return process.end(), process.said
+        return process.end(), process.output
+
+    def succeed(self, *command: str, environment: dict[str, str] | None = None) -> str:
+        """Run a command, which must succeed; what it said."""
+        status, output = self.run(*command, environment=environment)
+        assert status == 0, f"{command} ended with {status}:\n{output}"
+        return output
 
     def repro(self) -> str:
         """`dvc repro`, which must succeed; what it said."""
-        status, said = self.run("dvc", "repro")
-        assert status == 0, f"dvc repro ended with {status}:\n{said}"
-        return said
+        return self.succeed("dvc", "repro")
+
+    def refuse(self, *command: str, why: str) -> str:
+        """Run a command, which must end with an error that matches `why`, and without a traceback; what it said."""
+        status, output = self.run(*command)
+        assert status != 0 and re.search(why, output) and "Traceback" not in output, output
+        return output
 
     def forget(self, stage: str) -> None:
         """Take away all that a stage left: its outputs, what of them is cached, its entry in dvc.lock and the run cache.
@@ -196,9 +206,9 @@ class Project:
         altered = find_altered(self.folder / ".dvc/cache")[1]
         if altered:
             raise Corrupt(f"cached files that are not what their names say: {altered}")
-        status, said = self.run("dvc", "status", "dvc.yaml", "--json")
-        if status or json.loads(said.splitlines()[-1]):
-            raise Corrupt(f"dvc status: {said}")
+        status, output = self.run("dvc", "status", "dvc.yaml", "--json")
+        if status or json.loads(output.splitlines()[-1]):
+            raise Corrupt(f"dvc status: {output}")
         self.check_rests()
 
     def check_rests(self) -> None:
@@ -246,7 +256,7 @@ def run_undisturbed(folder: Path) -> None:
     project = Project(folder, Reference({}, {}, "", {}))
     process = project.start("dvc", "repro")
     starts = dict(watch(process))
-    assert process.end() == 0, process.said
+    assert process.end() == 0, process.output
     times = [*starts.values(), time.monotonic()]
     seconds = {stage: times[place + 1] - begun for place, (stage, begun) in enumerate(starts.items())}
     outputs = project.outputs()
@@ -260,7 +270,7 @@ def watch(process: Process) -> Iterator[tuple[str, float]]:
     seen: set[str] = set()
     while True:
         ended = process.has_ended()
-        for stage in re.findall(r"Running stage '([^']+)'", process.said):
+        for stage in re.findall(r"Running stage '([^']+)'", process.output):
             if stage not in seen:
                 seen.add(stage)
                 yield stage, time.monotonic()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,31 +71,29 @@ def sum_up(rounds: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a drill and fault, by name: `places` where it struck, `rounds`, how many ended in which outcome, `seconds` in all,
     and in how many `tools.mend` was needed before `dvc repro` went on (`mended`).
     """
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    places: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    struck: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for one in rounds:
         fault, _, place = one["fault"].partition(" in ")
-        empty = {
-            "drill": one["drill"],
+        struck[one["drill"], fault].append(one)
+        places[one["drill"], fault] |= {place} - {""}
+    return [
+        {
+            "drill": drill,
             "fault": fault,
-            "places": set(),
-            "rounds": 0,
-            **dict.fromkeys(OUTCOMES, 0),
-            "mended": 0,
-            "seconds": 0.0,
+            "places": sorted(places[drill, fault]),
+            "rounds": len(found),
+            **{outcome: sum(one["outcome"] == outcome for one in found) for outcome in OUTCOMES},
+            "mended": sum(bool(one.get("mended")) for one in found),
+            "seconds": round(sum(one["seconds"] for one in found)),
         }
-        row = rows.setdefault((one["drill"], fault), empty)
-        row["places"] |= {place} - {""}
-        row["rounds"] += 1
-        row[one["outcome"]] += 1
-        row["mended"] += bool(one.get("mended"))
-        row["seconds"] += one["seconds"]
-    return [row | {"places": sorted(row["places"]), "seconds": round(row["seconds"])} for _, row in sorted(rows.items())]
+        for (drill, fault), found in sorted(struck.items())
+    ]
 
 
-def total(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+def total(rows: list[dict[str, Any]]) -> dict[str, int]:
     """The sums of all rows."""
-    kept = list(rows)
-    return {name: sum(row[name] for row in kept) for name in FIGURES}
+    return {name: sum(row[name] for row in rows) for name in FIGURES}
 
 
 def markdown(rows: list[dict[str, Any]]) -> list[str]:
@@ -111,9 +110,9 @@ def name_places(places: list[str]) -> str:
 
 def commits_of(rounds: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     """Which drills were done with which commit; several only where some were repeated after a change."""
-    found: dict[str, set[str]] = {}
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for one in rounds:
-        found.setdefault(str(one.get("commit")), set()).add(one["drill"])
+        found[str(one.get("commit"))].add(one["drill"])
     return {commit: sorted(drills) for commit, drills in found.items()}
 
 
@@ -154,14 +153,14 @@ def readme_block(record: dict[str, Any]) -> str:
     totals, versions = record["total"], record["versions"]
     drilled = f"{record['date']}, {name_commits(record['git_commits'])}; moments from seed {record['seed']}"
     machine = f"{record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}"
-    said = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
+    title = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
     measured = [
         f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
         for one in record["measured"]
     ]
     if record["examples"]:
         measured.append(f"Fuzz tried {record['examples']:,} examples, none of which ended in a traceback.")
-    return "\n".join(["", said, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
+    return "\n".join(["", title, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])
 
 
 def updated_readme(record: dict[str, Any], readme: Path = README) -> str:

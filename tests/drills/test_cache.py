@@ -66,13 +66,10 @@ def test_altered_behind_dvc(project: Project, ledger: Ledger, name: str, damage:
     """DVC takes a read-only file of its cache for whole: a command of ours has to find it, and to make way for a new one."""
     with ledger.round("cache", "cached file altered, still read-only"):
         damage(cached(project, name))
-        status, said = project.run(*VERIFY)
-        assert status == 1 and "Traceback" not in said, said
-        assert re.search(
-            rf"error: 1 of \d+ files in \S+ were altered: {re.escape(name)}\. DVC would take them for whole", said
-        ), said
-        status, said = project.run(*VERIFY, "--remove")
-        assert status == 0 and re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", said), said
+        altered = rf"error: 1 of \d+ files in \S+ were altered: {re.escape(name)}\. DVC would take them for whole"
+        project.refuse(*VERIFY, why=altered)
+        output = project.succeed(*VERIFY, "--remove")
+        assert re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", output), output
         project.repro()
         project.check()
 
@@ -81,49 +78,58 @@ def test_altered_behind_dvc(project: Project, ledger: Ledger, name: str, damage:
 def test_removed_from_the_cache(project: Project, ledger: Ledger, name: str) -> None:
     with ledger.round("cache", "cached file removed"):
         cached(project, name).unlink()
-        status, said = project.run("dvc", "status", "dvc.yaml")
-        assert status == 0 and "not in cache" in said, said
+        assert "not in cache" in project.succeed("dvc", "status", "dvc.yaml")
         project.repro()
         project.check()
 
 
-@only_full
-def test_altered_and_writable(project: Project, ledger: Ledger) -> None:
+def alter_in_place(folder: Path) -> None:
     """What a user without root's rights has to do before an editor can change a linked file: DVC then looks."""
-    with ledger.round("cache", "linked output made writable and altered"):
-        path = project.folder / WEIGHTS
-        assert path.stat().st_nlink > 1
-        path.chmod(0o644)
-        flip(path)
-        status, said = project.run("dvc", "status", "dvc.yaml")
-        assert status == 0 and "models/members/base-0" in said, said
-        project.repro()
-        project.check()
+    path = folder / WEIGHTS
+    assert path.stat().st_nlink > 1
+    path.chmod(0o644)
+    flip(path)
 
 
-@only_full
-def test_an_output_is_replaced(project: Project, ledger: Ledger) -> None:
+def replace_output(folder: Path) -> None:
     """As most editors do it: a new file in the old one's place. The cache still has the right one."""
-    with ledger.round("cache", "output replaced by another file"):
-        path = project.folder / TABLE
-        other = path.with_name("other.csv")
-        shutil.copyfile(path, other)
-        cut(other)
-        os.replace(other, path)
-        status, said = project.run("dvc", "status", "dvc.yaml")
-        assert status == 0 and "modified" in said and "data/predictions" in said, said
-        assert "Running stage" not in project.repro()
-        project.check()
+    other = folder / "data/predictions/other.csv"
+    shutil.copyfile(folder / TABLE, other)
+    cut(other)
+    os.replace(other, folder / TABLE)
+
+
+def remove_outputs(folder: Path) -> None:
+    for name in ("data", "models", "plots", "report"):
+        shutil.rmtree(folder / name)
+    for name in ("data", "models", "plots"):
+        (folder / name).mkdir()
+        (folder / name / ".gitkeep").touch()
+
+
+def remove_cache(folder: Path) -> None:
+    shutil.rmtree(folder / ".dvc/cache")
 
 
 @only_full
-def test_outputs_are_removed(project: Project, ledger: Ledger) -> None:
-    with ledger.round("cache", "outputs removed from the workspace"):
-        for name in ("data", "models", "plots", "report"):
-            shutil.rmtree(project.folder / name)
-        assert "Running stage" not in project.repro()
-        for name in ("data", "models", "plots"):
-            (project.folder / name / ".gitkeep").touch()
+@pytest.mark.parametrize(
+    ("fault", "damage", "status", "reruns"),
+    [
+        ("linked output made writable and altered", alter_in_place, "models/members/base-0", True),
+        ("output replaced by another file", replace_output, "modified: .*data/predictions", False),
+        ("outputs removed from the workspace", remove_outputs, "deleted: .*data/prepared", False),
+        ("whole cache removed", remove_cache, "not in cache", True),
+    ],
+)
+def test_a_workspace_that_is_damaged(
+    project: Project, ledger: Ledger, fault: str, damage: Callable[[Path], None], status: str, reruns: bool
+) -> None:
+    """DVC notices it, and its next run makes it good: from the cache alone where the cache is whole."""
+    with ledger.round("cache", fault):
+        damage(project.folder)
+        noticed = project.succeed("dvc", "status", "dvc.yaml")
+        assert re.search(status, noticed), noticed
+        assert ("Running stage" in project.repro()) == reruns
         project.check()
 
 
@@ -136,19 +142,10 @@ def test_a_run_that_is_remembered_is_damaged(project: Project, ledger: Ledger) -
         for path, content in runs.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content[:20])
-        status, said = project.run("dvc", "repro")
-        assert status != 0 and "Traceback" not in said and "failed to reproduce 'threshold-sweep'" in said, said
-        status, said = project.run(*VERIFY, "--remove")
-        assert status == 0 and re.search(rf"removed {len(runs)} of \d+ files: ", said), said
+        project.refuse("dvc", "repro", why="failed to reproduce 'threshold-sweep'")
+        output = project.succeed(*VERIFY, "--remove")
+        assert re.search(rf"removed {len(runs)} of \d+ files: ", output), output
         assert "Running stage 'threshold-sweep'" in project.repro()
-        project.check()
-
-
-@only_full
-def test_the_whole_cache_is_removed(project: Project, ledger: Ledger) -> None:
-    with ledger.round("cache", "whole cache removed"):
-        shutil.rmtree(project.folder / ".dvc/cache")
-        project.repro()
         project.check()
 
 
@@ -173,9 +170,9 @@ def test_a_stage_by_hand_refuses_what_is_damaged(project: Project, ledger: Ledge
         content = path.read_bytes()
         path.unlink()  # the link, not the cached file
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-        status, said = project.run("python", "-m", stage)
+        status, output = project.run("python", "-m", stage)
         if status == 0:
-            raise Corrupt(f"{stage} took a damaged {name} for whole:\n{said}")
-        assert "Traceback" not in said and re.search(rf"(?m)^error: .*{re.escape(name)}", said), said
+            raise Corrupt(f"{stage} took a damaged {name} for whole:\n{output}")
+        assert "Traceback" not in output and re.search(rf"(?m)^error: .*{re.escape(name)}", output), output
         project.repro()
         project.check()

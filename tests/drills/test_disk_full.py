@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import ROOT, WriteParams
 from tests.data.download_cases import kaggle_files, pack, write_files
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 from tests.properties import networks
 from tests.training.training_cases import ARGUMENTS, TINY, write_inputs
@@ -134,11 +135,10 @@ def test_a_full_disk(
     small_disk: Path,
     write_params: WriteParams,
     monkeypatch: pytest.MonkeyPatch,
-    full: bool,
     ledger: Ledger,
 ) -> None:
     stage = STAGES[name]
-    rounds = stage.full if full else stage.short
+    rounds = stage.full if wants_full() else stage.short
     if not rounds:
         pytest.skip("in full alone (DRILLS=full)")
     given, quiet = workspace / "given", workspace / "quiet"
@@ -154,8 +154,8 @@ def test_a_full_disk(
     inputs = enter(small_disk, given, monkeypatch)
     for number in range(rounds):
         free = need * (2 * number + 1) // (2 * rounds)  # in the middle of equal shares
-        with ledger.round("disk full", f"no space left in {name}") as said:
-            said["need"], said["free"] = need, free
+        with ledger.round("disk full", f"no space left in {name}") as facts:
+            facts["need"], facts["free"] = need, free
             one_round(stage, small_disk, free, inputs, expected)
 
 

@@ -44,7 +44,7 @@ def slow(harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.Monke
 def test_only_what_is_missing_is_asked_for_again(slow: Scripted, workspace: Path, ledger: Ledger, files: int) -> None:
     seed = seed_of_moments()
     moment = Random(f"{seed} file {files}").uniform(0.0, STALL / 2)  # of the last file no more, or it would be whole
-    with ledger.round("interrupted", "SIGKILL of a download from Dataverse") as said:
+    with ledger.round("interrupted", "SIGKILL of a download from Dataverse") as facts:
         download.main()
         raw = workspace / "data/raw"
         undisturbed = digests(raw)
@@ -57,7 +57,7 @@ def test_only_what_is_missing_is_asked_for_again(slow: Scripted, workspace: Path
         sleep(moment)
         process.kill()
         process.join()
-        said |= {"seed": seed, "moment": round(moment, 3)}
+        facts |= {"seed": seed, "moment": round(moment, 3)}
         hold("data/raw after the kill", digests(raw), undisturbed)  # the old content stays until the new one is whole
         whole = [path.name for path in kept.iterdir() if path.suffix != ".part"]
         assert len(whole) >= files - 1

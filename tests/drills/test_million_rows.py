@@ -21,6 +21,7 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 
 SHORT, FULL = 100_000, 1_000_000
@@ -61,7 +62,7 @@ def high_water(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def measured(module: str, rows: int, said: dict[str, object]) -> None:
+def measured(module: str, rows: int, facts: dict[str, object]) -> None:
     """Run a stage in a process of its own; its rows, seconds and peak memory are said, and must be in proportion."""
     started = time.monotonic()
     peak, ended = 0, 0
@@ -72,16 +73,16 @@ def measured(module: str, rows: int, said: dict[str, object]) -> None:
             time.sleep(0.02)
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
-    said |= {"rows": rows, "seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    said["peak_mib"] = peak / 2**20
+    facts |= {"rows": rows, "seconds": time.monotonic() - started, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    facts["peak_mib"] = peak / 2**20
     assert process.returncode == 0
-    assert usage.ru_utime + usage.ru_stime < START_SECONDS + SECONDS_A_ROW * rows, said
-    assert peak < START_BYTES + BYTES_A_ROW * rows, said
+    assert usage.ru_utime + usage.ru_stime < START_SECONDS + SECONDS_A_ROW * rows, facts
+    assert peak < START_BYTES + BYTES_A_ROW * rows, facts
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted otherwise")
-def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
-    rows = FULL if full else SHORT
+def test_a_million_rows(workspace: Path, write_params: WriteParams, ledger: Ledger) -> None:
+    rows = FULL if wants_full() else SHORT
     write_params()
     metadata = make_metadata(rows)
     images = RAW / "images"
@@ -90,8 +91,8 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, 
         (images / f"{image_id}.jpg").touch()
     write_table(metadata, RAW / "metadata.csv", METADATA_COLUMNS)
     (RAW / "provenance.json").write_text('{"source": "sample", "synthetic": true, "licence": "CC0", "counts": {}}')
-    with ledger.round("million rows", f"split of {rows:,} rows") as said:
-        measured("stages.split", rows, said)
+    with ledger.round("million rows", f"split of {rows:,} rows") as facts:
+        measured("stages.split", rows, facts)
         lists = {name: read_split(name) for name in SPLIT_NAMES}
         if sum(map(len, lists.values())) != rows or set().union(*(part["image_id"] for part in lists.values())) != set(
             metadata["image_id"]
@@ -102,5 +103,5 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, full: bool, 
     about = {"target": "mel", "classes": ["mel"], "score": "s", "rule": "r", "chosen_on": "val", "points": {"youden": point}}
     write_operating_points(about)
     write_predictions({"test": make_predictions(metadata)})
-    with ledger.round("million rows", f"failures of {rows:,} predictions") as said:
-        measured("stages.failures", rows, said)
+    with ledger.round("million rows", f"failures of {rows:,} predictions") as facts:
+        measured("stages.failures", rows, facts)

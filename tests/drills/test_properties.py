@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import WriteParams
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Ledger
 from tests.properties.registry import PROPERTIES
 
@@ -14,7 +15,7 @@ SHORT, FULL = 40, 400  # examples of the properties that cost least
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
-def test_holds_for_many_examples(name: str, workspace: Path, write_params: WriteParams, full: bool, ledger: Ledger) -> None:
+def test_holds_for_many_examples(name: str, workspace: Path, write_params: WriteParams, ledger: Ledger) -> None:
     PROPERTIES[name].prepare(write_params)
-    with ledger.round("fuzz", f"made-up input in {name}") as said:
-        said["examples"] = PROPERTIES[name].hold(examples=FULL if full else SHORT, derandomize=False)
+    with ledger.round("fuzz", f"made-up input in {name}") as facts:
+        facts["examples"] = PROPERTIES[name].hold(examples=FULL if wants_full() else SHORT, derandomize=False)

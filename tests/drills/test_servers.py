@@ -19,6 +19,7 @@ from stages import download
 from tests.conftest import WriteParams
 from tests.data.download_cases import dataverse_files, pack, publish
 from tests.data.scripted_server import Answer, Scripted, serve
+from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 
 SHORT, FULL = 8, 200  # rounds of answers drawn at random
@@ -59,7 +60,7 @@ class Ended:
     """How a process ended: exit code and what it said."""
 
     code: int | None
-    said: str
+    output: str
 
 
 def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str) -> None:
@@ -119,15 +120,15 @@ def check_scratch(published: dict[str, bytes]) -> None:
 
 def check_end(ended: Ended, expected: dict[str, bytes], published: dict[str, bytes]) -> bool:
     """Whether the data came; raises where something wrong came, or where it is not said why nothing did."""
-    assert "Traceback" not in ended.said, ended.said
+    assert "Traceback" not in ended.output, ended.output
     check_scratch(published)
     if ended.code == 0:
         if snapshot() != expected:
             raise Corrupt("the stage succeeded with other data than an honest server's")
         return True
-    last = ended.said.strip().splitlines()[-1]
-    assert ended.code == 1, ended.said
-    assert last.startswith("error: "), ended.said
+    last = ended.output.strip().splitlines()[-1]
+    assert ended.code == 1, ended.output
+    assert last.startswith("error: "), ended.output
     assert any(refusal in last for refusal in REFUSALS), last
     if snapshot():
         raise Corrupt(f"left behind after a refusal: {', '.join(snapshot())}")
@@ -138,11 +139,11 @@ def test_bad_answers(
     server: Scripted,
     files: tuple[dataverse.RemoteFile, ...],
     published: dict[str, bytes],
-    full: bool,
     ledger: Ledger,
 ) -> None:
     assert run(server, files).code == 0
     expected = snapshot()
+    full = wants_full()
     plans = [(name, [name] * count) for name in BAD_ANSWERS for count in ((1, 12) if full else ())]
     for seed in range(FULL if full else SHORT):
         chance = random.Random(seed)
@@ -151,12 +152,12 @@ def test_bad_answers(
         shutil.rmtree("data")
         shutil.rmtree(".resume", ignore_errors=True)
         chance = random.Random(number)
-        with ledger.round("servers", fault) as said:
+        with ledger.round("servers", fault) as facts:
             server.answers = [BAD_ANSWERS[kind](chance) for kind in kinds]
             for place in sorted(chance.sample(range(len(kinds) + 1), k=min(2, len(kinds)))):
                 server.answers.insert(place, Answer())  # an honest answer now and then, so that later files have their turn
             came = check_end(run(server, files), expected, published)
-            said["refused"] = not came
+            facts["refused"] = not came
             # What is wrong in a partial file shows at the end of it: it is deleted, and the next run begins anew.
             for _ in range(3):
                 server.answers = []

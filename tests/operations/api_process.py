@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +33,6 @@ class Running:
         """Every line of the log, each of which must be JSON."""
         return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
 
-    def memory(self) -> int:
-        """Resident memory now, bytes."""
-        return self.process.memory_info().rss
-
     def peak_memory(self) -> int:
         """Most resident memory so far, bytes."""
         text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
@@ -57,14 +52,13 @@ def api_process(root: Path, folder: Path, **settings: Any) -> Iterator[Running]:
         yield Running(server.process, log, server.port)
 
 
-def send_raw(port: int, pieces: Iterable[bytes], *, pause: float = 0, timeout: float = 20) -> bytes:
+def send_raw(port: int, pieces: Iterable[bytes]) -> bytes:
     """Send bytes as they are, as long as they are taken, and give all that comes back until the other side closes."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         try:
             for piece in pieces:
                 connection.sendall(piece)
-                time.sleep(pause)
         except OSError:
             pass  # it has answered and closed
         try:

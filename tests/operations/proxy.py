@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.loopback import free_port, wait_until_answered
 
 CONFIGURATION = ROOT / "deploy" / "proxy" / "nginx.conf"
 
@@ -27,12 +26,6 @@ def nginx() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def configure(folder: Path, *, api: int, app: int = 1) -> tuple[Path, int, int]:
@@ -63,12 +56,8 @@ def proxy(folder: Path, *, api: int, app: int = 1) -> Iterator[tuple[int, int]]:
         command = [program, "-e", "stderr", "-c", str(file), "-g", "daemon off;"]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", ports[0])) == 0:
-                    break
-            time.sleep(0.05)
-        assert process.poll() is None, (folder / "nginx.log").read_text(encoding="utf-8")
+        nginx_log = folder / "nginx.log"
+        wait_until_answered(f"http://127.0.0.1:{ports[0]}/", process, lambda: nginx_log.read_text(), statuses=range(600))
         yield ports[0], ports[1]
         assert process.poll() is None
     finally:

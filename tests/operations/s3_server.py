@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+
+from tests.loopback import free_port, wait_until_answered
 
 REGION = "us-east-1"
 BUCKET = "team"
@@ -48,23 +47,6 @@ class S3:
         return [found["Key"] for page in pages for found in page.get("Contents", [])]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/moto-api/", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError(f"the server did not start: {log.read_text(encoding='utf-8')}")
-
-
 def let_a_user_in(url: str) -> S3:
     """Make the bucket, and a user with a key; the last requests that the server answers to anybody."""
     anybody = {"aws_access_key_id": "anybody", "aws_secret_access_key": "anybody", "region_name": REGION, "endpoint_url": url}
@@ -85,7 +67,7 @@ def serve_s3(folder: Path) -> Iterator[S3]:
     with log.open("wb") as file:
         server = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
-        wait_for(f"http://127.0.0.1:{port}", server, log)
+        wait_until_answered(f"http://127.0.0.1:{port}/moto-api/", server, lambda: log.read_text(encoding="utf-8"))
         yield let_a_user_in(f"http://127.0.0.1:{port}")
     finally:
         server.terminate()

@@ -116,7 +116,7 @@ class Rehearsal:
             "secrets.AWS_SESSION_TOKEN": "",
         }
         artifacts = self.folder / f"artifacts-{number}"
-        said = {}
+        outputs = {}
         for name in ("run", "publish"):
             place = self.folder / f"{name}-{number}"
             place.mkdir()
@@ -127,8 +127,8 @@ class Rehearsal:
                 "GITHUB_RUN_ID": number,
                 "GITHUB_STEP_SUMMARY": str(self.folder / f"summary-{number}.md"),
             }
-            said |= Job("pipeline.yml", name, values, self.origin, artifacts).carry_out(place, environment)
-        return said, artifacts
+            outputs |= Job("pipeline.yml", name, values, self.origin, artifacts).carry_out(place, environment)
+        return outputs, artifacts
 
     def comments(self) -> list[str]:
         return [comment["body"] for comment in json.loads((self.folder / "comments.json").read_text(encoding="utf-8"))]
@@ -159,10 +159,10 @@ def first(rehearsal: Rehearsal) -> tuple[dict[str, str], Path]:
 
 
 def test_the_first_run_computes_everything_and_reports(rehearsal: Rehearsal, first: tuple[dict[str, str], Path]) -> None:
-    said, artifacts = first
-    assert "download: nobody has run it with these inputs yet" in said["Bring what others have computed"]
-    assert "Recipes and overrides" not in said
-    assert len(stages_run(said["Run the pipeline"])) == 15
+    outputs, artifacts = first
+    assert "download: nobody has run it with these inputs yet" in outputs["Bring what others have computed"]
+    assert "Recipes and overrides" not in outputs
+    assert len(stages_run(outputs["Run the pipeline"])) == 15
     assert (artifacts / "plots_page/index.html").is_file() and (artifacts / "dvc.lock").is_file()
     report = (artifacts / "report.md").read_text(encoding="utf-8")
     assert "| trained | base-0 (mobilenet_v3_small) on 1 x cpu" in report and "| stages run | download, split," in report
@@ -181,8 +181,8 @@ def test_the_first_run_computes_everything_and_reports(rehearsal: Rehearsal, fir
 def test_a_second_machine_computes_nothing(rehearsal: Rehearsal, first: tuple[dict[str, str], Path], private: bool) -> None:
     """`private`: a remote that only the steps with secrets can read; what it has must have come before `dvc repro`."""
     number = "1003" if private else "1002"
-    said, artifacts = rehearsal.job(number, machine=f"two-{number}", event="pull_request", private=private)
-    assert stages_run(said["Run the pipeline"]) == []
+    outputs, artifacts = rehearsal.job(number, machine=f"two-{number}", event="pull_request", private=private)
+    assert stages_run(outputs["Run the pipeline"]) == []
     assert (artifacts / "dvc.lock").read_bytes() == (first[1] / "dvc.lock").read_bytes()
     report = (artifacts / "report.md").read_text(encoding="utf-8")
     assert "| trained | nothing |" in report and "| stages run | none |" in report
@@ -205,10 +205,10 @@ def test_a_branch_cannot_speak_for_the_job_s_remote(rehearsal: Rehearsal, tmp_pa
 
 
 def test_an_override_reruns_what_depends_on_it(rehearsal: Rehearsal, first: tuple[dict[str, str], Path]) -> None:
-    said, artifacts = rehearsal.job(
+    outputs, artifacts = rehearsal.job(
         "1004", machine="one", event="workflow_dispatch", overrides="threshold_sweep.target=malignant -S threshold_sweep.seed=7"
     )
-    assert stages_run(said["Run the pipeline"]) == ["threshold-sweep", "failures", "report"]
+    assert stages_run(outputs["Run the pipeline"]) == ["threshold-sweep", "failures", "report"]
     report = (artifacts / "report.md").read_text(encoding="utf-8")
     assert "| params.yaml | threshold_sweep.target | mel" in report and "malignant" in report
     assert "/1004/" in (rehearsal.folder / "summary-1004.md").read_text(encoding="utf-8")

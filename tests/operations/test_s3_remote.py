@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
-from tests.pipeline.clone import TINY, copy_working_tree, stages_run
+from tests.pipeline.clone import TINY, copy_working_tree, stages_run, user_environment
 
 pytestmark = pytest.mark.operations
 
@@ -23,30 +21,18 @@ TARGET = "evaluate"  # the last stage that the test runs: data, training, and me
 LEARNT = ("data/predictions", "models/classifier", "models/members")
 
 
-@dataclass(frozen=True)
-class Said:
-    """How a command ended and what it said."""
-
-    code: int
-    text: str
-
-
-def attempt(folder: Path, *command: str, keys: dict[str, str] | None = None) -> Said:
+def attempt(folder: Path, *command: str, keys: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command in a clone with these keys alone in its environment: no profile of the user's, no role of the machine's."""
-    left_out = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DVC_ROOT")
-    environment = {name: value for name, value in os.environ.items() if name not in left_out and not name.startswith("AWS_")}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    environment |= {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t"}
-    environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder.parent)}
-    command_line = {"cwd": folder, "env": environment | (keys or {}), "timeout": 600, "check": False}
-    done = subprocess.run(command, **command_line, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return Said(done.returncode, done.stdout)
+    environment = {name: value for name, value in user_environment().items() if not name.startswith("AWS_")}
+    environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(folder.parent)} | (keys or {})
+    options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(command, cwd=folder, env=environment, timeout=600, check=False, **options)
 
 
 def succeed(folder: Path, *command: str, keys: dict[str, str] | None = None) -> str:
-    said = attempt(folder, *command, keys=keys)
-    assert said.code == 0, f"{command}\n{said.text}"
-    return said.text
+    done = attempt(folder, *command, keys=keys)
+    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    return done.stdout
 
 
 def files_below(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
@@ -92,8 +78,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 def test_a_second_clone_has_the_results_and_runs_nothing(team: Team, tmp_path: Path) -> None:
     second = team.clone(tmp_path / "second")
-    said = succeed(second, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
-    assert stages_run(said) == [] and "epoch" not in said
+    output = succeed(second, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(output) == [] and "epoch" not in output
     assert files_below(second, LEARNT) == files_below(team.first, LEARNT) != {}
     assert succeed(second, "git", "status", "--porcelain") == ""
 
@@ -101,8 +87,8 @@ def test_a_second_clone_has_the_results_and_runs_nothing(team: Team, tmp_path: P
 def test_a_clone_whose_lock_does_not_have_the_run_yet_runs_nothing_either(team: Team, tmp_path: Path) -> None:
     third = team.clone(tmp_path / "third", "not-run")
     assert not (third / "dvc.lock").exists() and not (third / "metrics/evaluate.json").exists()
-    said = succeed(third, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
-    assert stages_run(said) == [] and "Stage 'train@base-0' is cached" in said
+    output = succeed(third, "dvc", "repro", "--pull", TARGET, keys=team.storage.environment)
+    assert stages_run(output) == [] and "Stage 'train@base-0' is cached" in output
     compared = (*LEARNT, "metrics")
     assert files_below(third, compared) == files_below(team.first, compared)
     locks = [YAML(typ="safe").load((clone / "dvc.lock").read_text(encoding="utf-8")) for clone in (third, team.first)]
@@ -157,11 +143,11 @@ def test_a_remote_that_cannot_be_read_stops_the_run(
     if url:
         succeed(clone, "dvc", "remote", "modify", "--local", "storage", "endpointurl", url)
     for command in commands:
-        said = attempt(clone, *command, keys=keys)
-        assert said.code != 0 and why in said.text and stages_run(said.text) == [], said.text
-        assert "Traceback" not in said.text
+        done = attempt(clone, *command, keys=keys)
+        assert done.returncode != 0 and why in done.stdout and stages_run(done.stdout) == [], done.stdout
+        assert "Traceback" not in done.stdout
         if command == PUSH_RUNS:
-            assert "error: `dvc push` failed, see above, and no run was pushed" in said.text
+            assert "error: `dvc push` failed, see above, and no run was pushed" in done.stdout
     assert not any((clone / name).exists() for name in LEARNT)
 
 
@@ -169,10 +155,10 @@ def test_a_remote_without_the_data_stops_pull_but_not_repro(team: Team, tmp_path
     clone = team.clone(tmp_path / "clone")
     succeed(clone, "dvc", "remote", "modify", "--local", "storage", "url", f"s3://{BUCKET}/somewhere-else")
     pulled = attempt(clone, "dvc", "pull", "data/raw", keys=team.storage.environment)
-    assert pulled.code != 0 and "Is your cache up to date?" in pulled.text
-    said = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
-    assert "Some of the cache files do not exist neither locally nor on remote" in said
-    assert stages_run(said) == ["download"]
+    assert pulled.returncode != 0 and "Is your cache up to date?" in pulled.stdout
+    output = succeed(clone, "dvc", "repro", "--pull", "download", keys=team.storage.environment)
+    assert "Some of the cache files do not exist neither locally nor on remote" in output
+    assert stages_run(output) == ["download"]
 
 
 def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: Path) -> None:
@@ -183,10 +169,10 @@ def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: 
     place = {"Bucket": BUCKET, "Key": f"skin-lesion/files/md5/{digest[:2]}/{digest[2:]}"}
     team.storage.client().put_object(**place, Body=content + b"one row more\n")
     try:
-        said = attempt(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
+        done = attempt(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
     finally:
         team.storage.client().put_object(**place, Body=content)
-    assert said.code != 0 and "Checkout failed for following targets" in said.text
+    assert done.returncode != 0 and "Checkout failed for following targets" in done.stdout
     assert not (clone / splits).exists()
     succeed(clone, "dvc", "pull", "data/splits", keys=team.storage.environment)
     assert (clone / splits).read_bytes() == content
@@ -215,8 +201,8 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     succeed(clone, "dvc", "pull", "--run-cache", "--allow-missing")
     assert (clone / ".dvc/cache/runs").is_dir() and not (clone / "data/raw").exists()
-    said = succeed(clone, "python", "-m", "tools.push_runs")
-    assert "7 runs are at the remote, 0 of their files new there" in said and "7 of them cannot be brought back" in said
+    output = succeed(clone, "python", "-m", "tools.push_runs")
+    assert "7 runs are at the remote, 0 of their files new there" in output and "7 of them cannot be brought back" in output
 
 
 def test_clones_that_share_a_cache_need_no_remote(team: Team, tmp_path: Path) -> None:

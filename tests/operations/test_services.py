@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.operations.proxy import CONFIGURATION, free_port, nginx
+from tests.loopback import free_port, wait_until_answered
+from tests.operations.proxy import CONFIGURATION, nginx
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 pytestmark = pytest.mark.operations
@@ -84,34 +82,29 @@ def image_environment() -> dict[str, str]:
     return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name != "PATH"}
 
 
-def start(name: str, served: Path, port: int) -> subprocess.Popen[str]:
+@contextmanager
+def run_locked(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command behind `LOCK` until the block ends."""
+    process = subprocess.Popen([*UNSHARE, *command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    """All that a process said, once it has ended."""
+    return process.stdout.read() if process.stdout else ""
+
+
+def start(name: str, served: Path, port: int) -> AbstractContextManager[subprocess.Popen[str]]:
     service = SERVICES[name]
     environment = image_environment() | service["environment"]
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "SERVED": str(served), "RIGHTS": rights()}
     if name == "api":
         environment["SKINLESION_PORT"] = str(port)
-    command = [str(port) if word == "8501" else word for word in service["command"]]
-    return subprocess.Popen([*UNSHARE, *command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def get(url: str, **options: Any) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=30) as answer:
-        return answer.read()
-
-
-def wait_for(url: str, process: subprocess.Popen[str]) -> None:
-    """Until it answers, a minute at most."""
-    for _ in range(120):
-        if process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode}: {process.stdout.read() if process.stdout else ''}")
-        try:
-            get(url)
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    process.kill()
-    pytest.fail(f"{url} did not answer: {process.stdout.read() if process.stdout else ''}")
+    return run_locked([str(port) if word == "8501" else word for word in service["command"]], environment)
 
 
 def status_of(process: subprocess.Popen[str]) -> dict[str, str]:
@@ -121,25 +114,18 @@ def status_of(process: subprocess.Popen[str]) -> dict[str, str]:
 @pytest.mark.parametrize(("name", "ready"), [("api", "/ready"), ("app", "/_stcore/health")])
 def test_a_service_runs_without_rights_on_a_read_only_file_system(served: Path, name: str, ready: str) -> None:
     port = free_port()
-    process = start(name, served, port)
-    try:
-        wait_for(f"http://127.0.0.1:{port}{ready}", process)
+    url = f"http://127.0.0.1:{port}"
+    with start(name, served, port) as process:
+        wait_until_answered(f"{url}{ready}", process, lambda: output_of(process))
         status = status_of(process)
         assert Path(f"/proc/{process.pid}/exe").resolve() == Path(sys.executable).resolve()
         assert status["Uid"].split()[0] == ("10001" if "10001" in rights() else "0")  # 0 without capabilities: see `rights`
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0 and status["NoNewPrivs"].strip() == "1"
         if name == "api":
-            image = encoded(lesion_image())
-            head = b'--X\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-            body = head + image + b"\r\n--X--\r\n"
-            headers = {"Content-Type": "multipart/form-data; boundary=X"}
-            answer = json.loads(get(f"http://127.0.0.1:{port}/predict", data=body, headers=headers))
-            assert "mel" in json.dumps(answer)
+            answer = httpx.post(f"{url}/predict", files={"files": encoded(lesion_image())}, timeout=30)
+            assert answer.status_code == 200 and "mel" in answer.text
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, -signal.SIGTERM, 143), process.stdout.read() if process.stdout else ""
-    finally:
-        process.kill()
-        process.wait()
+        assert process.wait(30) in (0, -signal.SIGTERM, 143), output_of(process)
     assert not (served / "written").exists()
 
 
@@ -150,21 +136,10 @@ def test_the_proxy_runs_without_rights_on_a_read_only_file_system(served: Path) 
     service = SERVICES["proxy"]
     command = [nginx(), "-c", str(served / "nginx.conf"), *service["command"]]
     environment = os.environ | {"SERVED": str(served), "RIGHTS": USER}
-    process = subprocess.Popen([*UNSHARE, *command], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        with pytest.raises(urllib.error.HTTPError) as raised:
-            get(f"http://127.0.0.1:{port}/health")
-        assert raised.value.code == 502  # no API is there
+    with run_locked(command, environment) as process:
+        health = f"http://127.0.0.1:{port}/health"
+        wait_until_answered(health, process, lambda: output_of(process), statuses=(502,))  # no API is there
         status = status_of(process)
         assert status["Uid"].split()[0] == "10001" and int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
         process.send_signal(signal.Signals[service["stop_signal"]])
         assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.wait()

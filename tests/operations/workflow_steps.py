@@ -43,9 +43,9 @@ class Job:
 
     def carry_out(self, folder: Path, environment: dict[str, str]) -> dict[str, str]:
         """Carry out the job in an empty folder; what each step of a script said, by the step's name. Fails where a step fails."""
-        return dict(self._said(folder, environment))
+        return dict(self._outputs(folder, environment))
 
-    def _said(self, folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
+    def _outputs(self, folder: Path, environment: dict[str, str]) -> Iterator[tuple[str, str]]:
         job = self.content
         where = job.get("defaults", {}).get("run", {}).get("working-directory", ".")
         variables = {name: self.fill(value) for name, value in job.get("env", {}).items()}
@@ -65,9 +65,9 @@ class Job:
                 timeout=400,
                 check=False,
             )
-            said = done.stdout + done.stderr
-            assert done.returncode == 0, f"step {step['name']!r}: {step['run']}\n{said}"
-            yield step["name"], said
+            output = done.stdout + done.stderr
+            assert done.returncode == 0, f"step {step['name']!r}: {step['run']}\n{output}"
+            yield step["name"], output
 
     def _wanted(self, step: dict[str, Any]) -> bool:
         condition = step.get("if")

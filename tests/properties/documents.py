@@ -69,23 +69,11 @@ def prepare_split_with_metadata(write_params: WriteParams) -> None:
     metadata_rows().to_csv(RAW / "metadata.csv", index=False)
 
 
-def property_of(
-    name: str, prepare: Callable[[WriteParams], None], path: Path, content: dict[str, Any], main: Callable[[], None], **more: Any
-) -> Property:
-    """A file of JSON and the stage that reads it."""
-    names, cost = more.get("names", ()), more["cost"]
-    return Property(name, prepare, written(content), partial(judge, path, main, names), cost=cost)
-
-
-PROPERTIES = (
-    property_of(
-        *("calibration.json in selective", prepare_predictions, CALIBRATION, FITTED, selective.main),
-        names=("probabilities", "NaN"),
-        cost=15,
-    ),
-    property_of(*("operating_points.json in failures", prepare_predictions, OPERATING_POINTS, POINTS, failures.main), cost=5),
-    property_of(
-        *("provenance.json in split", prepare_split_with_metadata, RAW / "provenance.json", PROVENANCE, split.main),
-        cost=10,
-    ),
+PROPERTIES = tuple(
+    Property(name, prepare, written(content), partial(judge, path, main, names), cost=cost)
+    for name, prepare, path, content, main, names, cost in (
+        ("calibration.json in selective", prepare_predictions, CALIBRATION, FITTED, selective.main, ("probabilities", "NaN"), 15),
+        ("operating_points.json in failures", prepare_predictions, OPERATING_POINTS, POINTS, failures.main, (), 5),
+        ("provenance.json in split", prepare_split_with_metadata, RAW / "provenance.json", PROVENANCE, split.main, (), 10),
+    )
 )

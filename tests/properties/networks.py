@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tests.conftest import WriteParams
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
 from tests.properties.documents import Written, judge, written
 from tests.properties.mutations import changed_bytes
-from tests.properties.outcome import Property, message_of, refused_by_name
+from tests.properties.outcome import Property, keep, message_of, refused_by_name
 from tests.properties.tables import FEW_DRAWS
 from tests.training.training_cases import write_inputs
 
@@ -33,7 +32,6 @@ ENSEMBLE = {"members": [{"name": "base-0", "seed": 0}], "vote": "mean of the mem
 FACTS = {"fingerprint": "f00d", "source": "sample", "synthetic": True}
 NAMES = ("base-0", "classifier", "prepare", "split", "backbone", "dropout", "member")
 IDS = [f"SYNTH_{number:07d}" for number in range(70)]
-INDEX = {"image_id": IDS, "width": 32, "height": 32, "fit": "squash", "color_constancy": "none"}
 
 
 def lay_out(write_params: WriteParams) -> None:
@@ -52,17 +50,13 @@ def prepare(write_params: WriteParams) -> None:
     assert message_of(evaluate.main) is None
 
 
-def restore_and(judged: Callable[[Path, Written], None], path: Path, example: Written) -> None:
+def judge_evaluate(path: Path, example: Written) -> None:
     """Judge an example of a file, and put the good one back: others read it too."""
     good = path.read_bytes()
     try:
-        judged(path, example)
+        judge(path, evaluate.main, (*NAMES, str(path.parent)), example)
     finally:
         path.write_bytes(good)
-
-
-def judge_evaluate(path: Path, example: Written) -> None:
-    judge(path, evaluate.main, (*NAMES, str(path.parent)), example)
 
 
 def judge_array(path: Path, content: bytes) -> None:
@@ -111,27 +105,18 @@ def judge_start(name: str, content: bytes) -> None:
     refused_by_name(message, name, must=True)
 
 
-def keep(write_params: WriteParams) -> None:
-    """The examples write their file themselves."""
-
-
-def judge_weights(content: bytes) -> None:
-    path = MEMBER / "weights.safetensors"
-    restore_and(lambda path, example: judge(path, evaluate.main, NAMES, example), path, Written(content))
-
-
 WEIGHTS = safetensors.torch.save(dict(make_network(make_config(BACKBONE)).state_dict()))
 
 PROPERTIES = (
     *(
-        Property(f"{path.name} in evaluate", prepare, written(content), partial(restore_and, judge_evaluate, path), cost=cost)
-        for path, content, cost in (
-            (MEMBER / "config.json", CONFIG, 40),
-            (CLASSIFIER / "ensemble.json", ENSEMBLE, 40),
-            (SPLITS / "facts.json", FACTS, 40),
+        Property(f"{path.name} in evaluate", prepare, examples, partial(judge_evaluate, path), cost=40)
+        for path, examples in (
+            (MEMBER / "config.json", written(CONFIG)),
+            (CLASSIFIER / "ensemble.json", written(ENSEMBLE)),
+            (SPLITS / "facts.json", written(FACTS)),
+            (MEMBER / "weights.safetensors", changed_bytes(WEIGHTS).map(Written)),
         )
     ),
-    Property("weights.safetensors in evaluate", prepare, changed_bytes(WEIGHTS), judge_weights, cost=40),
     Property(
         "images.npy in evaluate",
         prepare,
@@ -139,11 +124,8 @@ PROPERTIES = (
         partial(judge_array, PREPARED / "images.npy"),
         cost=40,
     ),
-    Property("a .pth to begin with", keep, changed_bytes(state_bytes(True)) | st.binary(), partial(judge_start, "start.pth")),
-    Property(
-        "a .safetensors to begin with",
-        keep,
-        changed_bytes(state_bytes(False)) | st.binary(),
-        partial(judge_start, "start.safetensors"),
+    *(
+        Property(f"a {kind} to begin with", keep, changed_bytes(good) | st.binary(), partial(judge_start, f"start{kind}"))
+        for kind, good in ((".pth", state_bytes(True)), (".safetensors", state_bytes(False)))
     ),
 )

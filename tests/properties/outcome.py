@@ -56,6 +56,10 @@ class Property:
         return tried
 
 
+def keep(write_params: WriteParams) -> None:
+    """What a property has to prepare whose examples write their file themselves."""
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """No logs, progress and warnings of thousands of runs."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from skinlesion.config.params import load_params
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import ROOT
 from tests.properties.mutations import changed_bytes, changed_documents, odd_values
-from tests.properties.outcome import Property, message_of, refused_by_name
+from tests.properties.outcome import Property, keep, message_of, refused_by_name
 
 PARAMS = Path("params.yaml")
 OWN = (ROOT / "params.yaml").read_bytes()
@@ -30,10 +30,6 @@ TEXTS: tuple[str | bytes, ...] = (
 )
 
 FREE = {"overrides", "images", "class_multipliers", "groups"}  # mappings and lists of the user's own keys
-
-
-def keep(write_params: WriteParams) -> None:
-    """The examples write the file themselves."""
 
 
 def any_text_is_refused(content: str | bytes) -> None:

@@ -57,60 +57,53 @@ def to_csv(frame: pd.DataFrame, **options: str) -> bytes:
     return frame.to_csv(index=False, **{"lineterminator": "\n"} | options).encode()
 
 
+def damaged_wholes(frame: pd.DataFrame, column: str, row: int) -> dict[str, tuple[bytes, bool]]:
+    """What can be wrong with columns, rows and the dialect of a table, by name: its bytes, and whether they must be refused."""
+    whole, required = to_csv(frame), column in REQUIRED
+    header, *lines = whole.decode().splitlines()
+    return {
+        f"{column} left out": (to_csv(frame.drop(columns=column)), required),
+        f"{column} twice": (to_csv(pd.concat([frame, frame[[column]]], axis=1)), True),
+        f"{column} renamed": (to_csv(frame.rename(columns={column: column.upper()})), required),
+        "a value too many in each row": ("\n".join([header, *(f"x,{line}" for line in lines)]).encode(), True),
+        "columns turned round": (to_csv(frame[list(reversed(frame.columns))]), False),
+        "row twice": (to_csv(pd.concat([frame, frame.iloc[[row]]])), True),
+        "no rows": (to_csv(frame[:0]), True),
+        "one row": (to_csv(frame.iloc[[row]]), False),
+        "header twice": (whole + whole, True),
+        "CRLF": (to_csv(frame, lineterminator="\r\n"), False),
+        "CR": (to_csv(frame, lineterminator="\r"), False),
+        "BOM": (b"\xef\xbb\xbf" + whole, False),
+        "UTF-16": (whole.decode().encode("utf-16"), True),
+        "semicolons": (to_csv(frame, sep=";"), False),
+        "tabs": (to_csv(frame, sep="\t"), False),
+        "pipes": (to_csv(frame, sep="|"), True),
+        "an open quote": (whole.replace(b"\n", b'\n"', 1), False),
+        "a quote too many": (whole.replace(b",", b',"', 9), False),
+        "no line feed": (whole.rstrip(b"\n"), False),
+        "blank lines": (whole.replace(b"\n", b"\n\n"), False),
+        "zeros": (bytes(len(whole)), True),
+        "empty": (b"", True),
+        "HTML": (b"<!DOCTYPE html><html>not found</html>", True),
+    }
+
+
 @st.composite
 def damaged_tables(draw: st.DrawFn, frame: pd.DataFrame) -> Damage:
     """A table with one thing wrong in it, and now and then nothing but its dialect."""
     changed, row = frame.astype(str).replace("nan", ""), draw(st.integers(0, len(frame) - 1))
-    kind = draw(st.sampled_from(["impossible", "impossible", "odd", "columns", "rows", "dialect", "bytes"]))
-    if kind in ("impossible", "odd"):
-        known = [name for name in changed.columns if kind == "odd" or name in IMPOSSIBLE]
-        column = draw(st.sampled_from(known))
-        value = draw(
-            st.sampled_from(IMPOSSIBLE[column] if kind == "impossible" else ODD) | st.text(max_size=0 if kind[0] == "i" else 9)
-        )
-        value = IMPOSSIBLE[column][1] if kind == "impossible" and value not in IMPOSSIBLE[column] else value
-        changed.loc[changed.index[row], column] = value
-        return Damage(changed.to_csv(index=False).encode("utf-8", "replace"), f"{column} {value!r}", kind == "impossible")
-    if kind == "columns":
-        column = draw(st.sampled_from(list(changed.columns)))
-        how = draw(st.sampled_from(["left out", "twice", "renamed", "shifted", "turned"]))
-        if how == "left out":
-            return Damage(to_csv(changed.drop(columns=column)), f"{column} left out", column in REQUIRED)
-        if how == "twice":
-            return Damage(to_csv(pd.concat([changed, changed[[column]]], axis=1)), f"{column} twice", True)
-        if how == "renamed":
-            return Damage(to_csv(changed.rename(columns={column: column.upper()})), f"{column} renamed", column in REQUIRED)
-        if how == "shifted":  # each row has a value more than the header
-            header, *lines = to_csv(changed).decode().splitlines()
-            return Damage("\n".join([header, *(f"x,{line}" for line in lines)]).encode(), "a value too many", True)
-        return Damage(to_csv(changed[list(reversed(changed.columns))]), "columns turned round")
-    if kind == "rows":
-        how = draw(st.sampled_from(["twice", "none", "one", "header twice"]))
-        kept = {"twice": pd.concat([changed, changed.iloc[[row]]]), "none": changed[:0], "one": changed.iloc[[row]]}
-        if how == "header twice":
-            return Damage(to_csv(changed) + to_csv(changed), how, True)
-        return Damage(to_csv(kept[how]), f"row {how}", how in ("twice", "none"))
-    if kind == "dialect":
-        whole = to_csv(changed)
-        contents = {
-            "CRLF": to_csv(changed, lineterminator="\r\n"),
-            "CR": to_csv(changed, lineterminator="\r"),
-            "BOM": b"\xef\xbb\xbf" + whole,
-            "UTF-16": whole.decode().encode("utf-16"),
-            "semicolons": to_csv(changed, sep=";"),
-            "tabs": to_csv(changed, sep="\t"),
-            "pipes": to_csv(changed, sep="|"),
-            "an open quote": whole.replace(b"\n", b'\n"', 1),
-            "a quote too many": whole.replace(b",", b',"', 9),
-            "no line feed": whole.rstrip(b"\n"),
-            "blank lines": whole.replace(b"\n", b"\n\n"),
-            "zeros": bytes(len(whole)),
-            "empty": b"",
-            "HTML": b"<!DOCTYPE html><html>not found</html>",
-        }
-        how = draw(st.sampled_from(sorted(contents)))
-        return Damage(contents[how], how, how in ("UTF-16", "pipes", "zeros", "empty", "HTML"))
-    return Damage(draw(changed_bytes(to_csv(changed))), "damaged bytes")
+    kind = draw(st.sampled_from(["impossible", "impossible", "odd", "whole", "whole", "whole", "bytes"]))
+    if kind == "bytes":
+        return Damage(draw(changed_bytes(to_csv(changed))), "damaged bytes")
+    column = draw(st.sampled_from([name for name in changed.columns if kind != "impossible" or name in IMPOSSIBLE]))
+    if kind == "whole":
+        wholes = damaged_wholes(changed, column, row)
+        how = draw(st.sampled_from(sorted(wholes)))
+        content, must = wholes[how]
+        return Damage(content, how, must)
+    value = draw(st.sampled_from(IMPOSSIBLE[column]) if kind == "impossible" else st.sampled_from(ODD) | st.text(max_size=9))
+    changed.loc[changed.index[row], column] = value
+    return Damage(changed.to_csv(index=False).encode("utf-8", "replace"), f"{column} {value!r}", kind == "impossible")
 
 
 def judge(path: Path, mains: tuple[Callable[[], None], ...], names: tuple[str, ...], damage: Damage) -> None:
@@ -179,7 +172,6 @@ def prepare_lists(write_params: WriteParams) -> None:
 
 
 LISTED = test_baselines.make_frame("train", seed=0, images=30)
-PREPARED_INDEX = LISTED[["image_id"]].assign(width=20, height=15, fit="squash", color_constancy="none")
 TEST_TABLE, TRAIN_LIST = PREDICTIONS / "test.csv", SPLITS / "train.csv"
 
 PROPERTIES = (

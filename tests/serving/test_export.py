@@ -16,7 +16,6 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from extras import export
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import WIDTH, Patient, encode_metadata
 from skinlesion.artifacts.prepared import read_prepared
@@ -40,7 +39,7 @@ from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.serving.engines import ENGINES
 from skinlesion.serving.export.onnx_network import EXPORT, load_onnx_ensemble
-from skinlesion.serving.export.parity import describe_parity, predict_table
+from skinlesion.serving.export.parity import check_parity, describe_parity, predict_table
 from skinlesion.serving.predictor import load_predictor
 from tests.conftest import ROOT, refuses
 from tests.model.classifier_cases import POINTS, SCALE, make_config, make_network
@@ -176,9 +175,9 @@ def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> Non
     options |= {"batch_size": 8, "test_time": "flips"}
     parity = describe_parity(test, test, read_operating_points())
     assert parity["largest_difference"] == 0 and parity["same_flag"] == {"recall_0.90": 1, "youden": 1}
-    export.check_parity(parity | {"largest_difference": 9e-5}, members, test, **options)
+    check_parity(parity | {"largest_difference": 9e-5}, members, test, **options)
     with pytest.raises(PipelineError, match=r"float32 network gives image ISIC_005 .* 0\.0002 .*cannot be exported faithfully"):
-        export.check_parity({"largest_difference": 2e-4, "image_id": "ISIC_005"}, members, test, **options)
+        check_parity({"largest_difference": 2e-4, "image_id": "ISIC_005"}, members, test, **options)
     again = predict_table(members, listed=test, **options)
     assert np.abs(again[COLUMNS].to_numpy() - test[COLUMNS].to_numpy()).max() < 1e-5
 

@@ -61,7 +61,7 @@ def test_every_file_has_a_row(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert errors == {
         "images/cut.jpg": "The file is damaged or incomplete: export or copy it again.",
         "images/small.jpg": "The image has 20 x 70 pixels; each side must have 50: send the original.",
-        "images/notes.txt": "This is no image that is known here: send a JPEG or a PNG.",
+        "images/notes.txt": "This is not an image of a known kind: send a JPEG or a PNG.",
     }
     assert all("trained on drawn images" in row["warnings"] for row in table if not row["error"])
     assert all(row["most_probable"] == row["flagged"] == row["probability_mel"] == "" for row in table if row["error"])

@@ -108,7 +108,7 @@ GIF = encoded(lesion_image(), "GIF")
         (encoded(lesion_image(), "BMP"), "unsupported-type", "This is a BMP: send"),
         (b"%PDF-1.7\n", "unsupported-type", "This is a PDF: send"),
         (b"\0\0\0\x18ftypheic" + bytes(90), "unsupported-type", "This is a HEIC or AVIF image, or a video: send"),
-        (b"age,sex\n50,male\n", "unsupported-type", "This is no image that is known here: send"),
+        (b"age,sex\n50,male\n", "unsupported-type", "This is not an image of a known kind: send"),
         (encoded(lesion_image())[:1500], "broken", "The file is damaged or incomplete"),
         (encoded(lesion_image(), "PNG")[:3000], "broken", "The file is damaged or incomplete"),
         (png(90, 70, 8, 2, b"nothing like so many rows"), "broken", "The file is damaged or incomplete"),

@@ -18,7 +18,7 @@ from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.analysis.thresholds import audit, target_auc, truth_and_scores
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, Measured
 from skinlesion.evaluation.metrics.classification import HEADLINE, ratio
 from skinlesion.evaluation.metrics.tables import metrics_of
 
@@ -70,21 +70,10 @@ def measure_beside(
     -------
     `external`, `test` and `difference` (external - test), each `{metric: {"value", "low", "high"}}`, NaN where undefined.
     """
-    values = {name: point_estimate(measure, len(tables[name])) for name, measure in measures.items()}
-    drawn = {name: bootstrap(measure, tables[name]["lesion_id"], draws_of(name, how)) for name, measure in measures.items()}
-    gaps = {metric: (values[EXTERNAL][metric] - values[TEST][metric]) for metric in values[TEST]}
-    drawn_gaps = {metric: drawn[EXTERNAL][metric] - drawn[TEST][metric] for metric in drawn[TEST]}
-    gaps |= dict.fromkeys(undefined, np.nan)
-    drawn_gaps |= {metric: np.full(how.draws, np.nan) for metric in undefined}
-    sets = {EXTERNAL: (values[EXTERNAL], drawn[EXTERNAL]), TEST: (values[TEST], drawn[TEST]), "difference": (gaps, drawn_gaps)}
-    return {name: _with_intervals(*pair, confidence=how.confidence) for name, pair in sets.items()}
-
-
-def _with_intervals(values: dict[str, float], drawn: dict[str, np.ndarray], *, confidence: float) -> dict[str, Any]:
-    """`{metric: {"value", "low", "high"}}`; no interval where there is no value to be in it."""
-    intervals = percentile_intervals(drawn, confidence)
-    nowhere = {"low": np.nan, "high": np.nan}
-    return {name: {"value": value, **(nowhere if np.isnan(value) else intervals[name])} for name, value in values.items()}
+    sets = {name: Measured.of(measure, tables[name]["lesion_id"], draws_of(name, how)) for name, measure in measures.items()}
+    sets["difference"] = sets[EXTERNAL].less(sets[TEST])
+    sets["difference"].values.update(dict.fromkeys(undefined, np.nan))
+    return {name: measured.with_intervals(how.confidence) for name, measured in sets.items()}
 
 
 def compare_headline(tables: dict[str, pd.DataFrame], how: BootstrapParams) -> dict[str, dict[str, Any]]:
@@ -123,24 +112,16 @@ def challenge_metric(compared: dict[str, dict[str, Any]], absent: dict[str, list
 
 def plot_tables(compared: dict[str, dict[str, Any]], points: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Rows of `PLOT_COLUMNS`, by file name: headline metrics, recall of each class, rates of each operating point."""
-    recalls = [(dx, f"recall_{dx}") for dx in CLASSES]
-    rates = [
-        {"set": shown, "metric": f"{point}: {rate}", **achieved[name][rate]}
-        for point, achieved in points["points"].items()
-        for rate in RATES
-        for name, shown in PLOT_NAMES.items()
-    ]
-    return {
-        "metrics": _rows(compared, [(name, name) for name in HEADLINE]),
-        "recall": _rows(compared, recalls),
-        "operating_points": pd.DataFrame(rates),
+    plotted = {
+        "metrics": [(name, name, compared) for name in HEADLINE],
+        "recall": [(dx, f"recall_{dx}", compared) for dx in CLASSES],
+        "operating_points": [(f"{name}: {rate}", rate, each) for name, each in points["points"].items() for rate in RATES],
     }
-
-
-def _rows(compared: dict[str, dict[str, Any]], labels: list[tuple[str, str]]) -> pd.DataFrame:
-    """Label and metric to a row a set."""
-    return pd.DataFrame(
-        {"set": shown, "metric": label, **compared[name][metric]}
-        for label, metric in labels
-        for name, shown in PLOT_NAMES.items()
-    )
+    return {
+        table: pd.DataFrame(
+            {"set": shown, "metric": label, **found[name][metric]}
+            for label, metric, found in rows
+            for name, shown in PLOT_NAMES.items()
+        )
+        for table, rows in plotted.items()
+    }

@@ -1,7 +1,7 @@
 """Proof that images of another source are none of those that the classifier was made with, whatever they are called.
 
-Compared are ids of images and of lesions, the bytes of the files, the decoded pixels, and thumbnails, which see a copy that was
-encoded anew or resized and so shares neither bytes nor pixels. A copy that was cropped or turned is not seen.
+Ids of images and of lesions, file bytes, decoded pixels and thumbnails are compared. Thumbnails detect a copy that was encoded
+anew or resized, which shares neither bytes nor pixels. A copy that was cropped or turned is not detected.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def prove_disjoint(
     if near_copies == "refuse":
         shared["thumbnail"] = alike
     if found := {by: names for by, names in shared.items() if names}:
-        said = "; ".join(f"{len(names)} by {by}: {name_some(names)}" for by, names in found.items())
+        refused = "; ".join(f"{len(names)} by {by}: {name_some(names)}" for by, names in found.items())
         raise PipelineError(
-            f"the external images are not external, the classifier was made with some of them ({said}): take them out of the "
+            f"the external images are not external, the classifier was made with some of them ({refused}): take them out of the "
             "source, or take another one. (By thumbnail alone it could be two photographs that look alike: look at them, and "
             "set external.near_copies=report to keep such)"
         )

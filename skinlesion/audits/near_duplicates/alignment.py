@@ -82,8 +82,8 @@ def _refine(here: np.ndarray, there: np.ndarray, turns: np.ndarray, inliers: np.
         if inliers.sum() < FEWEST:
             return NO_FIT
         source, target = here[inliers], there[inliers]
-        centred = source - source.mean()
-        turn = np.vdot(centred, target - target.mean()) / max(np.vdot(centred, centred).real, 1e-9)
+        centered = source - source.mean()
+        turn = np.vdot(centered, target - target.mean()) / max(np.vdot(centered, centered).real, 1e-9)
         if not 1 / LARGEST_ZOOM < abs(turn) < LARGEST_ZOOM:
             return NO_FIT
         shift = target.mean() - turn * source.mean()

@@ -71,9 +71,9 @@ def find_keypoints(gray: np.ndarray) -> Keypoints:
     SIFT (Lowe, Distinctive image features from scale-invariant keypoints, IJCV 2004) after an equalisation of local contrast,
     with square-rooted descriptors (Arandjelovic and Zisserman, Three things everyone should know, CVPR 2012).
     """
-    equalised = cv2.createCLAHE(2.0, (4, 3)).apply(gray)
-    sift = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
-    found, raw = sift.detectAndCompute(equalised, inside_ring(gray))
+    equalized = cv2.createCLAHE(2.0, (4, 3)).apply(gray)
+    sift = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
+    found, raw = sift.detectAndCompute(equalized, inside_ring(gray))
     if raw is None:
         found, raw = (), np.zeros((0, 128), np.float32)
     order = sorted(range(len(found)), key=lambda row: (-found[row].response, found[row].pt, found[row].angle))[:FEATURES]

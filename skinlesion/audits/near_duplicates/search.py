@@ -100,7 +100,7 @@ def find_candidates(
         least = max(FEWEST_VOTES, others[best[-1]] + (len(best) == neighbors))
         siblings = [other for other in np.flatnonzero(own & (votes >= least)) if other != row]
         chosen = best[others[best] >= FEWEST_VOTES]
-        return [_pair(row, other) for other in chosen], [_pair(row, other) for other in siblings]
+        return [_pair(row, int(other)) for other in chosen], [_pair(row, int(other)) for other in siblings]
 
     answers = map_in_order(ask, range(len(keypoints)), workers=workers)
     others, siblings = set(), set()
@@ -111,7 +111,7 @@ def find_candidates(
 
 
 def _pair(row: int, other: int) -> Pair:
-    return min(int(row), int(other)), max(int(row), int(other))
+    return min(row, other), max(row, other)
 
 
 def verify(

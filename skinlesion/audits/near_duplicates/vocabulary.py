@@ -90,7 +90,8 @@ class Index:
             (np.abs(place.real - middle.real) < middle.real + MARGIN) & (np.abs(place.imag - middle.imag) < middle.imag + MARGIN)
         )
         votes = (self._image[found[near]], turn[near], zoom[near], place[near])
-        return np.maximum(self._count(*votes, offset=0.0), self._count(*votes, offset=0.5))
+        most: np.ndarray = np.maximum(self._count(*votes, offset=0.0), self._count(*votes, offset=0.5))
+        return most
 
     def _count(self, image: np.ndarray, turn: np.ndarray, zoom: np.ndarray, place: np.ndarray, *, offset: float) -> np.ndarray:
         """The fullest bin of each image; `offset` shifts the bins, so that no agreement lies on a border in both grids."""
@@ -114,10 +115,8 @@ class Index:
 
 def _strongest(keypoints: Keypoints) -> Keypoints:
     """The features that vote."""
-    first = slice(VOTERS)
-    return Keypoints(
-        keypoints.position[first], keypoints.size[first], keypoints.angle[first], keypoints.descriptors[first], keypoints.width
-    )
+    position, size, angle, descriptors, width = vars(keypoints).values()
+    return Keypoints(position[:VOTERS], size[:VOTERS], angle[:VOTERS], descriptors[:VOTERS], width)
 
 
 def _nearest(values: np.ndarray, centers: np.ndarray, number: int) -> np.ndarray:

@@ -4,7 +4,7 @@ The idea and the five steps are those of Hendrycks, Dietterich, ICLR 2019 (Image
 Maron et al., European Journal of Cancer 155 (2021). The strengths of `blur`, `jpeg` and `noise` are those of ImageNet-C's code at
 its 224 pixels; the others are our own, so no figure can be compared with a published one.
 
-Lengths are shares of the side, so that a severity means the same at any size of the prepared squares. Two cannot be told so: JPEG
+Lengths are shares of the side, so that a severity means the same at any size of the prepared squares. Two are exceptions: JPEG
 works in blocks of 8 pixels and noise is of each pixel alone, and both weigh more on a small square than on a large one. A blur of
 less than half a pixel, as the weakest one below 112 pixels, changes hardly anything: a small square has no detail so fine.
 """
@@ -86,30 +86,19 @@ def _sign(draws: np.random.Generator) -> int:
 # Each takes uint8 (3, size, size), a strength and the image's draws, and gives uint8 (3, size, size).
 
 
-def _brightness(image: torch.Tensor, strength: float, draws: np.random.Generator) -> torch.Tensor:
-    return functional.adjust_brightness(image, strength ** _sign(draws))
-
-
-def _contrast(image: torch.Tensor, strength: float, draws: np.random.Generator) -> torch.Tensor:
-    return functional.adjust_contrast(image, strength ** _sign(draws))
-
-
-def _hue(image: torch.Tensor, strength: float, draws: np.random.Generator) -> torch.Tensor:
-    return functional.adjust_hue(image, strength * _sign(draws))
-
-
 def _blur(image: torch.Tensor, strength: float, _: np.random.Generator) -> torch.Tensor:
     deviation = strength * image.shape[-1]
     width = 2 * math.ceil(BLUR_REACH * deviation) + 1
     # Along rows, then along columns: torchvision convolves with the whole square otherwise, which on large images takes long.
     along_rows = functional.gaussian_blur(image.float(), [width, 1], [deviation, deviation])
-    return functional.gaussian_blur(along_rows, [1, width], [deviation, deviation]).round_().to(torch.uint8)
+    blurred: torch.Tensor = functional.gaussian_blur(along_rows, [1, width], [deviation, deviation])
+    return blurred.round_().to(torch.uint8)
 
 
 def _jpeg(image: torch.Tensor, strength: float, _: np.random.Generator) -> torch.Tensor:
     buffer = io.BytesIO()
     functional.to_pil_image(image).save(buffer, format="JPEG", quality=int(strength))
-    return functional.pil_to_tensor(Image.open(buffer))
+    return torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
 
 
 def _noise(image: torch.Tensor, strength: float, draws: np.random.Generator) -> torch.Tensor:
@@ -122,17 +111,13 @@ def _rotation(image: torch.Tensor, strength: float, draws: np.random.Generator) 
     return ReflectedAffine(strength).transform(image, params)
 
 
-def _hair(image: torch.Tensor, strength: float, draws: np.random.Generator) -> torch.Tensor:
-    return HairOcclusion(1.0).transform(image, {"hairs": draws.random((int(strength), 8))})
-
-
 _APPLY: dict[Corruption, Callable[[torch.Tensor, float, np.random.Generator], torch.Tensor]] = {
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "hue": _hue,
+    "brightness": lambda image, strength, draws: functional.adjust_brightness(image, strength ** _sign(draws)),
+    "contrast": lambda image, strength, draws: functional.adjust_contrast(image, strength ** _sign(draws)),
+    "hue": lambda image, strength, draws: functional.adjust_hue(image, strength * _sign(draws)),
     "blur": _blur,
     "jpeg": _jpeg,
     "noise": _noise,
     "rotation": _rotation,
-    "hair": _hair,
+    "hair": lambda image, strength, draws: HairOcclusion(1.0).transform(image, {"hairs": draws.random((int(strength), 8))}),
 }

@@ -7,7 +7,7 @@ of two draws is a draw of the difference, as in `skinlesion.evaluation.metrics.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from skinlesion.audits.robustness.corruptions import Condition
 from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.evaluation.analysis.thresholds import audit, target_scores
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measure, Measured, percentile_intervals
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.tables import metrics_of
 
@@ -29,16 +29,6 @@ WORSE_IF_HIGHER: tuple[str, ...] = ("ece",)
 BOUNDS: tuple[str, ...] = ("", "_low", "_high")
 METRIC_COLUMNS = (*Condition._fields, "metric", *(f"{name}{bound}" for name in ("value", "difference") for bound in BOUNDS))
 POINT_COLUMNS = (*Condition._fields, "point", "threshold", *(f"{rate}{bound}" for rate in RATES for bound in BOUNDS))
-
-
-class Measured(NamedTuple):
-    """Metrics of one prediction table by name: `METRICS`, and each of `RATES` a point, as `sensitivity@youden`.
-
-    values : when every image counts once. drawn : float64 (draws,), NaN where undefined; the draws are the same for all tables.
-    """
-
-    values: dict[str, float]
-    drawn: dict[str, np.ndarray]
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> Measure:
@@ -55,7 +45,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) 
 
 
 def measure_table(table: pd.DataFrame, points: OperatingPoints, how: BootstrapParams, *, bins: int) -> Measured:
-    """Measure a prediction table, its thresholds being frozen.
+    """Measure a prediction table by `METRICS` and, with frozen thresholds, each of `RATES` a point, as `sensitivity@youden`.
 
     Raises
     ------
@@ -74,13 +64,7 @@ def measure_table(table: pd.DataFrame, points: OperatingPoints, how: BootstrapPa
             values |= {f"{rate}@{name}": rates[rate] for rate in RATES}
         return values
 
-    return Measured(point_estimate(measure, len(table)), bootstrap(measure, table["lesion_id"], how))
-
-
-def less(measured: Measured, clean: Measured) -> Measured:
-    """The paired difference of two tables of the same images, measured with one seed: the first less the second."""
-    values = {name: measured.values[name] - clean.values[name] for name in clean.values}
-    return Measured(values, {name: measured.drawn[name] - clean.drawn[name] for name in clean.drawn})
+    return Measured.of(measure, table["lesion_id"], how)
 
 
 def mean_of(several: Iterable[Measured]) -> Measured:
@@ -98,7 +82,7 @@ def bounded(measured: Measured, name: str, confidence: float, *, prefix: str) ->
 
 def metric_rows(condition: Condition, measured: Measured, clean: Measured, *, confidence: float) -> list[dict[str, Any]]:
     """Rows of `METRIC_COLUMNS`, one a metric of `METRICS`."""
-    apart = less(measured, clean)
+    apart = measured.less(clean)
     return [
         {
             **condition._asdict(),
@@ -123,14 +107,14 @@ def point_rows(condition: Condition, measured: Measured, points: OperatingPoints
 
 def describe_mean(mean: Measured, clean: Measured, *, confidence: float, names: Iterable[str] = SUMMARY) -> dict[str, Any]:
     """Some metrics of a mean, each with interval and paired difference from the clean images."""
-    apart = less(mean, clean)
+    apart = mean.less(clean)
     return {
         name: bounded(mean, name, confidence, prefix="mean") | bounded(apart, name, confidence, prefix="difference")
         for name in names
     }
 
 
-def summarise(conditions: Mapping[Condition, Measured], clean: Measured, *, confidence: float) -> dict[str, Any]:
+def summarize(conditions: Mapping[Condition, Measured], clean: Measured, *, confidence: float) -> dict[str, Any]:
     """What metrics/extras/robustness.json says of the corrupted images.
 
     Returns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,7 @@ from skinlesion.artifacts.prepared import PreparedImages, read_prepared
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.audits.robustness.corruptions import Condition, corrupt
 from skinlesion.base.devices import choose_device
-from skinlesion.config.params import RobustnessParams
+from skinlesion.config.audits import RobustnessParams
 from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.evaluation.inference.inference import predict_ensemble, soft_vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
@@ -38,7 +40,11 @@ class CorruptedPredictions:
         self.prepared = read_prepared()
         self.calibrator = Calibrator.of(read_calibration())
         self.rows = self.prepared.rows_of(listed["image_id"])
-        self.options = {"device": choose_device(machine.device), "batch_size": machine.batch_size, "test_time": test_time}
+        self.options: dict[str, Any] = {
+            "device": choose_device(machine.device),
+            "batch_size": machine.batch_size,
+            "test_time": test_time,
+        }
         batch = machine.batch_size * self.prepared.images[0].nbytes
         self.chunk = machine.batch_size * max(1, CHUNK_BYTES // batch)
 
@@ -53,7 +59,7 @@ class CorruptedPredictions:
         listed, rows = self.listed[chunk], self.rows[chunk]
         images = self.prepared.images[rows]
         if condition is not None:
-            how = {"strength": condition.strength, "seed": self.seed}
-            images = corrupt(images, list(listed["image_id"]), condition.corruption, **how)
+            ids = list(listed["image_id"])
+            images = corrupt(images, ids, condition.corruption, strength=condition.strength, seed=self.seed)
         part = PreparedImages(images, self.prepared.index.iloc[rows].reset_index(drop=True))
         return soft_vote(list(predict_ensemble(self.members, part, listed, **self.options).values()), test_time=self.test_time)

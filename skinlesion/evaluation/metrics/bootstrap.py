@@ -13,8 +13,10 @@ narrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from skinlesion.base.errors import PipelineError
@@ -93,6 +95,29 @@ def bootstrap_intervals(measure: Measure, lesion_ids: ArrayLike, how: BootstrapP
 def point_estimate(measure: Measure, images: int) -> dict[str, float]:
     """What `measure` gives when every image counts once."""
     return {name: float(value[0]) for name, value in measure(np.ones((1, images))).items()}
+
+
+class Measured(NamedTuple):
+    """Metrics by name: `values` when every image counts once, and `drawn`, float64 (draws,) each, NaN where undefined."""
+
+    values: dict[str, float]
+    drawn: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> Measured:
+        """What `measure` gives for some images, which show `lesion_ids`."""
+        return cls(point_estimate(measure, len(lesion_ids)), bootstrap(measure, lesion_ids, how))
+
+    def less(self, other: Measured) -> Measured:
+        """The difference, draw by draw. It is paired where both are of the same images and drawn with one seed."""
+        values = {name: self.values[name] - other.values[name] for name in other.values}
+        return Measured(values, {name: self.drawn[name] - other.drawn[name] for name in other.drawn})
+
+    def with_intervals(self, confidence: float) -> dict[str, dict[str, float]]:
+        """`{metric: {"value", "low", "high"}}`; no interval where there is no value to be in it."""
+        intervals = percentile_intervals(self.drawn, confidence)
+        intervals |= {name: {"low": np.nan, "high": np.nan} for name, value in self.values.items() if np.isnan(value)}
+        return {name: {"value": value, **intervals[name]} for name, value in self.values.items()}
 
 
 def describe_draws(how: BootstrapParams) -> dict[str, int | float | str]:

@@ -62,11 +62,14 @@ class Case:
     lesion: np.ndarray | None
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The map's colours over the image's greys, uint8 RGB: with the colours gone, every hue is the map's."""
+def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = MAP_WEIGHT) -> np.ndarray:
+    """The map's colours over the image's greys, uint8 RGB: with the colours gone, every hue is the map's.
+
+    image : uint8 RGB. heat : float from 0 to 1 or uint8, of the image's height and width. opacity : of the colours, 0 to 1.
+    """
     grey = image @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
     colors = COLOR_MAP(heat, bytes=True)[..., :3].astype(np.float32)
-    blended: np.ndarray = np.round(MAP_WEIGHT * colors + (1 - MAP_WEIGHT) * grey[..., None])
+    blended: np.ndarray = np.round(opacity * colors + (1 - opacity) * grey[..., None])
     return blended.astype(np.uint8)
 
 

@@ -10,17 +10,22 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.artifacts.prepared import PreparedImages
 from skinlesion.artifacts.tables import predicted_of, probabilities_of
+from skinlesion.base.errors import PipelineError
 from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.analysis.thresholds import truth_and_scores
 from skinlesion.evaluation.inference.inference import Network, predict_batch
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
-from skinlesion.model.classifier import ClassifierConfig, check_prepared, normalize
+from skinlesion.evaluation.results.predictions import PREDICTIONS
+from skinlesion.model.classifier import Classifier, ClassifierConfig, check_prepared, normalize
 from skinlesion.serving.export.onnx_network import IMAGES, METADATA
+
+TOLERANCE = 1e-4  # between probabilities of torch and of the float32 graph, which round differently
 
 Members = Mapping[str, tuple[Network, ClassifierConfig]]  # by name, of a `Classifier` or `OnnxClassifier` each
 
@@ -101,6 +106,25 @@ def describe_parity(table: pd.DataFrame, reference: pd.DataFrame, points: Operat
         "same_diagnosis": float((predicted_of(table) == predicted_of(reference)).mean()),
         "same_flag": flags,
     }
+
+
+def check_parity(parity: dict[str, Any], members: dict[str, Classifier], test: pd.DataFrame, **options: Any) -> None:
+    """Refuse a float32 graph that does not give torch's probabilities; one image, asked of torch, says whose fault it is."""
+    if parity["largest_difference"] <= TOLERANCE:
+        return
+    worst = test[test["image_id"] == parity["image_id"]].reset_index(drop=True)
+    alone = predict_table(members, listed=worst, **options)
+    apart, _ = largest_difference(alone, worst)
+    image = f"{parity['image_id']} a probability that differs by {parity['largest_difference']:.4f} from that in"
+    if apart > TOLERANCE:
+        raise PipelineError(
+            f"classifier and predictions are not of one run: {CLASSIFIER} gives image {image} "
+            f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
+        )
+    raise PipelineError(
+        f"the exported float32 network gives image {image} {PREDICTIONS / 'test.csv'}, and torch does not: this network "
+        f"cannot be exported faithfully by torch {torch.__version__}; stay with the engine torch, or take another train.backbone"
+    )
 
 
 def engine_of(members: Members, metadata: pd.DataFrame, *, test_time: TestTime) -> Callable[[torch.Tensor], None]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+
+from skinlesion.artifacts.prepared import read_prepared
+from skinlesion.base.cores import available_cores
+from skinlesion.base.devices import cpu_model
+from skinlesion.config.audits import ExportParams
+from skinlesion.config.schema import TestTime
+from skinlesion.serving.export.parity import Members, engine_of
 
 MOST_SECONDS = 20.0  # of the rounds with one batch; on a busy machine fewer rounds fit
 FEWEST_ROUNDS = 2
@@ -62,3 +71,24 @@ def describe_seconds(seconds: Sequence[float], *, images: int) -> dict[str, floa
     median = statistics.median(seconds)
     slow = float(np.quantile(seconds, 0.95))
     return {"p50_ms": 1000 * median, "p95_ms": 1000 * slow, "images_per_second": images / median, "calls": len(seconds)}
+
+
+def measure_speed(
+    ensembles: Mapping[str, Members], test: pd.DataFrame, params: ExportParams, *, test_time: TestTime
+) -> dict[str, Any]:
+    """Time of a call of each engine, torch among them, on as many threads, for one image and for a batch of the test list."""
+    threads, before, load = available_cores(), torch.get_num_threads(), os.getloadavg()[0]
+    prepared = read_prepared()
+    first = test.head(params.batch_size)
+    images = torch.from_numpy(prepared.images[prepared.rows_of(first["image_id"])])
+    engines = {name: engine_of(members, first, test_time=test_time) for name, members in ensembles.items()}
+    torch.set_num_threads(threads)
+    try:
+        batches = sorted({1, len(images)})
+        timed = time_engines(engines, images, batches=batches, rounds=params.rounds)
+    finally:
+        torch.set_num_threads(before)
+    for batch in timed.values():
+        for each in batch.values():
+            each["times_torch"] = each["images_per_second"] / batch["torch"]["images_per_second"]
+    return {"cpu": cpu_model(), "threads": threads, "load_before": round(load, 2), "batches": timed}
