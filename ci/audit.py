@@ -14,7 +14,9 @@ import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError
 
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 
@@ -26,7 +28,7 @@ QUESTIONS = (
     ("--require-hashes", "-r", "requirements/app.lock"),
     ("--no-deps", "-r", "requirements/dev.txt", "-r", "requirements/loggers.txt"),
 )
-KEYS = {"id": str, "package": str, "reason": str, "until": date}
+Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
 @dataclass(frozen=True)
@@ -43,45 +45,37 @@ class Hole:
         return f"{self.package} {self.version}: {', '.join(sorted(self.names))} ({way_out})"
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(BaseModel, extra="forbid", strict=True):
     """An entry of the allow-list."""
 
-    id: str
-    package: str
-    reason: str
+    id: Text
+    package: Text
+    reason: Text
     until: date
 
 
-def read_entry(number: int, entry: Any, today: date) -> Allowed:
-    """An entry of the list, checked: all keys of the right type and no others, a reason, a day that is neither past nor far."""
-    place = f"{ALLOW}: entry {number}"
-    if not isinstance(entry, dict) or entry.keys() != KEYS.keys():
-        raise PipelineError(f"{place} must have the keys {', '.join(KEYS)} and no others")
-    for key, kind in KEYS.items():
-        if type(entry[key]) is not kind or not entry[key] or not str(entry[key]).strip():
-            raise PipelineError(f"{place}: {key} must be a {'day as 2026-12-31' if kind is date else 'text'}, not {entry[key]!r}")
-    allowed = Allowed(**entry)
-    if allowed.until < today:
-        raise PipelineError(
-            f"{place}: {allowed.id} of {allowed.package} was tolerated until {allowed.until}; update it or argue anew"
-        )
-    if allowed.until > today + LONGEST:
-        raise PipelineError(
-            f"{place}: {allowed.id} is tolerated until {allowed.until}; at most {LONGEST.days} days ahead are allowed"
-        )
-    return allowed
+class AllowList(BaseModel, extra="forbid"):
+    """The file: its entries, `[[allow]]`."""
+
+    allow: list[Allowed] = []
 
 
 def read_allowed(path: Path, today: date) -> list[Allowed]:
-    """The allow-list."""
+    """The allow-list; no entry's day is past, or more than `LONGEST` ahead."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = AllowList.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).allow
     except tomllib.TOMLDecodeError as error:
-        raise PipelineError(f"{path}: no valid TOML: {error}") from error
-    if content.keys() - {"allow"} or not isinstance(content.get("allow", []), list):
-        raise PipelineError(f"{path}: only [[allow]] is known, not {name_some(sorted(content))}")
-    return [read_entry(number, entry, today) for number, entry in enumerate(content.get("allow", []), start=1)]
+        raise PipelineError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        wrong = name_some(f"{'.'.join(map(str, each['loc']))} = {each['input']!r}: {each['msg']}" for each in error.errors())
+        raise PipelineError(f"{path}: {wrong}; its head shows how an entry looks") from None
+    for entry in entries:
+        if not today <= entry.until <= today + LONGEST:
+            raise PipelineError(
+                f"{path}: {entry.id} of {entry.package} is tolerated until {entry.until}, which must be from today to "
+                f"{LONGEST.days} days ahead: update it or argue anew"
+            )
+    return entries
 
 
 def ask(question: tuple[str, ...]) -> list[Hole]:

@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from ruamel.yaml import YAML
 
 from skinlesion.base.errors import PipelineError, name_some, run_stage
@@ -54,14 +55,9 @@ def data_hashes(lock: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for name in DATA_STAGES for out in stages[name]["outs"]}
 
 
-def paths_of_keys(content: dict[str, Any], prefix: str = "") -> set[str]:
+def paths_of_keys(content: dict[str, Any]) -> set[str]:
     """The keys of a metrics file with those above them, as `test.per_class.mel.auc`."""
-    found = set()
-    for key, value in content.items():
-        found.add(f"{prefix}{key}")
-        if isinstance(value, dict):
-            found |= paths_of_keys(value, f"{prefix}{key}.")
-    return found
+    return set(pd.json_normalize(content).columns)
 
 
 def compare_data(old: str, new: str) -> list[str]:

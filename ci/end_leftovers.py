@@ -7,6 +7,7 @@ other jobs on the machine, and people at work on it, are left alone. This proces
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ def processes_of(job: str, proc: Path = Path("/proc")) -> dict[int, str]:
         try:
             environment = (folder / "environ").read_bytes().split(b"\0")
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            state = _state(folder)
+            state = _status(folder)[0]
         except OSError:  # it ended while we looked, or is another user's
             continue
         if wanted in environment and int(folder.name) not in spared and state != "Z":
@@ -41,37 +42,28 @@ def ancestors(process: int, proc: Path = Path("/proc")) -> set[int]:
     while process > 0 and process not in found:
         found.add(process)
         try:
-            process = int((proc / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
+            process = int(_status(proc / str(process))[1])
         except OSError:
             break
     return found
 
 
-def _state(folder: Path) -> str:
-    return (folder / "stat").read_text().rpartition(")")[2].split()[0]
+def _status(folder: Path) -> list[str]:
+    """State, parent's id and so on of a process: what follows its name in `stat` (proc(5))."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 def end(find: Callable[[], dict[int, str]], patience: float = PATIENCE) -> dict[int, str]:
     """Ask all to end, wait, and kill those that stay; what was found at first."""
     found = find()
-    for process in found:
-        _send(process, signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    while find() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for process in find():
-        _send(process, signal.SIGKILL)
-    deadline = time.monotonic() + 5.0
-    while find() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):
+        for process in find():
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile, which is what is wanted
+                os.kill(process, number)
+        deadline = time.monotonic() + seconds
+        while find() and time.monotonic() < deadline:
+            time.sleep(0.1)
     return found
-
-
-def _send(process: int, number: signal.Signals) -> None:
-    try:
-        os.kill(process, number)
-    except ProcessLookupError:  # it ended meanwhile, which is what is wanted
-        return
 
 
 def main() -> None:

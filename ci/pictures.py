@@ -16,7 +16,7 @@ from tools.record_results import plots_without_file
 
 WORKSPACE = "workspace"
 PIXELS_PER_INCH = 108  # where 72 is the size of dvc_plots: sharp enough on a dense screen
-COLOURS = 64  # a palette: plots have few colours, and every run's pictures stay in the repository
+COLORS = 64  # a palette: plots have few colors, and every run's pictures stay in the repository
 
 
 def draw(folder: Path, *, base: str, names: dict[str, str]) -> tuple[list[str], bool]:
@@ -41,7 +41,7 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> tuple[list[str], 
     missing = plots_without_file([error for error in shown.get("errors", []) if error.get("rev") == WORKSPACE])
     drawn, of_base = [], False
     for plot, entries in shown.get("data", {}).items():
-        entry = next(iter(entries), {})
+        entry: dict[str, Any] = next(iter(entries), {})
         if entry.get("type") != "vega" or plot in missing:
             continue
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", plot)
@@ -52,10 +52,10 @@ def draw(folder: Path, *, base: str, names: dict[str, str]) -> tuple[list[str], 
 
 
 def _png(content: dict[str, Any], names: dict[str, str]) -> bytes:
-    """A filled template as PNG of `COLOURS`, on white, its revisions renamed."""
+    """A filled template as PNG of `COLORS`, on white, its revisions renamed."""
     rows = [{**row, "rev": names.get(row["rev"], row["rev"])} for row in content["data"]["values"]]
     specification = {**content, "background": "white", "data": {**content["data"], "values": rows}}
     drawn = Image.open(io.BytesIO(vl_convert.vegalite_to_png(specification, vl_version=VEGA_LITE, ppi=PIXELS_PER_INCH)))
     packed = io.BytesIO()
-    drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
+    drawn.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
     return packed.getvalue()

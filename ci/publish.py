@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 BRANCH = "pipeline-reports"
@@ -42,40 +43,41 @@ def read_pictures(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def git(*arguments: str, folder: Path | None = None) -> str:
-    """Run git; its output. Ends the program with git's message if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+def run(*command: str, folder: Path | None = None, body: str | None = None) -> str:
+    """Run git or gh; its output. Ends the program with its message if it fails."""
+    done = subprocess.run(command, cwd=folder, input=body, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"error: git {arguments[0]}: {done.stderr.strip()}")
+        sys.exit(f"error: {' '.join(command)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def push_pictures(pictures: dict[str, bytes], run: str) -> str:
+def push_pictures(pictures: dict[str, bytes], run_id: str) -> str:
     """Add the pictures to the branch, in a folder named after the run; the commit that has them.
 
     The branch has no history in common with the code, and nobody merges it. Two runs may push at once: the second tries again.
     """
-    address = git("remote", "get-url", "origin")
+    address = run("git", "remote", "get-url", "origin")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        git("init", "--quiet", f"--initial-branch={BRANCH}", folder=folder)
-        git("remote", "add", "origin", address, folder=folder)
-        git("config", "user.name", "github-actions[bot]", folder=folder)
-        git("config", "user.email", "41898282+github-actions[bot]@users.noreply.github.com", folder=folder)
+        git = partial(run, "git", folder=folder)
+        git("init", "--quiet", f"--initial-branch={BRANCH}")
+        git("remote", "add", "origin", address)
+        git("config", "user.name", "github-actions[bot]")
+        git("config", "user.email", "41898282+github-actions[bot]@users.noreply.github.com")
         for attempt in range(3):
-            if git("ls-remote", "--heads", "origin", BRANCH, folder=folder):
-                git("fetch", "--quiet", "--depth=1", "origin", BRANCH, folder=folder)
-                git("reset", "--quiet", "--hard", "FETCH_HEAD", folder=folder)
-            (folder / run).mkdir(exist_ok=True)
+            if git("ls-remote", "--heads", "origin", BRANCH):
+                git("fetch", "--quiet", "--depth=1", "origin", BRANCH)
+                git("reset", "--quiet", "--hard", "FETCH_HEAD")
+            (folder / run_id).mkdir(exist_ok=True)
             for name, content in pictures.items():
-                (folder / run / name).write_bytes(content)
-            git("add", "--all", folder=folder)
-            git("commit", "--quiet", "--allow-empty", "--message", f"Pictures of run {run}", folder=folder)
+                (folder / run_id / name).write_bytes(content)
+            git("add", "--all")
+            git("commit", "--quiet", "--allow-empty", "--message", f"Pictures of run {run_id}")
             pushed = subprocess.run(
                 ["git", "push", "--quiet", "origin", BRANCH], cwd=folder, capture_output=True, text=True, check=False
             )
             if pushed.returncode == 0:
-                return git("rev-parse", "HEAD", folder=folder)
+                return git("rev-parse", "HEAD")
             print(f"push {attempt + 1} of 3 failed: {pushed.stderr.strip()}")
     sys.exit(f"error: the pictures could not be pushed to the branch {BRANCH}, see above")
 
@@ -93,18 +95,11 @@ def fitting(report: str) -> str:
     return report[: LONGEST - len(note)].rpartition("\n")[0] + note
 
 
-def gh(*arguments: str, body: str | None = None) -> str:
-    """Call the API of GitHub; ends the program with gh's message if that fails."""
-    done = subprocess.run(["gh", "api", *arguments], input=body, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"error: gh api {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
-
-
 def comment(report: str, *, repository: str, number: str) -> None:
     """Update the report's comment on a pull request, or write the first one."""
     comments = f"repos/{repository}/issues/{number}/comments"
     mine = f'.[] | select(.user.type == "Bot" and (.body | startswith("{MARKER}"))) | .id'
+    gh = partial(run, "gh", "api")
     found = gh("--paginate", f"{comments}?per_page=100", "--jq", mine).split()
     body = json.dumps({"body": fitting(report)})
     if found:
@@ -116,15 +111,15 @@ def comment(report: str, *, repository: str, number: str) -> None:
 def main() -> None:
     """Publish."""
     folder = Path(sys.argv[1])
-    repository, run = os.environ["GITHUB_REPOSITORY"], os.environ["GITHUB_RUN_ID"]
+    repository, run_id = os.environ["GITHUB_REPOSITORY"], os.environ["GITHUB_RUN_ID"]
     number = os.environ.get("PULL_REQUEST", "")
-    if not run.isdecimal() or not re.fullmatch(r"\d*", number):
-        sys.exit(f"error: GITHUB_RUN_ID ({run!r}) and PULL_REQUEST ({number!r}) must be numbers")
+    if not run_id.isdecimal() or not re.fullmatch(r"\d*", number):
+        sys.exit(f"error: GITHUB_RUN_ID ({run_id!r}) and PULL_REQUEST ({number!r}) must be numbers")
     pictures = read_pictures(folder / "plots")
-    commit = push_pictures(pictures, run)
+    commit = push_pictures(pictures, run_id)
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     report = with_addresses(
-        (folder / "report.md").read_text(encoding="utf-8"), prefix=f"{server}/{repository}/blob/{commit}/{run}"
+        (folder / "report.md").read_text(encoding="utf-8"), prefix=f"{server}/{repository}/blob/{commit}/{run_id}"
     )
     with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as summary:
         summary.write(report)

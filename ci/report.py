@@ -103,17 +103,11 @@ def headline(base: str) -> list[str]:
 def comparison(base: str) -> list[str]:
     """Whether the difference on validation is more than chance, by the paired bootstrap; or why that cannot be said."""
     try:
-        said = captured(["--rev", base, WORKSPACE, "--split", "val"])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            compare_runs(["--rev", base, WORKSPACE, "--split", "val"])
     except PipelineError as error:
         return [f"Not compared on validation: {error}", ""]
-    return ["```text", *said.rstrip().splitlines(), "```", ""]
-
-
-def captured(arguments: list[str]) -> str:
-    """What `python -m skinlesion.compare` prints."""
-    with contextlib.redirect_stdout(io.StringIO()) as stream:
-        compare_runs(arguments)
-    return stream.getvalue()
+    return ["```text", *printed.getvalue().rstrip().splitlines(), "```", ""]
 
 
 def difference(what: str, base: str) -> str:

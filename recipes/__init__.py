@@ -8,7 +8,6 @@ values come first) and `params` (the overrides, nested as in `params.yaml`). A s
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from skinlesion.base.errors import PipelineError
+from skinlesion.base.errors import PipelineError, suggest
 from skinlesion.config.params import PARAMS_FILE, Params, check_params, read_params
 from skinlesion.config.schema import Section
 
@@ -45,12 +44,9 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """Read a recipe; PipelineError if there is none of that name (with the nearest names) or its file is no recipe."""
-    known = recipe_names()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise PipelineError(f"there is no recipe '{name}'{hint} `python -m recipes` lists them all")
+    """Read a recipe; PipelineError if there is none of that name (with the nearest name) or its file is no recipe."""
+    if name not in recipe_names():
+        raise PipelineError(f"there is no recipe '{name}'{suggest(name, recipe_names())}; `python -m recipes` lists them all")
     path = FOLDER / f"{name}.yaml"
     try:
         return Recipe.model_validate(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))

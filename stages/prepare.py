@@ -25,23 +25,10 @@ def main() -> None:
     """Prepare every image that `download` brought."""
     params = load_params().prepare
     image_ids = list_images()
-    write_prepared(
-        image_ids,
-        size=params.size,
-        fit=params.fit,
-        color_constancy=params.color_constancy,
-        workers=available_cores(),
-    )
+    write_prepared(image_ids, **params.model_dump(), workers=available_cores())
     megabytes = (PREPARED / "images.npy").stat().st_size / 1e6
-    logger.info(
-        "prepare: %d images, %d x %d pixels (%s, color constancy %s), %.1f MB",
-        len(image_ids),
-        params.size,
-        params.size,
-        params.fit,
-        params.color_constancy,
-        megabytes,
-    )
+    how = f"{params.size} x {params.size} pixels ({params.fit}, color constancy {params.color_constancy})"
+    logger.info("prepare: %d images, %s, %.1f MB", len(image_ids), how, megabytes)
 
 
 if __name__ == "__main__":

@@ -90,11 +90,7 @@ def summarize(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "class_counts": {name: {dx: int(frame["dx"].eq(dx).sum()) for dx in CLASSES} for name, frame in parts.items()},
         "class_shares": {name: class_shares(frame).round(6).to_dict() for name, frame in parts.items()},
         "missing": {
-            name: {
-                "age": int(frame["age"].isna().sum()),
-                "sex": int(frame["sex"].eq("unknown").sum()),
-                "localization": int(frame["localization"].eq("unknown").sum()),
-            }
+            name: frame[["age", "sex", "localization"]].replace("unknown", np.nan).isna().sum().to_dict()
             for name, frame in splits.items()
         },
     }

@@ -80,19 +80,12 @@ def mend_lock_file(path: Path) -> None:
         )
     before, kept = committed(path), path.with_name(f"{path.name}.cut")
     os.replace(path, kept)
-    if before is None:
-        logger.warning(
-            "%s was cut, as by a kill of DVC, and is taken away (to %s): `dvc repro` writes it anew from what is cached",
-            path,
-            kept,
-        )
-        return
-    with atomic_file(path) as partial:
-        partial.write_text(before, encoding="utf-8")
-    logger.warning(
-        "%s was cut, as by a kill of DVC, and is again as committed (it is kept as %s): `dvc repro` adds what has been run since",
-        *(path, kept),
-    )
+    outcome = f"is taken away (to {kept}): `dvc repro` writes it anew from what is cached"
+    if before is not None:
+        with atomic_file(path) as partial:
+            partial.write_text(before, encoding="utf-8")
+        outcome = f"is again as committed (it is kept as {kept}): `dvc repro` adds what has been run since"
+    logger.warning("%s was cut, as by a kill of DVC, and %s", path, outcome)
 
 
 def main() -> None:

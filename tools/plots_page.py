@@ -37,12 +37,12 @@ SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
 def banner(raw: Path = RAW) -> str:
     """What the page says across its top about the images of the workspace: an HTML element, or nothing for real ones."""
     if not (raw / "provenance.json").is_file():
-        said = f"Source of the images unknown: {(raw / 'provenance.json').as_posix()} is not in the workspace"
+        text = f"Source of the images unknown: {(raw / 'provenance.json').as_posix()} is not in the workspace"
     elif read_provenance(raw)["synthetic"]:
-        said = SYNTHETIC
+        text = SYNTHETIC
     else:
         return ""
-    return f'<div class="banner" role="alert">{said}</div>'
+    return f'<div class="banner" role="alert">{text}</div>'
 
 
 def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
@@ -56,7 +56,8 @@ def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
 
 def page_template(folder: Path, revisions: list[str]) -> str:
     """The HTML that DVC puts its plots into for a page in `folder`: Vega and its relatives inline, heading, banner and link."""
-    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", r"<\/script")
+    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # the stub lacks its default
+    library = bundle.replace("</script", r"<\/script")
     subject = "Plots of the workspace."
     if revisions:
         names = html.escape(", ".join(revisions))

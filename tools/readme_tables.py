@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_file
+from skinlesion.report.blocks import Table
 from skinlesion.report.formats import describe_rule
 from tools.readme_evidence import evidence_tables
 from tools.records import HEADLINE, RESULTS, Record, list_records, number, read_record
@@ -59,23 +60,18 @@ def describe_member(member: dict[str, Any]) -> str:
     return f"{network} from `{PurePath(weights).name}`" + (f" (sha256 {digest[:8]})" if digest else "")
 
 
-def lesion_row(record: Record) -> list[list[str]]:
-    """A row with one prediction a lesion; none where the run is older than that."""
-    measured = record.metrics["evaluate"]["test"].get("per_lesion")
-    if measured is None:
-        return []
-    values = [number(measured[name], measured["intervals"][name]) for name in HEADLINE]
-    return [["", "one prediction a lesion, the mean of its images", "", "", *values]]
-
-
-def spread_row(record: Record) -> list[list[str]]:
-    """A row with mean and standard deviation of the members, each alone; none where there are not several."""
-    spread = record.metrics["evaluate"].get("spread", {}).get("test", {})
-    members = len(record.metrics["evaluate"].get("members", {}))
-    if members < 2:
-        return []
-    values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
-    return [["", f"each of the {members} members alone (mean ± standard deviation)", "", "", *values]]
+def rows_below(measured: dict[str, Any]) -> Iterator[list[str]]:
+    """What stands below a run's headline: one prediction a lesion and the members alone, where there are such; the baseline."""
+    test = measured["test"]
+    if lesions := test.get("per_lesion"):  # older runs lack it
+        values = [number(lesions[name], lesions["intervals"][name]) for name in HEADLINE]
+        yield ["", "one prediction a lesion, the mean of its images", "", "", *values]
+    members, spread = len(measured.get("members", {})), measured.get("spread", {}).get("test", {})
+    if members > 1:
+        values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
+        yield ["", f"each of the {members} members alone (mean ± standard deviation)", "", "", *values]
+    baseline = test["majority_baseline"]
+    yield ["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)]
 
 
 def plus_minus(spread: dict[str, float | None]) -> str:
@@ -83,21 +79,20 @@ def plus_minus(spread: dict[str, float | None]) -> str:
     return "-" if spread["mean"] is None or spread["sd"] is None else f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
 
 
-def headline_table(records: list[Record]) -> list[str]:
+def headline_table(records: list[Record]) -> Table:
     """Test metrics a run, with those of its members, where there are several, and of the majority class below."""
     rows = []
     for record in records:
         test = record.metrics["evaluate"]["test"]
-        baseline = test["majority_baseline"]
         sizes = f"{test['images']:,} / {test['lesions']:,}"
         values = [number(test[name], test["intervals"].get(name)) for name in HEADLINE]
         rows.append([record.link_with_report, describe_images(record), describe_network(record), sizes, *values])
-        rows += lesion_row(record) + spread_row(record)
-        rows.append(["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)])
-    return table(["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
+        rows += rows_below(record.metrics["evaluate"])
+    caption = f"Headline metrics, {describe_level(records, 'evaluate')} intervals"
+    return Table(caption, ["run", "images", "network", "test images / lesions", *HEADLINE.values()], rows)
 
 
-def operating_point_table(records: list[Record]) -> list[str]:
+def operating_point_table(records: list[Record]) -> Table:
     """Operating points a run: the sensitivity that was asked for on validation, and what came of it on test."""
     rows = []
     for record in records:
@@ -110,7 +105,9 @@ def operating_point_table(records: list[Record]) -> list[str]:
             rows.append([record.link, f"{sweep['target']}: {name}", f"{point['threshold']:.4f}", describe_rule(point)])
             rows[-1] += [number(point["val"]["sensitivity"]), *achieved]
     header = ["run", "target: operating point", "threshold", "asked on validation", "sensitivity, validation"]
-    return table([*header, "sensitivity, test", "specificity, test", "precision, test", "flagged, test"], rows)
+    header += ["sensitivity, test", "specificity, test", "precision, test", "flagged, test"]
+    level = describe_level(records, "threshold_sweep")
+    return Table(f"Operating points: thresholds chosen on validation, then audited on test, {level} intervals", header, rows)
 
 
 def describe_maps(measured: dict[str, Any]) -> str:
@@ -119,7 +116,7 @@ def describe_maps(measured: dict[str, Any]) -> str:
     return f"{measured['method']}, {', '.join(f'`{layer}`' for layer in dict.fromkeys(layers))}"
 
 
-def gradcam_table(records: list[Record]) -> list[str]:
+def gradcam_table(records: list[Record]) -> Table:
     """Energy ratio of the maps a run, where the source has lesion masks."""
     rows = []
     for record in records:
@@ -127,7 +124,10 @@ def gradcam_table(records: list[Record]) -> list[str]:
         mean, median = (number(ratio["mean"], ratio), number(ratio["median"])) if ratio else ("-", "-")
         rows.append([record.link, describe_maps(measured), f"{measured['images_with_mask']:,}"])
         rows[-1] += [mean, median]
-    return table(["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"], rows)
+    caption = "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance)"
+    level = describe_level(records, "gradcam")
+    header = ["run", "maps of", "test images with a lesion mask", "mean energy ratio", "median"]
+    return Table(f"{caption}, {level} intervals" if level else caption, header, rows)
 
 
 def describe_level(records: Iterable[Record], metrics: str) -> str:
@@ -141,35 +141,17 @@ def describe_level(records: Iterable[Record], metrics: str) -> str:
     return " or ".join(f"{level} ({', '.join(names)})" for level, names in sorted(runs.items()))
 
 
-def evidence_lines(records: list[Record]) -> list[str]:
-    """The tables of `readme_evidence`, each below its caption."""
-    return [line for each in evidence_tables(records) for line in (f"{each.caption}.", "", *table(each.header, each.rows), "")]
-
-
 def results_block(records: list[Record]) -> str:
     """What stands between the markers."""
     if not records:
         return "No run is recorded yet: `make record NAME=...` records the one in the workspace."
     ordered = sorted(records, key=lambda record: (record.provenance["synthetic"], record.name))
-    headline, points, energy = (describe_level(ordered, name) for name in ("evaluate", "threshold_sweep", "gradcam"))
+    tables = [headline_table(ordered), operating_point_table(ordered), gradcam_table(ordered), *evidence_tables(ordered)]
     lines = [
         "Test split; in brackets intervals by bootstrap over lesions. Written by `python -m tools.readme_tables` from the",
         "metrics in each run's folder, which also holds its parameters, provenance and prediction tables.",
         "",
-        f"Headline metrics, {headline} intervals.",
-        "",
-        *headline_table(ordered),
-        "",
-        f"Operating points: thresholds chosen on validation, then audited on test, {points} intervals.",
-        "",
-        *operating_point_table(ordered),
-        "",
-        "Grad-CAM: share of a map's energy inside the lesion over the lesion's share of the area (1 is chance)"
-        + (f", {energy} intervals." if energy else "."),
-        "",
-        *gradcam_table(ordered),
-        "",
-        *evidence_lines(ordered),
+        *(line for each in tables for line in (f"{each.caption}.", "", *table(each.header, each.rows), "")),
     ]
     if any(record.provenance["synthetic"] for record in ordered):
         lines += ["Runs marked **synthetic** are of drawn images: their figures say nothing about real skin."]

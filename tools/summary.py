@@ -9,19 +9,17 @@ from skinlesion.artifacts.paths import CLASSIFIER, METRICS, PLOTS
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import read_json
 from skinlesion.evaluation.results.predictions import PREDICTIONS
-from tools.records import HEADLINE
+from tools.records import HEADLINE, number
 
 
 def headline(metrics: dict[str, Any]) -> list[str]:
     """One line a headline metric of the test split: value, interval, and the majority class beside it."""
     test = metrics["test"]
     baseline = test["majority_baseline"]
-    lines = []
-    for name, label in HEADLINE.items():
-        interval = test["intervals"][name]
-        beside = f"   majority class {baseline[name]:.3f}" if name in baseline else ""
-        lines.append(f"  {label:<21} {test[name]:.3f}  [{interval['low']:.3f}, {interval['high']:.3f}]{beside}")
-    return lines
+    beside = {name: f"   majority class {baseline[name]:.3f}" for name in HEADLINE if name in baseline}
+    return [
+        f"  {label:<21} {number(test[name], test['intervals'][name])}{beside.get(name, '')}" for name, label in HEADLINE.items()
+    ]
 
 
 def describe_vote(metrics: dict[str, Any]) -> str:

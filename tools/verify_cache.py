@@ -109,13 +109,12 @@ def main(arguments: list[str] | None = None) -> None:
         logger.info("%s: %d files, each as its name says", cache, count)
         return
     names = name_outputs(cache)
-    known = (names.get(path.parent.name + path.name) for path in altered)
-    said = name_some(
-        name or f"{path.relative_to(cache)}, of no current output" for name, path in zip(known, altered, strict=True)
+    paths = name_some(
+        names.get(path.parent.name + path.name, f"{path.relative_to(cache)}, of no current output") for path in altered
     )
     if not options.remove:
         raise PipelineError(
-            f"{len(altered)} of {count} files in {cache} were altered: {said}. DVC would take them for whole: remove them by "
+            f"{len(altered)} of {count} files in {cache} were altered: {paths}. DVC would take them for whole: remove them by "
             "`python -m tools.verify_cache --remove`, then run `dvc pull` if there is a remote, and `dvc repro`"
         )
     linked = links_to(altered, {Path(out["path"]) for out in locked_outputs()})
@@ -123,7 +122,9 @@ def main(arguments: list[str] | None = None) -> None:
         path.unlink()
         if path.is_relative_to(cache / "runs") and not any(path.parent.iterdir()):
             path.parent.rmdir()  # DVC takes a folder for a run, and fails on one that is empty
-    logger.info("removed %d of %d files: %s; now run `dvc pull` if there is a remote, and `dvc repro`", len(altered), count, said)
+    logger.info(
+        "removed %d of %d files: %s; now run `dvc pull` if there is a remote, and `dvc repro`", len(altered), count, paths
+    )
 
 
 if __name__ == "__main__":

@@ -22,21 +22,23 @@ class PipelineError(Exception):
 
 def name_some(offenders: Iterable[object], most: int = 5) -> str:
     """Join the first `most` offenders for a message, each cut where it is long, and say how many more there are."""
-    names = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in map(str, offenders)]
+    names = [_cut(str(name), LONGEST_NAME) for name in offenders]
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def brief(value: object, most: int = LONGEST_NAME) -> str:
     """A value for a message, cut where it is long: what is wrong with it shows at its beginning."""
-    said = repr(value)
-    return said if len(said) <= most else f"{said[:most]}..."
+    return _cut(repr(value), most)
 
 
 def reason_of(error: Exception, most: int = LONGEST_NAME) -> str:
     """What a library says of a file, for a message: its first line, cut where it is long, or the error's name if it is silent."""
-    said = str(error).strip().partition("\n")[0] or type(error).__name__
-    return said if len(said) <= most else f"{said[:most]}..."
+    return _cut(str(error).strip().partition("\n")[0] or type(error).__name__, most)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def describe_os_error(error: OSError) -> str:

@@ -134,8 +134,8 @@ def open_images(path: Path, *, stage: str) -> np.ndarray:
     except Exception as error:  # of a broken header NumPy lets through what the parts say by which it reads it
         raise PipelineError(f"{path} is damaged ({reason_of(error)}): run `{stage}` again") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        said = f"not {images.dtype} {images.shape}: run `{stage}` again"
-        raise PipelineError(f"{path} must be uint8 of shape (N, size, size, 3), {said}")
+        found = f"not {images.dtype} {images.shape}: run `{stage}` again"
+        raise PipelineError(f"{path} must be uint8 of shape (N, size, size, 3), {found}")
     return images
 
 

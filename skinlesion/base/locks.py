@@ -26,15 +26,12 @@ def locked(path: Path, *, doing: str) -> Iterator[None]:
         Another process still holds it after `LOCK_TIMEOUT`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=LOCK_TIMEOUT)
+        held = FileLock(path).acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         raise PipelineError(f"another process is {doing} ({path} is locked): wait until it ends, or end it") from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

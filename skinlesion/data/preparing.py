@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
@@ -34,39 +34,34 @@ class Prepared:
     height: int
 
 
-@dataclass(frozen=True)
-class Broken:
-    """Why an image cannot be used."""
-
-    reason: str
-
-
-def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> Prepared | Broken:
+def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> Prepared | str:
     """Decode a JPEG of any color mode, take the light's color out of it if asked, and fit it into a square.
 
     The light is estimated on the whole original, so that neither a crop nor black bars have a part in it.
 
+    Returns
+    -------
+    The image in its square, or why its content cannot be used.
+
     Raises
     ------
     OSError
-        The system could not read the file (permissions, hardware); a damaged content is `Broken` instead.
+        The system could not read the file (permissions, hardware).
     """
     try:
         # JPEG only: a file that lies about its type must not choose the decoder.
         with Image.open(path, formats=["JPEG"]) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                return Broken(f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels")
+                return f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels"
             # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
             original = image.convert("RGB")
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        return Broken(_first_line(error))
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
-        return Broken(_first_line(error))
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return "not a JPEG file" if isinstance(error, UnidentifiedImageError) else reason_of(error)
     return Prepared(square_of(original, size=size, fit=fit, color_constancy=color_constancy), width, height)
 
 
@@ -75,11 +70,6 @@ def square_of(original: Image.Image, *, size: int, fit: Fit, color_constancy: Co
     if color_constancy == "shades_of_gray":
         original = Image.fromarray(shades_of_gray(np.asarray(original)))
     return np.asarray(fit_image(original, size=size, fit=fit))
-
-
-def _first_line(error: Exception) -> str:
-    """What Pillow says of a file, without the file's path, which the message names itself."""
-    return "not a JPEG file" if "cannot identify" in str(error) else reason_of(error)
 
 
 def write_prepared(
@@ -104,7 +94,7 @@ def write_prepared(
     sizes: list[tuple[int, int]] = []
     broken: list[str] = []
 
-    def prepare(image_id: str) -> Prepared | Broken:
+    def prepare(image_id: str) -> Prepared | str:
         return prepare_image(image_path(image_id, raw), size=size, fit=fit, color_constancy=color_constancy)
 
     results = map_in_order(prepare, image_ids, workers=workers)
@@ -116,8 +106,8 @@ def write_prepared(
             # disable=None: no bar where nobody watches
             progress = tqdm(results, total=len(image_ids), desc="prepare", unit=" images", disable=None)
             for image_id, result in zip(image_ids, progress, strict=True):
-                if isinstance(result, Broken):
-                    broken.append(f"{image_id} ({result.reason})")
+                if isinstance(result, str):
+                    broken.append(f"{image_id} ({result})")
                 elif not broken:
                     file.write(result.pixels)
                     sizes.append((result.width, result.height))

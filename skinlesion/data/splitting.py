@@ -29,14 +29,12 @@ def check_images(metadata: pd.DataFrame, image_ids: Iterable[str]) -> None:
     """
     rows, files = set(metadata["image_id"]), set(image_ids)
     way_out = "run `download` again, or correct the metadata of the source"
-    if rows - files:
-        raise PipelineError(
-            f"{len(rows - files)} row(s) of the metadata without an image: {name_some(sorted(rows - files))}: {way_out}"
-        )
-    if files - rows:
-        raise PipelineError(
-            f"{len(files - rows)} image(s) without a row in the metadata: {name_some(sorted(files - rows))}: {way_out}"
-        )
+    for odd, kind in (
+        (rows - files, "row(s) of the metadata without an image"),
+        (files - rows, "image(s) without a row in the metadata"),
+    ):
+        if odd:
+            raise PipelineError(f"{len(odd)} {kind}: {name_some(sorted(odd))}: {way_out}")
 
 
 def check_diagnoses(metadata: pd.DataFrame) -> None:
@@ -190,25 +188,19 @@ def check_classes(splits: dict[str, pd.DataFrame], *, max_deviation: float) -> f
     """
     whole = pd.concat(splits.values())
     lesions = whole.groupby("dx")["lesion_id"].nunique().reindex(list(CLASSES), fill_value=0)
-    absent = [
-        f"{dx} ({lesions[dx]} lesion(s)) not in {name}"
-        for dx in CLASSES
-        for name, frame in splits.items()
-        if not frame["dx"].eq(dx).any()
-    ]
+    shares = pd.DataFrame({name: 100 * class_shares(frame) for name, frame in splits.items()})
+    absent = [f"{dx} ({lesions[dx]} lesion(s)) not in {name}" for (dx, name), share in shares.stack().items() if share == 0]
     if absent:
         raise PipelineError(
             f"every diagnosis must be in every split: {'; '.join(absent)}. Add images of it, or with three lesions or more "
             "choose another split.seed, or fewer split.folds and split.validation_folds"
         )
-    shares = pd.DataFrame({name: class_shares(frame) for name, frame in splits.items()}) * 100
-    expected = class_shares(whole) * 100
+    expected = 100 * class_shares(whole)
     deviations = shares.sub(expected, axis=0).abs()
     too_far = [
         f"{dx} is {shares.at[dx, name]:.2f} % of {name} and {expected[dx]:.2f} % of the whole"
-        for dx in CLASSES
-        for name in splits
-        if deviations.at[dx, name] > max_deviation
+        for (dx, name), deviation in deviations.stack().items()
+        if deviation > max_deviation
     ]
     if too_far:
         raise PipelineError(

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -44,16 +45,21 @@ run_stage(main)
 
 
 @contextmanager
-def writer(folder: Path, *, fork: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """A process that is in the middle of writing data/prepared."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WRITER.format(fork=fork)]
-    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE) as process:
+def begun(folder: Path, *arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that has come to where it says that it has begun."""
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE, **options) as process:
         wait_for((folder / "begun").exists)
         try:
             yield process
         finally:
             process.kill()
+
+
+def writer(folder: Path, *, fork: bool = False) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A process that is in the middle of writing data/prepared."""
+    return begun(folder, "-c", WRITER.format(fork=fork))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -83,8 +89,8 @@ def test_a_second_process_is_told_and_changes_nothing(
 def test_a_terminated_process_takes_its_temporary_files_away(workspace: Path) -> None:
     with writer(workspace) as process:
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=30)[1]
-    assert (process.returncode, said) == (1, "terminated\n")
+        stderr = process.communicate(timeout=30)[1]
+    assert (process.returncode, stderr) == (1, "terminated\n")
     assert list((workspace / "data").iterdir()) == []
 
 
@@ -128,15 +134,12 @@ run_stage(main)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_nothing_cuts_the_unwinding_short(workspace: Path) -> None:
     """The whole group is told to end, and once more while the files are taken away."""
-    command = [sys.executable, "-c", TRAINING]
-    options = {"text": True, "stderr": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(command, cwd=workspace, env=os.environ | {"PYTHONPATH": str(ROOT)}, **options) as process:
-        wait_for((workspace / "begun").exists)
+    with begun(workspace, "-c", TRAINING, start_new_session=True) as process:
         os.killpg(process.pid, signal.SIGTERM)
         time.sleep(0.02)
         os.killpg(process.pid, signal.SIGTERM)
-        said = process.communicate(timeout=30)[1]
-    assert (process.returncode, said) == (1, "terminated\n")
+        stderr = process.communicate(timeout=30)[1]
+    assert (process.returncode, stderr) == (1, "terminated\n")
     assert list((workspace / "data").iterdir()) == []
 
 
@@ -147,11 +150,7 @@ def heed_interrupts() -> None:
 
 def test_an_interruption_among_the_imports_is_one_line(workspace: Path) -> None:
     (workspace / "pandas.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(60)\n")
-    environment = os.environ | {"PYTHONPATH": f"{workspace}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "stages.split"]
-    options = {"text": True, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts}
-    with subprocess.Popen(command, cwd=workspace, env=environment, **options) as process:
-        wait_for((workspace / "begun").exists)
+    with begun(workspace, "-m", "stages.split", preexec_fn=heed_interrupts) as process:
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=30)[1]
-    assert said == "interrupted\n" and process.returncode != 0
+        stderr = process.communicate(timeout=30)[1]
+    assert stderr == "interrupted\n" and process.returncode != 0

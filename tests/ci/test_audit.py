@@ -69,13 +69,13 @@ def test_no_hole_and_a_tolerated_one_pass(answer: Any, capsys: pytest.CaptureFix
         pytest.param(
             [HOLE],
             [ENTRY | {"until": TODAY - timedelta(days=1)}],
-            r"entry 1: CVE-2026-1 of pillow was tolerated until",
+            r"CVE-2026-1 of pillow is tolerated until .*, which must be from today",
             id="past",
         ),
-        pytest.param([HOLE], [ENTRY | {"until": TODAY + timedelta(days=181)}], r"at most 180 days ahead", id="far"),
-        pytest.param([HOLE], [ENTRY | {"until": "soon"}], r"until must be a day as 2026-12-31, not 'soon'", id="no day"),
-        pytest.param([HOLE], [ENTRY | {"reason": " "}], r"reason must be a text, not ' '", id="no reason"),
-        pytest.param([HOLE], [ENTRY | {"why": "x"}], r"must have the keys id, package, reason, until and no others", id="key"),
+        pytest.param([HOLE], [ENTRY | {"until": TODAY + timedelta(days=181)}], r"from today to 180 days ahead", id="far"),
+        pytest.param([HOLE], [ENTRY | {"until": "soon"}], r"allow.0.until = 'soon': Input should be a valid date", id="no day"),
+        pytest.param([HOLE], [ENTRY | {"reason": " "}], r"allow.0.reason = ' ': ", id="no reason"),
+        pytest.param([HOLE], [ENTRY | {"why": "x"}], r"allow.0.why = 'x': Extra inputs are not permitted", id="key"),
     ],
 )
 def test_what_fails(answer: Any, found: list[dict[str, Any]], entries: list[dict[str, Any]], message: str) -> None:
@@ -95,9 +95,9 @@ def test_no_answer_and_an_unreadable_list_fail(answer: Any) -> None:
     answer("no JSON")
     refuses(r"`pip-audit .*` gave no result: what it says of itself", audit.main)
     answer(packages(), toml="allow = [")
-    refuses(r"audit-allow.toml: no valid TOML", audit.main)
+    refuses(r"audit-allow.toml is not valid TOML", audit.main)
     answer(packages(), toml="alow = []")
-    refuses(r"only \[\[allow\]\] is known, not alow", audit.main)
+    refuses(r"alow = .*: Extra inputs are not permitted", audit.main)
 
 
 def test_the_list_in_the_repository_is_in_date() -> None:

@@ -19,9 +19,8 @@ from ci.end_leftovers import VARIABLE, processes_of
 from ci.publish import LONGEST, fitting, read_pictures, with_addresses
 from ci.report import MARKER, stage_of
 from ci.run_log import read_log
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.params import load_params
-from tests.conftest import ROOT, WriteParams
+from tests.conftest import ROOT, WriteParams, refuses
 
 PNG = publish.SIGNATURE + b"content"
 
@@ -83,8 +82,7 @@ def test_a_refused_override_leaves_the_file_alone(
     before = path.read_bytes()
     monkeypatch.setenv("RECIPES", recipes)
     monkeypatch.setenv("OVERRIDES", overrides)
-    with pytest.raises(PipelineError, match=message):
-        set_params.main()
+    refuses(message, set_params.main)
     assert path.read_bytes() == before and [found.name for found in path.parent.iterdir()] == ["params.yaml"]
 
 
@@ -187,7 +185,7 @@ def test_a_failure_is_reported_with_the_end_of_its_log(history: Callable[..., st
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "expected", "code"),
+    ("output", "status", "expected", "code"),
     [
         ("Stage 'split' didn't change, skipping\nData and pipelines are up to date.", 0, "up to date", 0),
         ("Running stage 'split':\n> python -m stages.split\nRunning stage 'train@base-0':\n>", 0, "data: split train@base-0.", 1),
@@ -195,15 +193,17 @@ def test_a_failure_is_reported_with_the_end_of_its_log(history: Callable[..., st
         ("ERROR: Unable to read RWLock-file", 255, "Unable to read RWLock-file", 255),
     ],
 )
-def test_a_lock_file_that_is_behind(workspace: Path, said: str, status: int, expected: str, code: int) -> None:
+def test_a_lock_file_that_is_behind(workspace: Path, output: str, status: int, expected: str, code: int) -> None:
     """With what DVC 3.67 says: in a clone without data it fails on a stage that would run."""
     for folder in ("ci", ".venv/bin"):
         Path(folder).mkdir(parents=True)
     shutil.copy(ROOT / "ci/in_step.sh", "ci")
     Path("Makefile").write_text(".venv/.installed:\n\t@touch $@\n", encoding="utf-8")
-    Path("said").write_text(said, encoding="utf-8")
+    Path("output").write_text(output, encoding="utf-8")
     dvc = Path(".venv/bin/dvc")
-    dvc.write_text(f'#!/bin/sh\n[ "$*" = "repro --dry --allow-missing" ] || exit 9\ncat said\nexit {status}\n', encoding="utf-8")
+    dvc.write_text(
+        f'#!/bin/sh\n[ "$*" = "repro --dry --allow-missing" ] || exit 9\ncat output\nexit {status}\n', encoding="utf-8"
+    )
     dvc.chmod(0o755)
     done = subprocess.run(["ci/in_step.sh"], capture_output=True, text=True)
     assert done.returncode == code and expected in done.stdout + done.stderr

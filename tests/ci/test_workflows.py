@@ -19,12 +19,13 @@ pytestmark = pytest.mark.structure
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 SCRIPTS = sorted((ROOT / "ci").glob("*.sh"))
 PROGRAMS = Path(sys.executable).parent
+DOCUMENTS = {path.stem: YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")) for path in WORKFLOWS}
+TRIGGERS = DOCUMENTS["pipeline"]["on"]
 
 
 def jobs() -> list[tuple[str, dict[str, Any]]]:
     """Every job of every workflow, by `FILE/JOB`."""
-    documents = ((path, YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))) for path in WORKFLOWS)
-    return [(f"{path.stem}/{name}", job) for path, document in documents for name, job in document["jobs"].items()]
+    return [(f"{stem}/{name}", job) for stem, document in DOCUMENTS.items() for name, job in document["jobs"].items()]
 
 
 def steps() -> list[tuple[str, dict[str, Any]]]:
@@ -89,13 +90,10 @@ def test_a_step_with_secrets_runs_nothing_of_a_branch() -> None:
 def test_permissions_are_those_that_are_needed() -> None:
     needed = {"contents": "read"}
     writes = {"pipeline/publish": {"contents": "write", "pull-requests": "write"}}
-    for path in WORKFLOWS:
-        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-        assert document["permissions"] in ({}, needed), path.name
-        for name, job in document["jobs"].items():
-            key = f"{path.stem}/{name}"
-            assert job.get("permissions", needed) == writes.get(key, needed), key
-            assert 0 < job["timeout-minutes"] <= 1440, f"{key} may run for ever"
+    assert all(document["permissions"] in ({}, needed) for document in DOCUMENTS.values())
+    for name, job in jobs():
+        assert job.get("permissions", needed) == writes.get(name, needed), name
+        assert 0 < job["timeout-minutes"] <= 1440, f"{name} may run for ever"
 
 
 def test_forks_never_reach_our_machines() -> None:
@@ -105,14 +103,12 @@ def test_forks_never_reach_our_machines() -> None:
         assert job["runs-on"] == ["self-hosted", "linux", "x64", "gpu"]
         assert "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
         assert "github.event.label.name == 'run-pipeline'" in job["if"]
-    triggers = YAML(typ="safe", pure=True).load((ROOT / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))["on"]
-    assert triggers.keys() == {"workflow_dispatch", "pull_request", "push"} and triggers["pull_request"]["types"] == ["labeled"]
+    assert TRIGGERS.keys() == {"workflow_dispatch", "pull_request", "push"} and TRIGGERS["pull_request"]["types"] == ["labeled"]
 
 
 def test_another_label_does_not_end_a_training_that_is_under_way() -> None:
     """Every label starts a run of the workflow, and which run ends which is decided before a job's `if`."""
-    document = YAML(typ="safe", pure=True).load((ROOT / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))
-    group = document["concurrency"]["group"]
+    group = DOCUMENTS["pipeline"]["concurrency"]["group"]
     assert " ".join(group.split()) == (
         "pipeline-${{ github.event_name == 'pull_request' && github.event.label.name != 'run-pipeline' && github.run_id "
         "|| github.event.pull_request.number || github.ref }}"
@@ -121,8 +117,7 @@ def test_another_label_does_not_end_a_training_that_is_under_way() -> None:
 
 def test_main_reruns_the_pipeline_after_what_changes_it() -> None:
     """Whatever a stage depends on, or reads as a parameter, is among the paths that start the workflow."""
-    triggers = YAML(typ="safe", pure=True).load((ROOT / ".github/workflows/pipeline.yml").read_text(encoding="utf-8"))["on"]
-    paths = triggers["push"]["paths"]
+    paths = TRIGGERS["push"]["paths"]
     stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     written = ("data/", "models/", "metrics/", "plots/", "extras/dvc.lock")  # by stages: they come with what made them
     own = {dep for stage in stages.values() for dep in stage["deps"] if not dep.startswith(written)}

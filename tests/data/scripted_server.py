@@ -63,8 +63,8 @@ def serve() -> Iterator[Scripted]:
             elif start >= len(content):
                 self._reply(416, b"", answer)
             else:
-                said = answer.content_range or f"bytes {start}-{len(content) - 1}/{len(content)}"
-                self._reply(206, content if answer.whole else content[start:], answer, content_range=said)
+                part = answer.content_range or f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self._reply(206, content if answer.whole else content[start:], answer, content_range=part)
 
         def _reply(self, status: int, body: bytes, answer: Answer, content_range: str | None = None) -> None:
             self.send_response(status)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.data.sources import transfer
 from skinlesion.data.sources.transfer import fetch
+from tests.conftest import refuses
 from tests.data.scripted_server import Answer, Scripted, serve
 
 CONTENT = hashlib.shake_128(b"an archive").digest(100_000)
@@ -136,15 +136,14 @@ def test_many_cuts_with_progress_are_no_reason_to_give_up(server: Scripted, wait
 def test_without_progress_it_gives_up_and_keeps_the_partial(server: Scripted, waits: list[float], tmp_path: Path) -> None:
     server.answers = [Answer(cut_after=5_000)]
     server.always = Answer(status=503)
-    with pytest.raises(PipelineError, match=r"file: 8 tries in a row brought nothing .*HTTP 503.*5,000 bytes .* are kept"):
-        get(server, tmp_path / "file")
+    refuses(r"file: 8 tries in a row brought nothing .*HTTP 503.*5,000 bytes .* are kept", get, server, tmp_path / "file")
     assert (tmp_path / "file.part").read_bytes() == CONTENT[:5_000]
     assert waits == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
 
 
 def test_a_server_that_cannot_be_reached(waits: list[float], tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"brought nothing from http://127.0.0.1:9/file \(ConnectionError"):
-        fetch("http://127.0.0.1:9/file", tmp_path / "file", md5=MD5)
+    address = "http://127.0.0.1:9/file"
+    refuses(rf"brought nothing from {address} \(ConnectionError", fetch, address, tmp_path / "file", md5=MD5)
 
 
 def test_a_stall_is_cut_and_resumed(
@@ -162,15 +161,13 @@ def test_a_stall_is_cut_and_resumed(
 @pytest.mark.parametrize(("status", "reason"), [(404, "no such file"), (403, "refused"), (401, "account"), (400, "Bad Request")])
 def test_a_refusal_is_final(server: Scripted, tmp_path: Path, status: int, reason: str) -> None:
     server.always = Answer(status=status)
-    with pytest.raises(PipelineError, match=rf"/file cannot be downloaded: HTTP {status} \(.*{reason}"):
-        get(server, tmp_path / "file")
+    refuses(rf"/file cannot be downloaded: HTTP {status} \(.*{reason}", get, server, tmp_path / "file")
     assert len(server.asked) == 1
 
 
 def test_wrong_bytes_are_deleted(server: Scripted, tmp_path: Path) -> None:
     server.files["/file"] = CONTENT[:-1] + b"!"
-    with pytest.raises(PipelineError, match=rf"file has the MD5 [0-9a-f]{{32}}, and {MD5} is published.*was deleted"):
-        get(server, tmp_path / "file")
+    refuses(rf"file has the MD5 [0-9a-f]{{32}}, and {MD5} is published.*was deleted", get, server, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,8 +181,7 @@ def test_a_finished_file_that_was_damaged_since_is_downloaded_again(
 
 def test_more_bytes_than_published_stop_the_download(server: Scripted, tmp_path: Path) -> None:
     server.always = Answer(body=CONTENT + CONTENT, chunked=True)
-    with pytest.raises(PipelineError, match="sends more than the 100,000 bytes"):
-        get(server, tmp_path / "file")
+    refuses("sends more than the 100,000 bytes", get, server, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 

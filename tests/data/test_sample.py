@@ -14,19 +14,19 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlesion.artifacts.raw import image_path, mask_path, read_metadata
 from skinlesion.artifacts.tables import METADATA_COLUMNS
-from skinlesion.base.files import file_digest
 from skinlesion.data.sample.lesion import BOUNDS, COMMON, CONFUSED_WITH, NAMES, TRAITS, draw_traits
 from skinlesion.data.sample.sample import _apportion, _class_counts, _draw_patients, draw_sample
 from skinlesion.data.sample.view import draw_views
 from skinlesion.diagnoses import CLASSES
 from tests.conftest import refuses
+from tests.stage_cases import bytes_below
 
 WIDTH, HEIGHT = 100, 72
 DEFAULT_LESIONS = 360
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): file_digest(path, "md5") for path in sorted(folder.rglob("*")) if path.is_file()}
+def contents(folder: Path) -> dict[str, bytes]:
+    return {Path(path).relative_to(folder).as_posix(): content for path, content in bytes_below(folder).items()}
 
 
 def draw(folder: Path, *, seed: int = 7, lesions: int = 35, width: int = WIDTH, height: int = HEIGHT) -> pd.DataFrame:
@@ -54,39 +54,29 @@ def test_equal_arguments_draw_equal_bytes(sample: tuple[Path, pd.DataFrame], tmp
     np.random.seed(99)  # the global generator must not matter
     again = draw(tmp_path / "again")
     pd.testing.assert_frame_equal(again, sample[1])
-    assert digests(tmp_path / "again") == digests(sample[0])
+    assert contents(tmp_path / "again") == contents(sample[0])
 
 
 def test_another_seed_draws_other_pixels(sample: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     draw(tmp_path / "other", seed=8)
-    ours, theirs = digests(sample[0]), digests(tmp_path / "other")
+    ours, theirs = contents(sample[0]), contents(tmp_path / "other")
     assert not [name for name in ours if name.endswith(".jpg") and ours[name] == theirs.get(name)]
     assert ours["metadata.csv"] != theirs["metadata.csv"]
 
 
-def test_files_are_those_of_the_table(sample: tuple[Path, pd.DataFrame]) -> None:
+def test_files_are_those_of_the_table_rgb_jpegs_and_binary_masks(sample: tuple[Path, pd.DataFrame]) -> None:
     folder, metadata = sample
-    assert metadata["image_id"].tolist() == [f"SYNTH_{number:07d}" for number in range(1, len(metadata) + 1)]
-    expected = {image_path(image_id, folder) for image_id in metadata["image_id"]}
-    expected |= {mask_path(image_id, folder) for image_id in metadata["image_id"]} | {folder / "metadata.csv"}
-    assert {path for path in folder.rglob("*") if path.is_file()} == expected
-
-
-def test_images_are_rgb_jpegs_of_the_size_asked(sample: tuple[Path, pd.DataFrame]) -> None:
-    folder, metadata = sample
-    for image_id in metadata["image_id"]:
-        with Image.open(image_path(image_id, folder)) as picture:
+    image_ids = [f"SYNTH_{number:07d}" for number in range(1, len(metadata) + 1)]
+    assert metadata["image_id"].tolist() == image_ids
+    files = [f"images/{image_id}.jpg" for image_id in image_ids]
+    files += [f"segmentations/{image_id}_segmentation.png" for image_id in image_ids]
+    assert contents(folder).keys() == {*files, "metadata.csv"}
+    for image_id in image_ids:
+        with Image.open(image_path(image_id, folder)) as picture, Image.open(mask_path(image_id, folder)) as mask:
             assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (WIDTH, HEIGHT))
-
-
-def test_masks_are_binary_and_cover_a_tenth_to_two_fifths(sample: tuple[Path, pd.DataFrame]) -> None:
-    folder, metadata = sample
-    for image_id in metadata["image_id"]:
-        with Image.open(mask_path(image_id, folder)) as mask:
             assert (mask.format, mask.mode, mask.size) == ("PNG", "L", (WIDTH, HEIGHT))
             values = np.asarray(mask)
-        assert set(np.unique(values)) == {0, 255}
-        assert 0.08 < (values > 0).mean() < 0.42
+        assert set(np.unique(values)) == {0, 255} and 0.08 < (values > 0).mean() < 0.42
 
 
 def test_masks_lie_on_what_differs_from_the_skin(sample: tuple[Path, pd.DataFrame]) -> None:
@@ -102,23 +92,20 @@ def test_masks_lie_on_what_differs_from_the_skin(sample: tuple[Path, pd.DataFram
     assert np.median(contrasts) > 3
 
 
-def test_the_table_reads_back_as_it_was_returned(sample: tuple[Path, pd.DataFrame]) -> None:
+def test_the_table_reads_back_as_it_was_returned_and_rows_of_a_lesion_agree(sample: tuple[Path, pd.DataFrame]) -> None:
     folder, metadata = sample
     assert tuple(metadata.columns) == METADATA_COLUMNS
     pd.testing.assert_frame_equal(read_metadata(folder), metadata)
     assert (folder / "metadata.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(METADATA_COLUMNS)
-
-
-def test_rows_of_a_lesion_agree(sample: tuple[Path, pd.DataFrame]) -> None:
-    metadata = sample[1]
     assert (metadata.drop(columns="image_id").groupby("lesion_id").nunique(dropna=False) == 1).all(axis=None)
-    assert metadata["lesion_id"].nunique() == 35
-    assert metadata["lesion_id"].str.fullmatch(r"SYNTH_L\d{6}").all()
+    assert metadata["lesion_id"].nunique() == 35 and metadata["lesion_id"].str.fullmatch(r"SYNTH_L\d{6}").all()
 
 
 def test_values_are_those_of_ham10000(default_patients: pd.DataFrame) -> None:
     ages = default_patients["age"].dropna()
     assert ((ages % 5 == 0) & ages.between(0, 85)).all()
+    means = default_patients.groupby("dx")["age"].mean()
+    assert means["nv"] + 8 < min(means["mel"], means["bkl"], means["bcc"])
     assert set(default_patients["sex"]) == {"male", "female", "unknown"}
     assert set(default_patients["dx_type"]) == {"histo", "follow_up", "consensus", "confocal"}
     assert set(default_patients.loc[default_patients["dx"].isin(["mel", "bcc", "akiec"]), "dx_type"]) == {"histo"}
@@ -136,11 +123,6 @@ def test_some_values_are_missing_and_most_are_not(lesions: int) -> None:
         assert 0 < missing.mean() < 0.06
 
 
-def test_age_follows_the_diagnosis(default_patients: pd.DataFrame) -> None:
-    means = default_patients.groupby("dx")["age"].mean()
-    assert means["nv"] + 8 < min(means["mel"], means["bkl"], means["bcc"])
-
-
 def test_most_lesions_have_one_view_and_none_more_than_four(default_patients: pd.DataFrame) -> None:
     shares = default_patients["views"].value_counts(normalize=True)
     assert set(shares.index) == {1, 2, 3, 4}
@@ -153,6 +135,7 @@ def test_class_counts_by_hand() -> None:
     # 514 of 9431: 230.35, 38.24, 37.76, 17.66; the two largest remainders go up.
     assert _class_counts(360) == {"akiec": 12, "bcc": 18, "bkl": 38, "df": 12, "mel": 38, "nv": 230, "vasc": 12}
     assert _class_counts(21) == dict.fromkeys(CLASSES, 3)
+    assert _class_counts(10_015) == {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "nv": 6705, "vasc": 142}
 
 
 @pytest.mark.parametrize("lesions", [22, 50, 89, 90, 359, 1000, 7470, 100_000])
@@ -162,10 +145,6 @@ def test_every_class_has_its_floor_and_nv_the_most(lesions: int) -> None:
     assert sum(counts.values()) == lesions
     assert min(counts.values()) >= (12 if lesions >= 360 else 3)
     assert max(counts, key=counts.__getitem__) == "nv"
-
-
-def test_large_samples_approach_the_shares_of_ham10000() -> None:
-    assert _class_counts(10_015) == {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "mel": 1113, "nv": 6705, "vasc": 142}
 
 
 def test_apportion_gives_largest_remainders_the_rest() -> None:

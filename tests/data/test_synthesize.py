@@ -247,15 +247,15 @@ def test_the_network_is_told_the_class_and_does_not_mix_images() -> None:
 
 def test_a_diagnosis_without_a_training_image_is_refused(synthesize: Synthesize) -> None:
     write_data({"df": 6, "nv": 6})
-    said = refused(synthesize, {"synthesize.images": {"df": 1, "vasc": 2, "bcc": 1}})
-    assert "asks for bcc, vasc, of which the training list has no image" in said
+    message = refused(synthesize, {"synthesize.images": {"df": 1, "vasc": 2, "bcc": 1}})
+    assert "asks for bcc, vasc, of which the training list has no image" in message
     assert not SYNTHETIC.exists()
 
 
 def test_a_loss_that_is_not_finite_is_refused(synthesize: Synthesize) -> None:
     write_data({"df": 6, "nv": 6})
-    said = refused(synthesize, {"synthesize.images": {"df": 1}, "synthesize.lr": 1e30, "synthesize.epochs": 3})
-    assert "not finite in epoch 2: lower synthesize.lr (1e+30)" in said
+    message = refused(synthesize, {"synthesize.images": {"df": 1}, "synthesize.lr": 1e30, "synthesize.epochs": 3})
+    assert "not finite in epoch 2: lower synthesize.lr (1e+30)" in message
     assert not SYNTHETIC.exists()
 
 

@@ -182,7 +182,7 @@ def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: 
 
     Half of the signs are absent: of these the random numbers are drawn, so that the others get theirs, and nothing else.
     """
-    shape, unit = distance.shape, len(x) / (2 * EXTENT)
+    shape = distance.shape
     color = empty_picture(shape)
     color[:] = traits["red"], traits["green"], traits["blue"]
 
@@ -203,14 +203,14 @@ def _paint(traits: dict[str, float], rng: np.random.Generator, *, x: Pixels, y: 
     mottle = smooth_noise(rng, shape, 10) + smooth_noise(rng, shape, 26)
     color *= np.clip(1 + 0.2 * traits["mottle"] * mottle - 0.35 * traits["network"] * _network(rng, x, y), 0.2, 2)[..., None]
     cover((232, 200, 190), 0.85 * traits["white_center"], lambda: np.exp(-((distance / 0.5) ** 3)))
-    spots = _Spots(rng, len(x), unit)
-    cover((92, 98, 122), 0.85 * traits["nests"], spots.scatter(9, (0.1, 0.24), soft=True))
-    cover((78, 48, 34), 0.9 * traits["openings"], spots.scatter(26, (0.04, 0.09)))
-    cover((240, 222, 176), 0.95 * traits["milia"], spots.scatter(30, (0.04, 0.09)))
+    scatter = partial(_scatter, rng, len(x))
+    cover((92, 98, 122), 0.85 * traits["nests"], scatter(9, (0.1, 0.24), soft=True))
+    cover((78, 48, 34), 0.9 * traits["openings"], scatter(26, (0.04, 0.09)))
+    cover((240, 222, 176), 0.95 * traits["milia"], scatter(30, (0.04, 0.09)))
     for lagoon in ((112, 16, 50), (72, 14, 60), (182, 34, 64)):
-        cover(lagoon, 0.85 * traits["lacunae"], spots.scatter(10, (0.1, 0.26), soft=True))
-    cover((188, 38, 50), 0.75 * traits["vessels"], _vessels(rng, len(x), unit))
-    flakes, rosettes = _draw_grid(rng, shape, 64), spots.scatter(14, (0.03, 0.06), clover=True)
+        cover(lagoon, 0.85 * traits["lacunae"], scatter(10, (0.1, 0.26), soft=True))
+    cover((188, 38, 50), 0.75 * traits["vessels"], _vessels(rng, len(x)))
+    flakes, rosettes = _draw_grid(rng, shape, 64), scatter(14, (0.03, 0.06), clover=True)
     cover((246, 232, 214), 0.85 * traits["scale"], lambda: np.maximum(_step(_smooth(flakes, shape) - 1.1, 5), rosettes()))
     return color
 
@@ -231,42 +231,38 @@ def _network(rng: np.random.Generator, x: Pixels, y: Pixels) -> Pixels:
     return _step(-0.7 - np.asarray(waves), 4)
 
 
-@dataclass(frozen=True)
-class _Spots:
-    """Round things scattered over the lesion."""
+def _scatter(
+    rng: np.random.Generator, side: int, count: int, radii: tuple[float, float], *, clover: bool = False, soft: bool = False
+) -> Callable[[], Pixels]:
+    """Scatter about `count` ellipses over the lesion, with radii (in lesion radii) from that range.
 
-    rng: np.random.Generator
-    side: int
-    unit: float
+    `clover` makes four dots of each, as rosettes are; `soft` blurs their edges.
 
-    def scatter(
-        self, count: int, radii: tuple[float, float], *, clover: bool = False, soft: bool = False
-    ) -> Callable[[], Pixels]:
-        """Place about `count` ellipses with radii (in lesion radii) from that range.
+    Returns
+    -------
+    What draws them: where they lie, float64 (side, side) from 0 to 1.
+    """
+    unit, boxes = side / (2 * EXTENT), []
+    for _ in range(int(rng.integers(count // 2, count + 1))):
+        away, angle = 0.9 * math.sqrt(rng.random()), rng.uniform(0, 2 * math.pi)
+        x, y = away * math.cos(angle), away * math.sin(angle)
+        width, height = rng.uniform(*radii, 2)
+        for right, down in [(-width, 0), (width, 0), (0, -width), (0, width)] if clover else [(0, 0)]:
+            boxes.append([x + right - width, y + down - height, x + right + width, y + down + height])
 
-        `clover` makes four dots of each, as rosettes are; `soft` blurs their edges.
-
-        Returns
-        -------
-        What draws them: where they lie, float64 (side, side) from 0 to 1.
-        """
-        boxes = []
-        for _ in range(int(self.rng.integers(count // 2, count + 1))):
-            away, angle = 0.9 * math.sqrt(self.rng.random()), self.rng.uniform(0, 2 * math.pi)
-            x, y = away * math.cos(angle), away * math.sin(angle)
-            width, height = self.rng.uniform(*radii, 2)
-            for right, down in [(-width, 0), (width, 0), (0, -width), (0, width)] if clover else [(0, 0)]:
-                boxes.append([x + right - width, y + down - height, x + right + width, y + down + height])
-        return partial(self._draw, boxes, soft=soft)
-
-    def _draw(self, boxes: list[list[float]], *, soft: bool) -> Pixels:
-        canvas = Image.new("L", (self.side * SUPERSAMPLING,) * 2)
-        pen = ImageDraw.Draw(canvas)
+    def draw() -> Pixels:
+        canvas, pen = drawing((side, side))
         for box in boxes:
-            pen.ellipse([(edge + EXTENT) * self.unit * SUPERSAMPLING for edge in box], fill=255)
-        if soft:
-            canvas = canvas.filter(ImageFilter.GaussianBlur(0.03 * self.unit * SUPERSAMPLING))
-        return weight_of(canvas)
+            pen.ellipse([(edge + EXTENT) * unit * SUPERSAMPLING for edge in box], fill=255)
+        return weight_of(canvas.filter(ImageFilter.GaussianBlur(0.03 * unit * SUPERSAMPLING)) if soft else canvas)
+
+    return draw
+
+
+def drawing(shape: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """A black canvas of `SUPERSAMPLING` times the size, and what draws on it; `shape` is (rows, columns)."""
+    canvas = Image.new("L", (shape[1] * SUPERSAMPLING, shape[0] * SUPERSAMPLING))
+    return canvas, ImageDraw.Draw(canvas)
 
 
 def weight_of(canvas: Image.Image) -> Pixels:
@@ -274,8 +270,9 @@ def weight_of(canvas: Image.Image) -> Pixels:
     return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
 
 
-def _vessels(rng: np.random.Generator, side: int, unit: float) -> Callable[[], Pixels]:
+def _vessels(rng: np.random.Generator, side: int) -> Callable[[], Pixels]:
     """Branching lines that run from the border inwards and thin out: what draws them, float64 (side, side) from 0 to 1."""
+    unit = side / (2 * EXTENT)
     starts = rng.uniform(0, 2 * math.pi, int(rng.integers(3, 6)))
     branches = [(math.cos(start), math.sin(start), start + math.pi, 0.065) for start in starts]
     lines = []
@@ -291,8 +288,7 @@ def _vessels(rng: np.random.Generator, side: int, unit: float) -> Callable[[], P
                 branches.append((x, y, heading + rng.choice([-0.8, 0.8]), thickness * 0.6))
 
     def draw() -> Pixels:
-        canvas = Image.new("L", (side * SUPERSAMPLING,) * 2)
-        pen = ImageDraw.Draw(canvas)
+        canvas, pen = drawing((side, side))
         for ends, width in lines:
             pen.line(ends, fill=255, width=width)
         return weight_of(canvas)

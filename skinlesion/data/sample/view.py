@@ -18,6 +18,7 @@ from skinlesion.data.sample.lesion import (
     Pixels,
     blend,
     draw_lesion,
+    drawing,
     empty_picture,
     smooth_noise,
     weight_of,
@@ -111,15 +112,10 @@ def _place(lesion: Lesion, rng: np.random.Generator, shape: tuple[int, int]) -> 
     return np.asarray(placed), mask
 
 
-def _drawing(shape: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    canvas = Image.new("L", (shape[1] * SUPERSAMPLING, shape[0] * SUPERSAMPLING))
-    return canvas, ImageDraw.Draw(canvas)
-
-
 def _bubbles(picture: Pixels, rng: np.random.Generator) -> None:
     """Bubbles in the immersion gel: bright rings."""
     height, width = picture.shape[:2]
-    canvas, pen = _drawing((height, width))
+    canvas, pen = drawing((height, width))
     for _ in range(int(rng.integers(1, 6))):
         radius = height * rng.uniform(0.015, 0.05)
         x, y = rng.uniform(0, width), rng.uniform(0, height)
@@ -131,7 +127,7 @@ def _bubbles(picture: Pixels, rng: np.random.Generator) -> None:
 def _hair(picture: Pixels, rng: np.random.Generator) -> None:
     """Hairs: quadratic Bezier curves, most of them roughly parallel, dark or fair."""
     height, width = picture.shape[:2]
-    canvas, pen = _drawing((height, width))
+    canvas, pen = drawing((height, width))
     along = rng.uniform(0, math.pi)
     position = np.linspace(0, 1, 14)[:, None]
     for _ in range(int(rng.geometric(0.12))):
@@ -149,7 +145,7 @@ def _hair(picture: Pixels, rng: np.random.Generator) -> None:
 def _ruler(picture: Pixels, rng: np.random.Generator) -> None:
     """Black marks of a scale along the upper or lower edge, every fifth longer."""
     height, width = picture.shape[:2]
-    canvas, pen = _drawing((height, width))
+    canvas, pen = drawing((height, width))
     spacing, from_top = width * rng.uniform(0.035, 0.06), rng.random() < 0.5
     for mark, x in enumerate(np.arange(rng.uniform(0, spacing), width, spacing)):
         length = height * (0.075 if mark % 5 == 0 else 0.045)

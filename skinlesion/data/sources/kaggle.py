@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -21,17 +20,11 @@ def download(folder: Path) -> None:
     Raises
     ------
     PipelineError
-        No credentials, or whatever made Kaggle's package fail.
+        No accepted credentials, or whatever made Kaggle's package fail.
     """
-    if not has_credentials():
-        raise PipelineError(
-            "no Kaggle credentials found. Create a token at https://www.kaggle.com/settings/api and put it in the environment "
-            "variable KAGGLE_API_TOKEN or the file ~/.kaggle/access_token (or a legacy key in KAGGLE_USERNAME and KAGGLE_KEY, "
-            f"or ~/.kaggle/kaggle.json), or run `kaggle auth login`. {OTHER_SOURCES}"
-        )
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        # Importing `kaggle` logs in, so it is imported only here; refused credentials make it call exit().
+        # Importing `kaggle` logs in, so it is imported only here; without credentials, or with refused ones, it calls exit().
         from kaggle.api.kaggle_api_extended import KaggleApi
 
         api = KaggleApi()
@@ -39,7 +32,9 @@ def download(folder: Path) -> None:
         api.dataset_download_files(SLUG, path=str(folder), quiet=False)
     except SystemExit:
         raise PipelineError(
-            f"Kaggle does not accept the credentials: create a new token at https://www.kaggle.com/settings/api. {OTHER_SOURCES}"
+            "there are no credentials that Kaggle accepts. Create a token at https://www.kaggle.com/settings/api and put it in "
+            "the environment variable KAGGLE_API_TOKEN or the file ~/.kaggle/access_token (or a legacy key in KAGGLE_USERNAME "
+            f"and KAGGLE_KEY, or ~/.kaggle/kaggle.json), or run `kaggle auth login`. {OTHER_SOURCES}"
         ) from None
     except Exception as error:  # the package lets through whatever its libraries raise
         raise PipelineError(
@@ -50,16 +45,3 @@ def download(folder: Path) -> None:
     if not zipfile.is_zipfile(archive):
         archive.unlink(missing_ok=True)
         raise PipelineError(f"Kaggle sent no usable {archive.name}; what had come was deleted, run the same command again")
-
-
-def has_credentials() -> bool:
-    """Whether there is anything with which Kaggle's package (2.2) would try to log in; nothing is sent anywhere."""
-    environment, home = os.environ, Path("~/.kaggle").expanduser()
-    if environment.get("KAGGLE_API_TOKEN") or environment.get("KAGGLE_API_V1_TOKEN"):
-        return True
-    if environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY"):
-        return True
-    fallback = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
-    configuration = Path(environment.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else fallback))
-    files = (configuration / "kaggle.json", *(home / name for name in ("access_token", "access_token.txt", "credentials.json")))
-    return any(path.is_file() for path in files)
