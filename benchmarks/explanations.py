@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,8 @@ from skinlesion.model.network import NetworkSpec, SkinNetwork, build_network
 BACKBONES = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 METHODS = ("GradCAM", "GradCAMpp", "XGradCAM", "LayerCAM")  # of one pass, which the loop can make too
 LESIONS = 48  # about 64 images
+KINDS = ("end_to_end", "maps_alone")  # of speeds, maps per second: with reading and placing, and of the network alone
 TOLERANCE = 1e-4  # of a map's strongest cell
-
-
-@dataclass
-class Speeds:
-    """Maps per second, a value a round: end to end, and of the network alone."""
-
-    end_to_end: list[float] = field(default_factory=list)
-    maps_alone: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,25 +74,22 @@ class Explained:
     classes: list[int]
     options: MapOptions
 
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions of the images in the prepared array."""
+        return self.images.prepared.rows_of(self.images.listed["image_id"])
+
 
 def ours(task: Explained) -> np.ndarray:
     """Maps of all images, as the stage computes them: (N, side, side)."""
-    return compute_maps(
-        task.network,
-        task.config,
-        task.images.prepared.images,
-        task.classes,
-        task.options,
-        rows=task.images.prepared.rows_of(task.images.listed["image_id"]),
-    )
+    return compute_maps(task.network, task.config, task.images.prepared.images, task.classes, task.options, rows=task.rows)
 
 
 def ours_placed(task: Explained) -> None:
     """Maps of all images, each on its original's pixels."""
     target = find_layer(task.network.backbone, task.options.layer, size=task.config.size)
     maps = MemberMaps(target, ours(task))
-    rows = task.images.prepared.rows_of(task.images.listed["image_id"])
-    sizes = task.images.prepared.index.loc[rows, ["width", "height"]].to_numpy()
+    sizes = task.images.prepared.index.loc[task.rows, ["width", "height"]].to_numpy()
     for position, (width, height) in enumerate(sizes):
         place_mean([maps], position, width, height, size=task.config.size, fit=task.config.fit)
 
@@ -199,42 +189,32 @@ def benchmark(task: Explained, *, rounds: int) -> dict[str, Any]:
     """Speeds of both sides and their ratios, a value a round."""
     inputs = [image for image, _ in read_plainly(task)]
     difference = check_same_maps(task, inputs)  # which warms both up
-    sides = {
-        "ours": (lambda: ours_placed(task), lambda: ours(task)),
-        "loop": (lambda: loop_placed(task), lambda: [explain_one(task, image) for image in inputs]),
+    sides: dict[str, dict[str, Callable[[], Any]]] = {
+        "ours": {"end_to_end": lambda: ours_placed(task), "maps_alone": lambda: ours(task)},
+        "loop": {"end_to_end": lambda: loop_placed(task), "maps_alone": lambda: [explain_one(task, each) for each in inputs]},
     }
-    speeds = {name: Speeds() for name in sides}
+    speeds: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in sides}
     for number in range(rounds):
         # There and back, so that a machine that grows slower or faster is so for both.
         for name in list(sides) if number % 2 == 0 else reversed(sides):
-            placed, alone = sides[name]
-            speeds[name].end_to_end.append(per_second(placed, len(inputs), task.options.device))
-            speeds[name].maps_alone.append(per_second(alone, len(inputs), task.options.device))
-    ratios = {
-        kind: quartiles(getattr(speeds["ours"], kind), getattr(speeds["loop"], kind)) for kind in ("end_to_end", "maps_alone")
-    }
-    return {"layer": task.options.layer, "greatest_difference": difference} | {
-        "speeds": {name: asdict(each) for name, each in speeds.items()},
-        "ratios": ratios,
-    }
+            for kind, explain in sides[name].items():
+                speeds[name][kind].append(per_second(explain, len(inputs), task.options.device))
+    ratios = {kind: quartiles(speeds["ours"][kind], speeds["loop"][kind]) for kind in KINDS}
+    return {"layer": task.options.layer, "greatest_difference": difference, "speeds": speeds, "ratios": ratios}
 
 
 def quartiles(above: list[float], below: list[float]) -> dict[str, float]:
     """Quartiles of the ratios of the rounds."""
-    low, median, high = np.quantile([first / second for first, second in zip(above, below, strict=True)], [0.25, 0.5, 0.75])
-    return {"low": float(low), "median": float(median), "high": float(high)}
+    return dict(zip(("low", "median", "high"), np.quantile(np.divide(above, below), [0.25, 0.5, 0.75]).tolist(), strict=True))
 
 
-def describe(backbone: str, method: str, found: dict[str, Any]) -> str:
+def describe_speeds(backbone: str, method: str, found: dict[str, Any]) -> str:
     """A line for people."""
-    speeds, ratios = found["speeds"], found["ratios"]
     parts = [f"{backbone:<16} {method:<9}"]
-    for kind in ("end_to_end", "maps_alone"):
-        ours_, loop_ = (statistics.median(speeds[name][kind]) for name in ("ours", "loop"))
-        ratio = ratios[kind]
-        words = kind.replace("_", " ")
+    for kind, ratio in found["ratios"].items():
+        ours_, loop_ = (statistics.median(found["speeds"][name][kind]) for name in ("ours", "loop"))
         parts.append(
-            f"{words}: ours {ours_:6.1f}/s, loop {loop_:6.1f}/s, ratio {ratio['median']:.2f} "
+            f"{kind.replace('_', ' ')}: ours {ours_:6.1f}/s, loop {loop_:6.1f}/s, ratio {ratio['median']:.2f} "
             f"({ratio['low']:.2f} to {ratio['high']:.2f})"
         )
     return "  ".join(parts)
@@ -261,11 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = choose_device(options.device)
     keep_freed_memory()
     params = load_params().train.model_copy(update=AS_PLAIN)
-    facts = describe_machine(device) | {
-        "size": options.size,
-        "batch": options.batch,
-        "rounds": options.rounds,
-    }
+    facts = describe_machine(device) | {"size": options.size, "batch": options.batch, "rounds": options.rounds}
     print_facts(facts)
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -277,7 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
                 task = prepare_task(images, chosen, method, device=device, batch_size=options.batch)
                 found = benchmark(task, rounds=options.rounds)
                 results.setdefault(backbone, {})[method] = found
-                sys.stdout.write(describe(backbone, method, found) + "\n")
+                sys.stdout.write(describe_speeds(backbone, method, found) + "\n")
                 sys.stdout.flush()
                 if options.json is not None:  # after each, or one that fails would take the others with it
                     write_json(options.json, facts | {"images": len(images.listed), "backbones": results})

@@ -81,27 +81,23 @@ def main() -> None:
     )
     summary = summarize(measured, subject.table, how)
     first = measured[subject.options.method]
-    energy = energy_table(first, subject.table)
-    title = f"{subject.describe(first.maps)}, split '{params.split}'{', synthetic images' if synthetic else ''}"
+    energy = subject.table.iloc[first.positions].assign(energy_ratio=first.figures["energy"].to_numpy())
+    title = f"{subject.describe_maps(first.maps)}, split '{params.split}'{', synthetic images' if synthetic else ''}"
     with atomic_folder(PLOTS / "gradcam") as folder:
         cases = choose_cases(
-            subject.table,
-            confident_errors=params.confident_errors,
-            unsure_correct=params.unsure_correct,
-            typical_correct=params.typical_correct,
+            subject.table, **params.model_dump(include={"confident_errors", "unsure_correct", "typical_correct"})
         )
-        errors = cases[cases["outcome"] == "wrong"]
-        shown = subject.of(cases).placed("predicted"), subject.of(errors).placed("dx")
-        write_gallery(cases, folder, placed=shown[0], placed_truth=shown[1], title=title, synthetic=synthetic)
+        placed, placed_truth = subject.of(cases).placed("predicted"), subject.of(cases[cases["outcome"] == "wrong"]).placed("dx")
+        write_gallery(cases, folder, placed=placed, placed_truth=placed_truth, title=title, synthetic=synthetic)
         write_table(energy.dropna(subset=["energy_ratio"]), folder / "energy.csv", ENERGY_COLUMNS)
         tables.write_tables(measured, summary, subject.table, folder)
     metrics: dict[str, Any] = {
         "method": subject.options.method,
         "layers": layers_of(first),
         **count_maps(first, subject.table, energy),
+        **summarize_energy(energy, how),
+        "faithfulness": {"split": params.split, "bootstrap": describe_draws(how), **summary},
     }
-    metrics |= summarize_energy(energy, how)
-    metrics["faithfulness"] = {"split": params.split, "bootstrap": describe_draws(how), **summary}
     write_json(METRICS / "gradcam.json", metrics)
 
 
@@ -118,11 +114,6 @@ def load_subject(params: GradcamParams, machine: MachineParams) -> Subject:
     device, batch_size = choose_device(machine.device), max(1, machine.batch_size // GRADIENTS)
     options = MapOptions(params.methods[0], device, params.layer, batch_size=batch_size, samples=params.samples)
     return Subject(members, prepared.images, table, options)
-
-
-def energy_table(measured: Faithfulness, table: pd.DataFrame) -> pd.DataFrame:
-    """The energy ratio of each image measured, NaN where it is undefined."""
-    return table.iloc[measured.positions].assign(energy_ratio=measured.figures["energy"].to_numpy())
 
 
 def count_maps(measured: Faithfulness, table: pd.DataFrame, energy: pd.DataFrame) -> dict[str, int]:

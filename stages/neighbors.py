@@ -34,13 +34,12 @@ from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.explanation.neighbors.embedding import embed
 from skinlesion.explanation.neighbors.metrics import measure_neighbors
-from skinlesion.explanation.neighbors.pages import Case, Neighbor, Shares, draw_pages
-from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table
+from skinlesion.explanation.neighbors.pages import CaseWithNeighbors, Neighbor, Shares, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_errors, find_neighbors, neighbor_table
 from skinlesion.model.classifier import Classifier, load_ensemble
 
-# What follows a neighbor's diagnosis.
-COMMON: dict[Shares, str] = {"truth": " = truth", "prediction": " = predicted", "neither": ""}
 BY_CLASS = ("dx", "share", "low", "high", "support", "training_lesions")
+SHARES: dict[Shares, str] = {"truth": " = truth", "prediction": " = predicted", "neither": ""}  # beside a neighbor's diagnosis
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def main() -> None:
     table = neighbor_table(test, train, found)
     labels = pd.Index(CLASSES).get_indexer(table["neighbor_dx"]).reshape(len(test), params.k)
     measured = measure_neighbors(test, labels, train, how)
-    cases = choose_cases(test, cases=params.cases)
+    cases = choose_errors(test, cases=params.cases)
     title = describe_page(members, params.k) + (", synthetic images" if facts.synthetic else "")
     with atomic_folder(PLOTS / "neighbors") as folder:
         draw_pages(load_cases(cases, table, prepared), folder, title=title, neighbors=params.k)
@@ -118,7 +117,7 @@ def by_class(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImages) -> Iterator[Case]:
+def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImages) -> Iterator[CaseWithNeighbors]:
     """Each case with the originals of its image and of its neighbours."""
     sizes = prepared.index.set_index("image_id")[["width", "height"]]
 
@@ -127,21 +126,14 @@ def load_cases(cases: pd.DataFrame, table: pd.DataFrame, prepared: PreparedImage
 
     grouped = table.groupby("image_id", sort=False)
     for case in cases.itertuples():
-        neighbors = [
-            Neighbor(
-                original(row.neighbor_image_id),
-                f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{COMMON[common(row)]}, {row.similarity:.3f}",
-                common(row),
-            )
-            for row in grouped.get_group(case.image_id).itertuples()
-        ]
+        neighbors = []
+        for row in grouped.get_group(case.image_id).itertuples():
+            shared: dict[str, Shares] = {row.predicted: "prediction", row.dx: "truth"}
+            shares = shared.get(row.neighbor_dx, "neither")
+            title = f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{SHARES[shares]}, {row.similarity:.3f}"
+            neighbors.append(Neighbor(original(row.neighbor_image_id), title, shares))
         title = f"{case.image_id}\ntruth {case.dx}, predicted {case.predicted} {case.probability:.2f}"
-        yield Case(original(case.image_id), title, neighbors)
-
-
-def common(row: Any) -> Shares:
-    """What a neighbour shares with an image that was predicted wrongly: `truth`, `prediction` or `neither`."""
-    return "truth" if row.neighbor_dx == row.dx else "prediction" if row.neighbor_dx == row.predicted else "neither"
+        yield CaseWithNeighbors(original(case.image_id), title, neighbors)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
 from skinlesion.base.errors import PipelineError
+from skinlesion.config.schema import Fit
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions
 from tests.conftest import WriteParams
@@ -26,12 +27,14 @@ PATIENT: dict[str, Any] = {"dx_type": "histo", "age": 50.0, "sex": "male", "loca
 Run = Callable[..., dict[str, Any]]
 
 
-def write_prepared(image_ids: Iterable[str], pixels: np.ndarray, *, width: int = 40, height: int = 30) -> None:
+def write_prepared(
+    image_ids: Iterable[str], pixels: np.ndarray, *, width: int = 40, height: int = 30, fit: Fit = "squash"
+) -> None:
     """`data/prepared` of RGB squares, clipped to uint8; `width` and `height` are those of the originals."""
     PREPARED.mkdir(parents=True, exist_ok=True)
     np.save(PREPARED / "images.npy", np.clip(pixels, 0, 255).astype(np.uint8))
     index = pd.DataFrame({"image_id": list(image_ids), "width": width, "height": height})
-    write_table(index.assign(fit="squash", color_constancy="none"), PREPARED / "index.csv", INDEX_COLUMNS)
+    write_table(index.assign(fit=fit, color_constancy="none"), PREPARED / "index.csv", INDEX_COLUMNS)
 
 
 def write_lists(splits: dict[str, pd.DataFrame], fingerprint: str = "f00d") -> None:

@@ -210,12 +210,3 @@ def test_batch_norms_of_every_shuffled_network_are_renewed(workspace: Path, monk
     monkeypatch.setattr(faithfulness, "renew_batch_norm", lambda _, batches, **__: renewed.append(len(list(batches))))
     measure_one(make_subject(workspace).some(np.arange(6)), steps=2)
     assert renewed == [1] * len(DEPTHS)
-
-
-def test_without_masks_the_other_measures_stand(workspace: Path) -> None:
-    subject = make_subject(workspace)
-    for image_id in subject.table["image_id"]:
-        mask_path(image_id).unlink()
-    figures = measure_one(subject).figures
-    assert figures[["energy", "energy_other", "pointing", "pointing_center"]].isna().all().all()
-    assert figures[["deletion", "insertion", "flip"]].notna().all().all()

@@ -11,14 +11,13 @@ from scipy.stats import spearmanr
 
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
-from skinlesion.explanation.cam import deletion, patches, randomization, summary
-from skinlesion.explanation.cam.faithfulness import FIGURES, choose_some, other_images
+from skinlesion.explanation.cam import deletion, patches, randomization
+from skinlesion.explanation.cam.faithfulness import choose_some, other_images
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
 from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.explanation.cam.pointing import center_hits, points_at
 from skinlesion.model.classifier import Classifier
-from tests.conftest import resamples
 from tests.model.classifier_cases import make_config, make_network
 
 P = patches.PATCHES
@@ -248,94 +247,3 @@ def test_batch_norm_of_a_shuffled_network_fits_its_features() -> None:
     features = model.backbone.conv1(images)
     np.testing.assert_allclose(model.backbone.bn1.running_mean, features.mean(dim=(0, 2, 3)).detach(), atol=1e-4)
     assert not any(module.training for module in model.modules())
-
-
-HOW = resamples(1000)
-LESIONS = pd.Series([f"L{number}" for number in range(12)])
-
-
-def measured_figures(**columns: list[float]) -> pd.DataFrame:
-    """A table of figures of twelve lesions, four values three times over, NaN where nothing is given."""
-    return pd.DataFrame({name: columns.get(name.replace(" ", "_"), [np.nan] * 4) * 3 for name in FIGURES})
-
-
-def test_summary_by_hand() -> None:
-    figures = measured_figures(
-        energy=[2, 4, np.nan, 6],
-        energy_other=[1, 1, 7, np.nan],
-        pointing=[1, 0, 1, 1],
-        pointing_center=[1, 1, 1, 1],
-        deletion=[0.2, 0.2, 0.2, 0.2],
-        deletion_random=[0.5, 0.4, 0.5, 0.4],
-        deletion_center=[0.2, 0.2, 0.2, 0.2],
-    )
-    first = np.arange(12) == 0
-    groups = {"all": np.ones(12, dtype=bool), "first": first, "none": np.zeros(12, dtype=bool)}
-    found = summary.summarize_groups(figures, LESIONS, groups, HOW)
-    energy = found["all"]["energy"]
-    assert (energy["images"], energy["lesions"], energy["value"]) == (9, 9, 4)
-    assert energy["low"] < 4 < energy["high"]
-    # The control is compared where both are defined; six lesions are too few for a verdict.
-    against = energy["other"]
-    assert (against["images"], against["value"], against["difference"], against["verdict"]) == (6, 1, 2, "undecided")
-    # One lesion, drawn again and again, has no interval.
-    assert found["first"]["energy"] == {
-        "images": 1,
-        "lesions": 1,
-        "value": 2,
-        "low": None,
-        "high": None,
-        "other": {
-            "images": 1,
-            "value": 1,
-            "difference": 1,
-            **dict.fromkeys(("difference_low", "difference_high")),
-            "verdict": "undecided",
-        },
-    }
-    assert found["all"]["pointing"]["center"]["verdict"] == "undecided"
-    assert found["all"]["deletion"]["random"]["verdict"] == "better"  # less is better
-    assert found["all"]["deletion"]["random"]["difference"] == pytest.approx(-0.25)
-    assert found["all"]["deletion"]["center"]["verdict"] == "undecided"
-    assert found["none"]["energy"]["images"] == 0
-    assert {found["none"]["energy"][name] for name in ("value", "low", "high")} == {None}
-    assert found["none"]["energy"]["other"]["verdict"] is None
-    assert found["all"]["flip"]["value"] is None
-
-
-def test_intervals_are_over_lesions() -> None:
-    values = np.arange(10.0)[:, None]
-    (one_lesion,) = summary.mean_intervals(values, pd.Series(["L"] * 10), HOW)
-    assert one_lesion == {"images": 10, "lesions": 1, "value": 4.5, "low": None, "high": None}
-    (ten,) = summary.mean_intervals(values, pd.Series([f"L{number}" for number in range(10)]), HOW)
-    # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
-    assert (ten["low"], ten["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
-
-
-@pytest.mark.parametrize(
-    ("correlations", "passed"),
-    [
-        ([0.1, 0.0, -0.1, 0.2], True),
-        ([0.9, 0.8, 0.9, 0.7], False),
-        ([0.9, -0.9, 0.9, -0.9], False),  # turned upside down is not forgotten, though the mean is 0
-        ([0.8, 0.1, 0.2, 0.3], False),  # the mean square lies below the limit, but its interval does not
-        ([0.1, np.nan, np.nan, np.nan], None),  # three maps in four rank nothing
-        ([np.nan] * 4, None),
-    ],
-)
-def test_sanity_check(correlations: list[float], passed: bool | None) -> None:
-    figures = measured_figures(shuffled=correlations, shuffled_head=[0.9] * 4)
-    found = summary.judge_sanity(figures, LESIONS, HOW)
-    assert (found["passed"], found["limit"]) == (passed, 0.25)
-    assert list(found["by_depth"]) == ["head", "last quarter", "last half", "last three quarters", "all layers"]
-    assert found["by_depth"]["head"]["value"] == pytest.approx(0.9)
-    assert found["by_depth"]["head"]["shared"]["value"] == pytest.approx(0.81)
-    assert found["by_depth"]["all layers"]["without_ranks"] == np.isnan(correlations).mean()
-    assert found["by_depth"]["last half"]["value"] is None
-
-
-def test_few_lesions_pass_no_sanity_check() -> None:
-    found = summary.judge_sanity(
-        measured_figures(shuffled=[0.1] * 4), pd.Series([f"L{number // 2}" for number in range(12)]), HOW
-    )
-    assert found["passed"] is None

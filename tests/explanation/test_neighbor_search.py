@@ -12,13 +12,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.neighbors import search
 from skinlesion.explanation.neighbors.metrics import measure_neighbors
-from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, Case, Neighbor, draw_pages
-from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_cases, find_neighbors, neighbor_table, vote
-from tests.conftest import resamples
+from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, CaseWithNeighbors, Neighbor, draw_pages
+from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_errors, find_neighbors, neighbor_table, vote
+from tests.conftest import refuses, resamples
 from tests.stage_cases import predictions_of
 
 
@@ -37,9 +36,7 @@ def listing(lesions: list[str], image_ids: list[str] | None = None, dx: list[str
 # The search
 
 
-@pytest.mark.parametrize("cells", [1, 300, search.BLOCK_CELLS])
-def test_the_search_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    monkeypatch.setattr(search, "BLOCK_CELLS", cells)
+def test_the_search_is_that_of_scikit_learn() -> None:
     wanted, searched = directions(23, 9, 0), directions(60, 9, 1)
     lesions = [f"L{number}" for number in np.random.default_rng(2).permutation(60)]
     found = find_neighbors(wanted, searched, listing(lesions), k=7)
@@ -73,15 +70,14 @@ def test_equally_near_images_come_by_their_id() -> None:
 
 def test_more_neighbours_than_lesions_are_refused() -> None:
     rows = directions(4, 3, 0)
-    with pytest.raises(PipelineError, match=r"neighbors\.k is 4, and there are 3 training lesions: set it to 3 at most"):
-        find_neighbors(rows, rows, listing(["A", "A", "B", "C"]), k=4)
+    message = r"neighbors\.k is 4, and there are 3 training lesions: set it to 3 at most"
+    refuses(message, find_neighbors, rows, rows, listing(["A", "A", "B", "C"]), k=4)
     assert find_neighbors(rows, rows, listing(["A", "A", "B", "C"]), k=3).positions.shape == (4, 3)
 
 
 def test_a_test_lesion_among_the_training_lesions_is_refused() -> None:
     test = predictions_of([("I1", "L1", "mel", "mel", 0.5), ("I2", "T2", "nv", "nv", 0.5)])
-    with pytest.raises(PipelineError, match=r"1 lesion\(s\) are in training and in test \(T2\): run `split` again"):
-        check_apart(listing(["T1", "T2"]), test)
+    refuses(r"1 lesion\(s\) are in training and in test \(T2\): run `split` again", check_apart, listing(["T1", "T2"]), test)
     check_apart(listing(["T1", "T3"]), test)
 
 
@@ -119,11 +115,11 @@ def test_missed_melanomas_come_first_then_the_most_confident_errors() -> None:
             ("I7", "L6", "mel", "mel", 0.8),
         ]
     )
-    shown = choose_cases(test, cases=9)
+    shown = choose_errors(test, cases=9)
     assert shown["image_id"].tolist() == ["I6", "I2", "I1", "I4", "I5"]
     assert shown.iloc[0].tolist() == ["I6", "mel", "bkl", 0.7]
-    assert choose_cases(test, cases=3)["image_id"].tolist() == ["I6", "I2", "I1"]
-    assert choose_cases(test, cases=0).empty
+    assert choose_errors(test, cases=3)["image_id"].tolist() == ["I6", "I2", "I1"]
+    assert choose_errors(test, cases=0).empty
 
 
 # The figures
@@ -170,12 +166,12 @@ def test_vote_and_network_are_those_of_scikit_learn_and_their_difference_is_pair
     found = measured_cases()
     truth, predicted = ([case[column] for case in CASES] for column in (0, 1))
     voted = ["mel", "nv", "mel", "nv", "mel", "bcc", "df"]
-    for name, said in (("vote", voted), ("network", predicted)):
-        melanoma, flagged = np.array(truth) == "mel", np.array(said) == "mel"
+    for name, answers in (("vote", voted), ("network", predicted)):
+        melanoma, flagged = np.array(truth) == "mel", np.array(answers) == "mel"
         values = {metric: each[name]["value"] for metric, each in found["metrics"].items()}
         assert values == {
-            "accuracy": pytest.approx(accuracy_score(truth, said)),
-            "balanced_accuracy": pytest.approx(balanced_accuracy_score(truth, said)),
+            "accuracy": pytest.approx(accuracy_score(truth, answers)),
+            "balanced_accuracy": pytest.approx(balanced_accuracy_score(truth, answers)),
             "mel_sensitivity": pytest.approx(recall_score(melanoma, flagged)),
             "mel_specificity": pytest.approx(recall_score(~melanoma, ~flagged)),
         }
@@ -208,10 +204,10 @@ def test_options_reach_the_bootstrap() -> None:
 # The pages
 
 
-def make_case(neighbors: int = 2) -> Case:
+def make_case(neighbors: int = 2) -> CaseWithNeighbors:
     pixels = np.zeros((30, 40, 3), dtype=np.uint8)
     shares = ("truth", "prediction", "neither")
-    return Case(pixels, "I\nt", [Neighbor(pixels, "N\nd", shares[number % 3]) for number in range(neighbors)])  # type: ignore[arg-type]
+    return CaseWithNeighbors(pixels, "I\nt", [Neighbor(pixels, "N\nd", shares[number % 3]) for number in range(neighbors)])  # type: ignore[arg-type]
 
 
 def test_pages_are_full_before_the_next_one_begins(tmp_path: Path) -> None:
@@ -239,7 +235,7 @@ def test_frames_differ_without_colour(tmp_path: Path) -> None:
     """How much of a frame's upper edge is drawn, and in how many pieces."""
     pixels = np.full((30, 40, 3), 255, dtype=np.uint8)
     neighbors = [Neighbor(pixels, "", shares) for shares in ("truth", "prediction", "neither")]
-    (page,) = draw_pages([Case(pixels, "", neighbors)], tmp_path, title="", neighbors=3)
+    (page,) = draw_pages([CaseWithNeighbors(pixels, "", neighbors)], tmp_path, title="", neighbors=3)
     with Image.open(page) as image:
         inked = np.asarray(image.convert("L")) < 200
     edges = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +19,15 @@ from skinlesion.base.files import read_json
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from skinlesion.explanation.neighbors.embedding import embed
-from skinlesion.explanation.neighbors.pages import Case, draw_pages
+from skinlesion.explanation.neighbors.pages import CaseWithNeighbors, draw_pages
 from skinlesion.explanation.neighbors.search import COLUMNS
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import neighbors as stage
 from tests.conftest import WriteParams, refuses
-from tests.model.classifier_cases import make_config, make_network, save_ensemble
+from tests.explanation.workspace import HEIGHT, SIZE, WIDTH, make_classifier
+from tests.model.classifier_cases import save_ensemble
 from tests.stage_cases import bytes_below, predictions_of, write_lists, write_prepared
 
-SIZE, WIDTH, HEIGHT = 32, 44, 33
 CPU = torch.device("cpu")
 
 
@@ -55,12 +54,6 @@ def make_images(ids: list[str]) -> None:
         squares.append(np.asarray(image.resize((SIZE, SIZE))))
     order = np.random.default_rng(0).permutation(len(ids))
     write_prepared(np.array(ids)[order], np.stack(squares)[order], width=WIDTH, height=HEIGHT)
-
-
-def make_classifier(*backbones: str, **overrides: Any) -> None:
-    """Members m0-0, m1-0, ... of seeded random weights."""
-    configs = [make_config(name, member=f"m{number}", **overrides) for number, name in enumerate(backbones)]
-    save_ensemble((make_network(config, seed=number), config) for number, config in enumerate(configs))
 
 
 @pytest.fixture
@@ -197,7 +190,7 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
 
 
 def test_the_pages_show_the_originals_and_what_is_shared(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[Case] = []
+    drawn: list[CaseWithNeighbors] = []
     monkeypatch.setattr(stage, "draw_pages", lambda cases, *_, **__: drawn.extend(cases))
     stage.main()
     assert [case.title.partition("\n")[0] for case in drawn] == ["ISIC_03", "ISIC_02", "ISIC_05"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skinlesion.artifacts.tables import probabilities_of
+from skinlesion.artifacts.tables import labels_of, predicted_of, probabilities_of
 from skinlesion.diagnoses import CLASSES
 
 MISSED_MELANOMA, CONFIDENT_ERROR = "missed melanoma", "confident error"
@@ -32,10 +32,9 @@ def judge_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     """
     probabilities = probabilities_of(predictions)
     table = predictions[["image_id", "lesion_id", "dx"]].copy()
-    table["predicted"] = np.array(CLASSES)[probabilities.argmax(axis=1)]
+    table["predicted"] = predicted_of(predictions)
     table["probability"] = probabilities.max(axis=1)
-    truths = [CLASSES.index(dx) for dx in table["dx"]]
-    table["probability_true"] = probabilities[np.arange(len(table)), truths]
+    table["probability_true"] = probabilities[np.arange(len(table)), labels_of(table)]
     table["outcome"] = np.where(table["dx"] == table["predicted"], "correct", "wrong")
     return table
 

@@ -66,16 +66,14 @@ class Ends:
 
 
 def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:
-    """The ends that the curves of these images have in any order; parameters as of `curves`."""
-    found: list[list[np.ndarray]] = [[], [], []]
-    for positions, batch in _batches(images, rows, batch_size):
+    """The ends that the curves of these images have in any order; for the parameters see `curves`."""
+    found = np.empty((3, len(rows)))
+    for positions, batch in _batches(images, rows, batch_size, title="ends of the curves"):
         mask = _on_pixels(shown[positions], batch.shape[1])
-        mean = _mean_colour(batch, mask)
-        for values, altered in zip(
-            found, (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch)), strict=True
-        ):
-            values.append(score(altered, positions))
-    return Ends(*(np.concatenate(values) for values in found))
+        mean = _mean_color(batch, mask)
+        altered = (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch))
+        found[:, positions] = [score(each, positions) for each in altered]
+    return Ends(*found)
 
 
 def curves(
@@ -94,7 +92,7 @@ def curves(
     Parameters
     ----------
     images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it.
-    ranks, shown : as of `removal_ranks`.
+    ranks, shown : see `removal_ranks`.
     ends : of `measure_ends`, which spare four passes a curve.
     steps : in each of which the same share of the shown patches goes.
 
@@ -104,31 +102,29 @@ def curves(
     """
     deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
     deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
-    bar = tqdm(total=len(rows), desc="deletion and insertion", unit="image", disable=None)
-    for positions, batch in _batches(images, rows, batch_size):
+    for positions, batch in _batches(images, rows, batch_size, title="deletion and insertion"):
         inside = _on_pixels(shown[positions], batch.shape[1])
-        mean, outside = _mean_colour(batch, inside), ~inside
+        mean, outside = _mean_color(batch, inside), ~inside
         blurred = _blurred(batch, inside, mean)
         limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
         for step, limit in list(enumerate(limits))[1:-1]:
             first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
             deletion[positions, step] = score(torch.where(first, mean, batch), positions)
             insertion[positions, step] = score(torch.where(first | outside, batch, blurred), positions)
-        bar.update(len(positions))
-    bar.close()
     return deletion, insertion
 
 
-def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Positions among the rows, and their images, a batch at a time."""
-    for start in range(0, len(rows), batch_size):
+def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int, *, title: str) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Positions among the rows, and their images, a batch at a time, with a progress bar of that title."""
+    for start in tqdm(range(0, len(rows), batch_size), desc=title, unit="batch", disable=None):
         positions = np.arange(start, min(start + batch_size, len(rows)))
         yield positions, torch.from_numpy(np.array(images[rows[positions]]))
 
 
 def area_under(curve: np.ndarray) -> np.ndarray:
     """Area under curves (N, steps + 1) over the share 0 to 1 by the trapezoidal rule, float64 (N,) in [0, 1]."""
-    return np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1)
+    area: np.ndarray = np.trapezoid(curve, dx=1 / (curve.shape[1] - 1), axis=1)
+    return area
 
 
 def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:
@@ -137,7 +133,7 @@ def _on_pixels(chosen: np.ndarray, size: int) -> torch.Tensor:
     return torch.from_numpy(chosen[:, patches][:, :, patches])[..., None]
 
 
-def _mean_colour(batch: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+def _mean_color(batch: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """The mean colour of what each square shows of its image, without the padding: uint8 (N, 1, 1, 3)."""
     total = (batch.float() * shown).sum(dim=(1, 2), keepdim=True)
     return (total / shown.sum(dim=(1, 2), keepdim=True)).round().to(torch.uint8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from torchcam import methods as torchcam_methods
 from torchcam.methods import CAM, SSCAM, LeGrad, RefineCAM, SmoothGradCAMpp
 
 from skinlesion.base.errors import PipelineError
-from skinlesion.config.evaluation import CamMethod
-from skinlesion.explanation.cam.layers import TargetLayer, reshape_for
+from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.methods import DEFAULT_SAMPLES, PERTURBATION_METHODS, MapOptions
 from skinlesion.explanation.cam.occlusion import occlusion_map
 from skinlesion.explanation.cam.placing import cell_shares
@@ -41,7 +39,7 @@ class ExplainedNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, classes) of images (N, 3, size, size); PipelineError where they are NaN or infinite."""
-        scores = self.network(images, self._metadata_of(len(images)))
+        scores: torch.Tensor = self.network(images, self._metadata_of(len(images)))
         if not torch.isfinite(scores.detach()).all():  # torchcam would count NaN as no evidence
             raise PipelineError("the classifier's scores are not finite: its weights are damaged, run `train` again")
         return scores
@@ -49,10 +47,11 @@ class ExplainedNetwork(nn.Module):
     def scores_of_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits of a ViT's intermediate tokens (N, 1 + patches, F), as if these were its last: LeGrad, section 3.2."""
         backbone, encoder = self.network.backbone, self.network.metadata_encoder
-        features = backbone.heads(backbone.encoder.ln(tokens.mean(dim=1)))
+        features = backbone.get_submodule("heads")(backbone.get_submodule("encoder.ln")(tokens.mean(dim=1)))
         if encoder is not None:
             features = torch.cat([features, encoder(self._metadata_of(len(tokens)))], dim=1)
-        return self.network.head(features).float()
+        scores: torch.Tensor = self.network.head(features)
+        return scores.float()
 
     def _metadata_of(self, count: int) -> torch.Tensor | None:
         if self.metadata is None or len(self.metadata) == count:
@@ -84,7 +83,7 @@ class PlacedRefineCAM(RefineCAM):
         self.parts = parts
 
     @torch.no_grad()
-    def fuse_cams(
+    def fuse_cams(  # type: ignore[override]  # static in torchcam, which calls it on the instance
         self, cams: list[torch.Tensor], target_shape: tuple[int, ...] | None = None, normalized: bool = True
     ) -> torch.Tensor:
         """The product of the maps of the parts, each (N, side, side) from 0 to 1, on the first part's cells."""
@@ -115,51 +114,34 @@ def open_explainer(options: MapOptions, network: SkinNetwork, target: TargetLaye
     one image a call. Maps are not scaled yet and may be negative.
     """
     explained, method = ExplainedNetwork(network), options.method
-    if method == "Occlusion":
-        yield partial(_occlude, explained, batch_size=options.batch_size)
-        return
     by_gradients = method not in PERTURBATION_METHODS and method != "CAM"
+    # Where gradients end; LeGrad sees to it itself.
+    first_layer = (target.parts or (target,))[0].name if by_gradients and method != "LeGrad" else None
+
+    def occlude(images: torch.Tensor, metadata: torch.Tensor | None, classes: list[int], _: Sequence[int]) -> torch.Tensor:
+        explained.metadata = metadata
+        return occlusion_map(explained, images, *classes, batch_size=options.batch_size)[None]
+
+    if method == "Occlusion":
+        yield occlude
+        return
     with (
         torch.set_grad_enabled(by_gradients),
-        _graph_from(network, _first_layer(method, target) if by_gradients else None),
+        _graph_from(network, first_layer),
         _make_extractor(options, explained, target) as extractor,
     ):
-        yield partial(_extract, explained, extractor)
 
+        def extract(
+            images: torch.Tensor, metadata: torch.Tensor | None, classes: list[int], seeds: Sequence[int]
+        ) -> torch.Tensor:
+            explained.metadata = metadata
+            if isinstance(noise := getattr(extractor, "_distrib", None), SeededNoise):
+                noise.seed(seeds)
+            # Not torchcam's own normalization: it subtracts each map's minimum, which turns a uniform map into nothing.
+            maps: list[torch.Tensor] = extractor(class_idx=classes, scores=explained(images), normalized=False)
+            return maps[0]
 
-def _occlude(
-    explained: ExplainedNetwork,
-    images: torch.Tensor,
-    metadata: torch.Tensor | None,
-    classes: list[int],
-    _: Sequence[int],
-    *,
-    batch_size: int,
-) -> torch.Tensor:
-    explained.metadata = metadata
-    (class_index,) = classes
-    return occlusion_map(explained, images, class_index, batch_size=batch_size)[None]
-
-
-def _extract(
-    explained: ExplainedNetwork,
-    extractor: Any,
-    images: torch.Tensor,
-    metadata: torch.Tensor | None,
-    classes: list[int],
-    seeds: Sequence[int],
-) -> torch.Tensor:
-    explained.metadata = metadata
-    noise = getattr(extractor, "_distrib", None)
-    if noise is not None:
-        noise.seed(seeds)
-    # Not torchcam's own normalisation: it subtracts each map's minimum, which turns a uniform map into nothing.
-    return extractor(class_idx=classes, scores=explained(images), normalized=False)[0]
-
-
-def _first_layer(method: CamMethod, target: TargetLayer) -> str | None:
-    """The layer at which gradients end; None where torchcam sees to it itself."""
-    return None if method == "LeGrad" else (target.parts or (target,))[0].name
+        yield extract
 
 
 @contextmanager
@@ -187,7 +169,7 @@ def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: Ta
     names: list[nn.Module | str] = [f"network.backbone.{part.name}" for part in target.parts or (target,)]
     if method == "LeGrad":
         return LeGrad(explained, names, score_projection=explained.scores_of_tokens)
-    taken: dict[str, Any] = {"reshape_transform": reshape_for((target.parts or (target,))[0])}
+    taken: dict[str, Any] = {"reshape_transform": (target.parts or (target,))[0].to_feature_maps}
     if method == "RefineCAM":
         return PlacedRefineCAM(explained, target.parts, names, **taken)
     if method == "CAM":
@@ -196,9 +178,9 @@ def _make_extractor(options: MapOptions, explained: ExplainedNetwork, target: Ta
         taken["batch_size"] = options.batch_size
     if method in DEFAULT_SAMPLES:
         taken["num_samples"] = options.samples or DEFAULT_SAMPLES[method]
-    extractor = getattr(torchcam_methods, method)(explained, names[0], **taken)
+    extractor: Any = getattr(torchcam_methods, method)(explained, names[0], **taken)
     if isinstance(extractor, SmoothGradCAMpp | SSCAM):
-        extractor._distrib = SeededNoise(extractor.std)  # torchcam draws its noise by `_distrib.sample`
+        extractor._distrib = SeededNoise(extractor.std)  # type: ignore[assignment]  # torchcam only calls its `sample`
     return extractor
 
 

@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,8 +128,8 @@ def _measure(
     heat = patches.patch_means(members, size=size)
     figures = pd.DataFrame(np.nan, index=range(len(subject.table)), columns=list(FIGURES))
     located, *counts = _localization(subject, members)
-    for name, values in located.items():
-        figures[name] = values
+    for name in located:
+        figures[name] = located[name]
     curves = {"map": orders.curves_of(heat, within), **{name: orders.fixed(name, members, within) for name in ORDERS}}
     for order, both in curves.items():
         for kind, curve in zip(("deletion", "insertion"), both, strict=True):
@@ -190,29 +191,29 @@ class _Orders:
         return patches.patch_means(drawn, size=self.subject.square["size"])
 
 
-def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[dict[str, np.ndarray], int, int]:
+def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[pd.DataFrame, int, int]:
     """Energy and pointing of each image with a mask, and what they are held against; how many masks there are, and empty ones."""
-    names = ("energy", "energy_other", "pointing", "pointing_center")
-    figures = {name: np.full(len(subject.table), np.nan) for name in names}
-    partners, masks, empty_masks = other_images(subject.table["lesion_id"]), 0, 0
+    partners, figures, empty_masks = other_images(subject.table["lesion_id"]), {}, 0
+
+    def placed(position: int, image: Any) -> np.ndarray:
+        """The map of the image at `position` on what the network sees of `image`."""
+        whole = place_mean(members, position, image.width, image.height, **subject.square)
+        return crop_to_square(whole, **subject.square)
+
     listed = list(enumerate(subject.table.itertuples()))
     for position, image in tqdm(listed, desc="maps on masks", unit="image", disable=None):
-        pixels = {"width": image.width, "height": image.height}
-        mask = read_mask(image.image_id, **pixels)
+        mask = read_mask(image.image_id, width=image.width, height=image.height)
         if mask is None:
             continue
-        lesion = crop_to_square(mask, **subject.square)
-        masks += 1
+        lesion, heat = crop_to_square(mask, **subject.square), placed(position, image)
         empty_masks += not lesion.any()
-        placed = crop_to_square(place_mean(members, position, **pixels, **subject.square), **subject.square)
-        figures["energy"][position] = energy_ratio(placed, lesion)
-        figures["pointing"][position] = points_at(placed, lesion)
-        if not np.isnan(figures["pointing"][position]):
-            figures["pointing_center"][position] = center_hits(lesion)
-        if partners is not None:
-            other = crop_to_square(place_mean(members, partners[position], **pixels, **subject.square), **subject.square)
-            figures["energy_other"][position] = energy_ratio(other, lesion)
-    return figures, masks, empty_masks
+        figures[position] = {
+            "energy": energy_ratio(heat, lesion),
+            "energy_other": np.nan if partners is None else energy_ratio(placed(partners[position], image), lesion),
+            "pointing": points_at(heat, lesion),
+            "pointing_center": center_hits(lesion) if heat.any() else np.nan,
+        }
+    return pd.DataFrame.from_dict(figures, orient="index"), len(figures), empty_masks
 
 
 def other_images(lesion_ids: pd.Series) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,25 +65,17 @@ def _pairs(model: SkinNetwork, inputs: tuple[Any, ...]) -> list[tuple[str, str]]
     kept: list[torch.Tensor] = []  # alive, or another tensor could get its id
     pairs: dict[str, list[str]] = {}
 
-    def note(name: str) -> Any:
-        def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+    def follow(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor, *, name: str) -> None:
+        if isinstance(module, nn.Conv2d):
             producers[id(output)] = name
             kept.append(output)
-
-        return hook
-
-    def match(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        else:
             pairs.setdefault(name, []).append(producers.get(id(given[0]), ""))
-
-        return hook
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            if isinstance(module, nn.Conv2d):
-                hooks.enter_context(module.register_forward_hook(note(name)))
-            elif isinstance(module, nn.BatchNorm2d):
-                hooks.enter_context(module.register_forward_pre_hook(match(name)))
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                hooks.enter_context(module.register_forward_hook(partial(follow, name=name)))
         model(*inputs)
     # Of one convolution to one batch norm, each called once.
     given = [names[0] for names in pairs.values() if len(names) == 1]
@@ -91,6 +84,8 @@ def _pairs(model: SkinNetwork, inputs: tuple[Any, ...]) -> list[tuple[str, str]]
 
 def _fold(convolution: nn.Module, norm: nn.Module) -> None:
     """Put a batch norm's constants into the convolution before it."""
+    assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # as `_pairs` found them
+    assert norm.running_mean is not None and norm.running_var is not None  # or it would not be constant
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )

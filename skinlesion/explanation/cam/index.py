@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
@@ -20,7 +19,7 @@ from skinlesion.base.files import atomic_file
 from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.explanation.cam.cases import KINDS, SHOWN_CLASSES
-from skinlesion.explanation.cam.panels import CASE_WIDTH, COLOR_MAP, MARGIN, Case, add_axes, outline, overlay
+from skinlesion.explanation.cam.panels import CASE_WIDTH, DPI, MARGIN, Case, add_axes, add_color_bar, outline, overlay, start_page
 
 HEADING = "Where the network looked, case by case"
 NO_CASES = (
@@ -34,9 +33,7 @@ THUMBNAIL_BOX = (200, 150)  # pixels: width and height at most
 JPEG_QUALITY = 85
 
 # Inches, of the picture.
-TEXT_WIDTH, ROW_HEIGHT, CAPTION_HEIGHT, HEADER, FOOTER = 3.75, 2.05, 0.4, 0.5, 0.62
-LINE_HEIGHT, LINE_LENGTH = 0.22, 135
-DPI = 88
+TEXT_WIDTH, ROW_HEIGHT, CAPTION_HEIGHT, FOOTER = 3.75, 2.05, 0.4, 0.62
 
 
 @dataclass(frozen=True)
@@ -105,16 +102,13 @@ def class_rows(cases: pd.DataFrame, thumbnails: Iterable[Thumbnail]) -> list[Cla
 
 def draw_index(rows: Sequence[ClassRow], path: Path, *, title: str) -> None:
     """Write the picture: a row a diagnosis with counts, names of pages and thumbnails; equal input, equal bytes."""
-    lines = textwrap.wrap(title, LINE_LENGTH)
     has_cases = any(row.pages for row in rows)
-    header = HEADER + len(lines) * LINE_HEIGHT + 0.2
-    height = header + (len(rows) * ROW_HEIGHT + FOOTER if has_cases else 1.0)
-    figure = Figure(figsize=(CASE_WIDTH, height))
-    figure.text(0.5, 1 - 0.14 / height, HEADING, ha="center", va="top", fontsize=17, fontweight="bold")
-    figure.text(0.5, 1 - HEADER / height, "\n".join(lines), ha="center", va="top", fontsize=12)
+    content = len(rows) * ROW_HEIGHT + FOOTER if has_cases else 1.0
+    figure = start_page(HEADING, title, content=content)
+    height = figure.get_size_inches()[1]
     if has_cases:
         for number, row in enumerate(rows):
-            _draw_row(figure, row, top=height - header - number * ROW_HEIGHT)
+            _draw_row(figure, row, top=content - number * ROW_HEIGHT)
         _draw_legend(figure, height)
     else:
         figure.text(0.5, 0.5 / height, "\n".join(textwrap.wrap(NO_CASES, 100)), ha="center", va="center", fontsize=12)
@@ -126,10 +120,10 @@ def _draw_row(figure: Figure, row: ClassRow, *, top: float) -> None:
     height = figure.get_size_inches()[1]
     name = textwrap.wrap(f"{row.name} ({row.dx})", 32)
     figure.text(MARGIN / CASE_WIDTH, top / height, "\n".join(name), va="top", fontsize=13, fontweight="bold")
-    said = [f"{kind}: {count:,}" for kind, count in row.counts.items() if count] or ["no case"]
+    lines = [f"{kind}: {count:,}" for kind, count in row.counts.items() if count] or ["no case"]
     if row.pages:
-        said.append(row.pages[0] if len(row.pages) == 1 else f"{row.pages[0]} to {row.pages[-1]}")
-    figure.text(MARGIN / CASE_WIDTH, (top - 0.06 - len(name) * 0.23) / height, "\n".join(said), va="top", fontsize=11.5)
+        lines.append(row.pages[0] if len(row.pages) == 1 else f"{row.pages[0]} to {row.pages[-1]}")
+    figure.text(MARGIN / CASE_WIDTH, (top - 0.06 - len(name) * 0.23) / height, "\n".join(lines), va="top", fontsize=11.5)
     cell = (CASE_WIDTH - TEXT_WIDTH) / THUMBNAILS
     panel = ROW_HEIGHT - CAPTION_HEIGHT - 0.15
     for column, thumbnail in enumerate(row.thumbnails):
@@ -144,14 +138,12 @@ def _draw_row(figure: Figure, row: ClassRow, *, top: float) -> None:
 
 def _draw_legend(figure: Figure, height: float) -> None:
     """What the thumbnails' colours and lines are."""
-    said = (
+    text = (
         "map of the predicted class over the image's greys, outlined the lesion's mask where there is one;\n"
         "each map on a scale of its own: 0 no evidence, 1 where it is strongest in this image"
     )
-    figure.text(MARGIN / CASE_WIDTH, 0.34 / height, said, va="center", fontsize=10.5)
-    bar = add_axes(figure, 9.2, 0.3, 2.4, 0.14)
-    figure.colorbar(ScalarMappable(cmap=COLOR_MAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.tick_params(labelsize=9)
+    figure.text(MARGIN / CASE_WIDTH, 0.34 / height, text, va="center", fontsize=10.5)
+    add_color_bar(figure, 9.2, 0.3, 2.4)
 
 
 def write_index(rows: Sequence[ClassRow], cases: pd.DataFrame, path: Path, *, title: str, synthetic: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -48,8 +47,8 @@ class TargetLayer:
     def to_feature_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output, or a gradient of its shape, as (N, C, side, side)."""
         if self.layout == "tokens":
-            return output[:, 1:].unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
-        return output.permute(0, 3, 1, 2) if self.layout == "channels_last" else output
+            output = output[:, 1:].reshape(len(output), self.side, self.side, -1)
+        return output if self.layout == "channels_first" else output.permute(0, 3, 1, 2)
 
 
 def find_layer(model: nn.Module, name: str, *, size: int, only_last: bool = False) -> TargetLayer:
@@ -66,15 +65,32 @@ def find_layer(model: nn.Module, name: str, *, size: int, only_last: bool = Fals
     Raises
     ------
     PipelineError
-        No such layer (with the nearest names), its output is no map, or `auto` knows no layer for this network.
+        No such layer (with the nearest names), its output is not a map, or `auto` knows no layer for this network.
     """
-    return _locate(model, _choose(model, name, size, only_last), size)
+    shapes = _output_shapes(model, size)
+    if name == "auto":
+        return _locate(model, _find_automatically(model, shapes, size, only_last), size)
+    known = dict(model.named_modules())
+    if not name or name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [child for child, _ in model.named_children()]
+        raise PipelineError(
+            f"gradcam.layer: {type(model).__name__} has no layer '{name}'; nearest: {', '.join(near)}; or set it to auto"
+        )
+    if name not in shapes:
+        raise PipelineError(f"gradcam.layer: '{name}' gives no single tensor when the network runs: choose another, or auto")
+    found = _describe(model, name, shapes[name])
+    if found is None or found[-1] < MIN_SIDE:
+        raise PipelineError(
+            f"gradcam.layer: the output of '{name}' has shape {shapes[name]} for an image of {size} x {size} pixels, which is "
+            "not a map of two by two cells or more: choose an earlier layer, or auto"
+        )
+    return _locate(model, found, size)
 
 
 def find_finer_stage(model: nn.Module, layer: TargetLayer, *, size: int) -> TargetLayer | None:
     """The last stage before a layer that has a map of more cells, of the same layout; None where there is none.
 
-    model, size : as of `find_layer`.
+    model, size : see `find_layer`.
     layer : one of the model's, as `find_layer` gives it.
     """
     shapes = _output_shapes(model, size)
@@ -90,30 +106,8 @@ def find_finer_stage(model: nn.Module, layer: TargetLayer, *, size: int) -> Targ
 def _locate(model: nn.Module, found: Found, size: int) -> TargetLayer:
     """A layer with the centres of its cells."""
     name, layout, side = found
-    # An operation that is no module could change a map unseen: then its cells are taken to tile the square.
+    # An operation that is not a module could change a map unseen: then its cells are taken to tile the square.
     return TargetLayer(name, layout, side, cell_centers(model, size=size).get(side, tiled_centers(side, size=size)))
-
-
-def _choose(model: nn.Module, name: str, size: int, only_last: bool) -> Found:
-    """Name, layout and side of the layer that was asked for."""
-    shapes = _output_shapes(model, size)
-    if name == "auto":
-        return _find_automatically(model, shapes, size, only_last)
-    known = dict(model.named_modules())
-    if not name or name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [child for child, _ in model.named_children()]
-        raise PipelineError(
-            f"gradcam.layer: {type(model).__name__} has no layer '{name}'; nearest: {', '.join(near)}; or set it to auto"
-        )
-    if name not in shapes:
-        raise PipelineError(f"gradcam.layer: '{name}' gives no single tensor when the network runs: choose another, or auto")
-    found = _describe(model, name, shapes[name])
-    if found is None or found[-1] < MIN_SIDE:
-        raise PipelineError(
-            f"gradcam.layer: the output of '{name}' has shape {shapes[name]} for an image of {size} x {size} pixels, which is "
-            "no map of two by two cells or more: choose an earlier layer, or auto"
-        )
-    return found
 
 
 def _find_automatically(model: nn.Module, shapes: dict[str, tuple[int, ...]], size: int, only_last: bool) -> Found:
@@ -159,7 +153,7 @@ def _output_shapes(model: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
 
 
 def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> Found | None:
-    """A layer's name, layout and side, told from the shape, since a map of a square image is square; None if it is no map."""
+    """A layer's name, layout and side, told from the shape, since a map of a square image is square; None if it is not a map."""
     if len(shape) == 4:
         _, second, third, fourth = shape
         # Only where channels, rows and columns are as many does the shape not tell: then Swin's come last.
@@ -170,8 +164,3 @@ def _describe(model: nn.Module, name: str, shape: tuple[int, ...]) -> Found | No
         side = model.image_size // model.patch_size
         return (name, "tokens", side) if shape[1] == 1 + side * side else None
     return None
-
-
-def reshape_for(layer: TargetLayer) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What torchcam calls `reshape_transform`; None where the output is a stack of feature maps already."""
-    return None if layer.layout == "channels_first" else layer.to_feature_maps

@@ -77,7 +77,7 @@ def compute_maps(
     if model.needs_metadata and (metadata is None or len(metadata) != len(rows)):
         raise ValueError(f"the network needs metadata: pass a row of it for each of {len(rows)} images")
     method, device = options.method, options.device
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
     target = find_target(model, method, options.layer, size=config.size)
     maps = np.zeros((len(rows), target.side, target.side), dtype=np.float32)
     stride = 1 if method in PERTURBATION_METHODS else options.batch_size
@@ -105,7 +105,8 @@ def compute_maps(
         )
     np.maximum(maps, 0, out=maps)
     strongest = maps.max(axis=(1, 2), keepdims=True, initial=0)
-    return np.divide(maps, strongest, out=np.zeros_like(maps), where=strongest > 0)
+    np.divide(maps, strongest, out=maps, where=strongest > 0)
+    return maps
 
 
 def describe_duration(seconds: float) -> str:

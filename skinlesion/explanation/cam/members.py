@@ -46,19 +46,15 @@ def find_layers(
     PipelineError
         As `find_target`; the message also names method, layer and member.
     """
-    return {
-        method: {name: _find_target(name, classifier, method, layer, len(members)) for name, classifier in members.items()}
-        for method in methods
-    }
-
-
-def _find_target(name: str, classifier: Classifier, method: CamMethod, layer: str, members: int) -> TargetLayer:
-    """`find_target` of one member, which its errors name."""
-    try:
-        return find_target(classifier.model, method, layer, size=classifier.config.size)
-    except PipelineError as error:
-        every = "" if members == 1 else f"; each of the {members} members is explained by the same method and layer"
-        raise PipelineError(f"{error} ({method}, layer '{layer}', of member '{name}'{every})") from None
+    every = "" if len(members) == 1 else f"; each of the {len(members)} members is explained by the same method and layer"
+    found: dict[CamMethod, dict[str, TargetLayer]] = {method: {} for method in methods}
+    for method, layers in found.items():
+        for name, (model, config) in members.items():
+            try:
+                layers[name] = find_target(model, method, layer, size=config.size)
+            except PipelineError as error:
+                raise PipelineError(f"{error} ({method}, layer '{layer}', of member '{name}'{every})") from None
+    return found
 
 
 def explain(
@@ -81,7 +77,7 @@ def explain(
     Raises
     ------
     PipelineError
-        As `find_layers` and `compute_maps`; or `column` holds what is no diagnosis.
+        As `find_layers` and `compute_maps`; or a diagnosis in `column` is unknown.
     """
     maps = {}
     for name, target in find_layers(members, [options.method], options.layer)[options.method].items():
@@ -133,7 +129,7 @@ def place_mean(members: Sequence[MemberMaps], position: int, width: int, height:
     ]
     if len(placed) == 1:
         return placed[0]
-    mean = np.mean(placed, axis=0)
+    mean: np.ndarray = np.mean(placed, axis=0)
     return mean / mean.max() if mean.any() else mean
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -17,28 +14,32 @@ from matplotlib.patches import Patch
 from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.explanation.cam.cases import SHOWN_CLASSES
-from skinlesion.explanation.cam.panels import CASE_HEIGHT, CASE_WIDTH, COLOR_MAP, HATCH, PREDICTED, TRUE, Case, draw_case
+from skinlesion.explanation.cam.panels import (
+    CASE_HEIGHT,
+    CASE_WIDTH,
+    DPI,
+    HATCH,
+    PREDICTED,
+    TRUE,
+    Case,
+    add_color_bar,
+    draw_case,
+    start_page,
+)
 
 CASES_A_PAGE = 8
-HEADING_HEIGHT, LINE_HEIGHT, FOOTER = 0.5, 0.22, 0.78  # inches
-LINE_LENGTH = 135  # characters of the title that fit in a line
-DPI = 88  # keeps a full page of photographs under 2 MB
+FOOTER = 0.78  # inches
 
 
-def name_pages(diagnoses: Iterable[str]) -> list[str]:
+def name_pages(diagnoses: pd.Series) -> pd.Series:
     """The page of each case, by its true diagnosis, the cases in the order in which they are shown."""
-    seen: Counter[str] = Counter()
-    names = []
-    for dx in diagnoses:
-        names.append(f"{dx}_{seen[dx] // CASES_A_PAGE + 1}.png")
-        seen[dx] += 1
-    return names
+    numbers = diagnoses.groupby(diagnoses).cumcount() // CASES_A_PAGE + 1
+    return diagnoses + "_" + numbers.astype("str") + ".png"
 
 
 def in_page_order(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases class by class, melanoma first, in each class by `position`: as `draw_pages` wants them."""
-    ranks = cases["dx"].map(SHOWN_CLASSES.index)
-    return cases.assign(rank=ranks).sort_values(["rank", "position"]).drop(columns="rank")
+    return cases.sort_values("position").sort_values("dx", key=lambda dx: dx.map(SHOWN_CLASSES.index), kind="stable")
 
 
 def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]:
@@ -61,16 +62,13 @@ def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]
 
 def _draw_page(cases: Sequence[Case], name: str, title: str) -> Figure:
     """One page: heading and title, the cases in rows, and below them what colours and lines mean."""
-    lines = textwrap.wrap(title, LINE_LENGTH)
-    header = HEADING_HEIGHT + len(lines) * LINE_HEIGHT + 0.1
-    height = header + len(cases) * CASE_HEIGHT + FOOTER
-    figure = Figure(figsize=(CASE_WIDTH, height))
+    content = len(cases) * CASE_HEIGHT + FOOTER
     dx, number = name.rsplit("_", 1)
     heading = f"{DIAGNOSES[dx]} ({dx}), page {number}"
-    figure.text(0.5, 1 - 0.14 / height, heading[0].upper() + heading[1:], ha="center", va="top", fontsize=17, fontweight="bold")
-    figure.text(0.5, 1 - HEADING_HEIGHT / height, "\n".join(lines), ha="center", va="top", fontsize=12)
+    figure = start_page(heading[0].upper() + heading[1:], title, content=content)
+    height = figure.get_size_inches()[1]
     for row, case in enumerate(cases):
-        draw_case(figure, case, top=height - header - row * CASE_HEIGHT, height=height)
+        draw_case(figure, case, top=content - row * CASE_HEIGHT, height=height)
     _draw_legend(figure, height, with_lesions=any(case.lesion is not None for case in cases))
     return figure
 
@@ -78,11 +76,9 @@ def _draw_page(cases: Sequence[Case], name: str, title: str) -> Figure:
 def _draw_legend(figure: Figure, height: float, *, with_lesions: bool) -> None:
     """The colour bar, and the keys to bars and outline."""
     middle = 0.36 / height
-    said = "evidence for the map's class, each map on a scale of its own:\n0 none, 1 where this map is strongest in this image"
-    figure.text(0.012, middle, said, va="center", fontsize=10.5)
-    bar = figure.add_axes((0.375, 0.33 / height, 0.15, 0.14 / height))
-    figure.colorbar(ScalarMappable(cmap=COLOR_MAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
-    bar.tick_params(labelsize=9)
+    text = "evidence for the map's class, each map on a scale of its own:\n0 none, 1 where this map is strongest in this image"
+    figure.text(0.012, middle, text, va="center", fontsize=10.5)
+    add_color_bar(figure, 0.375 * CASE_WIDTH, 0.33, 0.15 * CASE_WIDTH)
     handles: list[Line2D | Patch] = [
         Patch(facecolor=PREDICTED, label="predicted"),
         Patch(facecolor=TRUE, edgecolor="white", hatch=HATCH, label="true (hatched)"),
@@ -91,5 +87,5 @@ def _draw_legend(figure: Figure, height: float, *, with_lesions: bool) -> None:
         handles.insert(0, Line2D([], [], color="white", linewidth=1.6, label="outline of the lesion's mask"))
     legend = figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.545, middle), ncols=3, fontsize=10.5)
     legend.get_frame().set(facecolor="0.3", edgecolor="none")
-    for text in legend.get_texts():
-        text.set_color("white")
+    for label in legend.get_texts():
+        label.set_color("white")

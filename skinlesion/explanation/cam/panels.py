@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from contourpy import contour_generator
+from contourpy import LineType, contour_generator
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
@@ -15,10 +17,14 @@ from skinlesion.diagnoses import CLASSES
 
 # Monotone in lightness, so that it reads without colour vision, and no part of it is as grey as the image below.
 COLOR_MAP = mpl.colormaps["viridis"]
+LINE_LENGTH = 135  # characters of a title that fit in a line
 MAP_WEIGHT = 0.5  # of the map's colours; the rest is the image's greys
+
+DPI = 88  # keeps a full page of photographs under 2 MB
 
 # Inches. A case is a row: three panels, then the bars with their labels on the left.
 CASE_WIDTH, CASE_HEIGHT = 14.2, 2.6
+HEADING_HEIGHT, LINE_HEIGHT = 0.5, 0.22
 CAPTION_HEIGHT, TITLE_HEIGHT, PANEL_HEIGHT = 0.32, 0.2, 1.96
 MARGIN, PANEL_WIDTH, GAP = 0.15, 2.63, 0.1
 BARS_LEFT, BARS_WIDTH, BARS_HEIGHT, AXIS_HEIGHT = 9.1, 3.1, 1.84, 0.32
@@ -63,7 +69,8 @@ def overlay(image: np.ndarray, heat: np.ndarray, opacity: float = MAP_WEIGHT) ->
     """
     grey = image @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
     colors = COLOR_MAP(heat, bytes=True)[..., :3].astype(np.float32)
-    return np.round(opacity * colors + (1 - opacity) * grey[..., None]).astype(np.uint8)
+    blended: np.ndarray = np.round(opacity * colors + (1 - opacity) * grey[..., None])
+    return blended.astype(np.uint8)
 
 
 def describe_patient(case: Case) -> str:
@@ -92,7 +99,8 @@ def draw_case(figure: Figure, case: Case, *, top: float, height: float) -> None:
         axes = add_axes(figure, left, panels_top - PANEL_HEIGHT, PANEL_WIDTH, PANEL_HEIGHT)
         axes.set_axis_off()
         if column == len(panels):
-            _say_the_same(axes, case.dx)
+            text = f"prediction = truth, {case.dx}:\nthe map on the left\nis the map for both"
+            axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10)
             break
         title, pixels = panels[column]
         # A text of the figure: a title of the axes takes as long to place as all the rest to draw.
@@ -106,6 +114,23 @@ def draw_case(figure: Figure, case: Case, *, top: float, height: float) -> None:
     _draw_bars(bars, case)
 
 
+def start_page(heading: str, title: str, *, content: float) -> Figure:
+    """A page with its heading and, below it, the title broken into lines; `content` is the height in inches below these."""
+    lines = textwrap.wrap(title, LINE_LENGTH)
+    height = HEADING_HEIGHT + len(lines) * LINE_HEIGHT + 0.1 + content
+    figure = Figure(figsize=(CASE_WIDTH, height))
+    figure.text(0.5, 1 - 0.14 / height, heading, ha="center", va="top", fontsize=17, fontweight="bold")
+    figure.text(0.5, 1 - HEADING_HEIGHT / height, "\n".join(lines), ha="center", va="top", fontsize=12)
+    return figure
+
+
+def add_color_bar(figure: Figure, left: float, bottom: float, width: float) -> None:
+    """The scale of every map; its place in inches."""
+    bar = add_axes(figure, left, bottom, width, 0.14)
+    figure.colorbar(ScalarMappable(cmap=COLOR_MAP), cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.tick_params(labelsize=9)
+
+
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes whose place is given in inches."""
     across, along = figure.get_size_inches()
@@ -116,14 +141,8 @@ def outline(lesion: np.ndarray | None) -> list[np.ndarray]:
     """The lesion's border: lines of points (x, y) in pixels; none without a mask or a border."""
     if lesion is None or lesion.all() or not lesion.any():
         return []
-    return contour_generator(z=lesion.astype(np.float32)).lines(0.5)
-
-
-def _say_the_same(axes: Axes, dx: str) -> None:
-    """In place of a second map of one class."""
-    axes.set_axis_off()
-    said = f"prediction = truth, {dx}:\nthe map on the left\nis the map for both"
-    axes.text(0.5, 0.5, said, ha="center", va="center", fontsize=10)
+    contours = contour_generator(z=lesion.astype(np.float32), line_type=LineType.Separate)
+    return [np.asarray(line) for line in contours.lines(0.5)]
 
 
 def _draw_bars(axes: Axes, case: Case) -> None:
@@ -133,8 +152,8 @@ def _draw_bars(axes: Axes, case: Case) -> None:
         color = PREDICTED if is_predicted else TRUE if is_true else OTHER
         axes.barh(row, probability, color=color, hatch=HATCH if is_true else None, edgecolor="white" if is_true else color)
         roles = [role for role, plays in (("predicted", is_predicted), ("true", is_true)) if plays]
-        said = f"{probability:.2f}{' ' if roles else ''}{' and '.join(roles)}"
-        axes.text(probability + 0.015, row, said, va="center", fontsize=9, fontweight="bold" if roles else "normal")
+        label = f"{probability:.2f}{' ' if roles else ''}{' and '.join(roles)}"
+        axes.text(probability + 0.015, row, label, va="center", fontsize=9, fontweight="bold" if roles else "normal")
     axes.set_yticks(range(len(CLASSES)), CLASSES, fontsize=9)
     axes.set_ylim(len(CLASSES) - 0.4, -0.6)
     axes.set_xlim(0, 1)

@@ -36,13 +36,14 @@ def patch_means(members: Sequence[MemberMaps], *, size: int, mirrored: bool = Fa
     -------
     float64 array of shape (N, PATCHES, PATCHES).
     """
-    placed = []
+    placed: list[np.ndarray] = []
     for member in members:
         side, centers = member.layer.side, member.layer.centers
         rows = _averaging(side, centers, size=size, mirrored=False)
         columns = _averaging(side, centers, size=size, mirrored=mirrored)
         placed.append(rows @ member.maps.astype(np.float64) @ columns.T)
-    return np.mean(placed, axis=0)
+    mean: np.ndarray = np.mean(placed, axis=0)
+    return mean
 
 
 def _averaging(side: int, centers: Centers, *, size: int, mirrored: bool) -> np.ndarray:
@@ -63,13 +64,15 @@ def shown_patches(width: int, height: int, *, size: int, fit: Fit) -> np.ndarray
     edges = np.searchsorted(patch_of_pixels(size), np.arange(PATCHES + 1))
     inside_x = (edges[1:] > x[0] + 1e-6) & (edges[:-1] < x[1] - 1e-6)
     inside_y = (edges[1:] > y[0] + 1e-6) & (edges[:-1] < y[1] - 1e-6)
-    return inside_y[:, None] & inside_x[None, :]
+    shown: np.ndarray = inside_y[:, None] & inside_x[None, :]
+    return shown
 
 
 def center_prior() -> np.ndarray:
     """A map that knows the centre and nothing of the image: minus each patch's distance from it, float64 (PATCHES, PATCHES)."""
     offsets = np.arange(PATCHES) - (PATCHES - 1) / 2
-    return -np.hypot(offsets[:, None], offsets[None, :])
+    distances: np.ndarray = np.hypot(offsets[:, None], offsets[None, :])
+    return -distances
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray, shown: np.ndarray) -> np.ndarray:
@@ -84,11 +87,8 @@ def rank_correlation(one: np.ndarray, other: np.ndarray, shown: np.ndarray) -> n
     -------
     float64 (N,) in [-1, 1]; NaN where a map is constant, and so ranks nothing.
     """
-    correlations = np.full(len(one), np.nan)
+    correlations = np.empty(len(one))
     for position, (first, second, mask) in enumerate(zip(one, other, shown, strict=True)):
-        ranks = [pd.Series(np.round(values[mask], 9)).rank().to_numpy() for values in (first, second)]
-        deviations = [each - each.mean() for each in ranks]
-        norm = np.sqrt((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum())
-        if norm > 0:
-            correlations[position] = (deviations[0] * deviations[1]).sum() / norm
+        ranks = [pd.Series(np.round(values[mask], 9)).rank() for values in (first, second)]
+        correlations[position] = ranks[0].corr(ranks[1])
     return correlations

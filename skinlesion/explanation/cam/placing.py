@@ -26,7 +26,8 @@ def cell_shares(places: np.ndarray, cells: int, centers: Centers) -> np.ndarray:
     """
     first, step = centers
     position = np.clip((places - first) / step, 0, cells - 1)
-    return np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
+    shares: np.ndarray = np.maximum(1 - np.abs(position[:, None] - np.arange(cells)), 0)
+    return shares
 
 
 def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, fit: Fit, centers: Centers) -> np.ndarray:
@@ -37,17 +38,17 @@ def map_to_original(values: np.ndarray, width: int, height: int, *, size: int, f
     values : float array of shape (side, side).
     width, height : of the original in pixels.
     size, fit : how the original was prepared.
-    centers : where the map's cells lie along both sides, as of `cell_shares`.
+    centers : where the map's cells lie along both sides, see `cell_shares`.
 
     Returns
     -------
-    float64 array of shape (height, width), as `cell_shares` has it, 0 where the square does not reach.
+    float64 array of shape (height, width): bilinear, see `cell_shares`, and 0 where the square does not reach.
     """
     left, top, right, bottom = covered_box(width, height, size=size, fit=fit)
     x = (np.arange(width) + 0.5 - left) / (right - left) * size
     y = (np.arange(height) + 0.5 - top) / (bottom - top) * size
     rows, columns = cell_shares(y, values.shape[0], centers), cell_shares(x, values.shape[1], centers)
-    placed = rows @ np.asarray(values, dtype=np.float64) @ columns.T
+    placed: np.ndarray = rows @ np.asarray(values, dtype=np.float64) @ columns.T
     placed[(y < 0) | (y > size), :] = 0
     placed[:, (x < 0) | (x > size)] = 0
     return placed

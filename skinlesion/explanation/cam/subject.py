@@ -60,22 +60,19 @@ class Subject:
         positions = {image_id: position for position, image_id in enumerate(self.table["image_id"])}
         return lambda image: place_mean(maps, positions[image.image_id], image.width, image.height, **self.square)
 
-    def describe(self, maps: Mapping[str, MemberMaps]) -> str:
+    def describe_maps(self, maps: Mapping[str, MemberMaps]) -> str:
         """What the maps are of: the method, and the networks, each once, with their layers."""
-        networks = {
-            f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}": None
+        networks = dict.fromkeys(
+            f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}"
             for name, (_, config) in self.members.items()
-        }
+        )
         several = f", mean of {len(self.members)} members" if len(self.members) > 1 else ""
         return f"{self.options.method} of {' and '.join(networks)}{several}"
 
     def shown(self) -> np.ndarray:
         """Which patches show each image, bool (N, PATCHES, PATCHES)."""
-        masks = {
-            (width, height): patches.shown_patches(width, height, **self.square)
-            for width, height in set(zip(self.table["width"], self.table["height"], strict=True))
-        }
-        return np.stack([masks[key] for key in zip(self.table["width"], self.table["height"], strict=True)])
+        sizes = zip(self.table["width"], self.table["height"], strict=True)
+        return np.stack([patches.shown_patches(width, height, **self.square) for width, height in sizes])
 
     def score(self) -> Score:
         """The members' mean probability of the diagnosis explained, uncalibrated."""
@@ -85,7 +82,7 @@ class Subject:
         }
         metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
         for each in self.members.values():
-            each.model.to(self.options.device, memory_format=torch.channels_last).eval()
+            each.model.eval().to(self.options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
 
         @torch.inference_mode()
         @full_float32()

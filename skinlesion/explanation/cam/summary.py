@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -35,48 +36,36 @@ LEAST_DEFINED = 0.5  # share of the images whose map, and shuffled map, rank any
 LEAST_LESIONS = 10  # with fewer an interval of the bootstrap is too narrow for a verdict
 
 Summary = dict[str, Any]
-Figures = tuple[np.ndarray, pd.DataFrame]  # positions of images, and their figures
 
 
 def summarize(measured: Mapping[str, Faithfulness], table: pd.DataFrame, how: BootstrapParams) -> Summary:
-    """`summarize_figures` of what was measured, each method with its `layers` and how many `zero_maps` it has.
-
-    table : of the subject, a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
-    """
-    summary = summarize_figures({name: (one.positions, one.figures) for name, one in measured.items()}, table, how)
-    for name, one in measured.items():
-        about = {"layers": layers_of(one), "zero_maps": count_zero_maps(list(one.maps.values()))}
-        summary["methods"][name] = about | summary["methods"][name]
-    return summary
-
-
-def summarize_figures(measured: Mapping[str, Figures], table: pd.DataFrame, how: BootstrapParams) -> Summary:
     """Every method's summary, and that of all methods on the images that all of them were measured on.
 
     Parameters
     ----------
-    measured : by method, positions of images in the table, rising, and their `skinlesion.explanation.cam.faithfulness.FIGURES`.
-    table : a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
+    table : of the subject, a row an image: `lesion_id`, `dx`, `outcome` (correct | wrong).
 
     Returns
     -------
-    `methods`: by name, `images`, `measures` (by name, see `summarize_groups`) over all of them, `by_class` and `by_outcome` the
-    same for those images (with `images`), and `sanity`, see `judge_sanity`. `compared`: `images` and, by method, `measures`; None
-    with a single method.
+    `methods`: by name, `layers`, number of `zero_maps` and of `images`, `measures` (by name, see `summarize_groups`) over all
+    images, `by_class` and `by_outcome` the same for those images (with `images`), and `sanity`, see `judge_sanity`. `compared`:
+    `images` and, by method, `measures`; None with a single method.
     """
     methods: Summary = {}
-    for name, (positions, figures) in measured.items():
-        rows = table.iloc[positions].reset_index(drop=True)
+    for name, one in measured.items():
+        rows = table.iloc[one.positions].reset_index(drop=True)
         groups = {"all": np.ones(len(rows), dtype=bool)}
         groups |= {dx: (rows["dx"] == dx).to_numpy() for dx in CLASSES}
         groups |= {outcome: (rows["outcome"] == outcome).to_numpy() for outcome in OUTCOMES}
-        found = summarize_groups(figures, rows["lesion_id"], groups, how)
+        found = summarize_groups(one.figures, rows["lesion_id"], groups, how)
         counted = {group: {"images": int(members.sum()), "measures": found[group]} for group, members in groups.items()}
         methods[name] = {
+            "layers": layers_of(one),
+            "zero_maps": count_zero_maps(list(one.maps.values())),
             **counted["all"],
             "by_class": {dx: counted[dx] for dx in CLASSES},
             "by_outcome": {outcome: counted[outcome] for outcome in OUTCOMES},
-            "sanity": judge_sanity(figures, rows["lesion_id"], how),
+            "sanity": judge_sanity(one.figures, rows["lesion_id"], how),
         }
     return {"methods": methods, "compared": compare(measured, table, how) if len(measured) > 1 else None}
 
@@ -86,21 +75,21 @@ def layers_of(measured: Faithfulness) -> Summary:
     return {name: {"layer": one.layer.name, "cells": [one.layer.side] * 2} for name, one in measured.maps.items()}
 
 
-def compare(measured: Mapping[str, Figures], table: pd.DataFrame, how: BootstrapParams) -> Summary:
+def compare(measured: Mapping[str, Faithfulness], table: pd.DataFrame, how: BootstrapParams) -> Summary:
     """The measures of every method on the same images: those that all were measured on."""
-    common = common_positions([positions for positions, _ in measured.values()])
+    common = common_positions(measured)
     everyone = {"all": np.ones(len(common), dtype=bool)}
     lesions = table["lesion_id"].iloc[common].reset_index(drop=True)
     methods = {}
-    for name, (positions, figures) in measured.items():
-        chosen = figures.iloc[np.searchsorted(positions, common)].reset_index(drop=True)
+    for name, one in measured.items():
+        chosen = one.figures.iloc[np.searchsorted(one.positions, common)].reset_index(drop=True)
         methods[name] = summarize_groups(chosen, lesions, everyone, how)["all"]
     return {"images": len(common), "methods": methods}
 
 
-def common_positions(measured: Sequence[np.ndarray]) -> np.ndarray:
+def common_positions(measured: Mapping[str, Faithfulness]) -> np.ndarray:
     """Positions, rising, of the images that every method was measured on."""
-    return np.array(sorted(set.intersection(*(set(positions) for positions in measured))), dtype=np.int64)
+    return reduce(np.intersect1d, [one.positions for one in measured.values()])
 
 
 def summarize_groups(

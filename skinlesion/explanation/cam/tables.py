@@ -66,7 +66,7 @@ def curves_table(measured: Mapping[str, Faithfulness]) -> pd.DataFrame:
 
     `order` is a method, `random` or `center`; the controls are those of the first method.
     """
-    common = common_positions([one.positions for one in measured.values()])
+    common = common_positions(measured)
     rows = []
     for number, (method, one) in enumerate(measured.items()):
         chosen = np.searchsorted(one.positions, common)
@@ -80,12 +80,12 @@ def curves_table(measured: Mapping[str, Faithfulness]) -> pd.DataFrame:
 
 def sanity_table(summary: Summary) -> pd.DataFrame:
     """Rank correlation with the maps of the network shuffled to each depth, and with those of mirrored images."""
-    rows = []
-    for method, found in summary["methods"].items():
-        compared = {"mirrored image": found["measures"]["flip"], **found["sanity"]["by_depth"]}
-        for name, each in compared.items():
-            if each["value"] is not None:
-                rows.append((method, name, each["value"], each["low"], each["high"]))
+    rows = [
+        (method, name, each["value"], each["low"], each["high"])
+        for method, found in summary["methods"].items()
+        for name, each in ({"mirrored image": found["measures"]["flip"]} | found["sanity"]["by_depth"]).items()
+        if each["value"] is not None
+    ]
     return pd.DataFrame(rows, columns=list(SANITY_COLUMNS))
 
 

@@ -45,10 +45,6 @@ def find_target(network: SkinNetwork, method: CamMethod, layer: str, *, size: in
     return find_layer(network.backbone, layer, size=size) if find is None else find(network, layer, size)
 
 
-def _find_image(_: SkinNetwork, __: str, size: int) -> TargetLayer:
-    return image_cells(size)
-
-
 def _find_pooled(network: SkinNetwork, layer: str, size: int) -> TargetLayer:
     """A layer that is pooled straight into one linear layer."""
     target = find_layer(network.backbone, layer, size=size, only_last=True)
@@ -98,5 +94,5 @@ SPECIAL: dict[CamMethod, Callable[[SkinNetwork, str, int], TargetLayer]] = {
     "CAM": _find_pooled,
     "RefineCAM": _find_two_stages,
     "LeGrad": _find_blocks,
-    "Occlusion": _find_image,
+    "Occlusion": lambda _, __, size: image_cells(size),
 }

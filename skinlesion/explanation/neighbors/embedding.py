@@ -45,7 +45,9 @@ def embed(
     """
     rows = prepared.rows_of(image_ids)
     each = [_embed(classifier, prepared, rows, device=device, batch_size=batch_size) for classifier in members.values()]
-    return np.concatenate(each, axis=1) / np.sqrt(np.float32(len(each)))
+    side_by_side: np.ndarray = np.concatenate(each, axis=1)
+    side_by_side /= np.sqrt(np.float32(len(each)))
+    return side_by_side
 
 
 @torch.inference_mode()
@@ -56,7 +58,7 @@ def _embed(
     """One member's embeddings, float32 (rows, features), of length 1 or 0."""
     model, config = classifier
     check_prepared(prepared, config)
-    backbone = model.to(device, memory_format=torch.channels_last).eval().backbone
+    backbone = model.eval().to(device, memory_format=torch.channels_last).backbone  # type: ignore[call-overload]  # torch's stubs lack the option
     parts = []
     for start in tqdm(range(0, len(rows), batch_size), desc=f"embed {config.name}", unit="batch", disable=None):
         images = normalize(torch.from_numpy(prepared.images[rows[start : start + batch_size]]).to(device), config)

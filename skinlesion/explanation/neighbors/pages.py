@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,8 @@ from skinlesion.base.pictures import write_png
 Shares = Literal["truth", "prediction", "neither"]
 
 # Told apart by line and by words, not by colour alone.
-FRAMES: dict[Shares, tuple[str, str, str]] = {
+LineStyle = Literal["solid"] | tuple[float, tuple[float, float]]
+FRAMES: dict[Shares, tuple[str, LineStyle, str]] = {
     "truth": ("#0072B2", "solid", "shares the truth"),
     "prediction": ("#D55E00", (0, (5, 2)), "shares the prediction"),
     "neither": ("0.35", (0, (1, 1.5)), "shares neither"),
@@ -39,7 +40,7 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Case:
+class CaseWithNeighbors:
     """A test image: uint8 RGB (height, width, 3); at most two lines of about 34 characters; its neighbours, nearest first."""
 
     image: np.ndarray
@@ -47,7 +48,7 @@ class Case:
     neighbors: Sequence[Neighbor]
 
 
-def draw_pages(cases: Iterable[Case], folder: Path, *, title: str, neighbors: int) -> list[Path]:
+def draw_pages(cases: Iterable[CaseWithNeighbors], folder: Path, *, title: str, neighbors: int) -> list[Path]:
     """Draw the cases, in their order, on as many pages as it takes: `neighbors_1.png`, `neighbors_2.png`, ...
 
     The cases are drawn a page at a time, so an iterator needs no more memory than that. The files hold no date and no software
@@ -55,26 +56,20 @@ def draw_pages(cases: Iterable[Case], folder: Path, *, title: str, neighbors: in
 
     neighbors : of each case, which decides the width.
     """
+    arriving = iter(cases)
+
+    def next_rows() -> list[CaseWithNeighbors]:
+        return list(islice(arriving, ROWS_A_PAGE))
+
     pages: list[Path] = []
-    for chunk in _chunks(cases, ROWS_A_PAGE):
+    for rows in chain([next_rows()], iter(next_rows, [])):
         path = folder / f"neighbors_{len(pages) + 1}.png"
-        write_png(_draw_page(chunk, title, neighbors), path, dpi=DPI)
+        write_png(_draw_page(rows, title, neighbors), path, dpi=DPI)
         pages.append(path)
     return pages
 
 
-def _chunks(cases: Iterable[Case], length: int) -> Iterator[list[Case]]:
-    """Lists of `length` cases, the last one shorter; one empty list if there are none."""
-    iterator = iter(cases)
-    chunk = list(islice(iterator, length))
-    while True:
-        yield chunk
-        chunk = list(islice(iterator, length))
-        if not chunk:
-            return
-
-
-def _draw_page(cases: Sequence[Case], title: str, neighbors: int) -> Figure:
+def _draw_page(cases: Sequence[CaseWithNeighbors], title: str, neighbors: int) -> Figure:
     """One page: a title, a row a case, and below them what the frames mean."""
     width = max(NARROWEST, LEFT + neighbors * CELL)
     height = HEADER + max(1, len(cases)) * ROW + FOOTER
@@ -116,8 +111,6 @@ def _draw_cell(
 
 def _draw_key(figure: Figure, height: float) -> None:
     """What the frames mean."""
-    lines = [Line2D([], [], color=color, linestyle=line, linewidth=2.6, label=said) for color, line, said in FRAMES.values()]
-    figure.legend(
-        handles=lines, loc="center", bbox_to_anchor=(0.5, 0.22 / height), ncols=3, fontsize=11, frameon=False, handlelength=3.2,
-        title=None,
-    )  # fmt: skip
+    lines = [Line2D([], [], color=color, linestyle=line, linewidth=2.6, label=label) for color, line, label in FRAMES.values()]
+    place = (0.5, 0.22 / height)
+    figure.legend(handles=lines, loc="center", bbox_to_anchor=place, ncols=3, fontsize=11, frameon=False, handlelength=3.2)

@@ -14,7 +14,6 @@ COLUMNS: tuple[str, ...] = (
     *("image_id", "lesion_id", "dx", "predicted", "rank"),
     *("neighbor_image_id", "neighbor_lesion_id", "neighbor_dx", "similarity"),
 )
-BLOCK_CELLS = 1_000_000  # similarities that are held at a time
 DECIMALS = 6  # about what float32 knows of a similarity: images that differ by less are equally near
 MELANOMA = "mel"
 
@@ -56,36 +55,23 @@ def find_neighbors(wanted: np.ndarray, searched: np.ndarray, listed: pd.DataFram
     PipelineError
         Fewer than `k` lesions are there to be found.
     """
-    image_ids, lesion_ids = (listed[name].to_numpy(dtype=np.str_) for name in ("image_id", "lesion_id"))
-    order = np.lexsort((image_ids, lesion_ids))  # lesion by lesion, in each its images by id
-    starts = np.flatnonzero(np.append(True, lesion_ids[order][1:] != lesion_ids[order][:-1]))
-    if len(starts) < k:
-        raise PipelineError(f"neighbors.k is {k}, and there are {len(starts)} training lesions: set it to {len(starts)} at most")
-    place = np.argsort(np.argsort(image_ids))  # of each image among all ids
-    rows = max(1, BLOCK_CELLS // len(order))
-    blocks = []
-    for start in range(0, len(wanted), rows):
-        similarities = np.round(wanted[start : start + rows] @ searched.T, DECIMALS)[:, order]
-        blocks.append(_nearest_lesions(similarities, order, starts, place, k))
-    return Neighbors(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    by_id = np.argsort(listed["image_id"].to_numpy(dtype=np.str_))
+    lesions, names = pd.factorize(listed["lesion_id"].iloc[by_id])
+    if len(names) < k:
+        raise PipelineError(f"neighbors.k is {k}, and there are {len(names)} training lesions: set it to {len(names)} at most")
+    similarities = np.round(wanted @ searched.T, DECIMALS)[:, by_id]
+    nearest = np.stack([_nearest_lesions(row, lesions, k) for row in similarities])
+    return Neighbors(by_id[nearest], np.take_along_axis(similarities, nearest, axis=1).astype(np.float64))
 
 
-def _nearest_lesions(
-    similarities: np.ndarray, order: np.ndarray, starts: np.ndarray, place: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and similarities, each (rows, k), of the nearest image of each of the `k` nearest lesions.
+def _nearest_lesions(similarities: np.ndarray, lesions: np.ndarray, k: int) -> np.ndarray:
+    """Positions, int64 (k,), of the nearest image of each of the `k` nearest lesions; of equally near images the first counts.
 
-    similarities : float32 (rows, M), columns by lesion and `image_id`: column c is the image at position `order[c]`.
-    starts : int (lesions,), the first column of each lesion. place : int (M,), of each position, its rank by `image_id`.
+    similarities : float32 (M,). lesions : int (M,), the lesion of each image.
     """
-    columns = np.arange(similarities.shape[1])
-    best = np.maximum.reduceat(similarities, starts, axis=1)
-    is_best = similarities == np.repeat(best, np.diff(starts, append=len(columns)), axis=1)
-    first = np.minimum.reduceat(np.where(is_best, columns, len(columns)), starts, axis=1)
-    positions = order[first]
-    nearest = np.lexsort((place[positions], -best), axis=1)[:, :k]
-    found = (np.take_along_axis(values, nearest, axis=1) for values in (positions, best.astype(np.float64)))
-    return tuple(found)  # type: ignore[return-value]
+    ranked = np.argsort(-similarities, kind="stable")
+    nearest: np.ndarray = ranked[~pd.Series(lesions[ranked]).duplicated().to_numpy()][:k]
+    return nearest
 
 
 def vote(labels: np.ndarray) -> np.ndarray:
@@ -111,7 +97,7 @@ def neighbor_table(test: pd.DataFrame, listed: pd.DataFrame, found: Neighbors) -
     return table.assign(rank=np.tile(np.arange(1, k + 1), count), similarity=found.similarities.ravel().round(DECIMALS))
 
 
-def choose_cases(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
+def choose_errors(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
     """The errors that are shown: missed melanomas, then other errors; the most confident first, ties by `image_id`.
 
     Parameters
@@ -123,10 +109,9 @@ def choose_cases(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
     -------
     `image_id, dx, predicted, probability` (of the predicted class), in the order in which they are shown.
     """
-    probabilities = probabilities_of(test)
-    table = test[["image_id", "dx"]].assign(predicted=predicted_of(test), probability=probabilities.max(axis=1))
-    wrong = table[table["dx"] != table["predicted"]]
-    ranked = wrong.assign(after=wrong["dx"] != MELANOMA).sort_values(
+    table = test[["image_id", "dx"]].assign(predicted=predicted_of(test), probability=probabilities_of(test).max(axis=1))
+    table["after"] = table["dx"] != MELANOMA
+    ranked = table[table["dx"] != table["predicted"]].sort_values(
         ["after", "probability", "image_id"], ascending=[True, False, True]
     )
-    return ranked.head(cases).drop(columns="after").reset_index(drop=True)
+    return ranked.drop(columns="after").head(cases).reset_index(drop=True)
