@@ -30,10 +30,10 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.audits import ExportParams
 from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
+from skinlesion.config.serving import ExportParams
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.metrics.calibration import Calibrator

@@ -1,4 +1,4 @@
-"""The sections of `params.yaml` of the optional stages in extras/dvc.yaml."""
+"""The sections of `params.yaml` of the audits in extras/dvc.yaml."""
 
 from __future__ import annotations
 
@@ -52,13 +52,3 @@ class ExternalParams(Section):
     def _path_belongs_to_local(self) -> ExternalParams:
         check_path(self.source, self.path, section="external")
         return self
-
-
-class ExportParams(Section):
-    """How the classifier is exported to ONNX, and measured."""
-
-    batch_size: int = Field(ge=1)
-    calibration_images: int = Field(ge=1, le=100_000)
-    float32_layers: int = Field(ge=0, le=10_000)
-    rounds: int = Field(ge=1, le=10_000)
-    seed: Seed

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
 from skinlesion.base.errors import PipelineError, brief, suggest
-from skinlesion.config.audits import ExportParams, ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
+from skinlesion.config.audits import ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
 from skinlesion.config.evaluation import (
     BaselinesParams,
     EvaluateParams,
@@ -37,6 +37,7 @@ from skinlesion.config.schema import (
     check_path,
     describe_problem,
 )
+from skinlesion.config.serving import ExportParams
 from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
 PARAMS_FILE = Path("params.yaml")

@@ -15,8 +15,8 @@ import torch
 from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.base.cores import available_cores
 from skinlesion.base.devices import cpu_model
-from skinlesion.config.audits import ExportParams
 from skinlesion.config.schema import TestTime
+from skinlesion.config.serving import ExportParams
 from skinlesion.serving.export.parity import Members, engine_of
 
 MOST_SECONDS = 20.0  # of the rounds with one batch; on a busy machine fewer rounds fit
