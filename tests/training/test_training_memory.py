@@ -56,6 +56,6 @@ def test_ten_times_the_images_take_no_more_memory(workspace: Path, write_params:
             (folder / "params.yaml").write_bytes((workspace / "params.yaml").read_bytes())
             peaks.append(peak_megabytes())
     for part in ("stage", "worker"):
-        # The lists themselves, an id and a few numbers an image, may grow by some 15 MB for the many; peaks vary by as much from run
-        # to run. A copy of the array would come on top of both.
+        # The lists themselves, an id and a few numbers an image, may grow by some 15 MB for the many, and peaks vary by as much
+        # from run to run. A copy of the array would come on top of both.
         assert peaks[1][part] - peaks[0][part] < 0.8 * ARRAY_MEGABYTES, peaks
