@@ -91,7 +91,7 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "message"),
     [
         ("fit", "stretch", "fit can be squash, crop, pad, not 'stretch'"),
         ("color_constancy", "gray_world", "color_constancy can be none, shades_of_gray, not 'gray_world'"),
@@ -100,10 +100,10 @@ def test_prepared_index_with_images_prepared_in_several_ways(workspace: Path, co
         ("height", 20.5, "not '20.5' (b)"),
     ],
 )
-def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, said: str) -> None:
+def test_prepared_index_that_says_what_cannot_be(workspace: Path, column: str, value: object, message: str) -> None:
     folder = prepared(workspace / "prepared")
     pd.read_csv(folder / "index.csv").assign(**{column: value}).to_csv(folder / "index.csv", index=False)
-    refuses(re.escape(said), read_prepared, folder)
+    refuses(re.escape(message), read_prepared, folder)
 
 
 def test_predictions_come_back_as_written(workspace: Path) -> None:

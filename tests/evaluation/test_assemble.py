@@ -167,7 +167,7 @@ def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("different", "said"),
+    ("different", "reason"),
     [
         ({"size": 48}, "size 48, not 32"),
         ({"fit": "crop"}, "fit crop, not squash"),
@@ -176,10 +176,10 @@ def test_a_member_in_anothers_folder_is_refused(members: Path) -> None:
         ({"images_sha256": "cafe", "fit": "pad"}, "fit pad, not squash; images_sha256 cafe, not beef"),
     ],
 )
-def test_members_that_disagree_are_refused(members: Path, different: dict[str, Any], said: str) -> None:
+def test_members_that_disagree_are_refused(members: Path, different: dict[str, Any], reason: str) -> None:
     write_json(CLASSIFIER / "ensemble.json", {"members": "of before"})
     write_member("b2", 3, "mobilenet_v3_small", **different)
-    refuses(rf"member 'b2-3' was not trained .* of member 'base-3' \({said}\): run `dvc repro`", assemble.main)
+    refuses(rf"member 'b2-3' was not trained .* of member 'base-3' \({reason}\): run `dvc repro`", assemble.main)
     assert [*content_of(CLASSIFIER)] == ["ensemble.json"] and read_json(CLASSIFIER / "ensemble.json") == {"members": "of before"}
 
 

@@ -110,9 +110,9 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
     assert (described["images"], described["lesions"], described["split"]) == (180, 120, "test")
     assert described["bootstrap"] == {"draws": 200, "unit": "lesion", "confidence": 0.95, "seed": 0}
     command.main([*folders, "--split", "val", "--draws", "200"])
-    said = capsys.readouterr().out
-    assert f"A {folders[0]}\nB {folders[1]}\n" in said and "val split, 40 images of 27 lesions." in said
-    row = next(line for line in said.splitlines() if line.startswith("accuracy"))
+    message = capsys.readouterr().out
+    assert f"A {folders[0]}\nB {folders[1]}\n" in message and "val split, 40 images of 27 lesions." in message
+    row = next(line for line in message.splitlines() if line.startswith("accuracy"))
     assert row.split()[1:4] == [f"{accuracy(first.head(40)):.3f}", f"{accuracy(second.head(40)):.3f}", row.split()[3]]
     assert float(row.split()[3]) == pytest.approx(accuracy(second.head(40)) - accuracy(first.head(40)), abs=6e-4)
 
@@ -136,7 +136,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--draws", "99", "argument --draws: Input should be greater than or equal to 100, not '99'"),
         ("--seed", "-1", "argument --seed: Input should be greater than or equal to 0, not '-1'"),
@@ -145,10 +145,10 @@ def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("--split", "train", "invalid choice: 'train'"),
     ],
 )
-def test_impossible_options_are_refused(option: str, value: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_options_are_refused(option: str, value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.parse_arguments(["a", "b", f"{option}={value}"])
-    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_a_revision_whose_tables_are_nowhere(workspace: Path) -> None:

@@ -78,11 +78,11 @@ def run(stage: ModuleType) -> dict[str, Any]:
 def test_a_class_that_is_absent_leaves_every_other_figure(tables: Tables, write_tables: WriteTables, split: str) -> None:
     val, test = tables
     write_tables(without(val, "df") if split == "val" else val, without(test, "df") if split == "test" else test)
-    said = {stage.__name__: run(stage) for stage in STAGES}
-    sets = said["stages.selective"]["conformal"]["0.9"]["test"]
+    message = {stage.__name__: run(stage) for stage in STAGES}
+    sets = message["stages.selective"]["conformal"]["0.9"]["test"]
     assert (sets["coverage_df"] is None) == (split == "test")
     assert sets["coverage_mel"] is not None
-    assert 0 < said["stages.subgroups"]["all"]["macro_auc"] <= 1
+    assert 0 < message["stages.subgroups"]["all"]["macro_auc"] <= 1
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

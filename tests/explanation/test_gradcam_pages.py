@@ -133,9 +133,9 @@ def test_a_correct_case_has_one_map_and_says_so() -> None:
 
 def test_what_is_unknown_and_a_map_of_zeros_are_said() -> None:
     case = make_case(age=float("nan"), sex="unknown", localization="unknown", predicted_map=np.zeros((150, 200)))
-    said = texts(drawn(case))
-    assert "age unknown, sex unknown, site unknown" in said
-    assert "map for the prediction, akiec: all zero" in said
+    message = texts(drawn(case))
+    assert "age unknown, sex unknown, site unknown" in message
+    assert "map for the prediction, akiec: all zero" in message
 
 
 @pytest.mark.parametrize("case", [make_case(), make_correct()], ids=["error", "correct"])
@@ -145,11 +145,11 @@ def test_bars_are_the_probabilities_and_tell_truth_and_prediction_without_colour
     assert [tick.get_text() for tick in bars.get_yticklabels()] == list(CLASSES)
     assert bars.yaxis_inverted()  # in the order of the classes from above
     assert [bool(patch.get_hatch()) for patch in bars.patches] == [dx == case.dx for dx in CLASSES]
-    said = {dx: text.get_text() for dx, text in zip(CLASSES, bars.texts, strict=True)}
+    message = {dx: text.get_text() for dx, text in zip(CLASSES, bars.texts, strict=True)}
     expected = (
         {"akiec": "0.97 predicted", "mel": "0.02 true"} if case.predicted == "akiec" else {"mel": "1.00 predicted and true"}
     )
-    assert {dx: text for dx, text in said.items() if " " in text} == expected
+    assert {dx: text for dx, text in message.items() if " " in text} == expected
 
 
 def test_the_outline_runs_around_the_lesion() -> None:

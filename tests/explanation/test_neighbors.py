@@ -205,8 +205,8 @@ def test_the_pages_show_the_originals_and_what_is_shared(ready: Path, monkeypatc
                 assert np.array_equal(neighbor.image, np.asarray(image))
             shares = {row.predicted: "prediction", row.dx: "truth"}.get(row.neighbor_dx, "neither")
             words = {"truth": " = truth", "prediction": " = predicted", "neither": ""}[shares]
-            said = f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{words}, {row.similarity:.3f}"
-            assert (neighbor.shares, neighbor.title) == (shares, said)
+            message = f"{row.rank}: {row.neighbor_image_id}\n{row.neighbor_dx}{words}, {row.similarity:.3f}"
+            assert (neighbor.shares, neighbor.title) == (shares, message)
 
 
 def test_inputs_that_do_not_belong_together(ready: Path) -> None:

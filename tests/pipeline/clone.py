@@ -57,9 +57,9 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout + done.stderr
 
 
-def stages_run(said: str) -> list[str]:
+def stages_run(output: str) -> list[str]:
     """The stages that DVC says it ran, in order."""
-    return re.findall(r"Running stage '([^']+)'", said)
+    return re.findall(r"Running stage '([^']+)'", output)
 
 
 def copy_working_tree(folder: Path, params: dict[str, Any]) -> None:

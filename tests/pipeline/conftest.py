@@ -14,8 +14,8 @@ from tests.pipeline.clone import STAGES, TINY, commit_all, copy_working_tree, ru
 def run_once(folder: Path) -> None:
     """Make a git repository with this working tree's files and tiny params, and run the pipeline."""
     copy_working_tree(folder, TINY)
-    said = run(folder, "dvc", "repro")
-    assert [name.partition("@")[0] for name in stages_run(said)] == STAGES
+    output = run(folder, "dvc", "repro")
+    assert [name.partition("@")[0] for name in stages_run(output)] == STAGES
     commit_all(folder, "first run")
 
 

@@ -22,9 +22,9 @@ from tests.pipeline.clone import AFTER_EVALUATION, AFTER_TRAINING, commit_all, r
 from tests.stage_cases import read_metrics
 
 
-def first_json(said: str) -> dict[str, Any]:
+def first_json(output: str) -> dict[str, Any]:
     """The JSON that a command printed, before what it said to standard error: here that plots of extras are not there."""
-    return json.JSONDecoder().raw_decode(said)[0]
+    return json.JSONDecoder().raw_decode(output)[0]
 
 
 def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
@@ -78,9 +78,9 @@ def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
 
 @pytest.mark.structure
 def test_the_readme_draws_the_graph_that_dvc_has(clone: Path) -> None:
-    said = run(clone, "dvc", "dag", "--mermaid")
-    names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', said))
-    arrows = [(names[source], names[target]) for source, target in re.findall(r"(node\d+)-->(node\d+)", said)]
+    output = run(clone, "dvc", "dag", "--mermaid")
+    names = dict(re.findall(r'(node\d+)\["([^"]+)"\]', output))
+    arrows = [(names[source], names[target]) for source, target in re.findall(r"(node\d+)-->(node\d+)", output)]
     real = {(source, target) for source, target in arrows if not target.startswith("extras/")}
     drawing = (ROOT / "README.md").read_text(encoding="utf-8").partition("```mermaid")[2].partition("```")[0]
     arrows = re.findall(r"(\S+) --> (.+)", drawing)
@@ -124,8 +124,8 @@ def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> No
 
 
 def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) -> None:
-    said = run(clone, "dvc", "exp", "run", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001", "train@base-0")
-    assert stages_run(said) == ["train@base-0"]
+    output = run(clone, "dvc", "exp", "run", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001", "train@base-0")
+    assert stages_run(output) == ["train@base-0"]
     config = json.loads((clone / "models/members/base-0/config.json").read_text(encoding="utf-8"))
     assert config["params"]["lr"] == 1e-5 and config["backbone"] == "squeezenet1_1"
     difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
@@ -134,9 +134,9 @@ def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) ->
 
 def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the_first_run(clone: Path) -> None:
     changes = ["ensemble.seeds=[0,1]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
-    said = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
+    output = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
     added = ["base-1", "small-0", "small-1"]
-    assert stages_run(said) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
+    assert stages_run(output) == [*(f"train@{name}" for name in added), *AFTER_TRAINING]
     ensemble = json.loads((clone / "models/classifier/ensemble.json").read_text(encoding="utf-8"))
     assert [member["backbone"] for member in ensemble["members"]] == ["mobilenet_v3_small"] * 2 + ["squeezenet1_1"] * 2
     evaluated = read_metrics("evaluate", clone)
@@ -158,16 +158,16 @@ def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the
 
 
 def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
-    said = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
-    assert stages_run(said) == ["threshold-sweep", "failures", "report"]
+    output = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
+    assert stages_run(output) == ["threshold-sweep", "failures", "report"]
     assert run(clone, "git", "status", "--porcelain") == ""
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
 def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone: Path) -> None:
     assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
-    said = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
-    assert stages_run(said) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
+    output = run(clone, "dvc", "repro", "extras/dvc.yaml:external")
+    assert stages_run(output) == ["extras/dvc.yaml:external-download", "extras/dvc.yaml:external"]
     assert stages_run(run(clone, "dvc", "repro")) == ["report"]
     external = json.loads((clone / "metrics/extras/external.json").read_text(encoding="utf-8"))
     report = (clone / "report/report.md").read_text(encoding="utf-8")

@@ -160,11 +160,11 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_read_is_refused_with_a_sentence(name: str) -> None:
-    data, reason, said = REFUSED[name]
+    data, reason, message = REFUSED[name]
     with pytest.raises(UploadError) as raised:
         decode_upload(data)
     assert raised.value.reason in ((reason, "unsupported-type") if name in ("noise", "nothing") else (reason,))
-    assert said in str(raised.value) or name in ("noise", "nothing")
+    assert message in str(raised.value) or name in ("noise", "nothing")
     assert NAME not in str(raised.value)
 
 

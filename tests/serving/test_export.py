@@ -93,10 +93,10 @@ def test_the_figures_can_be_recomputed_by_onnx_runtime_and_scikit_learn(exported
 
 
 def test_what_the_stage_leaves(exported_here: None) -> None:
-    found, said = read_metrics("export"), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
+    found, message = read_metrics("export"), json.loads((EXPORT / "export.json").read_text(encoding="utf-8"))
     assert (found["images"], found["lesions"], found["side"], found["test_time"]) == (IMAGES, IMAGES // 2, SIZE, "flips")
-    assert found["backbones"] == MEMBERS and list(said["members"]) == list(MEMBERS)
-    for name, member in said["members"].items():
+    assert found["backbones"] == MEMBERS and list(message["members"]) == list(MEMBERS)
+    for name, member in message["members"].items():
         assert member["weights_sha256"] == file_digest(CLASSIFIER / name / "weights.safetensors", "sha256")
         for precision, file in (("float32", "model.onnx"), ("int8", "model-int8.onnx")):
             path = EXPORT / name / file

@@ -56,7 +56,7 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (train_again, rf"models/export is not of the classifier in models/classifier \(.*base-1/weights\.s.*\): {AGAIN}"),
         (lambda: edit_export(lambda content: content["members"].pop("base-1")), rf"not of the classifier .*'base-1'.*: {AGAIN}"),
@@ -72,10 +72,10 @@ FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int
         (lambda: (CLASSIFIER / "base-0/weights.safetensors").unlink(), r"weights\.safetensors not found: run `train`"),
     ],
 )  # fmt: skip
-def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, said: str) -> None:
+def test_what_is_not_of_this_classifier_is_refused(exported_copy: Path, spoil: Any, message: str) -> None:
     assert list(load_onnx_ensemble(EXPORT, "int8")) == list(MEMBERS)
     spoil()
-    refuses(said, load_onnx_ensemble, EXPORT, "int8")
+    refuses(message, load_onnx_ensemble, EXPORT, "int8")
 
 
 def test_an_unknown_precision_is_refused_with_the_nearest(exported_here: None) -> None:
@@ -87,8 +87,8 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
 
     def reuse(classifier: Classifier, folder: Path, *_: Any) -> dict[str, Any]:
         shutil.copytree(source / EXPORT / classifier.config.name, folder / classifier.config.name)
-        said = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
-        return said | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
+        message = json.loads((source / EXPORT / "export.json").read_text(encoding="utf-8"))["members"][classifier.config.name]
+        return message | {"weights_sha256": file_digest(CLASSIFIER / classifier.config.name / "weights.safetensors", "sha256")}
 
     monkeypatch.setattr(export, "export_member", reuse)
     export.main()

@@ -138,7 +138,7 @@ def test_weights_that_lie_about_themselves(workspace: Path, lie: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda weight: weight * float("nan"), r"holds NaN or infinity in .*weight"),
         (lambda weight: weight / 0, r"holds NaN or infinity in .*weight"),
@@ -146,16 +146,16 @@ def test_weights_that_lie_about_themselves(workspace: Path, lie: str) -> None:
         (lambda weight: weight.bool(), r"has tensors of another type: .*weight bool"),
     ],
 )
-def test_weights_that_are_no_numbers(workspace: Path, change: Callable[[torch.Tensor], torch.Tensor], said: str) -> None:
+def test_weights_that_are_no_numbers(workspace: Path, change: Callable[[torch.Tensor], torch.Tensor], message: str) -> None:
     config = make_config(BACKBONE)
     state = make_network(config).state_dict()
     name = next(name for name in state if name.startswith("backbone.") and name.endswith("weight"))
     classifier.save_classifier(state | {name: change(state[name])}, config, Path("base-0"))
-    with pytest.raises(PipelineError, match=rf"base-0/weights\.safetensors {said}: run `train` again"):
+    with pytest.raises(PipelineError, match=rf"base-0/weights\.safetensors {message}: run `train` again"):
         classifier.load_classifier(Path("base-0"))
     state = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 7)).state_dict()
     safetensors.torch.save_file(state | {"0.weight": change(state["0.weight"])}, "start.safetensors")
-    with pytest.raises(PipelineError, match=rf"train\.weights=start\.safetensors {said}"):
+    with pytest.raises(PipelineError, match=rf"train\.weights=start\.safetensors {message}"):
         start_from("start.safetensors")
 
 

@@ -38,8 +38,8 @@ class RandomNetwork(torch.nn.Module):
 
 @pytest.mark.parametrize("network", [CountingNetwork(), RandomNetwork()])
 def test_a_network_that_cannot_be_exported_gives_one_message(workspace: Path, network: torch.nn.Module) -> None:
-    said = r"torch 2\.\S+ cannot export classifier 'base-0' \(resnet18\) to ONNX \(.*\): take another train\.backbone, or stay"
-    refuses(said, export_network, Classifier(network, make_config()), Path("model.onnx"), weights_sha256="0")
+    message = r"torch 2\.\S+ cannot export classifier 'base-0' \(resnet18\) to ONNX \(.*\): take another train\.backbone, or stay"
+    refuses(message, export_network, Classifier(network, make_config()), Path("model.onnx"), weights_sha256="0")
     assert not list(workspace.iterdir())
 
 

@@ -10,7 +10,7 @@ from skinlesion.serving.operating_point import OperatingPoint, Rate
 
 
 @pytest.mark.parametrize(
-    ("rate", "said"),
+    ("rate", "message"),
     [
         (Rate(0.9955, 0.98, 1.0), "> 99 % (98 to 100 %)"),  # one missed of 223
         (Rate(1.0, 0.984, 1.0), "100 % (98 to 100 %)"),
@@ -18,8 +18,8 @@ from skinlesion.serving.operating_point import OperatingPoint, Rate
         (Rate(0.85), "85 %"),
     ],
 )
-def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, said: str) -> None:
-    assert str(rate) == said
+def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, message: str) -> None:
+    assert str(rate) == message
 
 
 def test_a_point_says_what_was_measured_of_it() -> None:

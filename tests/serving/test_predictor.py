@@ -241,8 +241,8 @@ def test_names_of_people_are_checked(tmp_path: Path) -> None:
 
 def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     card = load_predictor(make_workspace(tmp_path)).card()
-    said = {"model": "ensemble", "engine": "torch", "fingerprint": "f00d", "calibration": "temperature"}
-    assert {name: card[name] for name in said} == said
+    text = {"model": "ensemble", "engine": "torch", "fingerprint": "f00d", "calibration": "temperature"}
+    assert {name: card[name] for name in text} == text
     assert card["data"] == {"source": "sample", "synthetic": True} and card["classes"] == list(CLASSES) and card["test"] is None
     json.dumps(card)
 
