@@ -17,5 +17,5 @@ base_commit() {
 # Kind ($2): `project` runs the pipeline; `tools` holds DVC for the steps with credentials, and nothing of a branch runs in it.
 environment_of() {
     printf '%s/environments/%s-%s\n' "$PIPELINE_STATE" "$2" \
-        "$(cat "$1"/requirements*.txt "$1"/requirements*.lock | sha256sum | cut -c -16)"
+        "$(cat "$1"/requirements.txt "$1"/requirements/* | sha256sum | cut -c -16)"
 }

@@ -6,9 +6,9 @@ checkout="$(realpath "$1")"
 kind="$2"
 environment="$(environment_of "$checkout" "$kind")"
 case "$kind" in
-project) packages=(--require-hashes -r "$checkout/requirements.lock") ;;
+project) packages=(--require-hashes -r "$checkout/requirements/pipeline.lock") ;;
 # DVC and its remotes; not torch, which no step with credentials needs.
-tools) packages=(--require-hashes -r "$checkout/requirements-tools.lock") ;;
+tools) packages=(--require-hashes -r "$checkout/requirements/tools.lock") ;;
 *)
     echo "error: kind is '$kind'; it can be project or tools" >&2
     exit 1
