@@ -145,7 +145,6 @@ def test_a_full_disk(
     given.mkdir()
     monkeypatch.chdir(given)
     stage.prepare(write_params)
-    shutil.move(workspace / "params.yaml", given)
     enter(quiet, given, monkeypatch)
     ended = run(stage)
     assert ended.returncode == 0, ended.stderr
