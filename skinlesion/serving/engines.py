@@ -23,7 +23,7 @@ PRECISION_OF: dict[Engine, Precision] = {"onnx": "float32", "onnx-int8": "int8"}
 def device_of(engine: Engine, device: str) -> torch.device:
     """Where an engine runs.
 
-    device : as `evaluate.device`; for the ONNX engines `auto` or `cpu`, and PipelineError otherwise.
+    device : as `machine.device`; for the ONNX engines `auto` or `cpu`, and PipelineError otherwise.
     """
     if engine == "torch":
         return choose_device(device)
