@@ -205,9 +205,8 @@ def test_a_branch_cannot_speak_for_the_job_s_remote(rehearsal: Rehearsal, tmp_pa
 
 
 def test_an_override_reruns_what_depends_on_it(rehearsal: Rehearsal, first: tuple[dict[str, str], Path]) -> None:
-    outputs, artifacts = rehearsal.job(
-        "1004", machine="one", event="workflow_dispatch", overrides="threshold_sweep.target=malignant -S threshold_sweep.guarantee=0.8"
-    )
+    overrides = "threshold_sweep.target=malignant -S threshold_sweep.guarantee=0.8"
+    outputs, artifacts = rehearsal.job("1004", machine="one", event="workflow_dispatch", overrides=overrides)
     assert stages_run(outputs["Run the pipeline"]) == ["threshold-sweep", "failures", "report"]
     report = (artifacts / "report.md").read_text(encoding="utf-8")
     assert "| params.yaml | threshold_sweep.target | mel" in report and "malignant" in report
