@@ -50,7 +50,7 @@ def change(overrides: list[str], path: Path = PARAMS_FILE) -> None:
         try:
             shutil.copyfile(path, trial)
             apply_overrides(trial, overrides)
-            load_params(trial, check_backbone=True)
+            load_params(trial)
             os.replace(trial, partial)
         except InvalidArgumentError as error:
             raise PipelineError(f"an override is refused: {error.__cause__ or error}") from None

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @one_at_a_time("leak")
 def main() -> None:
-    params = load_params(check_backbone=True)
+    params = load_params()
     recipe = params.leak_recipe()
     prepared, facts = read_prepared(), read_split_facts()
     images = pd.concat([read_split(name) for name in SPLIT_NAMES], ignore_index=True)

@@ -110,7 +110,7 @@ def recipe_words(names: list[str]) -> list[str]:
     """
     changes = compose(names)
     title = f"{PARAMS_FILE} with {'recipe' if len(names) == 1 else 'recipes'} {' '.join(names)}"
-    check_params(override(read_params(), changes), name=title, check_backbone=True)
+    check_params(override(read_params(), changes), name=title)
     return [word for item in _overrides(changes, Params, "") for word in ("-S", item)]
 
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 @one_at_a_time("download")
 def main() -> None:
     """Fill `data/raw`, all of it or nothing."""
-    params = load_params(check_backbone=True).download
+    params = load_params().download
     scratch = scratch_folder(f"download/{params.source}")
     shared = params.source in ("kaggle", "dataverse")  # their partial files are those of every workspace of this project
     with locked(scratch.with_suffix(".lock"), doing="downloading the same") if shared else nullcontext():

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--member", required=True, help="a name of ensemble.members, as base")
     parser.add_argument("--seed", required=True, type=int, help="of the head's weights, the order and the augmentation, >= 0")
     options = parser.parse_args(arguments)
-    whole = load_params(check_backbone=True)
+    whole = load_params()
     params, machine = member_params(whole, options.member), whole.machine
     splits = {name: read_split(name) for name in ("train", "val")}
     prepared = read_prepared()

@@ -152,7 +152,7 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Params:
+def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
 
     Read with a YAML 1.2 loader, because DVC writes `-S train.lr=0.00001` as `1e-05`, which YAML 1.1 calls a string.
@@ -160,7 +160,6 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
     Parameters
     ----------
     path : the file.
-    check_backbone : also ask torchvision whether `train.backbone` exists (imports torchvision, some seconds).
 
     Raises
     ------
@@ -168,7 +167,7 @@ def load_params(path: Path = PARAMS_FILE, *, check_backbone: bool = False) -> Pa
         The file is missing, is not YAML, or a value is refused; one line for each refusal with section, key, value and
         what is allowed.
     """
-    return check_params(read_params(path), name=str(path), check_backbone=check_backbone)
+    return check_params(read_params(path), name=str(path))
 
 
 def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -200,10 +199,10 @@ def _count_aliases(text: str) -> int:
     return sum(isinstance(event, AliasEvent) for event in YAML(typ="safe", pure=True).parse(StringIO(text)))
 
 
-def check_params(document: dict[str, Any], *, name: str, check_backbone: bool = False) -> Params:
+def check_params(document: dict[str, Any], *, name: str) -> Params:
     """Check the content of a `params.yaml`, which messages call `name`; otherwise as `load_params`."""
     try:
-        return Params.model_validate(document, context={"check_backbone": check_backbone})
+        return Params.model_validate(document)
     except UnicodeEncodeError as error:
         raise PipelineError(f"{name} is refused: {brief(error.object)} holds half a character, which no text does") from None
     except ValidationError as error:

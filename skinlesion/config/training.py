@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from skinlesion.base.errors import suggest
 from skinlesion.config.augmentation import AugmentationParams
@@ -15,11 +18,19 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 Dx = Annotated[str, Field(min_length=1)]
 
 
-def list_backbones() -> list[str]:
-    """Names of all classification models of the installed torchvision."""
-    import torchvision  # takes seconds, which only those pay who ask
+# What torchvision registers as a model: `@register_model()` or `@register_model(name="...")` above a function.
+REGISTERED = re.compile(r'^@register_model\((?:name="(\w+)")?\)$.*?^def (\w+)', re.MULTILINE | re.DOTALL)
 
-    return list(torchvision.models.list_models(module=torchvision.models))
+
+@cache
+def list_backbones() -> list[str]:
+    """Names of all classification models of the installed torchvision, sorted.
+
+    They are read from its source, because to import it takes seconds, and every stage checks `params.yaml`.
+    """
+    torchvision = find_spec("torchvision")
+    files = Path(torchvision.origin).parent.glob("models/*.py") if torchvision and torchvision.origin else []
+    return sorted(name or function for file in files for name, function in REGISTERED.findall(file.read_text(encoding="utf-8")))
 
 
 class EnsembleParams(Section):
@@ -140,11 +151,9 @@ class TrainParams(Section):
 
     @field_validator("backbone")
     @classmethod
-    def _backbone_is_known(cls, value: str, info: ValidationInfo) -> str:
-        if info.context and info.context.get("check_backbone"):
-            known = list_backbones()
-            if value not in known:
-                raise ValueError(f"torchvision has no classification model of that name{suggest(value, known)}")
+    def _backbone_is_known(cls, value: str) -> str:
+        if value not in list_backbones():
+            raise ValueError(f"torchvision has no classification model of that name{suggest(value, list_backbones())}")
         return value
 
     @model_validator(mode="after")
