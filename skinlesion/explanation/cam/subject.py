@@ -14,6 +14,7 @@ from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.explanation.cam import patches
 from skinlesion.explanation.cam.deletion import Score
 from skinlesion.explanation.cam.gallery import Placed
+from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps, explain, place_mean
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import Classifier, normalize
@@ -60,10 +61,10 @@ class Subject:
         positions = {image_id: position for position, image_id in enumerate(self.table["image_id"])}
         return lambda image: place_mean(maps, positions[image.image_id], image.width, image.height, **self.square)
 
-    def describe_maps(self, maps: Mapping[str, MemberMaps]) -> str:
-        """What the maps are of: the method, and the networks, each once, with their layers."""
+    def describe_maps(self, layers: Mapping[str, TargetLayer]) -> str:
+        """What the maps of these layers, one a member, are of: the method, and the networks, each once, with their layers."""
         networks = dict.fromkeys(
-            f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}"
+            f"layer {layers[name].name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}"
             for name, (_, config) in self.members.items()
         )
         several = f", mean of {len(self.members)} members" if len(self.members) > 1 else ""
