@@ -1,7 +1,5 @@
 """The demo: `make app`. Images in; probabilities, flags and heat maps out. Not for clinical use."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Parts of a page as HTML. Whatever stands in them is escaped: a file's name can be anything."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the page says, as sentences: for a reader who knows skin and not machine learning."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

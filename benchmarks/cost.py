@@ -8,8 +8,6 @@ counted at the speed of training, which is more than they need, having no backwa
 compilation, evaluation and maps.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

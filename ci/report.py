@@ -5,8 +5,6 @@ Reads   the workspace after `dvc repro`; params, metrics and plots of COMMIT; FO
 Writes  FOLDER/report.md, FOLDER/plots/*.png, and FOLDER/metrics_diff.md with every metric that changed
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

@@ -11,8 +11,6 @@ from images of validation, calibration and thresholds are those of the main pipe
 torch's probabilities is refused and leaves nothing behind.
 """
 
-from __future__ import annotations
-
 import logging
 from importlib.metadata import version
 from pathlib import Path

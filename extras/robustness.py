@@ -10,8 +10,6 @@ Nothing is fitted: calibration and thresholds are those that the main pipeline c
 the predictions that lie in data/predictions.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any

@@ -6,8 +6,6 @@ Writes  metrics/subgroups.json (of all images, of histologically proven ones alo
         plots/subgroups/groups.csv (every group with its size and intervals; small ones are flagged, not hidden)
 """
 
-from __future__ import annotations
-
 import logging
 
 import pandas as pd

@@ -9,8 +9,6 @@ Run as `python -m stages.train --member base --seed 0`. Killed and started again
 script, and the first one alone writes.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from contextlib import ExitStack

@@ -9,8 +9,6 @@ interrupted in them, it refuses every further command. What had been run by then
 runs nothing again. While another DVC is at work nothing is touched.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

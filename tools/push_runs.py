@@ -6,8 +6,6 @@ that `dvc.lock` names, and never metrics of `cache: false`. But a run comes back
 that in a clone whose `dvc.lock` does not have the run yet `dvc repro --pull` would train again.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import subprocess

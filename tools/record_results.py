@@ -12,8 +12,6 @@ that do not give the metrics. What an optional stage found of another classifier
 recorded of synthetic images only: HAM10000's are not ours to copy.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re

@@ -11,8 +11,6 @@ plots/*.svg               the plots; pictures only where the images are syntheti
 provenance.json           where data, classifier and code came from; sha256 of every file above
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Print where the results of the last run are, and its headline metrics: `python -m tools.summary` (`make run` ends with it)."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

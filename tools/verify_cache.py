@@ -8,8 +8,6 @@ workspace by root, or a failing disk, changes a file behind its back: `dvc repro
 back and call everything up to date. After --remove, `dvc pull` or `dvc repro` makes what is missing anew.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

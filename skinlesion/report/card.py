@@ -1,7 +1,5 @@
 """Model card and datasheet: what the classifier is for, what it learnt from and how, its limits, how to get it again."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 from typing import Any
 

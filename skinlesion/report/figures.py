@@ -3,8 +3,6 @@
 What `dvc plots show` draws, without DVC, which is locked while a stage runs.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Hashable

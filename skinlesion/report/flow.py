@@ -1,7 +1,5 @@
 """The flow of images, from the source to the predictions, as a drawing in the manner of STARD (flow.svg)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from skinlesion.report.blocks import Figure

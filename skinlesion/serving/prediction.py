@@ -1,7 +1,5 @@
 """What is said of one image: probabilities, a flag, sets of diagnoses, and when not to trust them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

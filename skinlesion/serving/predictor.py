@@ -5,8 +5,6 @@ are there, `models/conformal.json`, `models/export` and `metrics/`. Images are p
 code of the stages, so that an image of the test list gets the probabilities that stand in its prediction table.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

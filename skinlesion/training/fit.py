@@ -1,7 +1,5 @@
 """Training from the first epoch to the last: validation after each, the best kept, everything saved for a restart."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

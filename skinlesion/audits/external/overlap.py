@@ -4,8 +4,6 @@ Ids of images and of lesions, file bytes, decoded pixels and thumbnails are comp
 anew or resized, which shares neither bytes nor pixels. A copy that was cropped or turned is not detected.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable

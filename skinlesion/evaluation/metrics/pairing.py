@@ -4,8 +4,6 @@ Both are measured in the same bootstrap draws of lesions (`metrics.bootstrap`): 
 interval of the difference is narrower than two intervals side by side suggest.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What nearest training cases are worth: how many share the truth, what their vote reaches, and what its agreement tells."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pages of cases: each test image in a row with the training images nearest to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice

@@ -1,7 +1,5 @@
 """Writing a classifier's network as an ONNX graph, in float32 by torch and in int8 by ONNX Runtime's static quantisation."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

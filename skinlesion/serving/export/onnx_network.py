@@ -4,8 +4,6 @@ What stays torch is everything around the network: preparation, normalisation, v
 (`skinlesion.evaluation.inference.inference.predict_batch`), which an `OnnxNetwork` is given to.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, get_args
 
