@@ -211,11 +211,6 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&@/])", r"\\\1", re.sub(r"\s+", " ", text))
 
 
-def too_many(count: int, most: int) -> str:
-    """More files than are answered at once."""
-    return f"{count} files were handed in, and {most} are answered at a time: the others are left out until you remove some."
-
-
 def network_of_map(engine: Engine) -> str:
     """That a map is of another network than the probabilities, where it is; otherwise nothing."""
     return "The map is of the network in 32 bits, the probabilities are of the one in 8 bits." if engine == "onnx-int8" else ""

@@ -40,11 +40,6 @@ def is_lock(text: str) -> bool:
     )
 
 
-def is_rwlock(text: str) -> bool:
-    """Whether DVC takes a text for its list of who reads and writes what."""
-    return isinstance(json.loads(text), dict)
-
-
 def is_whole(path: Path, is_right: Callable[[str], bool]) -> bool:
     """Whether a file is what it should be; one that is not there is."""
     try:
@@ -99,7 +94,7 @@ def main() -> None:
             if not is_whole(path, is_lock):
                 mend_lock_file(path)
         rwlock = DVC_FILES / "rwlock"
-        if not is_whole(rwlock, is_rwlock):
+        if not is_whole(rwlock, lambda text: isinstance(json.loads(text), dict)):  # DVC's list of who reads and writes what
             rwlock.unlink()
             logger.warning("%s was cut, as by a kill of DVC, and is taken away", rwlock)
     finally:

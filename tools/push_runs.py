@@ -34,11 +34,6 @@ def push_workspace(remote: str | None) -> None:
         )
 
 
-def list_runs(cache: Path) -> list[Run]:
-    """The runs that a cache has records of, as DVC names them: the hash of what went in, and of what came out as well."""
-    return sorted((record.parent.name, record.name) for record in cache.glob("runs/??/*/*") if len(record.name) == HASH_LENGTH)
-
-
 def list_remote_runs(repo: Repo, remote: str | None) -> list[Run]:
     """The runs that a remote has records of."""
     storage = repo.cloud.get_remote_odb(remote, "push --run-cache", hash_name="md5-dos2unix")
@@ -70,7 +65,9 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
     -------
     How many files were new, how many runs are at the remote, and how many of them have lost files and are of no use.
     """
-    runs, new = list_runs(Path(repo.cache.legacy.path)), 0
+    records, new = Path(repo.cache.legacy.path).glob("runs/??/*/*"), 0
+    # As DVC names them: the hash of what went in, and of what came out as well.
+    runs = sorted((record.parent.name, record.name) for record in records if len(record.name) == HASH_LENGTH)
     with repo.lock:
         files, lost = files_of(repo, runs)
         if files:

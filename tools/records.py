@@ -26,12 +26,9 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.report.formats import name_of
+from skinlesion.report.inputs import METRIC_FILES as METRIC_FILES  # and train/NAME of each member
 
 RESULTS = Path("results")
-# And train/NAME of each member.
-METRIC_FILES: tuple[str, ...] = (
-    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
-)
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 
