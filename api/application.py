@@ -1,7 +1,5 @@
 """The application: routes, and around them what every request passes."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 

@@ -1,7 +1,5 @@
 """What every request passes: an id, a line in the log, counters and headers; then rate limit, origin and host name."""
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 import math

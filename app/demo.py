@@ -1,7 +1,5 @@
 """The demo: `make app`. Images in; probabilities, flags and heat maps out. Not for clinical use."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from datetime import datetime
@@ -67,7 +65,8 @@ def show_answers(choices: Choices) -> None:
     with st.expander("How good is this classifier?"):
         show_test(card)
     with st.expander("Which classifier is this?"):
-        st.html(markup.facts_table(words.describe_card(card)))
+        rows = words.describe_card(card)
+        st.html(markup.render("facts.html", caption="The classifier", heads=("What", "Here"), rows=rows))
 
 
 def ask_for_images() -> list[Handed]:
@@ -83,7 +82,8 @@ def ask_for_images() -> list[Handed]:
     handed = [Handed(each.name, each.getvalue(), each.file_id) for each in uploaded]
     handed += [Handed(name_example(dx), draw_example(dx), dx, drawn=True) for dx in drawn]
     if len(handed) > MOST:
-        st.warning(words.too_many(len(handed), MOST))
+        many = f"{len(handed)} files were handed in, and {MOST} are answered at a time"
+        st.warning(f"{many}: the others are left out until you remove some.")
     return handed[:MOST]
 
 
@@ -178,7 +178,8 @@ def show_test(card: dict[str, object]) -> None:
         f"On {test['images']} test images of {test['lesions']} lesions that it was not trained on; in brackets intervals of "
         f"{100 * test['confidence']:g} % confidence, by bootstrap over lesions."
     )
-    st.html(markup.test_table(test))
+    rows = [(label, words.metric(name, test[name])) for name, label in words.METRICS.items()]
+    st.html(markup.render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows))
 
 
 main()

@@ -7,8 +7,6 @@ Writes  data/external/images/*.jpg, metadata.csv and provenance.json, as the sta
         the provenance also says whether lesions are known and which rows were left out
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from contextlib import nullcontext

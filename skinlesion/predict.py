@@ -6,8 +6,6 @@ code 0 where every file was predicted, 3 where some were not, 1 where nothing co
 Not for clinical use.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import logging

@@ -21,8 +21,6 @@ and of every method (`skinlesion.explanation.cam.faithfulness` says what is meas
   has no masks; below `faithfulness` every method's measures with intervals, by class and outcome, and the sanity check.
 """
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

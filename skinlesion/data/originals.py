@@ -1,7 +1,5 @@
 """The originals behind the prepared images, and their lesion masks."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

@@ -4,8 +4,6 @@ Threads, not processes: Pillow releases the interpreter lock while it decodes an
 pixel is copied between processes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Torchvision's classification networks by name, their heads taken off, and weights from ImageNet or a file."""
 
-from __future__ import annotations
-
 import urllib.error
 from pathlib import Path
 from types import MethodType

@@ -1,7 +1,5 @@
 """What is checked of a file that somebody hands in before its pixels are decoded, and how a file is refused."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal

@@ -3,8 +3,6 @@
 `prepare` decodes what the pipeline downloaded; this decodes what anybody may send. An RGB JPEG gives the same pixels in both.
 """
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The search for pairs of images that show one lesion, over all images: features, candidates, verification."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
