@@ -124,10 +124,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
         assert row["sensitivity"] == pytest.approx(flagged[labels == mel].mean(), abs=1e-12)
         assert row["specificity"] == pytest.approx((~flagged)[labels != mel].mean(), abs=1e-12)
     # The paired interval by the weights of the bootstrap.
-    hits = {
-        "clean": probabilities_of(table).argmax(axis=1) == labels,
-        "jpeg": probabilities.argmax(axis=1) == labels,
-    }
+    hits = {"clean": probabilities_of(table).argmax(axis=1) == labels, "jpeg": probabilities.argmax(axis=1) == labels}
     weights = np.concatenate([*lesion_weights(table["lesion_id"], draws=DRAWS, seed=0)])
     drawn = [np.average(hits["jpeg"], weights=row) - np.average(hits["clean"], weights=row) for row in weights]
     row = cell(metrics, "jpeg", 5, metric="accuracy")

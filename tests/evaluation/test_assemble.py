@@ -13,15 +13,13 @@ import pytest
 import torch
 
 from skinlesion.artifacts.paths import CLASSIFIER, MEMBERS, PLOTS
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
-from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import write_table
 from skinlesion.base.files import read_json, write_json
 from skinlesion.model.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
 from skinlesion.report.curves import TABLES
 from stages import assemble
 from tests.conftest import WriteParams, refuses
 from tests.model.classifier_cases import make_config, make_network
+from tests.stage_cases import PATIENT, write_lists, write_prepared
 
 HISTORY = [column for columns in TABLES.values() for column in columns]
 FINGERPRINT = "0123456789abcdef" * 4
@@ -39,14 +37,9 @@ def write_member(member: str, seed: int, backbone: str = "shufflenet_v2_x0_5", *
 
 def write_images() -> None:
     """Nine prepared images of noise, and the three lists that deal them out."""
-    frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L", "dx_type": "histo"})
-    frame = frame.assign(age=50.0, sex="male", localization="back", width=32, height=32, fit="squash", color_constancy="none")
-    PREPARED.mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    np.save(PREPARED / "images.npy", noise)
-    write_table(frame, PREPARED / "index.csv", INDEX_COLUMNS)
-    splits = {"train": frame[:7], "val": frame[7:8], "test": frame[8:]}
-    write_splits(splits, SplitFacts(FINGERPRINT, "sample", True))
+    frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L"}).assign(**PATIENT)
+    write_prepared(frame["image_id"], np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3)))
+    write_lists({"train": frame[:7], "val": frame[7:8], "test": frame[8:]}, FINGERPRINT)
 
 
 def write_two(write_params: WriteParams, **second: Any) -> None:
@@ -76,14 +69,10 @@ def test_the_classifier_is_the_members_that_params_name_in_their_order(members: 
     with caplog.at_level("INFO"):
         assemble.main()
     names = ["base-3", "base-0", "b2-3", "b2-0"]
-    written = content_of(CLASSIFIER)
-    assert set(written) == {
-        "ensemble.json",
-        *(f"{name}/{file}" for name in names for file in ("config.json", "weights.safetensors")),
-    }
-    for name in names:
-        for file in ("config.json", "weights.safetensors"):
-            assert (CLASSIFIER / name / file).read_bytes() == (MEMBERS / name / file).read_bytes()
+    copied = {f"{name}/{file}" for name in names for file in ("config.json", "weights.safetensors")}
+    written, trained = content_of(CLASSIFIER), content_of(MEMBERS)
+    assert set(written) == {"ensemble.json"} | copied
+    assert all(written[path] == trained[path] for path in copied)
     ensemble = read_json(CLASSIFIER / "ensemble.json")
     assert [member["name"] for member in ensemble["members"]] == names
     assert ensemble["members"][0] == {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
@@ -202,12 +200,6 @@ def test_a_map_comes_back_to_where_the_evidence_was(fit: Fit, width: int, height
         reach = max(width, height) / 64 / 2 + 1
         assert abs(peak_x - x) <= reach
         assert abs(peak_y - y) <= reach
-
-
-def test_map_back_identity() -> None:
-    values = np.random.default_rng(0).random((48, 48))
-    for fit in get_args(Fit):
-        np.testing.assert_allclose(map_to_original(values, 48, 48, size=48, fit=fit, centers=(0.5, 1.0)), values)
 
 
 def test_a_constant_map_is_constant_inside_and_zero_outside() -> None:

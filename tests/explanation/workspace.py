@@ -70,33 +70,35 @@ def write_mask(image_id: str, lesion: np.ndarray) -> None:
     Image.fromarray(lesion.astype(np.uint8) * 255).save(path)
 
 
-def make_workspace(fit: Fit, *, masks: bool = True) -> None:
-    """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
+def write_images(images: dict[str, np.ndarray], fit: Fit = "squash") -> None:
+    """Originals, and the prepared array of them in another order, that is backwards."""
     squares = []
-    for number, image_id in enumerate(IMAGE_IDS):
-        pixels = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        pixels[disc(number)] //= 3
+    for image_id, pixels in images.items():
         path = image_path(image_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
         squares.append(np.asarray(fit_image(Image.open(path), size=SIZE, fit=fit)))
+    write_prepared([*images][::-1], np.stack(squares)[::-1], width=WIDTH, height=HEIGHT, fit=fit)
+
+
+def make_workspace(fit: Fit, *, masks: bool = True) -> None:
+    """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
+    images = {}
+    for number, image_id in enumerate(IMAGE_IDS):
+        images[image_id] = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        images[image_id][disc(number)] //= 3
         if masks:
             write_mask(image_id, disc(number))
+    write_images(images, fit)
     provenance = {"source": "sample", "synthetic": True, "licence": "CC0-1.0", "counts": {}}
     write_json(RAW / "provenance.json", provenance)
-    order = np.arange(len(IMAGE_IDS))[::-1]  # not that of the predictions
-    write_prepared(np.array(IMAGE_IDS)[order], np.stack(squares)[order], width=WIDTH, height=HEIGHT, fit=fit)
     write_predictions({"test": make_predictions()})
     make_classifier(fit=fit)
 
 
-SHOW_ONLY_MISSES = {
-    "machine.device": "cpu",
-    "gradcam.deletion_steps": 2,
-    "gradcam.confident_errors": 0,
-    "gradcam.unsure_correct": 0,
-    "gradcam.typical_correct": 0,
-}
+SHOW_ONLY_MISSES = {"machine.device": "cpu", "gradcam.deletion_steps": 2} | dict.fromkeys(
+    ("gradcam.confident_errors", "gradcam.unsure_correct", "gradcam.typical_correct"), 0
+)
 
 
 def read_metrics() -> dict[str, Any]:
