@@ -19,7 +19,7 @@ from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.metrics.pairing import compare, p_value, pair
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import refuses, resamples
-from tests.stage_cases import PATIENT, probabilities_of, with_logits
+from tests.stage_cases import PATIENT, predicted_of, with_logits
 
 
 def make_table(seed: int, *, lesions: int = 120, signal: float = 1.5, truth_seed: int = 0) -> pd.DataFrame:
@@ -43,8 +43,7 @@ def write_folder(folder: Path, table: pd.DataFrame) -> Path:
 
 
 def accuracy(table: pd.DataFrame, weights: np.ndarray | None = None) -> float:
-    predicted = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
-    return float(accuracy_score(table["dx"], predicted, sample_weight=weights))
+    return float(accuracy_score(table["dx"], predicted_of(table), sample_weight=weights))
 
 
 def macro_auc(table: pd.DataFrame) -> float:

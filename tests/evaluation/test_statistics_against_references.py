@@ -13,15 +13,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.metrics import calibration_scores as measures
 from skinlesion.evaluation.metrics.calibration import Calibrator
-from skinlesion.evaluation.metrics.calibration_scores import (
-    brier_decomposition,
-    brier_score,
-    expected_calibration_error,
-    recalibration,
-    recalibration_per_class,
-    reliability_table,
-)
 from skinlesion.evaluation.metrics.classification import area_under_roc, flagged_counts, rank_scores
 from tests.evaluation.test_calibration import draw_calibrated
 
@@ -40,14 +33,14 @@ def test_intercept_and_slope_are_those_of_statsmodels(slope: float, shift: float
     generator = np.random.default_rng(1)
     odds = 1.5 * generator.normal(size=900) - 1
     positive = generator.random(900) < expit(slope * odds + shift)
-    assert recalibration(positive, odds) == fitted_by_statsmodels(positive, odds)
+    assert measures.recalibration(positive, odds) == fitted_by_statsmodels(positive, odds)
 
 
 def test_recalibration_of_a_class_is_that_of_its_probability_in_statsmodels() -> None:
     labels, logits = draw_calibrated(0, images=600)
     calibrator = Calibrator("vector", np.linspace(0.5, 1.1, 7), np.linspace(-0.3, 0.3, 7))
     odds = logit(softmax(logits * calibrator.scale + calibrator.bias, axis=1))
-    for index, (dx, ours) in enumerate(recalibration_per_class(labels, logits, calibrator).items()):
+    for index, (dx, ours) in enumerate(measures.recalibration_per_class(labels, logits, calibrator).items()):
         assert dx == CLASSES[index] and ours == fitted_by_statsmodels(labels == index, odds[:, index]), dx
 
 
@@ -63,8 +56,8 @@ def test_ece_is_that_of_a_loop(equal_mass: bool) -> None:
         inside = place == number
         if inside.any():
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    table = reliability_table(labels, probabilities, BINS, equal_mass=equal_mass)
-    assert expected_calibration_error(table) == pytest.approx(expected, abs=1e-9)
+    table = measures.reliability_table(labels, probabilities, BINS, equal_mass=equal_mass)
+    assert measures.expected_calibration_error(table) == pytest.approx(expected, abs=1e-9)
     assert expected > 0.01
 
 
@@ -79,8 +72,8 @@ def test_brier_score_and_its_reliability_are_scikit_learns() -> None:
         reliability += (counts[counts > 0] * (mean - share) ** 2).sum() / len(labels)
         single += brier_score_loss(happened, forecast)
     expected = brier_score_loss(labels, probabilities, labels=range(7), scale_by_half=False)
-    parts = brier_decomposition(labels, probabilities, BINS)
-    assert brier_score(labels, probabilities) == pytest.approx(expected, abs=1e-9)
+    parts = measures.brier_decomposition(labels, probabilities, BINS)
+    assert measures.brier_score(labels, probabilities) == pytest.approx(expected, abs=1e-9)
     assert expected == pytest.approx(single, abs=1e-9)
     assert parts["reliability"] == pytest.approx(reliability, abs=1e-9)
     assert parts["uncertainty"] == pytest.approx(sum(np.var(labels == index) for index in range(7)), abs=1e-9)

@@ -19,24 +19,19 @@ from skinlesion.explanation.cam.placing import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams, refuses
 from tests.explanation import workspace as given
-from tests.stage_cases import bytes_below
+from tests.stage_cases import read_metrics
 
 TABLES = {f"{name}.csv" for name in ("cases", "energy", "faithfulness", "groups", "curves", "sanity", "images")}
 
 OUTPUTS = {"gradcam.json", "index.png", "index.html"} | TABLES
 
 
-def outputs() -> dict[str, bytes]:
-    """Every file that the stage wrote, by its name."""
-    return {Path(path).name: content for path, content in bytes_below(METRICS, PLOTS / "gradcam").items()}
-
-
 def test_outputs(ready: Path, write_params: WriteParams) -> None:
     write_params({"machine.device": "cpu"})
     gradcam.main()
     pages = {f"{dx}_1.png" for dx in ("mel", "nv", "bkl", "df", "bcc", "vasc")}
-    assert set(outputs()) == OUTPUTS | pages
-    metrics = given.read_metrics()
+    assert set(given.outputs("gradcam")) == OUTPUTS | pages
+    metrics = read_metrics("gradcam")
     assert (metrics["method"], metrics["layers"]) == ("GradCAM", {"m0-0": {"layer": "layer2", "cells": [4, 4]}})
     assert (metrics["images"], metrics["maps"], metrics["images_with_mask"]) == (12, 12, 12)
     assert (metrics["images_with_empty_mask"], metrics["images_without_ratio"]) == (0, metrics["zero_maps"])
@@ -75,7 +70,7 @@ def test_energy_ratio_recomputed(workspace: Path, write_params: WriteParams, mon
     np.testing.assert_allclose(ratios["energy_ratio"], expected, atol=1e-6)
     wrong = [row[2] != row[3] for row in given.PREDICTED]
     assert list(ratios["outcome"]) == ["wrong" if is_wrong else "correct" for is_wrong in wrong]
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert metrics["energy_ratio"]["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert metrics["energy_ratio"]["median"] == pytest.approx(np.median(expected), abs=1e-6)
     assert metrics["energy_ratio"]["low"] < np.mean(expected) < metrics["energy_ratio"]["high"]
@@ -87,10 +82,10 @@ def test_energy_ratio_recomputed(workspace: Path, write_params: WriteParams, mon
 
 def test_equal_input_gives_equal_bytes_and_leaves_nothing_behind(ready: Path) -> None:
     gradcam.main()
-    first = outputs()
+    first = given.outputs("gradcam")
     (PLOTS / "gradcam" / "mel_2.png").write_bytes(b"of an earlier run")
     gradcam.main()
-    assert outputs() == first
+    assert given.outputs("gradcam") == first
     assert not list(ready.rglob("*.partial"))
     text = (METRICS / "gradcam.json").read_text(encoding="utf-8")
     assert "NaN" not in text and str(ready) not in text
@@ -112,7 +107,7 @@ def test_params_reach_the_maps(ready: Path, write_params: WriteParams, monkeypat
     provenance = {"source": "local", "synthetic": False, "licence": "CC BY-NC 4.0", "counts": {}}
     write_json(RAW / "provenance.json", provenance)
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["method"], metrics["layers"]) == ("LayerCAM", {"m0-0": {"layer": "layer1", "cells": [8, 8]}})
     # Of the nevi 0.95 is the median, which two images have; the only dermatofibroma is shown as unsure.
     assert list(given.read_plot("cases.csv")["image_id"]) == [f"ISIC_{number:02d}" for number in (3, 2, 6, 10, 1, 11, 5)]
@@ -127,7 +122,7 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     write_predictions({"test": nothing_missed})
     with caplog.at_level("INFO"):
         gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["maps"], metrics["images_with_mask"]) == (10, 0)
     measures = metrics["faithfulness"]["methods"]["GradCAM"]["measures"]
     assert {measures[name]["value"] for name in ("energy", "pointing")} == {None}
@@ -136,7 +131,7 @@ def test_without_masks(workspace: Path, write_params: WriteParams, caplog: pytes
     assert "no lesion masks in data/raw: the energy ratio is not measured" in caplog.text
     assert given.read_plot("energy.csv").empty
     assert given.read_plot("cases.csv").empty
-    assert set(outputs()) == OUTPUTS
+    assert set(given.outputs("gradcam")) == OUTPUTS
     assert "No case to show: no melanoma of the split was missed" in (PLOTS / "gradcam" / "index.html").read_text("utf-8")
 
 
@@ -146,7 +141,7 @@ def test_some_masks_are_missing_or_empty(ready: Path, write_params: WriteParams,
     mask_path("ISIC_04").unlink()
     given.write_mask("ISIC_05", np.zeros((given.HEIGHT, given.WIDTH), dtype=bool))
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["images_with_mask"], metrics["images_with_empty_mask"]) == (10, 1)
     assert metrics["maps"] == 12  # deletion, insertion and what follows need no mask
     assert metrics["faithfulness"]["methods"]["GradCAM"]["measures"]["pointing"]["images"] == 9 - metrics["zero_maps"]
@@ -159,7 +154,7 @@ def test_zero_maps_are_counted(ready: Path, monkeypatch: pytest.MonkeyPatch, cap
     maps[[2, 7]] = 0
     given.stub_maps(monkeypatch, maps)
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["zero_maps"], metrics["images_without_ratio"], len(given.read_plot("energy.csv"))) == (2, 2, 10)
     assert metrics["energy_ratio"] == pytest.approx({"mean": 1, "median": 1, "low": 1, "high": 1}, abs=1e-6)
     assert "2 of 12 maps are zero" in caplog.text

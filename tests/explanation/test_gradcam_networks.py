@@ -25,12 +25,13 @@ from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.conftest import WriteParams, refuses
 from tests.explanation import workspace as given
+from tests.stage_cases import read_metrics
 
 
 def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_cells(ready: Path) -> None:
     given.make_classifier("resnet18", "squeezenet1_1")
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert metrics["layers"] == {"m0-0": {"layer": "layer2", "cells": [4, 4]}, "m1-0": {"layer": "features.4", "cells": [7, 7]}}
     measured = given.read_plot("energy.csv").set_index("image_id")["energy_ratio"]
     options = MapOptions("GradCAM", torch.device("cpu"), batch_size=1)
@@ -108,7 +109,7 @@ def test_several_methods_are_measured_and_the_first_is_drawn(ready: Path, write_
     methods = {"gradcam.methods": ["LayerCAM", "GradCAM", "Occlusion"], "gradcam.perturbation_images": 4}
     write_params(given.SHOW_ONLY_MISSES | methods | {"gradcam.faithfulness_images": 9, "gradcam.deletion_steps": 3})
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["method"], metrics["images"], metrics["maps"]) == ("LayerCAM", 12, 9)
     found = metrics["faithfulness"]
     assert {name: each["images"] for name, each in found["methods"].items()} == {"LayerCAM": 9, "GradCAM": 9, "Occlusion": 4}
@@ -136,6 +137,6 @@ def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:
     write_predictions({"val": few, "test": given.make_predictions()})
     write_params(given.SHOW_ONLY_MISSES | {"gradcam.split": "val"})
     gradcam.main()
-    metrics = given.read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["images"], metrics["faithfulness"]["split"]) == (8, "val")
     assert set(given.read_plot("images.csv")["image_id"]) == set(few["image_id"])

@@ -120,13 +120,8 @@ FAMILIES = [
     ("vit_b_16", 32, "encoder.layers.encoder_layer_11.ln_1", 2, None, None),
     # From 128 pixels on, `auto` is the last feature map itself.
     ("convnext_tiny", 128, "features", 4, None, "features.5"),
-    ("densenet121", 128, "features", 4, "features", "features.denseblock3"),
-    ("mnasnet0_5", 128, "layers", 4, "layers", "layers.11"),
-    ("mobilenet_v2", 128, "features", 4, "features", "features.13"),
     ("mobilenet_v3_small", 128, "features", 4, None, "features.8"),
-    ("regnet_y_400mf", 128, "trunk_output", 4, "trunk_output", "trunk_output.block3"),
     ("resnet18", 128, "layer4", 4, "layer4", "layer3"),
-    ("shufflenet_v2_x0_5", 128, "conv5", 4, "conv5", "stage3"),
     ("swin_t", 128, "norm", 4, "norm", "features.5"),
 ]
 

@@ -18,6 +18,7 @@ from skinlesion.explanation.neighbors.metrics import measure_neighbors
 from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, CaseWithNeighbors, Neighbor, draw_pages
 from skinlesion.explanation.neighbors.search import COLUMNS, choose_errors, find_neighbors, neighbor_table, vote
 from tests.conftest import resamples
+from tests.explanation.workspace import grey_pixels, nothing_is_cut_off
 from tests.stage_cases import predictions_of
 
 
@@ -203,9 +204,7 @@ def test_pages_are_full_before_the_next_one_begins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("neighbors", [1, 5, 20])
 def test_nothing_is_cut_off(tmp_path: Path, neighbors: int) -> None:
     (page,) = draw_pages([make_case(neighbors)], tmp_path, title="a title of a hundred characters " * 3, neighbors=neighbors)
-    with Image.open(page) as image:
-        pixels = np.asarray(image.convert("L"))
-    assert all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
+    assert nothing_is_cut_off(page)
 
 
 def test_frames_differ_without_colour(tmp_path: Path) -> None:
@@ -213,8 +212,7 @@ def test_frames_differ_without_colour(tmp_path: Path) -> None:
     pixels = np.full((30, 40, 3), 255, dtype=np.uint8)
     neighbors = [Neighbor(pixels, "", shares) for shares in ("truth", "prediction", "neither")]
     (page,) = draw_pages([CaseWithNeighbors(pixels, "", neighbors)], tmp_path, title="", neighbors=3)
-    with Image.open(page) as image:
-        inked = np.asarray(image.convert("L")) < 200
+    inked = grey_pixels(page) < 200
     edges = []
     for start in (281, 484, 686):  # of the neighbours' cells, pixels, a little inside their frames
         cell = inked[60:, start : start + 160]

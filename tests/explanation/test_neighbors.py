@@ -24,9 +24,9 @@ from skinlesion.explanation.neighbors.search import COLUMNS
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import neighbors as stage
 from tests.conftest import WriteParams, refuses
-from tests.explanation.workspace import HEIGHT, WIDTH, make_classifier, write_images
+from tests.explanation.workspace import HEIGHT, WIDTH, make_classifier, outputs, write_images
 from tests.model.classifier_cases import save_ensemble
-from tests.stage_cases import bytes_below, predictions_of, write_lists
+from tests.stage_cases import predictions_of, write_lists
 
 CPU = torch.device("cpu")
 
@@ -60,12 +60,6 @@ def ready(workspace: Path, write_params: WriteParams) -> Path:
     return workspace
 
 
-def outputs() -> dict[str, bytes]:
-    """Every file that the stage wrote, by its name."""
-    found = bytes_below(PLOTS / "neighbors") | {"neighbors.json": (METRICS / "neighbors.json").read_bytes()}
-    return {Path(path).name: content for path, content in found.items()}
-
-
 def read_table() -> pd.DataFrame:
     return pd.read_csv(PLOTS / "neighbors" / "neighbors.csv")
 
@@ -84,7 +78,7 @@ def embed_alone(name: str, image_ids: list[str]) -> np.ndarray:
 
 def test_the_stage_finds_what_scikit_learn_finds_in_the_features_of_the_head(ready: Path) -> None:
     stage.main()
-    assert set(outputs()) == {"neighbors.json", "neighbors.csv", "by_class.csv", "neighbors_1.png"}
+    assert set(outputs("neighbors")) == {"neighbors.json", "neighbors.csv", "by_class.csv", "neighbors_1.png"}
     table = read_table()
     assert tuple(table.columns) == COLUMNS and len(table) == 5 * len(TEST)
     train_ids, test_ids = ([row[0] for row in rows] for rows in (TRAIN, TEST))
@@ -165,10 +159,10 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
         stage, "draw_pages", lambda *args, title, **rest: titles.append(title) or draw_pages(*args, title=title, **rest)
     )
     stage.main()
-    first = outputs()
+    first = outputs("neighbors")
     (PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
     stage.main()
-    assert outputs() == first and not list(ready.rglob("*.partial"))
+    assert outputs("neighbors") == first and not list(ready.rglob("*.partial"))
     write_params({"machine.device": "cpu", "bootstrap.draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
     stage.main()
     found = read_json(METRICS / "neighbors.json")

@@ -12,14 +12,14 @@ from PIL import Image
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
-from skinlesion.base.files import read_json, write_json
+from skinlesion.base.files import write_json
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.explanation.cam import members, panels
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
-from tests.stage_cases import predictions_of, write_prepared
+from tests.stage_cases import bytes_below, predictions_of, write_prepared
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
 
@@ -101,8 +101,9 @@ SHOW_ONLY_MISSES = {"machine.device": "cpu", "gradcam.deletion_steps": 2} | dict
 )
 
 
-def read_metrics() -> dict[str, Any]:
-    return read_json(METRICS / "gradcam.json")
+def outputs(stage: str) -> dict[str, bytes]:
+    """Every file that a stage wrote, by its name."""
+    return {Path(path).name: content for path, content in bytes_below(METRICS, PLOTS / stage).items()}
 
 
 def read_plot(name: str) -> pd.DataFrame:
@@ -143,6 +144,12 @@ def make_correct(**changes: Any) -> panels.Case:
     certain = np.eye(len(CLASSES))[CLASSES.index("mel")]
     defaults = {"predicted": "mel", "true_map": None, "probabilities": certain, "kind": "typical correct"}
     return make_case(**defaults | changes)
+
+
+def nothing_is_cut_off(path: Path) -> bool:
+    """Whether the outermost pixels of a page are white."""
+    pixels = grey_pixels(path)
+    return all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
 
 
 def grey_pixels(path: Path) -> np.ndarray:
