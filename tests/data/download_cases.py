@@ -23,21 +23,24 @@ from tests.data.scripted_server import Scripted
 WIDTH, HEIGHT = 40, 30
 
 
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The bytes of a picture in a format of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
 def jpeg(seed: int, mode: str = "RGB") -> bytes:
     """A whole JPEG of `WIDTH` x `HEIGHT` noise."""
     shape = (HEIGHT, WIDTH, 3) if mode == "RGB" else (HEIGHT, WIDTH)
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode), "JPEG")
 
 
 def mask(width: int = WIDTH, height: int = HEIGHT, value: int = 255) -> bytes:
     """A PNG with a bright rectangle in it."""
     pixels = np.zeros((height, width), dtype=np.uint8)
     pixels[5:20, 5:20] = value
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), "PNG")
 
 
 def huge_jpeg(width: int = 10_000, height: int = 10_000) -> bytes:

@@ -43,9 +43,6 @@ class Scripted:
 def serve() -> Iterator[Scripted]:
     """Run the server for the length of the block, in which no proxy stands between."""
     scripted = Scripted()
-    patch = pytest.MonkeyPatch()
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        patch.delenv(name, raising=False)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -86,14 +83,14 @@ def serve() -> Iterator[Scripted]:
         def log_message(self, *arguments: object) -> None:
             """Keep the tests' output free of access logs."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    scripted.url = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield scripted
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        patch.undo()
+    with pytest.MonkeyPatch.context() as patch, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            patch.delenv(name, raising=False)
+        scripted.url = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield scripted
+        finally:
+            server.shutdown()
+            thread.join()

@@ -20,9 +20,10 @@ from skinlesion.data.sources.layout import find_inputs, write_metadata
 from stages import download
 from tests.conftest import WriteParams, refuses
 from tests.data.download_cases import jpeg, kaggle_files, mask, pack, table, write_files
-from tests.stage_cases import bytes_below
+from tests.stage_cases import files_of
 
 Content = dict[str, bytes]
+TABLE = "HAM10000_metadata.csv"
 SMALL_SAMPLE = {"download.sample.lesions": 21, "download.sample.width": 64, "download.sample.height": 64}
 
 
@@ -39,15 +40,11 @@ def take(write_params: WriteParams, workspace: Path) -> Callable[[Content], Path
     return run
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {Path(path).relative_to(folder).as_posix(): content for path, content in bytes_below(folder).items()}
-
-
 def test_sample_needs_nothing_says_that_it_is_synthetic_and_is_reproducible(workspace: Path, write_params: WriteParams) -> None:
     write_params(SMALL_SAMPLE)
     download.main()
     raw = workspace / "data" / "raw"
-    first = snapshot(raw)
+    first = files_of(raw)
     provenance, metadata = read_provenance(raw), read_metadata(raw)
     assert provenance["synthetic"] is True
     assert provenance["licence"] == "CC0-1.0"
@@ -56,14 +53,12 @@ def test_sample_needs_nothing_says_that_it_is_synthetic_and_is_reproducible(work
     assert sum(provenance["counts"]["dx"].values()) == sum(provenance["counts"]["dx_type"].values()) == len(metadata)
     assert str(workspace) not in json.dumps(provenance)
     download.main()
-    assert snapshot(raw) == first
+    assert files_of(raw) == first
 
 
 def test_a_folder_that_is_not_there(workspace: Path, write_params: WriteParams) -> None:
     write_params({"download.source": "local", "download.path": "nowhere"})
-    with pytest.raises(SystemExit) as ended:
-        run_stage(download.main)
-    assert str(ended.value.code).startswith("error: nowhere not found: set download.path to a folder or zip archive")
+    refuses("^nowhere not found: set download.path to a folder or zip archive", download.main)
     assert not (workspace / "data" / "raw").exists()
 
 
@@ -112,7 +107,7 @@ LAYOUTS: dict[str, Callable[[Content], Content]] = {
 def test_every_layout_gives_the_same_images(take: Callable[..., Path], layout: str) -> None:
     files = kaggle_files()
     raw = take(LAYOUTS[layout](files))
-    found = snapshot(raw)
+    found = files_of(raw)
     expected = {f"images/{path.split('/')[1]}": c for path, c in files.items() if "images_part" in path}
     expected |= {f"segmentations/{path.split('/')[1]}": c for path, c in files.items() if "segmentation" in path}
     assert found.keys() == expected.keys() | {"metadata.csv", "provenance.json"}
@@ -185,19 +180,16 @@ def test_the_isic_2018_test_set_and_other_pictures_are_left_aside_aloud(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"HAM10000_metadata.csv": None}, "holds no metadata; it must be named HAM10000_metadata or"),
-        (
-            {"copy/HAM10000_metadata": dataverse_table()},
-            "different metadata files: HAM10000_metadata.csv, copy/HAM10000_metadata",
-        ),
-        ({"HAM10000_metadata.csv": b""}, "HAM10000_metadata.csv is not a readable CSV file"),
-        ({"HAM10000_metadata.csv": b"\xff\xfe\x00"}, "HAM10000_metadata.csv is not a readable CSV file"),
-        ({"HAM10000_metadata.csv": b"image_id,dx\nISIC_0000000,nv,1\n"}, "more values than there are column names"),
-        ({"HAM10000_metadata.csv": table().drop(columns="dx_type")}, r"HAM10000_metadata.csv lacks the column\(s\) dx_type"),
-        ({"HAM10000_metadata.csv": table().replace("vasc", "wart")}, "HAM10000_metadata.csv: unknown diagnosis 'wart'"),
-        ({"HAM10000_metadata.csv": table().replace("80.0", "old")}, "age must be a number .* 'old' \\(ISIC_0000000\\)"),
-        ({"HAM10000_metadata.csv": pd.concat([table(), table()[:1]])}, "duplicate image_id ISIC_0000000"),
-        ({"HAM10000_metadata.csv": table()[:9]}, r"1 id\(s\) are images without a row .*: ISIC_0000009"),
+        ({TABLE: None}, "holds no metadata; it must be named HAM10000_metadata or"),
+        ({"copy/HAM10000_metadata": dataverse_table()}, f"different metadata files: {TABLE}, copy/HAM10000_metadata"),
+        ({TABLE: b""}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({TABLE: b"\xff\xfe\x00"}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({TABLE: b"image_id,dx\nISIC_0000000,nv,1\n"}, "more values than there are column names"),
+        ({TABLE: table().drop(columns="dx_type")}, r"HAM10000_metadata.csv lacks the column\(s\) dx_type"),
+        ({TABLE: table().replace("vasc", "wart")}, "HAM10000_metadata.csv: unknown diagnosis 'wart'"),
+        ({TABLE: table().replace("80.0", "old")}, "age must be a number .* 'old' \\(ISIC_0000000\\)"),
+        ({TABLE: pd.concat([table(), table()[:1]])}, "duplicate image_id ISIC_0000000"),
+        ({TABLE: table()[:9]}, r"1 id\(s\) are images without a row .*: ISIC_0000009"),
         ({"HAM10000_images_part_1/ISIC_0000003.jpg": None}, r"1 id\(s\) have a row in the metadata and no image.*: ISIC_0000003"),
         ({"ISIC_7777777_segmentation.png": mask()}, r"1 id\(s\) have a mask and no row.*: ISIC_7777777"),
         ({"x/ISIC_0000003.png": mask()}, r"1 lesion image\(s\) are PNG, as ISIC_0000003.png; they must be JPEG"),
@@ -237,7 +229,7 @@ def test_exact_counts() -> None:
 def test_a_failure_leaves_the_old_data_as_they_were(
     take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = snapshot(take(kaggle_files()))
+    before = files_of(take(kaggle_files()))
     written: list[Path] = []
     write_bytes = Path.write_bytes
 
@@ -253,7 +245,7 @@ def test_a_failure_leaves_the_old_data_as_they_were(
     assert str(ended.value.code).startswith("error: No space left on device at ")
     assert "free some space" in str(ended.value.code)
     assert len(written) == 4
-    assert snapshot(workspace / "data") == {f"raw/{name}": content for name, content in before.items()}
+    assert files_of(workspace / "data") == {f"raw/{name}": content for name, content in before.items()}
 
 
 def test_the_metadata_of_the_real_data_set(ham10000: Path, tmp_path: Path) -> None:

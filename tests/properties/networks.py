@@ -78,10 +78,10 @@ def header(text: str) -> bytes:
 ARRAY = as_npy(np.zeros((70, 32, 32, 3), np.uint8))
 ARRAYS: tuple[bytes, ...] = (
     *(b"", as_npy(np.zeros((70, 32, 32, 3))), as_npy(np.array([{}], dtype=object)), b"PK\x03\x04", b"\x80\x04N."),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (9223372036854775807, 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': ('x', 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (70, 32, 32, 3)}"),
+    *(
+        header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({images}, 32, 32, 3)}}")
+        for images in (-1, 2**63 - 1, "'x'", 70)
+    ),
     header("{'descr': '|O', 'fortran_order': False, 'shape': (70,)}"),
     header("__import__('os').system('touch owned')"),
     header("[" * 60_000),

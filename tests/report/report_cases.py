@@ -118,6 +118,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
+    def values(self, tag: str, attribute: str) -> list[str | None]:
+        return [attributes.get(attribute) for name, attributes in self.tags if name == tag]
+
 
 BOOTSTRAP = {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 0}
 VALUE = {"value": 0.733, "low": 0.6, "high": 0.8}
