@@ -57,8 +57,7 @@ FILES = {
     "calibration.json": File(VECTOR, decisions.read_calibration, Calibration(**VECTOR), "evaluate", decisions.write_calibration),
     "conformal.json": File(SETS, decisions.read_conformal, Conformal(**SETS), "selective", decisions.write_conformal),
     "points.json": File(
-        *(POINTS, decisions.read_operating_points, OperatingPoints(**POINTS), "threshold-sweep"),
-        decisions.write_operating_points,
+        *(POINTS, decisions.read_operating_points, OperatingPoints(**POINTS), "threshold-sweep"), decisions.write_operating_points
     ),
 }
 

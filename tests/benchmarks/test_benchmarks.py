@@ -187,11 +187,7 @@ def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParam
     asked, compiled = [], []
     build = setup.build_training
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
-    monkeypatch.setattr(
-        setup,
-        "build_training",
-        lambda *parts, **named: asked.append(named) or build(*parts, **named),
-    )
+    monkeypatch.setattr(setup, "build_training", lambda *parts, **named: asked.append(named) or build(*parts, **named))
     params = training.load_params().train.model_copy(update=training.AS_PLAIN | {"batch_size": 8})
     machine = training.load_params().machine.model_copy(update=training.MACHINE_AS_PLAIN)
     speeds = training.benchmark(Path("drawn"), params, machine, settings=list(training.SETTINGS), steps=1, rounds=1)

@@ -136,10 +136,7 @@ def check_end(ended: Ended, expected: dict[str, bytes], published: dict[str, byt
 
 
 def test_bad_answers(
-    server: Scripted,
-    files: tuple[dataverse.RemoteFile, ...],
-    published: dict[str, bytes],
-    ledger: Ledger,
+    server: Scripted, files: tuple[dataverse.RemoteFile, ...], published: dict[str, bytes], ledger: Ledger
 ) -> None:
     assert run(server, files).code == 0
     expected = snapshot()

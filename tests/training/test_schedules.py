@@ -122,12 +122,7 @@ def test_one_cycle_is_torchs(make_params: MakeParams, warmup_epochs: float) -> N
     else:
         expected = torch_rates(
             lambda optimizer: lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=1.0,
-                total_steps=20,
-                pct_start=warmup_epochs / 5,
-                anneal_strategy="cos",
-                cycle_momentum=False,
+                optimizer, max_lr=1.0, total_steps=20, pct_start=warmup_epochs / 5, anneal_strategy="cos", cycle_momentum=False
             ),
             20,
         )
