@@ -13,7 +13,7 @@ import pytest
 from tests.drills.conftest import only_full, wants_full
 from tests.drills.ledger import Corrupt, Ledger
 from tests.drills.project import Project
-from tests.drills.stages import STAGES
+from tests.pipeline.clone import STAGES
 
 WEIGHTS = "models/members/base-0/weights.safetensors"
 IMAGES = "data/prepared/images.npy"

@@ -15,7 +15,7 @@ import pytest
 from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
 from tests.drills.project import Project
-from tests.drills.stages import STAGES
+from tests.pipeline.clone import STAGES
 
 # Within a mount name space of its own, which goes with the process; for who is not root, within a user name space too.
 UNSHARE = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]

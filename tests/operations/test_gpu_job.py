@@ -71,15 +71,7 @@ class Rehearsal:
                 run(self.folder, "git", "clone", "--quiet", str(self.origin), str(clone))
             for kind in ("project", *(["tools"] if name != "one" else [])):
                 script = f"source ci/environment.sh; environment_of . {kind}"
-                told = subprocess.run(
-                    ["bash", "-c", script],
-                    cwd=clone,
-                    env=os.environ | {"PIPELINE_STATE": str(state)},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                environment = Path(told.stdout.strip())
+                environment = Path(run(clone, "bash", "-c", script, PIPELINE_STATE=str(state)).strip())
                 (environment / "bin").mkdir(parents=True)
                 (environment / ".complete").touch()
                 for program in ("python", "dvc"):  # a link to a virtual environment's python would leave the environment
