@@ -59,7 +59,7 @@ def raw_images(write_params: WriteParams) -> None:
 
 
 def trainable(write_params: WriteParams) -> None:
-    write_inputs(Path(), images=70)
+    write_inputs(images=70)
     write_params(TINY | {"train.epochs": 2, "train.backbone": networks.BACKBONE})
 
 

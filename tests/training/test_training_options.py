@@ -55,7 +55,7 @@ class NoCheckpoint:
 @pytest.fixture
 def build(workspace: Path, write_params: WriteParams) -> Build:
     """Set a training up on a list in which classes and lesions are uneven, from PLAIN with overrides."""
-    write_inputs(workspace, images=70)
+    write_inputs(images=70)
     splits = {name: read_split(name) for name in ("train", "val")}
     train = splits["train"]
     splits["train"] = train[~((train["dx"] == "mel") & (train.index % 2 == 0))].assign(
