@@ -24,7 +24,7 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.training import setup
 from skinlesion.training.augmentation.presets import PRESETS, resolve
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 TINY = {"train.batch_size": 8, "machine.device": "cpu", "train.epochs": 3}
 
@@ -220,8 +220,7 @@ def test_every_contestant_has_a_process_of_its_own_in_this_folder(workspace: Pat
         assert len(processes) == 3
         assert one.call(os.getpid) in processes
         assert Path(two.call(os.getcwd)) == workspace.resolve()
-        with pytest.raises(PipelineError, match="process of 'two' was ended, probably for want of memory"):
-            two.call(os._exit, 9)
+        refuses("process of 'two' was ended, probably for want of memory", two.call, os._exit, 9)
 
 
 @pytest.mark.operations
@@ -252,8 +251,7 @@ def test_a_compiler_that_is_missing_is_explained(write_params: WriteParams, monk
 
     monkeypatch.setattr(contestant, "warm_up", fail)
     options = "--backbones mobilenet_v3_small --settings 32-compiled --size 32 --batch 4 --device cpu"
-    with pytest.raises(PipelineError, match=r"set train\.compile=false"):
-        training.main(options.split())
+    refuses(r"set train\.compile=false", training.main, options.split())
 
 
 @pytest.mark.parametrize("argument", ["--rounds=0", "--settings=fast", "--device=tpu"])

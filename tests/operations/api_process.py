@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks.api_server import serve
@@ -28,6 +29,11 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def predict(self, *files: bytes, name: str = "a.jpg", route: str = "/predict") -> httpx.Response:
+        """What it answers to files, all of one name."""
+        field = "file" if route == "/explain" else "files"
+        return httpx.post(self.url + route, files=[(field, (name, data)) for data in files], timeout=60)
 
     def log(self) -> list[dict[str, Any]]:
         """Every line of the log, each of which must be JSON."""
