@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ import httpx
 import psutil
 
 from benchmarks.api_server import serve
+from tests.loopback import high_water
 
 
 @dataclass
@@ -41,8 +41,7 @@ class Running:
 
     def peak_memory(self) -> int:
         """Most resident memory so far, bytes."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", text)[1])
+        return high_water(self.process.pid)
 
     def stop(self, timeout: float = 30) -> int:
         """Ask it to stop, and give its exit code."""

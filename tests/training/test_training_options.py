@@ -153,16 +153,18 @@ def test_compile_is_asked_of_torch(build: Build, monkeypatch: pytest.MonkeyPatch
 
 
 def test_frozen_batch_norms_and_weights_do_not_move(build: Build) -> None:
-    setup = build({"train.freeze_epochs": 1, "train.batch_norm_images": 64})
+    parts = {"train.attention": "cbam", "train.metadata": True, "train.head": "mlp", "train.dropout": 0.5}
+    setup = build({"train.freeze_epochs": 1, "train.batch_norm_images": 64} | parts)
     before = {name: tensor.clone() for name, tensor in setup.network.state_dict().items()}
+
+    def moved() -> set[str]:
+        return {name for name, tensor in setup.network.state_dict().items() if not torch.equal(tensor, before[name])}
+
     loop.train_one_epoch(setup, 1)
     loop.recompute_batch_norm(setup)
-    after = setup.network.state_dict()
-    moved = {name.partition(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
-    assert moved == {"head"}
+    assert {name.partition(".")[0] for name in moved()} == {"head", "attention", "metadata_encoder"}
     loop.train_one_epoch(setup, 2)
-    moved = {name for name, tensor in setup.network.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert any("running_mean" in name for name in moved) and any(name.endswith("features.0.0.weight") for name in moved)
+    assert {name for name in before if name.startswith("backbone.")} <= moved()
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(build: Build) -> None:
@@ -181,9 +183,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(build: Build) -> N
 
 
 def test_the_gradient_is_clipped(build: Build) -> None:
-    setup = build(
-        {"train.clip_norm": 0.01, "train.optimizer": "sgd", "train.momentum": 0.0, "train.weight_decay": 0.0, "train.lr": 1.0}
-    )
+    plain = {"train.optimizer": "sgd", "train.momentum": 0.0, "train.weight_decay": 0.0, "train.lr": 1.0}
+    setup = build({"train.clip_norm": 0.01} | plain)
     before = torch.cat([parameter.detach().flatten().clone() for parameter in setup.network.parameters()])
     batch = next(iter(setup.train_batches))
     loop.set_train_mode(setup.network, frozen=False)
