@@ -71,24 +71,17 @@ def test_layer_decay_by_hand(make_params: Any) -> None:
     assert len({group["name"] for group in groups}) == len(groups)
 
 
+CONVNEXTS_LAST, VITS_LAST = "features.7.2.block.0.weight", "encoder.layers.encoder_layer_11.ln_1.weight"
+
+
 @pytest.mark.parametrize(
     ("name", "count", "first", "last"),
     [
         ("mobilenet_v3_small", 14, {"features.0.0.weight"}, {"classifier.0.weight"}),
         ("densenet121", 8, {"features.conv0.weight", "features.norm0.weight"}, {"features.norm5.weight"}),
-        (
-            "convnext_tiny",
-            8,
-            {"features.0.0.weight", "features.0.1.weight"},
-            {"features.7.2.block.0.weight", "classifier.0.weight"},
-        ),
+        ("convnext_tiny", 8, {"features.0.0.weight", "features.0.1.weight"}, {CONVNEXTS_LAST, "classifier.0.weight"}),
         ("swin_t", 8, {"features.0.0.weight", "features.0.2.weight"}, {"features.7.1.mlp.0.weight", "norm.weight"}),
-        (
-            "vit_b_32",
-            13,
-            {"class_token", "encoder.pos_embedding", "conv_proj.weight"},
-            {"encoder.ln.weight", "encoder.layers.encoder_layer_11.ln_1.weight"},
-        ),
+        ("vit_b_32", 13, {"class_token", "encoder.pos_embedding", "conv_proj.weight"}, {"encoder.ln.weight", VITS_LAST}),
         ("googlenet", 12, {"conv1.conv.weight", "conv1.bn.bias"}, {"inception5b.branch1.conv.weight"}),
     ],
 )
