@@ -175,15 +175,8 @@ def test_a_repeated_list_begins_again(images: stage_loop.Images) -> None:
 
 @pytest.mark.usefixtures("images", "in_this_process")
 def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_params(
-        TINY
-        | {
-            "train.backbone": "mobilenet_v3_small",
-            "train.metadata": True,
-            "machine.channels_last": False,
-            "train.augmentation.preset": "strong",
-        }
-    )
+    others = {"train.metadata": True, "machine.channels_last": False, "train.augmentation.preset": "strong"}
+    write_params(TINY | {"train.backbone": "mobilenet_v3_small"} | others)
     asked, compiled = [], []
     build = setup.build_training
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)

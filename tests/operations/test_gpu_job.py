@@ -98,14 +98,10 @@ class Rehearsal:
             "github.token": "token",
             "vars.PIPELINE_STATE": str(self.machine(machine)),
             "vars.DVC_REMOTE_URL": str(self.folder / "remote"),
-            "vars.DVC_REMOTE_ENDPOINT": "",
-            "vars.DVC_REMOTE_REGION": "",
             "vars.DVC_REMOTE_READABLE": "" if private else "true",
-            "inputs.recipes": "",
             "inputs.overrides": overrides,
-            "secrets.AWS_ACCESS_KEY_ID": "",
-            "secrets.AWS_SECRET_ACCESS_KEY": "",
-            "secrets.AWS_SESSION_TOKEN": "",
+            **dict.fromkeys(("vars.DVC_REMOTE_ENDPOINT", "vars.DVC_REMOTE_REGION", "inputs.recipes"), ""),
+            **{f"secrets.AWS_{name}": "" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")},
         }
         artifacts = self.folder / f"artifacts-{number}"
         outputs = {}

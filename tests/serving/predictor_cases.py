@@ -17,15 +17,7 @@ from skinlesion.base.files import write_json
 from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.metrics.classification import LEADING
-from skinlesion.evaluation.results.decisions import (
-    CALIBRATION,
-    CLASSIFIER_SHA256,
-    CONFORMAL,
-    OPERATING_POINTS,
-    write_calibration,
-    write_conformal,
-    write_operating_points,
-)
+from skinlesion.evaluation.results import decisions
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
 
 TEMPERATURE = 1.6
@@ -53,10 +45,10 @@ def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, tes
     save_ensemble([(make_network(config, seed=seed), config) for seed, config in enumerate(configs)], root)
     whose = {"classifier_sha256": classifier_digest(root / CLASSIFIER)}
     calibration = FITTED | {"test_time": test_time} | whose
-    write_calibration(calibration, root / CALIBRATION)
-    write_operating_points(POINTS | whose, root / OPERATING_POINTS)
+    decisions.write_calibration(calibration, root / decisions.CALIBRATION)
+    decisions.write_operating_points(POINTS | whose, root / decisions.OPERATING_POINTS)
     apart = calibration | {"scale": [SET_SCALE] * 7, "temperature": 1 / SET_SCALE}
-    write_conformal(SETS | {"calibration": apart}, root / CONFORMAL)
+    decisions.write_conformal(SETS | {"calibration": apart}, root / decisions.CONFORMAL)
     return root
 
 
@@ -64,7 +56,8 @@ def write_measured(root: Path, digest: str | None, value: float = 0.8) -> None:
     """What `evaluate` measured of the classifier with this digest."""
     intervals = {name: {"low": value - 0.1, "high": value + 0.1} for name in LEADING}
     test = {"images": 97, "lesions": 73, **dict.fromkeys(LEADING, value), "intervals": intervals}
-    write_json(root / "metrics/evaluate.json", {CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test})
+    content = {decisions.CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
+    write_json(root / "metrics/evaluate.json", content)
 
 
 def lesion_image(seed: int = 0, *, width: int = 90, height: int = 70) -> Image.Image:

@@ -12,17 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    RLELossless,
-    generate_uid,
-)
 
 from skinlesion.serving.upload_checks import UploadError
 from skinlesion.serving.uploads import MAX_BYTES, decode_upload
@@ -34,11 +26,11 @@ NAME = "Doe^Jane"
 
 
 def make_dicom(
-    data: bytes = PIXELS.tobytes(), *, syntax: str = ExplicitVRLittleEndian, without: tuple[str, ...] = (), **overrides: Any
+    data: bytes = PIXELS.tobytes(), *, syntax: str = uid.ExplicitVRLittleEndian, without: tuple[str, ...] = (), **overrides: Any
 ) -> bytes:
     """A file of `PIXELS`, or of what `data` and the overrides of its header make of it."""
     dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, generate_uid()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
     dataset.PatientName, dataset.PatientAge, dataset.PatientSex = NAME, "070Y", "F"
     header = {"Rows": 70, "Columns": 90, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     header |= {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
@@ -50,7 +42,8 @@ def make_dicom(
         dataset["PixelData"].VR = "OB"
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+    dataset.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
@@ -58,7 +51,8 @@ def make_dicom(
 
 def around(frame: bytes, **overrides: Any) -> bytes:
     """A file of a JPEG's bytes."""
-    return make_dicom(encapsulate([frame]), syntax=JPEGBaseline8Bit, **{"PhotometricInterpretation": "YBR_FULL_422"} | overrides)
+    color = {"PhotometricInterpretation": "YBR_FULL_422"}
+    return make_dicom(encapsulate([frame]), syntax=uid.JPEGBaseline8Bit, **color | overrides)
 
 
 def compressed(image: Image.Image = IMAGE, **overrides: Any) -> bytes:
@@ -66,7 +60,7 @@ def compressed(image: Image.Image = IMAGE, **overrides: Any) -> bytes:
     return around(encoded(image, quality=95), **grey | overrides)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
 def test_an_uncompressed_image_is_read_as_it_is(syntax: str) -> None:
     upload = decode_upload(make_dicom(syntax=syntax))
     assert upload.image.mode == "RGB" and upload.notes == ()
@@ -94,7 +88,7 @@ def test_a_jpeg_inside_is_the_jpeg_alone() -> None:
 
 def deflated(size: int) -> bytes:
     """A file whose data set unpacks to `size` zeros."""
-    whole = make_dicom(syntax=DeflatedExplicitVRLittleEndian)
+    whole = make_dicom(syntax=uid.DeflatedExplicitVRLittleEndian)
     header = 132 + 12 + int.from_bytes(whole[140:144], "little")  # preamble, the length of the file's own header, that header
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     return whole[:header] + packer.compress(bytes(size)) + packer.flush()
@@ -127,7 +121,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
         kind: (make_dicom(PhotometricInterpretation=kind, SamplesPerPixel=1), "unsupported-type", "colours of a kind")
         for kind in ("MONOCHROME1", "PALETTE COLOR")
     },
-    "run lengths": (make_dicom(encapsulate([b"0" * 64]), syntax=RLELossless), "unsupported-type", "compressed in a way"),
+    "run lengths": (make_dicom(encapsulate([b"0" * 64]), syntax=uid.RLELossless), "unsupported-type", "compressed in a way"),
     "deflated": (deflated(100), "unsupported-type", "compressed in a way"),
     "no image": (make_dicom(without=("PixelData",)), "unsupported-type", "holds no image"),
     "no size": (make_dicom(without=("Rows",)), "broken", "damaged"),
