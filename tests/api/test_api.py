@@ -17,7 +17,7 @@ from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.serving.predictor import Predictor, load_predictor
 from skinlesion.serving.uploads import decode_upload
-from tests.api.cases import Served, image_file, kind_of, problem_of, serve
+from tests.api.cases import BODY_START, MULTIPART, Served, image_file, kind_of, problem_of, serve
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 JPEG = image_file()
@@ -34,12 +34,10 @@ def test_predictions_are_the_predictors(served: Served, predictor: Predictor) ->
         predicted = image["prediction"]
         assert (image["index"], image["name"], image["problem"]) == (index, f"{index}.jpg", None)
         assert [each["diagnosis"] for each in predicted["probabilities"]] == list(CLASSES)
-        assert {each["diagnosis"]: each["probability"] for each in predicted["probabilities"]} == pytest.approx(
-            prediction.probabilities, abs=1e-5
-        )
-        assert [(each["diagnosis"], each["name"]) for each in predicted["top"]] == [
-            (dx, DIAGNOSES[dx]) for dx, _ in prediction.top(2)
-        ]
+        found = {each["diagnosis"]: each["probability"] for each in predicted["probabilities"]}
+        assert found == pytest.approx(prediction.probabilities, abs=1e-5)
+        top = [(dx, DIAGNOSES[dx]) for dx, _ in prediction.top(2)]
+        assert [(each["diagnosis"], each["name"]) for each in predicted["top"]] == top
         assert predicted["flagged"] is True and predicted["score"] == pytest.approx(prediction.score)
         sets = {str(each["coverage"]): each["diagnoses"] for each in predicted["conformal_sets"]}
         assert sets == {level: None if within is None else list(within) for level, within in prediction.sets.items()}
@@ -102,7 +100,7 @@ def test_a_body_that_is_not_a_form_with_a_file_is_refused(served: Served) -> Non
     client = served.client
     assert kind_of(client.post("/predict", content=JPEG, headers={"content-type": "image/jpeg"}), 415) == "not-multipart"
     assert kind_of(client.post("/predict"), 415) == "not-multipart"
-    assert kind_of(client.post("/predict", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"}), 400)
+    assert kind_of(client.post("/predict", content=b"junk", headers=MULTIPART), 400)
     assert "no file" in problem_of(client.post("/predict", files={"top_k": (None, b"1")}), 422)["detail"]
     assert "the name 'files'" in problem_of(client.post("/predict", files={"file": JPEG}), 422)["detail"]
     twice = [("files", JPEG), ("top_k", (None, b"1")), ("top_k", (None, b"2"))]
@@ -111,13 +109,8 @@ def test_a_body_that_is_not_a_form_with_a_file_is_refused(served: Served) -> Non
 
 def test_names_of_files_lead_nowhere(served: Served) -> None:
     names = ["../../etc/passwd", "a\x00b.jpg", "läsion 😀.jpg", "n" * 500]
-    parts = b"".join(
-        b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), JPEG)
-        for name in names
-    )
-    response = served.client.post(
-        "/predict", content=parts + b"--x--\r\n", headers={"content-type": "multipart/form-data; boundary=x"}
-    )
+    parts = b"".join(BODY_START.replace(b"a.jpg", name.encode()) + JPEG + b"\r\n" for name in names)
+    response = served.client.post("/predict", content=parts + b"--x--\r\n", headers=MULTIPART)
     assert [len(image["name"]) for image in response.json()["images"]] == [16, 7, len(names[2]), 200]
     assert all(image["prediction"] for image in response.json()["images"])
 
@@ -132,9 +125,8 @@ def test_age_sex_and_site_reach_a_network_that_takes_them(tmp_path: Path) -> Non
         without = served.predict(JPEG).json()
     image = decode_upload(JPEG).image
     known = predictor.predict([image], [Patient(70, "male", "lower extremity")])[0].probabilities
-    assert [each["probability"] for each in answer["images"][0]["prediction"]["probabilities"]] == pytest.approx(
-        list(known.values())
-    )
+    found = [each["probability"] for each in answer["images"][0]["prediction"]["probabilities"]]
+    assert found == pytest.approx(list(known.values()))
     assert without["images"][0]["prediction"] != answer["images"][0]["prediction"]
 
 

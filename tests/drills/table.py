@@ -32,9 +32,7 @@ MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 FIGURES = ("rounds", *OUTCOMES, "mended", "seconds")
 # What a record must have: a drill whose rounds this machine skipped (a mount, a clock that can be set) would be missed by nobody.
-DRILLS = frozenset(
-    ("cache", "clock", "disk full", "fuzz", "interrupted", "million rows", "read-only", "servers", "together"),
-)
+DRILLS = frozenset(("cache", "clock", "disk full", "fuzz", "interrupted", "million rows", "read-only", "servers", "together"))
 MOST_NAMED = 4  # places; of more, their number is said
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import pytest
 from tests.drills.conftest import seed_of_moments, wants_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Process, Project, wait_for
-from tests.drills.stages import STAGES
+from tests.pipeline.clone import STAGES
 
 CUT = r"'\./dvc\.lock' (is invalid|validation failed)|unable to read: 'dvc\.lock'|Unable to read RWLock-file"
 TOLD = r"error: another process is running \S+ in this workspace \(\.resume/running/\S+ is locked\): wait until it ends"

@@ -39,10 +39,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         assert not any(line["level"] == "ERROR" for line in one.log())
 
 
-def predict(running: Running, *files: bytes) -> httpx.Response:
-    return httpx.post(f"{running.url}/predict", files=[("files", ("a.jpg", data)) for data in files], timeout=60)
-
-
 def connect(running: Running, stack: ExitStack, address: str) -> socket.socket:
     return stack.enter_context(socket.create_connection(("127.0.0.1", running.port), source_address=(address, 0), timeout=30))
 
@@ -108,7 +104,7 @@ def test_a_length_or_header_that_is_not_true_is_a_problem(running: Running, head
     answer = send_raw(running.port, [request(headers, body)])
     assert status_of(answer) == 400
     assert b"application/problem+json" in answer and re.search(rb"(?i)x-request-id: [0-9a-f]{32}\r\n", answer)
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
 
 
 def test_slow_clients_are_cut_off_and_nobody_else_waits(running: Running) -> None:
@@ -122,7 +118,7 @@ def test_slow_clients_are_cut_off_and_nobody_else_waits(running: Running) -> Non
         for _ in range(2 * PAUSE):
             with suppress(OSError):  # closed by the proxy, as the end of the test demands
                 trickling.sendall(b"a")
-            assert predict(running, JPEG).status_code == 200
+            assert running.predict(JPEG).status_code == 200
             time.sleep(1)
         for one in (*silent, trickling, pausing):
             one.settimeout(1)
@@ -139,7 +135,7 @@ def test_a_client_has_so_many_requests_at_a_time_and_the_others_are_served(runni
         with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9")) as client:
             refused = client.get(f"{running.url}/model")
         assert kind_of(refused, 503) == "busy" and refused.headers["retry-after"] == "1"
-        assert predict(running, JPEG).status_code == 200
+        assert running.predict(JPEG).status_code == 200
         metrics = httpx.get(f"{running.url}/metrics").text
     assert "skinlesion_requests_in_work 0.0" in metrics  # a body that is not whole has not reached the API
 
@@ -160,14 +156,14 @@ def test_a_client_that_does_not_read_is_cut_off(running: Running) -> None:
             with pytest.raises(ConnectionResetError):
                 while connection.recv(65_536):
                     pass
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", running.port)) as connection:
             connection.sendall(request(b"Content-Length: 100000\r\n", BODY_START))
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
     text = httpx.get(f"{running.url}/metrics").text
     assert "skinlesion_requests_in_work 0.0" in text and "skinlesion_queued_images 0.0" in text
 

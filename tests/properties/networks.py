@@ -37,7 +37,7 @@ IDS = [f"SYNTH_{number:07d}" for number in range(70)]
 def lay_out(write_params: WriteParams) -> None:
     """A tiny data set and an untrained network of its size."""
     write_params(FEW_DRAWS)
-    write_inputs(Path(), images=len(IDS))
+    write_inputs(images=len(IDS))
     own = fingerprint({name: read_split(name) for name in SPLIT_NAMES})
     (SPLITS / "facts.json").write_text(json.dumps(FACTS | {"fingerprint": own}))
     config = make_config(BACKBONE, fingerprint=own)

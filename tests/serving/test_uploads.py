@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from typing import Any
@@ -15,19 +14,14 @@ from skinlesion.data.preparing import Prepared, prepare_image
 from skinlesion.serving import uploads
 from skinlesion.serving.upload_checks import UploadError
 from skinlesion.serving.uploads import decode_upload
-from tests.serving.predictor_cases import encoded, lesion_image, with_scans
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+from tests.serving.predictor_cases import PNG_END, encoded, lesion_image, png_header, png_of, with_scans
 
 
 def png(width: int, height: int, depth: int, color: int, pixels: bytes | None = None) -> bytes:
     """A PNG of any header, its pixels zero if not given."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
     rows = pixels if pixels is not None else bytes(height * (1 + width * channels * depth // 8))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return png_of(png_header(width, height, depth, color), (b"IDAT", zlib.compress(rows)), PNG_END)
 
 
 @pytest.mark.parametrize("options", [{"quality": 95}, {"quality": 60, "subsampling": 2}, {"progressive": True}])
@@ -88,9 +82,8 @@ def test_a_colour_profile_is_mentioned() -> None:
 
 def test_of_a_phones_picture_with_depth_the_first_counts() -> None:
     image = lesion_image()
-    buffer = io.BytesIO()
-    image.save(buffer, "MPO", save_all=True, append_images=[lesion_image(5)])
-    assert decode_upload(buffer.getvalue()).image.size == image.size
+    data = encoded(image, "MPO", save_all=True, append_images=[lesion_image(5)])
+    assert decode_upload(data).image.size == image.size
 
 
 ANIMATION = encoded(lesion_image(), "PNG", save_all=True, append_images=[lesion_image(1)])
@@ -103,9 +96,7 @@ GIF = encoded(lesion_image(), "GIF")
         (b"", "empty", "The file is empty"),
         (b"x" * (uploads.MAX_BYTES + 1), "too-large", "The file has 10.0 MB, more than 10: save it smaller."),
         (GIF, "unsupported-type", "This is a GIF: send a JPEG or a PNG."),
-        (encoded(lesion_image(), "TIFF"), "unsupported-type", "This is a TIFF: send"),
-        (encoded(lesion_image(), "WEBP"), "unsupported-type", "This is a WebP: send"),
-        (encoded(lesion_image(), "BMP"), "unsupported-type", "This is a BMP: send"),
+        *((encoded(lesion_image(), kind), "unsupported-type", f"This is a {kind}: send") for kind in ("TIFF", "WebP", "BMP")),
         (b"%PDF-1.7\n", "unsupported-type", "This is a PDF: send"),
         (b"\0\0\0\x18ftypheic" + bytes(90), "unsupported-type", "This is a HEIC or AVIF image, or a video: send"),
         (b"age,sex\n50,male\n", "unsupported-type", "This is not an image of a known kind: send"),
@@ -114,16 +105,10 @@ GIF = encoded(lesion_image(), "GIF")
         (png(90, 70, 8, 2, b"nothing like so many rows"), "broken", "The file is damaged or incomplete"),
         (png(60_000, 60_000, 8, 2, b""), "too-many-pixels", "The image has more than 25 megapixels"),
         (png(5001, 5000, 8, 2, b""), "too-many-pixels", "5001 x 5000 pixels, more than 25 megapixels: save it smaller."),
-        (
-            encoded(lesion_image(width=49)),
-            "too-small",
-            "The image has 49 x 70 pixels; each side must have 50: send the original.",
-        ),
+        (encoded(lesion_image(width=49)), "too-small", "has 49 x 70 pixels; each side must have 50: send the original."),
         (ANIMATION, "animated", "This is an animation: send a still image."),
         (encoded(lesion_image().convert("CMYK")), "cmyk", "printing colours (CMYK)"),
-        (png(90, 70, 16, 2), "bit-depth", "This image has 16 bits a channel: save it with 8."),
-        (png(90, 70, 16, 0), "bit-depth", "This image has 16 bits a channel: save it with 8."),
-        (png(90, 70, 16, 6), "bit-depth", "This image has 16 bits a channel: save it with 8."),
+        *((png(90, 70, 16, color), "bit-depth", "This image has 16 bits a channel: save it with 8.") for color in (2, 0, 6)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -25,6 +25,6 @@ def train_params(repository_params: dict[str, Any]) -> MakeParams:
 @pytest.fixture
 def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with everything that `train` reads."""
-    write_inputs(workspace)
+    write_inputs()
     write_params(TINY)
     return workspace

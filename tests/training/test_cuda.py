@@ -64,7 +64,7 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
 def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
     workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_inputs(workspace)
+    write_inputs()
     write_params(TINY | {"machine.device": "cuda", "train.loggers": [], "train.average": "ema"})
     train_base()
     first = (MEMBER / "weights.safetensors").read_bytes()

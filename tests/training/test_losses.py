@@ -19,13 +19,8 @@ from tests.training.training_cases import MakeParams
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
 FEW = [4, 1, 0, 0, 0, 0, 0]
-PLAIN = {
-    "label_smoothing": 0.0,
-    "class_weights": "none",
-    "class_weights_mean": "images",
-    "class_multipliers": {},
-    "defer_weights": 0.0,
-}
+PLAIN = {"label_smoothing": 0.0, "class_weights": "none", "class_weights_mean": "images", "class_multipliers": {}}
+PLAIN |= {"defer_weights": 0.0}
 
 Make = Callable[..., Criterion]
 
