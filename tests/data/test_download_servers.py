@@ -146,6 +146,7 @@ def test_a_part_of_a_file_may_begin_as_a_page_does(
 
 def test_the_command_of_the_readme(harvard: Scripted, tmp_path: Path) -> None:
     """By DVC in a clone, from a server that refuses the names of libraries, cuts, and once challenges."""
+    assert user_agent().startswith("skin-lesion/0.")  # which alone our server answers
     command = "dvc exp run -S download.source=dataverse"
     assert f"`{command}`" in (ROOT / "README.md").read_text(encoding="utf-8")
     project = tmp_path / "project"
@@ -166,10 +167,6 @@ def test_the_command_of_the_readme(harvard: Scripted, tmp_path: Path) -> None:
     taken = run()
     assert taken.returncode == 0, taken.stderr
     assert read_provenance(project / "data/raw")["counts"]["images"] == 10
-
-
-def test_our_name_is_that_of_the_project() -> None:
-    assert user_agent().startswith("skin-lesion/0.")
 
 
 def test_the_published_files_are_those_of_the_data_set() -> None:
