@@ -76,7 +76,7 @@ def collect(params: ExternalParams, scratch: Path, raw: Path) -> dict[str, Any]:
         inputs = find_collection(resolve_from_root(str(params.path)))
         origin, licence, citation = str(params.path), "that of the source, which is not known here", "that of the source"
     rows, lesions_known = to_ham10000_columns(read_rows(inputs), name=inputs.metadata_name)
-    rows, left_out = isic2018.leave_out_absent(rows, inputs) if params.source == "isic2018" else (rows, [])
+    rows, left_out = isic2018.leave_out_absent(rows, inputs)  # of whichever source: a copy of that set has the same gap
     write_rows(rows, raw, name=inputs.metadata_name)
     return {
         "synthetic": False,

@@ -13,6 +13,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import file_digest, resolve_from_root
+from skinlesion.base.web import LONGEST_PAGE, name_answer, named_urllib
 from skinlesion.config.training import list_backbones
 
 RGB = tuple[float, float, float]
@@ -137,11 +138,15 @@ def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
     """Download (or take from torch's cache) torchvision's default ImageNet weights."""
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        with named_urllib():
+            state = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        cause = str(error)
+        if isinstance(error, urllib.error.HTTPError):
+            cause, _ = name_answer(error.code, error.headers.items(), error.read(LONGEST_PAGE), error.url)
         raise PipelineError(
-            f"ImageNet weights of '{backbone}' could not be downloaded from {weights.url} ({error}): try again, or put the "
-            "file on this machine and name it in train.weights, or start from random weights with train.weights=none"
+            f"ImageNet weights of '{backbone}' could not be downloaded from {weights.url} ({cause}): try again, or download "
+            "the file in a browser and name it in train.weights, or start from random weights with train.weights=none"
         ) from None
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     return state, file_digest(cached, "sha256")

@@ -67,6 +67,27 @@ def provenance() -> dict[str, Any]:
     return read_external()[1]
 
 
+def test_a_challenge_is_named_and_a_browsers_copy_taken(
+    harvard: tuple[Scripted, Serve], workspace: Path, write_params: WriteParams
+) -> None:
+    scripted, publish = harvard
+    publish(as_csv(truth()))
+    scripted.always = Answer(status=403, headers={"cf-mitigated": "challenge"})
+    refuses(
+        r"HTTP 403 \(a firewall's challenge.*browser.*external\.source=local and external\.path to that folder",
+        external_download.main,
+    )
+    assert not EXTERNAL.exists()
+    copies = {"ISIC2018_Task3_Test_GroundTruth.tab": as_csv(truth(), "\t"), "Images.zip": scripted.files[IMAGES]}
+    write_files(workspace / "copy", copies)
+    write_params({"external.source": "local", "external.path": "copy"})
+    external_download.main()
+    assert list(read_metadata(EXTERNAL)["image_id"]) == IDS and provenance()["left_out"] == [isic2018.ABSENT]
+    (workspace / "copy" / f"{isic2018.ABSENT}.jpg").write_bytes(jpeg(99))
+    external_download.main()
+    assert len(read_metadata(EXTERNAL)) == 11 and provenance()["left_out"] == []
+
+
 def test_what_is_published_of_the_test_set() -> None:
     assert (isic2018.IMAGES.number, isic2018.IMAGES.md5) == (3855824, "0488b6f65849e310857d9207daa55a21")
     assert (isic2018.GROUND_TRUTH.number, isic2018.GROUND_TRUTH.md5) == (6924466, "2b5663aacc9644740f27e355cf7f369a")

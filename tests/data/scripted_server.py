@@ -11,6 +11,10 @@ from threading import Thread
 
 import pytest
 
+from skinlesion.base.web import user_agent
+
+FORBIDDEN = b"<html><head><title>403 Forbidden</title></head><body><h1>Forbidden</h1></body></html>"
+
 
 @dataclass
 class Answer:
@@ -24,7 +28,7 @@ class Answer:
     whole: bool = False  # a part was asked for, and the whole file comes under status 206
     announced: int | None = None  # Content-Length instead of the right one
     chunked: bool = False  # no Content-Length at all: the body ends where the connection does
-    body: bytes | None = None  # sent instead of the file
+    body: bytes | None = None  # sent instead of the file, or under an error status
     stall: float = 0.0  # seconds of silence before the last byte
 
 
@@ -41,7 +45,7 @@ class Scripted:
 
 @contextmanager
 def serve() -> Iterator[Scripted]:
-    """Run the server for the length of the block, in which no proxy stands between."""
+    """Run the server for the length of the block, in which no proxy stands between; only clients with our name are served."""
     scripted = Scripted()
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,9 +53,11 @@ def serve() -> Iterator[Scripted]:
             asked = self.headers.get("Range")
             scripted.asked.append((self.path, asked))
             answer = scripted.answers.pop(0) if scripted.answers else scripted.always
+            if self.headers["User-Agent"] != user_agent():  # as Harvard's firewall does with the names of libraries
+                answer = Answer(status=403, body=FORBIDDEN, headers={"Content-Type": "text/html"})
             content = scripted.files.get(self.path)
             if content is None or answer.status is not None:
-                self._reply(404 if content is None else answer.status or 500, b"", answer)
+                self._reply(answer.status or 404, answer.body or b"", answer)
                 return
             content = content if answer.body is None else answer.body
             start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and not answer.ignore_range else None
@@ -62,6 +68,10 @@ def serve() -> Iterator[Scripted]:
             else:
                 part = answer.content_range or f"bytes {start}-{len(content) - 1}/{len(content)}"
                 self._reply(206, content if answer.whole else content[start:], answer, content_range=part)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def _reply(self, status: int, body: bytes, answer: Answer, content_range: str | None = None) -> None:
             self.send_response(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import re
 import subprocess
@@ -13,13 +14,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from kagglesdk import kaggle_env
 
 from skinlesion.artifacts.raw import read_provenance
+from skinlesion.base.web import user_agent
 from skinlesion.data.sources import dataverse, transfer
 from stages import download
 from tests.conftest import ROOT, WriteParams, refuses
 from tests.data.download_cases import dataverse_files, kaggle_files, pack, publish
-from tests.data.scripted_server import Answer, Scripted, serve
+from tests.data.scripted_server import FORBIDDEN, Answer, Scripted, serve
+from tests.pipeline.clone import copy_working_tree, user_environment
 
 SCRATCH = Path(".resume/download")
 
@@ -75,6 +79,94 @@ def test_dataverse_with_wrong_bytes(harvard: Scripted, workspace: Path, write_pa
     assert not (workspace / "data" / "raw").exists()
     kept = {path.name for path in (workspace / SCRATCH / "dataverse").iterdir()}
     assert kept == {"HAM10000_metadata", "HAM10000_segmentations_lesion_tschandl.zip"}
+
+
+def page(body: str, status: int | None = None, kind: str = "text/html", **headers: str) -> Answer:
+    """A page or another text in place of the file."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status=status, body=body.encode(), headers={"Content-Type": kind} | named)
+
+
+LOGIN = '<!DOCTYPE html><title>Harvard Key</title><form><input name="p" type="password"></form>'
+ANSWERS_THAT_STAY = [
+    (Answer(status=403, body=FORBIDDEN), r"HTTP 403 \(access is refused, which says '403 Forbidden'\)"),
+    (page('{"status":"ERROR","message":"Guestbook required"}', 403, "application/json"), r"refused, which says 'Guestbook requi"),
+    (page("<Error><Message>Request has expired</Message></Error>", 403, "application/xml"), "says 'Request has expired'"),
+    (page("", 202, x_amzn_waf_action="challenge"), r"HTTP 202 \(a firewall's challenge, .*x-amzn-waf-action: challenge"),
+    (page("", 405, x_amzn_waf_action="captcha"), r"HTTP 405 \(a firewall's challenge, .*captcha"),
+    (page("<title>Just a moment...</title>", 403, cf_mitigated="challenge"), r"HTTP 403 \(a firewall's chall.*cf-mitigated"),
+    (page("<title>Just a moment...</title>", 429, cf_mitigated="challenge"), r"HTTP 429 \(a firewall's challenge"),
+    (page("<title>Just a moment...</title>", 503), r"HTTP 503 \(a challenge page came"),
+    (page("<html><script src='/_Incapsula_Resource?x'></script>"), r"HTTP 200 \(a challenge page came"),
+    (page("<html>Verify you are human", kind="application/zip"), r"HTTP 200 \(a challenge page came"),
+    (page(LOGIN), r"HTTP 200 \(a login page came .*'Harvard Key'"),
+    (page(f"\ufeff \n{LOGIN}", kind="application/octet-stream"), r"HTTP 200 \(a login page came"),
+    (page("<html><title>Log In - Dataverse</title>"), r"HTTP 200 \(a login page came"),
+    (Answer(status=401), r"HTTP 401 \(access needs an account"),
+    (Answer(status=410), r"HTTP 410 \(it was removed: look whether the data set has moved"),
+]
+ANSWERS_THAT_PASS = [
+    (page("<title>We'll be back soon</title>"), r"HTTP 200 \(a maintenance page came .*We.ll be back soon"),
+    (page("<h1>Scheduled maintenance</h1>", 503, "application/xhtml+xml"), r"HTTP 503 \(a maintenance page came"),
+    (page("<html>Sorry, unavailable", kind="application/zip"), r"HTTP 200 \(a maintenance page came"),
+    (page("<title>HAM10000</title>"), r"HTTP 200 \(a web page came instead of the file, which says 'HAM10000'"),
+    (Answer(status=502), r"HTTP 502 \(Bad Gateway\)"),
+]
+
+
+@pytest.mark.parametrize(("answer", "message"), ANSWERS_THAT_STAY + ANSWERS_THAT_PASS)
+def test_what_comes_in_place_of_a_file_is_named_with_the_way_out(
+    harvard: Scripted, workspace: Path, write_params: WriteParams, answer: Answer, message: str
+) -> None:
+    write_params({"download.source": "dataverse"})
+    harvard.answers, harvard.always = [Answer()], answer
+    refuses(rf"{message}.*browser.*doi\.org/10\.7910/DVN/DBW86T.*download\.source=local and download\.path", download.main)
+    assert len(harvard.asked) == (2 if (answer, message) in ANSWERS_THAT_STAY else 1 + transfer.TRIES)
+    assert not (workspace / "data" / "raw").exists()
+    assert [path.name for path in (workspace / SCRATCH / "dataverse").iterdir()] == ["HAM10000_metadata"]
+
+
+def test_a_login_page_to_which_the_server_sends(harvard: Scripted, write_params: WriteParams) -> None:
+    write_params({"download.source": "dataverse"})
+    harvard.files["/loginpage.xhtml"] = b"<html>Choose your institution"
+    harvard.answers = [Answer(status=302, headers={"Location": "/loginpage.xhtml"})]
+    refuses(r"/loginpage\.xhtml cannot be downloaded: HTTP 200 \(a login page came", download.main)
+
+
+def test_a_part_of_a_file_may_begin_as_a_page_does(
+    harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PIECE", 1)
+    write_params({"download.source": "dataverse", "download.expect": "any"})
+    at = harvard.files["/3172585"].index(b"<")
+    harvard.answers = [Answer(), Answer(), Answer(cut_after=at)]
+    download.main()
+    assert ("/3172585", f"bytes={at}-") in harvard.asked
+
+
+def test_the_command_of_the_readme(harvard: Scripted, tmp_path: Path) -> None:
+    """By DVC in a clone, from a server that refuses the names of libraries, cuts, and once challenges."""
+    assert user_agent().startswith("skin-lesion/0.")  # which alone our server answers
+    command = "dvc exp run -S download.source=dataverse"
+    assert f"`{command}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    project = tmp_path / "project"
+    copy_working_tree(project, {"download.expect": "any"})  # ours is no whole HAM10000
+    with (project / "skinlesion/data/sources/dataverse.py").open("a", encoding="utf-8") as code:
+        code.write(f"\n\nSERVER, FILES = {harvard.url!r}, {dataverse.FILES!r}\n")
+
+    def run() -> subprocess.CompletedProcess[str]:
+        words = [*command.split(), "download"]
+        return subprocess.run(words, cwd=project, env=user_environment(), capture_output=True, text=True, check=False)
+
+    harvard.answers = [Answer(), Answer(cut_after=500), Answer(status=202, headers={"x-amzn-waf-action": "challenge"})]
+    refused = run()
+    assert refused.returncode != 0
+    assert "a firewall's challenge" in refused.stderr + refused.stdout
+    assert "download.source=local" in refused.stderr + refused.stdout and not (project / "data/raw").exists()
+    harvard.answers = [Answer(cut_after=500)]
+    taken = run()
+    assert taken.returncode == 0, taken.stderr
+    assert read_provenance(project / "data/raw")["counts"]["images"] == 10
 
 
 def test_the_published_files_are_those_of_the_data_set() -> None:
@@ -163,6 +255,31 @@ def test_kaggle_with_two_images_of_one_name(kaggle: type[FakeKaggle], workspace:
     kaggle.content = pack(files | {"ham10000_images_part_1/ISIC_0000001.jpg": files["HAM10000_images_part_1/ISIC_0000002.jpg"]})
     refuses("ISIC_0000001 is there twice with different content", download.main)
     assert (workspace / SCRATCH / "kaggle" / "skin-cancer-mnist-ham10000.zip").exists()  # not to be downloaded again
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (Answer(), "holds no metadata"),  # came, and is no HAM10000
+        (page("", 202, x_amzn_waf_action="challenge"), r"HTTP 202 \(a firewall's challenge"),
+        (page("<title>Just a moment...</title>", 403, cf_mitigated="challenge"), r"HTTPError: HTTP 403 \(a firewall's challenge"),
+        (page('{"code":403,"message":"Accept the rules"}', 403, "application/json"), "refused, which says 'Accept the rules'"),
+        (page("<html>Maintenance", 503), r"HTTP 503 \(a maintenance page came"),
+        (page(LOGIN), r"HTTP 200 \(a login page came"),
+    ],
+)
+def test_kaggles_own_package_carries_our_name_and_what_comes_is_named(
+    no_credentials: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, answer: Answer, message: str
+) -> None:
+    write_params({"download.source": "kaggle"})
+    importlib.import_module("kaggle")  # logs in
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "a token")
+    with serve() as server:
+        monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
+        server.files["/v1/security.OAuthService/IntrospectToken"] = b'{"active": true, "username": "somebody"}'
+        server.files["/v1/datasets.DatasetApiService/DownloadDataset"] = pack({"ISIC_0000001.jpg": b""})
+        server.answers = [Answer(headers={"Content-Type": "application/json"}), answer]
+        refuses(message if not answer.headers else rf"{message}.*download\.source=local", download.main)
 
 
 @pytest.mark.parametrize(

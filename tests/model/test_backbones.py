@@ -11,9 +11,11 @@ import torch
 import torchvision
 
 from skinlesion.base.errors import PipelineError
+from skinlesion.base.files import file_digest
 from skinlesion.config.training import list_backbones
 from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
 from tests.conftest import refuses
+from tests.data.scripted_server import Answer, serve
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_v2_l", "efficientnet_v2_s", "mobilenet_v2", "vit_b_16"])
@@ -108,6 +110,40 @@ def test_imagenet_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: py
     model = build_backbone("resnet18", num_classes=7, size=32)
     assert load_pretrained(model, "imagenet", backbone="resnet18")
     assert torch.equal(model.conv1.weight, source["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (Answer(), None),
+        (Answer(status=403), r"HTTP 403 \(access is refused\)"),
+        (Answer(status=202, headers={"x-amzn-waf-action": "challenge"}), r"HTTP 202 \(a firewall's challenge"),
+        (Answer(status=429, headers={"cf-mitigated": "challenge"}), r"HTTP 429 \(a firewall's challenge"),
+        (Answer(body=b"<html><input type=password>"), r"HTTP 200 \(a login page came instead"),
+        (Answer(status=503, body=b"<title>Maintenance</title>"), r"HTTP 503 \(a maintenance page came .*'Maintenance'"),
+    ],
+)
+def test_imagenet_weights_are_asked_for_by_our_name_and_what_comes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, cause: str | None
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    source = torchvision.models.get_model("resnet18").state_dict()
+    torch.save(source, tmp_path / "weights.pth")
+    name = f"/resnet18-{file_digest(tmp_path / 'weights.pth', 'sha256')[:8]}.pth"
+    model = build_backbone("resnet18", num_classes=7, size=32)
+    with serve() as server:
+        server.files[name] = (tmp_path / "weights.pth").read_bytes()
+        server.always = answer
+        monkeypatch.setattr(torchvision.models.ResNet18_Weights.DEFAULT.value, "url", f"{server.url}{name}")
+        if cause is None:
+            load_pretrained(model, "imagenet", backbone="resnet18")
+            assert torch.equal(model.conv1.weight, source["conv1.weight"])
+        else:
+            way_out = "in a browser and name it in train.weights"
+            refuses(
+                rf"ImageNet weights of 'resnet18' .*{cause}.*{way_out}", load_pretrained, model, "imagenet", backbone="resnet18"
+            )
+            assert list((tmp_path / "hub/checkpoints").iterdir()) == []
 
 
 def test_a_failed_download_is_no_random_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,11 @@ def download(folder: Path) -> None:
         bring(file, folder)
 
 
-def bring(file: RemoteFile, folder: Path) -> None:
-    """Bring one file into `folder`; raises as `transfer.fetch`."""
+def bring(file: RemoteFile, folder: Path, *, section: str = "download") -> None:
+    """Bring one file into `folder`, for a section of `params.yaml`; raises as `transfer.fetch`."""
+    way_out = (
+        f"A browser may get them: download the files one by one from {ORIGIN} into a folder (what is whole already lies in "
+        f"{folder}), then set {section}.source=local and {section}.path to that folder"
+    )
     logger.info("downloading %s from Harvard Dataverse", file.name)
-    fetch(f"{SERVER}/{file.number}{file.query}", folder / file.name, md5=file.md5, size=file.size)
+    fetch(f"{SERVER}/{file.number}{file.query}", folder / file.name, md5=file.md5, size=file.size, way_out=way_out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,7 @@ def download(folder: Path) -> Inputs:
         As `transfer.fetch`.
     """
     _bring_ground_truth(folder)
-    bring(IMAGES, folder)
+    bring(IMAGES, folder, section="external")
     truth = folder / GROUND_TRUTH.name
     return Inputs(folder, truth.name, truth.read_bytes(), [], [folder / IMAGES.name])
 
@@ -49,17 +50,18 @@ def _bring_ground_truth(folder: Path) -> None:
     *first, last = (RemoteFile(GROUND_TRUTH.name, GROUND_TRUTH.number, GROUND_TRUTH.md5, None, query) for query in QUERIES)
     for file in first:
         try:
-            return bring(file, folder)
+            return bring(file, folder, section="external")
         except NotSentError as error:
             logger.warning("%s was asked for with '%s', now without: %s", file.name, file.query, error)
-    return bring(last, folder)
+    return bring(last, folder, section="external")
 
 
 def leave_out_absent(rows: pd.DataFrame, inputs: Inputs) -> tuple[pd.DataFrame, list[str]]:
     """The rows without that of `ABSENT`, where its image is indeed in no archive; and the ids that were left out."""
-    there = any(name.startswith(f"{ABSENT}.") for archive in inputs.archives for name in member_names(archive))
+    names = chain((path.name for path in inputs.loose), *map(member_names, inputs.archives))
+    there = any(name.startswith(f"{ABSENT}.") for name in names)
     absent = rows["image_id"] == ABSENT
     if there or not absent.any():
         return rows, []
-    logger.warning("%s: %s is left out: the archive has no image of it, as is known", inputs.metadata_name, ABSENT)
+    logger.warning("%s: %s is left out: the challenge published no image of it", inputs.metadata_name, ABSENT)
     return rows[~absent], [ABSENT]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import requests
@@ -15,6 +16,7 @@ from urllib3.util import Retry
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
+from skinlesion.base.web import is_page, name_response, user_agent
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class _Interrupted(Exception):
         self.range_works = range_works
 
 
-def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
+def fetch(url: str, target: Path, *, md5: str, size: int | None = None, way_out: str = "") -> None:
     """Download `url` to `target`, going on from `<target>.part` where an earlier try or run was cut.
 
     A target that is there and has the checksum is kept, without a request; a damaged one is deleted and downloaded again.
@@ -53,6 +55,7 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
     target : where it goes.
     md5 : hexadecimal checksum of the whole file.
     size : in bytes, if it is known.
+    way_out : what else may help, a sentence for the messages of a server that refuses or sends nothing.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
         while size is None or _length(partial) < size:
             before = _length(partial)
             try:
-                _go_on(url, partial, size, range_works=range_works, bar=bar)
+                _go_on(url, partial, size, range_works=range_works, bar=bar, way_out=way_out)
                 break
             except _Interrupted as interruption:
                 range_works = interruption.range_works
@@ -84,26 +87,32 @@ def fetch(url: str, target: Path, *, md5: str, size: int | None = None) -> None:
                 except MaxRetryError:
                     raise PipelineError(
                         f"{target.name}: {TRIES} tries in a row brought nothing from {url} ({interruption}). The "
-                        f"{_length(partial):,} bytes that are here are kept: run the same command again later to go on"
+                        f"{_length(partial):,} bytes that are here are kept: run the same command again later to go on. "
+                        f"{way_out}".rstrip()
                     ) from None
                 _wait(interruption, retry, target.name, _length(partial))
     _verify(partial, target.name, md5)
     partial.replace(target)
 
 
-def _go_on(url: str, partial: Path, size: int | None, *, range_works: bool, bar: tqdm) -> None:
+def _go_on(url: str, partial: Path, size: int | None, *, range_works: bool, bar: tqdm, way_out: str) -> None:
     """One request: append to `partial` what it lacks. Returns when the file has ended, raises `_Interrupted` otherwise."""
     have = _length(partial)
     start = have if range_works else 0
     # A compressed body would be counted in other bytes than those of the file.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    headers = {"Accept-Encoding": "identity", "User-Agent": user_agent()} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == 416 and size is None:
+            status, pieces = response.status_code, response.iter_content(PIECE)
+            if status == 416 and size is None:
                 return  # nothing is left to send; the checksum decides
+            first = next(pieces, b"") if status == 200 else b""  # a part of a file may well begin as a page does
+            pieces = chain([first], pieces)
+            if status != 416 and (status not in (200, 206) or is_page(first, response.headers.get("Content-Type"))):
+                raise _not_the_file(response, pieces, way_out)
             start = _first_byte(response, start, size)
             with partial.open("ab") as file:
-                for piece in _from_byte(response, have - start):
+                for piece in _from_byte(pieces, have - start):
                     file.write(piece)
                     have += len(piece)
                     bar.update(len(piece))
@@ -118,21 +127,19 @@ def _go_on(url: str, partial: Path, size: int | None, *, range_works: bool, bar:
         raise _Interrupted(f"it ended after {have:,} of {size:,} bytes")
 
 
+def _not_the_file(response: requests.Response, pieces: Iterable[bytes], way_out: str) -> _Interrupted | NotSentError:
+    """The error for an answer without the file, by which it is asked for again or not."""
+    what, lasting = name_response(response, pieces)
+    if not lasting:
+        return _Interrupted(what, _retry_after(response))
+    return NotSentError(f"{response.url.split('?')[0]} cannot be downloaded: {what}. {way_out}".rstrip())
+
+
 def _first_byte(response: requests.Response, asked: int, size: int | None) -> int:
-    """Which byte of the file the body starts with; raises if the answer is none that can be used."""
+    """Which byte of the file the body starts with; raises if it is no part that can be used."""
     status = response.status_code
-    if status in (408, 429) or status >= 500:
-        raise _Interrupted(f"HTTP {status}", _retry_after(response))
     if status == 416:
         raise _Interrupted(f"HTTP 416 for byte {asked:,}", range_works=False)
-    if status not in (200, 206):
-        reasons = {401: "access needs an account", 403: "access is refused", 404: "there is no such file", 410: "it was removed"}
-        raise NotSentError(
-            f"{response.url.split('?')[0]} cannot be downloaded: HTTP {status} ({reasons.get(status, response.reason)}). "
-            "Look whether the data set has moved, or take another source"
-        )
-    if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise _Interrupted("a web page came instead of the file")  # a maintenance page, say
     total = response.headers.get("Content-Length") if status == 200 else None
     if status == 206:
         content_range = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", response.headers.get("Content-Range", ""))
@@ -144,9 +151,9 @@ def _first_byte(response: requests.Response, asked: int, size: int | None) -> in
     return asked if status == 206 else 0
 
 
-def _from_byte(response: requests.Response, skip: int) -> Iterator[bytes]:
+def _from_byte(pieces: Iterable[bytes], skip: int) -> Iterator[bytes]:
     """The body in pieces, without its first `skip` bytes: a server that ignores Range sends again what is already here."""
-    for piece in response.iter_content(PIECE):
+    for piece in pieces:
         if skip < len(piece):
             yield piece[skip:]
         skip = max(0, skip - len(piece))
