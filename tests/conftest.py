@@ -1,7 +1,5 @@
 """What the tests share: a workspace to run stages in, its `params.yaml`, a small `data/raw`, and the real data set if any."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import json

@@ -1,7 +1,5 @@
 """Servers that tests start on this machine: a free port, and the wait until one answers."""
 
-from __future__ import annotations
-
 import re
 import socket
 import subprocess

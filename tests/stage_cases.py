@@ -1,7 +1,5 @@
 """What tests write in place of the stages before the one that they test, and how they read what it wrote."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path

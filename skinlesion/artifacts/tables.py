@@ -1,7 +1,5 @@
 """CSV tables whose rows are images: one way to read them, which checks, and one way to write them."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from pathlib import Path

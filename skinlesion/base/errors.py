@@ -1,7 +1,5 @@
 """Errors that a user can act on, and how a stage turns them into one message and a non-zero exit."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import gc

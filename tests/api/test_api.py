@@ -1,7 +1,5 @@
 """The API's answers: those of the predictor, whatever is sent beside a good file, and documentation that matches."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

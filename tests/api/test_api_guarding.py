@@ -1,7 +1,5 @@
 """Whom the API lets in: clients that ask too often, pages of other origins, names that are not its own, and the key."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """What the API refuses before it looks at it, and what it takes when there is much to do."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """JSON that one stage writes and another reads: it comes back, and what cannot be is refused by file, key and stage."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

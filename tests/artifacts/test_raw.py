@@ -1,7 +1,5 @@
 """`data/raw`: metadata, images and provenance as a source leaves them; what is damaged is refused by name."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the tests of `external` share: two drawn sets of images, a small ensemble, and the stage run with them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

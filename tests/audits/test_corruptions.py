@@ -1,7 +1,5 @@
 """Corruptions of prepared images: against other implementations, at their limits, by severity, and whose draws they are."""
 
-from __future__ import annotations
-
 import colorsys
 import io
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The stage `external`: an independent set is measured as the test list is, by what was fitted and chosen before."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stage `external-download`: the drawn set, the challenge's test set from a server of our own, and folders of any names."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """No external image may be one of ours: ids, lesions, bytes, pixels and thumbnails are compared, each copy is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

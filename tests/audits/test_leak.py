@@ -1,7 +1,5 @@
 """The leak demonstration: who learns from what, what is measured where there is a leak and where there is none, and a restart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The extra `near-duplicates`: lesions hidden under two ids are found, others are not merged, and `split` takes the list."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stage `robustness` on a tiny ensemble: what it writes, that it can be recomputed, and what it refuses."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

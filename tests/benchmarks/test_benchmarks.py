@@ -1,7 +1,5 @@
 """The benchmarks: what the clock holds, what the two sides are made of, and that the command runs."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator

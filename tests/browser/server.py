@@ -1,7 +1,5 @@
 """`make app`, started for the tests in a workspace of its own, in which it can write no file."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """An image is answered as the predictor answers it, and the page follows every choice."""
 
-from __future__ import annotations
-
 import re
 import shutil
 

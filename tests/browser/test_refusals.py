@@ -1,7 +1,5 @@
 """Each file that is refused says why beside its name, in one sentence, and the others are answered."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,7 +1,5 @@
 """The audit of the packages: what it tolerates and until when, with answers of pip-audit recorded here instead of its service."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The scripts of ci/, each by itself. tests/operations rehearses the whole GPU job."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Dockerfile.serving and compose.yaml as text: users, files, rights and networks (tests/operations runs them)."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The workflows: what linters say of them, and what they must never do."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The words of recipes: DVC's own parser makes of them exactly what the files say, and what it could not is refused."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import re

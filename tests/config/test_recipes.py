@@ -1,7 +1,5 @@
 """Recipes: what they say, how they combine, and that they leave nothing of a network to what was there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A small source in Kaggle's layout, drawn here, and the ways to pack it; shared by the tests of `download`."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

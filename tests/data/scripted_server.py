@@ -1,7 +1,5 @@
 """An HTTP server on this machine that behaves well, or as badly as a test tells it to."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Shades of grey by hand, against the formula written out pixel by pixel, and where there is no light."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The stage `download` from end to end: the sample, every local layout, counts, and what happens when the disk gives out."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

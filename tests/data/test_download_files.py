@@ -1,7 +1,5 @@
 """Archives that must not be trusted and images that are not whole."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path

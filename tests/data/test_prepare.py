@@ -1,7 +1,5 @@
 """Every image decoded once into one array: the pixels, the order, the memory, and what is said of a broken one."""
 
-from __future__ import annotations
-
 import errno
 import struct
 from collections import Counter

@@ -1,7 +1,5 @@
 """The synthetic sample: what is promised of the files, the table and the pixels."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Lesions never cross a split: proved through the stage on small data, and on HAM10000's metadata where it is there."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Synthetic images: what is drawn, what the generator was trained on and what it never sees, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the drills share: their marker, how long they take, and the ledger of their rounds."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A tiny project on which the drills are done: run once undisturbed, and held afterwards against what it then was."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -8,8 +8,6 @@ A fault is called as "SIGKILL in train": the table sums over what stands behind 
 did not survive.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

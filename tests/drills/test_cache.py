@@ -1,7 +1,5 @@
 """Files of the cache and of the workspace removed or altered: it is noticed, and made good with the documented commands."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The clock goes backwards, in the middle of a run and between two: results stay, and no duration is negative."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

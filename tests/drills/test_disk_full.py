@@ -1,7 +1,5 @@
 """Drill: the disk is full after so many bytes. One clear message, nothing half-written; with space again, the same outputs."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

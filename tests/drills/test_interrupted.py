@@ -1,7 +1,5 @@
 """Killed, terminated or interrupted at random moments of every stage: the next `dvc repro` ends as if nothing had been."""
 
-from __future__ import annotations
-
 import re
 import signal
 import time

@@ -1,7 +1,5 @@
 """A download from Dataverse killed between its files and within them: the next one asks for what is missing, and no more."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Drill: tables of a million images. Time and peak memory of the stages that do nothing but read, deal and count them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A workspace that cannot be written: every command says so in one message, at once, and changes nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

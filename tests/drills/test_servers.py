@@ -1,7 +1,5 @@
 """Drill: a server that cuts, stalls, lies and refuses, in any order. An honest one's data or a refusal; never a wrong file."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -1,7 +1,5 @@
 """Two at once: two `dvc repro`, two trainings, and a `dvc repro` beside the training that a killed one left behind."""
 
-from __future__ import annotations
-
 import re
 import signal
 

@@ -1,7 +1,5 @@
 """The stage `assemble`, and the classifier on disk: what is written, how it comes back, and what is refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The bootstrap over lesions: draws, seeds, coverage."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Temperature and vector scaling, and calibration scores, against scikit-learn, scipy and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.optimize

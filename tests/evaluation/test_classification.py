@@ -1,7 +1,5 @@
 """Weighted metrics against scikit-learn, by hand, and where they are undefined."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics

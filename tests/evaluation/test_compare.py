@@ -1,7 +1,5 @@
 """Comparing two runs on the same images: the differences, how sure they are, where the tables come from, what is refused."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

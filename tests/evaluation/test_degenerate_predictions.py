@@ -1,7 +1,5 @@
 """The stages that read prediction tables, on tables in which something cannot be measured: a value, a null, or one message."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from pathlib import Path

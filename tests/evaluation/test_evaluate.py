@@ -1,7 +1,5 @@
 """The stage `evaluate` on a small real classifier: what it writes, that it can be recomputed, and what it refuses."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The stage `evaluate` with several members, several views of an image, and metadata: against torch and NumPy by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The stage `failures`: a hand-made table whose every row is known, against counts by hand, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calibration statistics and areas against statsmodels, scikit-learn, scipy and plain NumPy, to 1e-9."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The stage `subgroups`: every cell against scikit-learn, what is small, who is worst, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The stage `threshold-sweep` on made prediction tables."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Operating points: exact thresholds, ties, floats, audits."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """The views of test-time augmentation: which they are, and what averaging over them gives."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

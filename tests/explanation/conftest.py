@@ -1,7 +1,5 @@
 """A workspace in which `gradcam` can run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Class activation maps: evidence where it was planted, numbers by hand, and what metadata and attention do to them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

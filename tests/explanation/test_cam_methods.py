@@ -1,7 +1,5 @@
 """Every method by its name: planted evidence, torchcam's own numbers, who is refused and why, and what is left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

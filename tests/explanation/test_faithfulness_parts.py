@@ -1,7 +1,5 @@
 """The parts of the measures of faithfulness: by hand, and against scipy and the placement on originals."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """What is said of measured maps: means with intervals over lesions, verdicts, the sanity check."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Folding batch norms: the same network, faster, its layers under their names, and nothing folded that must not be."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

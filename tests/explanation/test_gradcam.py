@@ -1,7 +1,5 @@
 """The stage `gradcam` on a small workspace: its cases, its figures recomputed, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The index of the cases that `gradcam` shows: what it finds, and that each case is drawn with its own maps."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

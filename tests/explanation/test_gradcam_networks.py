@@ -1,7 +1,5 @@
 """The stage `gradcam` with ensembles, metadata and several methods, and the networks that it refuses."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which cases `gradcam` shows, and how they are drawn."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which layers methods read, which they refuse and why, and where the cells of their maps come to lie."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Nearest training cases: the search against scikit-learn and by hand, its figures by hand, and its pages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

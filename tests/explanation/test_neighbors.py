@@ -1,7 +1,5 @@
 """The stage `neighbors`: what it finds, writes and pictures, against scikit-learn, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

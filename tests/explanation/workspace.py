@@ -1,7 +1,5 @@
 """What the tests of `gradcam` share: a workspace in which it can run, noise with dark discs, and cases to be drawn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

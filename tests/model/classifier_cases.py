@@ -1,7 +1,5 @@
 """What the tests of the classifier share: small networks with seeded random weights, and how to save an ensemble of them."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Attention on the last feature map, against the formulas of both papers, in every family that has a map."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Networks by name: a head for our classes, and weights that are loaded whole or refused."""
 
-from __future__ import annotations
-
 import urllib.error
 from pathlib import Path
 

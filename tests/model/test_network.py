@@ -1,7 +1,5 @@
 """The network: every family behind one door, and every option a difference in what is computed."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import pytest

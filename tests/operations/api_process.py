@@ -1,7 +1,5 @@
 """The API as a process of its own, as `make api` starts it, and raw requests to it."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

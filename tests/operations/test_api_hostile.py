@@ -1,7 +1,5 @@
 """Hostile files to the API as a process: an answer or a problem each, in little memory, and the API lives on."""
 
-from __future__ import annotations
-
 import struct
 import time
 import zlib

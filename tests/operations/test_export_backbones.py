@@ -1,7 +1,5 @@
 """Every family of torchvision's networks as ONNX in float32 and int8; most of them by `make drills` alone."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Three runs share a remote: the first on one machine computes everything, the sec
 a parameter and computes what depends on it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The proxy before the API: slow clients, connections, bodies and malformed requests end at it, and the API lives on."""
 
-from __future__ import annotations
-
 import re
 import socket
 import subprocess

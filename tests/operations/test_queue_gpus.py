@@ -1,7 +1,5 @@
 """One worker of DVC's queue a GPU, with a stand-in for training that notes which GPU it sees."""
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 from pathlib import Path

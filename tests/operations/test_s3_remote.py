@@ -1,7 +1,5 @@
 """What one clone has trained, no other trains: through an S3-compatible server, a shared folder, and a shared cache."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import shutil

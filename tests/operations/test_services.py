@@ -1,7 +1,5 @@
 """The services of compose.yaml without a container engine: run without rights where nothing but /tmp can be written."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A clone of this working tree with tiny params, in which tests run the whole pipeline through DVC as a user would."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

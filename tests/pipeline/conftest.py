@@ -1,7 +1,5 @@
 """A repository in which the pipeline was run once, for whatever asks DVC about it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What `dvc.yaml` and `extras/dvc.yaml` say of the stages: their deps against their imports, and what an edit reruns."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache

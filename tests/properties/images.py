@@ -1,7 +1,5 @@
 """JPEGs and zip archives, damaged: through `download`, which must refuse or bring them whole, and through `prepare`."""
 
-from __future__ import annotations
-
 import shutil
 from functools import partial
 from pathlib import Path

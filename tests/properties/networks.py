@@ -1,7 +1,5 @@
 """What `evaluate` reads besides the lists: the classifier's files and the prepared images; and the weights to begin with."""
 
-from __future__ import annotations
-
 import io
 import json
 from functools import partial

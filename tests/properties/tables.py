@@ -1,7 +1,5 @@
 """Tables whose rows are images, as spreadsheets, scripts and disks leave them: metadata, predictions, lists of a split."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field

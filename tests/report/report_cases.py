@@ -1,7 +1,5 @@
 """A run of the sample for the report, the report written from it, and what the extras may have found."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from html import unescape

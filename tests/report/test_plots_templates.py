@@ -1,7 +1,5 @@
 """The plots of both dvc.yaml, filled by DVC itself from small tables, with one revision and two; and the page of them all."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The stage `report`: its numbers are those of the metrics files, what is missing is named, and the page needs nothing else."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the report and README show of how far maps can be believed, from figures whose verdicts are known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

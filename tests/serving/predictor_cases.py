@@ -1,7 +1,5 @@
 """What the tests of predictor, command line, demo and API share: a workspace as a run leaves it, around small random networks."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """DICOM files, made by pydicom itself: pictures are read, refusals say why, and no bomb is unpacked before its size is known."""
 
-from __future__ import annotations
-
 import builtins
 import io
 import logging

@@ -1,7 +1,5 @@
 """The extra `export` on a tiny ensemble: graphs that say what torch says, and int8 that is int8."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Files that somebody made to do harm: pickles with code in them, weights that lie, archives and pictures that are bombs."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json

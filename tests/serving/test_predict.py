@@ -1,7 +1,5 @@
 """The command line: a row for every file, in order, whatever is wrong with some of them."""
 
-from __future__ import annotations
-
 import csv
 import os
 import subprocess

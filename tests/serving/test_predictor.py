@@ -1,7 +1,5 @@
 """The predictor: the stages' own numbers for any image, from several threads, and nothing claimed that was not measured."""
 
-from __future__ import annotations
-
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Files that anybody may hand in: what is decoded to which pixels, what is refused, and what the sender reads."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from typing import Any

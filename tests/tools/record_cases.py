@@ -1,7 +1,5 @@
 """A workspace after `dvc repro`, as small as the recorder can have it, and the metrics of a prediction table by scikit-learn."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

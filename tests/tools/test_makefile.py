@@ -1,7 +1,5 @@
 """What the Makefile does where the machine lacks something."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m tools.mend`: what a kill of DVC left of its own files is mended, and what is whole or in use is left alone."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

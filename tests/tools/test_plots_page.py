@@ -1,7 +1,5 @@
 """The page of all plots: it needs no network, says what is synthetic, compares revisions and links to the explained cases."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import urllib.parse

@@ -1,7 +1,5 @@
 """Recording a run: what a record holds, what is left out of it, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files that say what is installed: pins, the lock, the container."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """`python -m tools.verify_cache`: what was altered behind DVC's back is found, named, taken away, and made anew by DVC."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What only a GPU can show: it says what a CPU says, trains the same bytes twice, and goes on where it was killed."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two processes on the CPU, started by Fabric and by torchrun, must train what one does, and only the first may write."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Loggers with stand-ins for packages that may be absent, and with the real ones where they are installed."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from pathlib import Path

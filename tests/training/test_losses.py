@@ -1,7 +1,5 @@
 """Losses on hand-computed cases, and against torch, torchvision and the authors' own code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Which parameter learns at which rate, by hand, and frozen backbones that stay what they were, bit by bit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A training that was stopped or killed ends as if it had not been, and goes on from no checkpoint but its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

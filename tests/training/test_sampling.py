@@ -1,7 +1,5 @@
 """Samplers: which images an epoch draws, how often, and how processes share a batch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

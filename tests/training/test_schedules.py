@@ -1,7 +1,5 @@
 """Learning rates against torch's own schedulers, and hand-computed ones where torch has none."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

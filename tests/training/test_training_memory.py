@@ -1,7 +1,5 @@
 """Peak memory of a training must not grow with the number of images: measured at N and 10 N."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every value of the section `train` must change what is trained, and the loop must do with it what the field means by it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

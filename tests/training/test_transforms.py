@@ -1,7 +1,5 @@
 """Augmentation of one image: what each value does, in which range, and that torch's default generator alone decides."""
 
-from __future__ import annotations
-
 import colorsys
 import itertools
 import math

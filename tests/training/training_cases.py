@@ -1,7 +1,5 @@
 """What tests of training share: a workspace with a tiny data set that can be learnt, and ways to run the stage in it."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """Read the wanted files of a zip archive without trusting it: no path of its own, bounded in number and in bytes."""
 
-from __future__ import annotations
-
 import errno
 import lzma
 import re

@@ -1,7 +1,5 @@
 """Find any collection of dermatoscopic images: JPEGs under whatever names, and one table that says what they show."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the images of another source show: a table in HAM10000's columns, or in the one-hot columns of the ISIC challenges."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from skinlesion.artifacts.tables import METADATA_COLUMNS

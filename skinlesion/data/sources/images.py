@@ -1,7 +1,5 @@
 """Prove that every row has its image, every image its row, and that every file is whole; each is decoded once."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Known are Kaggle's and Dataverse's folders, unpacked or as zip archives, and everything in one flat folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """What is explained: the images and predictions of a split, and the ensemble that made them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,11 +41,11 @@ class Subject:
         config = next(iter(self.members.values())).config
         return {"size": config.size, "fit": config.fit}
 
-    def some(self, positions: np.ndarray) -> Subject:
+    def some(self, positions: np.ndarray) -> "Subject":
         """Of those rows of the table alone."""
         return self.of(self.table.iloc[positions])
 
-    def of(self, table: pd.DataFrame) -> Subject:
+    def of(self, table: pd.DataFrame) -> "Subject":
         """The same of another table."""
         return replace(self, table=table)
 
