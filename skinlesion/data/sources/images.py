@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from skinlesion.artifacts.raw import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
 from skinlesion.base.cores import available_cores
+from skinlesion.base.decoding import decode_picture, kind_of
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 
 
@@ -73,17 +73,20 @@ def _describe_problem(raw: Path, image_id: str) -> str | None:
 def _decode(path: Path, kind: str) -> Image.Image:
     """The decoded image; raises ValueError if it is none of that kind, too large, or broken."""
     content = path.read_bytes()  # outside the `try`: what fails here is the disk and not the image
+    if (found := kind_of(content)) != f"a {kind}":
+        raise ValueError(f"{found}, not a {kind} file" if found else f"not a {kind} file")
     try:
-        image = Image.open(io.BytesIO(content), formats=[kind])
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
-            )
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"not a {kind} file") from None
+        return decode_picture(content, [kind], _load)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data; all become the caller's one
         raise ValueError(reason_of(error)) from None
+
+
+def _load(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
+        )
+    image.load()
     return image
