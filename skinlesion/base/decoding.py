@@ -31,6 +31,8 @@ _KINDS = {
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
 }
+PICTURES = ("a JPEG", "a PNG", "a DICOM file")  # what can be read here
+BEGINNING = 200  # bytes that tell the kind
 _MARKUP = {b"<svg": "an SVG", b"<?xml": "an XML file", b"<!doctype": "an HTML page", b"<html": "an HTML page"}
 # The chunks of a PNG and the segments of a JPEG that say what its pixels are or how they lie; all others only accompany them.
 _OF_PNG = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
@@ -49,7 +51,7 @@ def kind_of(data: bytes) -> str | None:
         return "a DICOM file"
     if data[12:16] == b"CgBI":
         return "a PNG for iPhones alone"
-    text = data[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    text = data[:BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     known = [kind for start, kind in _KINDS.items() if data.startswith(start)]
     return next(iter(known + [kind for start, kind in _MARKUP.items() if text.startswith(start)]), None)
 

@@ -25,7 +25,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
+# What is meant to be an image, of which the bytes say what it is.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".dcm")
 
 
 def decode_upload(data: bytes) -> Upload:
