@@ -36,8 +36,8 @@ _NOT_IN_A_LESION = r"[\x00-\x1f\x7f]"
 def parse_csv(source: Path | bytes, *, name: str, **options: Any) -> pd.DataFrame:
     """pandas' `read_csv` for a file that is not trusted; no text means a missing value unless `options` say so.
 
-    Read as spreadsheets save them: in UTF-8 or UTF-16; separated by what the header has most of commas, semicolons, tabs and bars;
-    with decimal commas in the columns `NUMBERS`.
+    Read as spreadsheets save them: in UTF-8 or UTF-16; with the one of `SEPARATORS` that the header has most of; with decimal
+    commas in the columns `NUMBERS`.
 
     source : a file, or its bytes. name : of it, for messages.
 
@@ -68,7 +68,7 @@ def parse_csv(source: Path | bytes, *, name: str, **options: Any) -> pd.DataFram
     twice = header[header.duplicated() & header.fillna("").str.strip().ne("")]  # a spreadsheet's empty columns are no matter
     if len(twice):
         raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
-    return _with_decimal_points(frame)
+    return _with_decimal_points(frame, as_text=options.get("dtype") == "str")
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -87,18 +87,19 @@ def _decode(data: bytes, name: str) -> str:
     return text
 
 
-def _with_decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
-    """The table with points for the decimal commas of numbers, where a column has no points beside them."""
+def _with_decimal_points(frame: pd.DataFrame, *, as_text: bool) -> pd.DataFrame:
+    """The table with points for the decimal commas of numbers, where a column has no points beside them.
+
+    as_text : whether every column is to stay text; otherwise logits and probabilities become numbers, as those with points do.
+    """
     for column in NUMBERS:
         if column not in frame.columns or not pd.api.types.is_string_dtype(frame[column]):
             continue
-        values = frame[column].dropna().astype(str)
-        if values.str.contains(",").any() and values.str.fullmatch(r" *[-+]?\d+(,\d+)?([eE][-+]?\d+)? *|").all():
+        values = frame[column].fillna("")
+        if values.str.contains(",").any() and values.str.fullmatch(r" *[-+]?\d+(,\d+)?([eE][-+]?\d+)? *||(?i:nan)").all():
             points = values.str.replace(",", ".")
-            # Probabilities and logits are read as numbers where they are written with points.
-            frame[column] = (
-                points if column not in (*LOGIT_COLUMNS, *PROBABILITY_COLUMNS) or "" in set(values) else points.astype(float)
-            )
+            numeric = not as_text and column in (*LOGIT_COLUMNS, *PROBABILITY_COLUMNS)
+            frame[column] = pd.to_numeric(points, errors="coerce") if numeric else points.where(frame[column].notna())
     return frame
 
 

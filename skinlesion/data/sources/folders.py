@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 def walk(folder: Path, *, aside: re.Pattern[str] | None = None) -> Iterator[Path]:
     """Every file below a folder, in a fixed order, but files and folders whose names `aside` matches.
 
-    Links to folders are followed after all that is no link, unless they lead to what is looked through anyway, or above `folder`: a
-    loop would not end.
+    Links to folders are followed after all that is no link, unless they lead to what is looked through anyway or above `folder`:
+    such a loop would not end.
     """
     seen = {folder.resolve()}
     links: list[Path] = []
