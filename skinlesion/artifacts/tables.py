@@ -68,7 +68,7 @@ def parse_csv(source: Path | bytes, *, name: str, **options: Any) -> pd.DataFram
     twice = header[header.duplicated() & header.fillna("").str.strip().ne("")]  # a spreadsheet's empty columns are no matter
     if len(twice):
         raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
-    return _with_decimal_points(frame, as_text=options.get("dtype") == "str")
+    return _with_decimal_points(frame)
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -87,19 +87,14 @@ def _decode(data: bytes, name: str) -> str:
     return text
 
 
-def _with_decimal_points(frame: pd.DataFrame, *, as_text: bool) -> pd.DataFrame:
-    """The table with points for the decimal commas of numbers, where a column has no points beside them.
-
-    as_text : whether every column is to stay text; otherwise logits and probabilities become numbers, as those with points do.
-    """
+def _with_decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with points for the decimal commas of numbers, which stay text, where a column has no points beside them."""
     for column in NUMBERS:
         if column not in frame.columns or not pd.api.types.is_string_dtype(frame[column]):
             continue
         values = frame[column].fillna("")
         if values.str.contains(",").any() and values.str.fullmatch(r" *[-+]?\d+(,\d+)?([eE][-+]?\d+)? *||(?i:nan)").all():
-            points = values.str.replace(",", ".")
-            numeric = not as_text and column in (*LOGIT_COLUMNS, *PROBABILITY_COLUMNS)
-            frame[column] = pd.to_numeric(points, errors="coerce") if numeric else points.where(frame[column].notna())
+            frame[column] = frame[column].str.replace(",", ".")
     return frame
 
 
