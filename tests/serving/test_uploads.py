@@ -163,6 +163,7 @@ GIF = encoded(lesion_image(), "GIF")
         (b"age,sex\n50,male\n", "unsupported-type", "This is not an image of a known kind: send"),
         (b"\n<!DOCTYPE html><html>", "unsupported-type", "This is an HTML page: send"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported-type", "This is a JPEG XL: send"),
+        (DRAWING[:8] + chunk(b"CgBI", b"abcd") + DRAWING[8:], "unsupported-type", "This is a PNG for iPhones alone: send"),
         (b"II+\0" + bytes(90), "unsupported-type", "This is a TIFF: send"),
         (PHOTO.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "bit-depth", "This image has 12 bits a channel: save"),
         (PHOTO.replace(b"\xff\xc0", b"\xff\xc3"), "unsupported-type", "This is a lossless JPEG"),
