@@ -22,7 +22,6 @@ from skinlesion.serving.uploads import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
-TYPES = ("jpg", "jpeg", "png")
 # What comes in stays in memory: above a megabyte it would pass through a temporary file.
 MultiPartParser.spool_max_size = 2 * MAX_BYTES
 
@@ -73,7 +72,6 @@ def ask_for_images() -> list[Handed]:
     """The images on the page: uploaded ones, then drawn examples."""
     uploaded = st.file_uploader(
         f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time",
-        type=TYPES,
         accept_multiple_files=True,
     )
     drawn = st.pills(

@@ -79,7 +79,7 @@ def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
     return {
         "synthetic": False,
         "origin": origin,
-        "files": bring_files(inputs, raw),
+        "files": bring_files(inputs, raw, metadata["image_id"]),
         "licence": licence,
         "citation": ham10000.CITATION,
     }

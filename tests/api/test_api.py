@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,17 @@ def test_predictions_are_the_predictors(served: Served, predictor: Predictor) ->
         sets = {str(each["coverage"]): each["diagnoses"] for each in predicted["conformal_sets"]}
         assert sets == {level: None if within is None else list(within) for level, within in prediction.sets.items()}
         assert predicted["warnings"] == list(prediction.warnings)
+
+
+def test_a_file_s_name_and_what_lies_beside_its_pixels_do_not_decide(served: Served) -> None:
+    drawn = encoded(lesion_image(), "PNG")
+    text = b"zTXt" + b"a\0\0" + zlib.compress(bytes(3_000_000))
+    large = drawn[:33] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + drawn[33:]
+    names = [("a.jfif", JPEG), ("b.png", JPEG), ("c", large), ("d.png", drawn)]
+    response = served.client.post("/predict", files=[("files", (name, data, "application/octet-stream")) for name, data in names])
+    *jpegs, first, second = response.json()["images"]
+    assert [image["problem"] for image in (*jpegs, first, second)] == [None] * 4
+    assert jpegs[0]["prediction"] == jpegs[1]["prediction"] and first["prediction"] == second["prediction"]
 
 
 def test_a_refused_file_does_not_keep_the_others_from_an_answer(served: Served) -> None:

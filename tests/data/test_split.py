@@ -158,7 +158,7 @@ def test_relative_links_start_at_the_main_root(
     tmp_path_factory: pytest.TempPathFactory, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main = tmp_path_factory.mktemp("main")
-    (main / "links.csv").write_text("image_id_a,image_id_b\nISIC_0000000,ISIC_0000000\n")
+    (main / "links.csv").write_text("\ufeffimage_id_a;image_id_b\r\nISIC_0000000;ISIC_0000000\r\n", encoding="utf-8")
     write_params({**SMALL, "split.links": "links.csv"})
     assert "split.links: links.csv not found" in refused()
     monkeypatch.setenv("DVC_ROOT", str(main))

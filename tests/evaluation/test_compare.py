@@ -108,6 +108,17 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
     assert float(row.split()[3]) == pytest.approx(accuracy(second.head(40)) - accuracy(first.head(40)), abs=6e-4)
 
 
+def test_a_table_that_a_spreadsheet_saved_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_folder(tmp_path / name, make_table(1)) for name in "ab")
+    table = pd.read_csv(second / "test.csv", dtype=str, keep_default_na=False)
+    numbers = [name for name in table if name.startswith(("logit_", "probability_", "age"))]
+    table[numbers] = table[numbers].apply(lambda column: column.str.replace(".", ","))
+    table.to_csv(second / "test.csv", index=False, sep=";", encoding="utf-16")
+    command.main([str(first), str(second), "--draws", "100", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["metrics"]["macro_auc"]["difference"] == 0.0
+
+
 def test_tables_that_cannot_be_paired_are_refused() -> None:
     table = make_table(1)
     refuses(r"2 of 180 images are in the second table alone \(ISIC_0000000, ISIC_0000001\)", lambda: pair(table.iloc[2:], table))

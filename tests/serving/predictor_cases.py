@@ -76,10 +76,14 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file with its right checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of these chunks, each with its right checksum."""
-    lengths = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(lengths)
+    """A PNG of these chunks."""
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
 
 
 def png_header(width: int, height: int, depth: int = 8, color: int = 2) -> tuple[bytes, bytes]:

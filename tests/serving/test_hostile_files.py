@@ -7,6 +7,7 @@ import os
 import pickle
 import stat
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -221,14 +222,20 @@ def test_of_many_frames_the_first_one_is_the_image(workspace: Path, monkeypatch:
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: loads.append(1) or load(image))
     assert check_files(raw, ["ISIC_0000001"]) == 0
     assert len(loads) == 1
-    refuses(r"ISIC_0000001\.jpg \(not a JPEG file\)", check_files, raw_of(frames("GIF", 100)), ["ISIC_0000001"])
+    refuses(r"ISIC_0000001\.jpg \(a GIF, not a JPEG file\)", check_files, raw_of(frames("GIF", 100)), ["ISIC_0000001"])
 
 
 def test_a_picture_s_words_are_no_bomb(workspace: Path) -> None:
     words = PngImagePlugin.PngInfo()
     words.add(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000)))
     raw = raw_of(jpeg(1), encoded(Image.open(io.BytesIO(mask())), "PNG", pnginfo=words))
-    refuses(r"ISIC_0000001_segmentation\.png \(Decompressed data too large", check_files, raw, ["ISIC_0000001"])
+    tracemalloc.start()
+    assert check_files(raw, ["ISIC_0000001"]) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+    inside = read_mask("ISIC_0000001", raw=raw, width=WIDTH, height=HEIGHT)
+    assert inside is not None and inside.sum() == 15 * 15
 
 
 def test_an_original_that_changed_its_kind_since_is_refused(workspace: Path) -> None:

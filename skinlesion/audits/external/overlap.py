@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import pairwise_distances_argmin
 
 from skinlesion.artifacts.raw import image_path
+from skinlesion.base.decoding import decode_picture
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.parallel import map_in_order
 from skinlesion.config.audits import NearCopies
@@ -54,11 +55,11 @@ def read_contents(image_ids: Iterable[str], raw: Path, *, workers: int) -> Conte
 
 def _read(image_id: str, raw: Path) -> tuple[str, str, np.ndarray]:
     path = image_path(image_id, raw)
-    with Image.open(path, formats=["JPEG"]) as opened:
-        image = opened.convert("RGB")
+    content = path.read_bytes()
+    image = decode_picture(content, ["JPEG"], lambda opened: opened.convert("RGB"))
     decoded = hashlib.sha256(f"{image.width} x {image.height}".encode() + image.tobytes()).hexdigest()
     thumbnail = np.asarray(image.resize(THUMBNAIL, Image.Resampling.BOX), dtype=np.float32).ravel()
-    return hashlib.sha256(path.read_bytes()).hexdigest(), decoded, thumbnail
+    return hashlib.sha256(content).hexdigest(), decoded, thumbnail
 
 
 def prove_disjoint(
