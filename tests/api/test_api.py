@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from api.pictures import LINE_HEIGHT
 from api.middleware import ROUTES
+from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
 from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
