@@ -60,7 +60,7 @@ def answer_head(app: ASGIApp) -> ASGIApp:
     """Answer HEAD as GET (RFC 9110), which FastAPI's routes do not; the server leaves the body out, as ASGI asks of it."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope | {"method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
 
     return answer
 
