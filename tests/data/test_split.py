@@ -164,7 +164,8 @@ def test_relative_links_start_at_the_main_root(
     tmp_path_factory: pytest.TempPathFactory, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main = tmp_path_factory.mktemp("main")
-    (main / "links.csv").write_text("image_id_a,image_id_b\nISIC_0000000,ISIC_0000000\n")
+    # As Windows' Notepad saves it.
+    (main / "links.csv").write_bytes(b"\xef\xbb\xbfimage_id_a,image_id_b\r\nISIC_0000000,ISIC_0000000\r\n")
     write_params({**SMALL, "split.links": "links.csv"})
     assert "split.links: links.csv not found" in refused()
     monkeypatch.setenv("DVC_ROOT", str(main))
