@@ -43,10 +43,10 @@ def test_from_the_root_and_from_a_folder_of_it() -> None:
     assert code == 1 and said.endswith(f"are found from its root alone: start Python in {ROOT}\n")
 
 
-@pytest.mark.parametrize("module", ["stages.train", "extras.leak", "tools.verify_cache", "skinlesion.predict", "recipes", "api"])
+@pytest.mark.parametrize("module", ["stages.train", "extras.leak", "tools.verify_cache", "skinlesion.predict", "api"])
 def test_a_python_without_the_packages_is_named_with_the_way_out(module: str) -> None:
     code, said, refused = start(ROOT, "-S", "-m", module)  # -S: no site-packages
-    told = r"error: No module named '\w+' in \S+python\S*: activate the environment that `make run` made \(\. \.venv/bin/activate\)\n"
+    told = r"error: No module named '\w+' in \S+: activate the environment that `make run` made \(\. \.venv/bin/activate\)\n"
     assert (code, said) == (1, "") and re.fullmatch(told, refused), refused
 
 
