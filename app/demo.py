@@ -1,12 +1,16 @@
 """The demo: `make app`. Images in; probabilities, flags and heat maps out. Not for clinical use."""
 
 import logging
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 from starlette.formparsers import MultiPartParser
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where `streamlit run app/demo.py` has app/ alone
 
 from app import markup, words
 from app.answers import MOST, Answer, Handed, Memory, answer, has_map, make_map

@@ -175,7 +175,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     except FileNotFoundError:
         raise PipelineError(f"{path} not found in {Path.cwd()}: run from the project's root") from None
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not valid YAML: {error}") from None
+        raise PipelineError(f"{path} is not UTF-8 ({error}): save it in that encoding, which editors call UTF-8") from None
     try:
         aliases = _count_aliases(text)
         document = YAML(typ="safe", pure=True).load(text) if aliases <= MOST_ALIASES else None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.middleware import ROUTES
 from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
 from skinlesion.artifacts.patients import Patient
@@ -213,8 +214,36 @@ def test_an_address_or_method_that_is_not_there_is_a_problem(
     served: Served, method: str, path: str, status: int, kind: str
 ) -> None:
     assert kind_of(served.client.request(method, path), status) == kind
-    head = served.client.head("/model")
-    assert (head.status_code, head.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if path not in ("/predict", "/explain")])
+@pytest.mark.parametrize("key", [None, "0123456789abcdef"])
+def test_head_is_get_without_a_body(predictor: Predictor, path: str, key: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(predictor, rate_limit=0, api_key=key) as served, caplog.at_level(logging.INFO):
+        for query in ("", "?unknown=1"):
+            get, head = (served.client.request(method, path + query) for method in ("GET", "HEAD"))
+            assert (head.status_code, head.content) == (get.status_code, b"") and get.content
+            ours = {"x-request-id", *(["content-length"] if path == "/metrics" else [])}  # which counts the requests
+            assert {**head.headers, **dict.fromkeys(ours)} == {**get.headers, **dict.fromkeys(ours)}
+        lines = [record.method for record in caplog.records if record.name == "api.request"]
+        assert lines.count("HEAD") == lines.count("GET") >= 1
+        assert served.client.delete(path).headers["allow"] == "GET, HEAD"
+
+
+def test_head_is_no_way_around_a_refusal_and_in_no_document(served: Served) -> None:
+    documented = served.client.get("/openapi.json").json()["paths"]
+    assert all(set(methods) in ({"get"}, {"post"}) for methods in documented.values())
+    assert set(documented) | {"/docs", "/openapi.json"} == set(ROUTES)
+    for path, status, allowed in (("/predict", 405, "POST"), ("/explain", 405, "POST"), ("/nothing", 404, None)):
+        head = served.client.head(path)
+        assert (head.status_code, head.content, head.headers.get("allow")) == (status, b"", allowed)
+    assert served.client.head("/model", headers={"host": "evil.example"}).status_code == 421
+    served.service.draining = True
+    try:
+        stopping = served.client.head("/ready")
+    finally:
+        served.service.draining = False
+    assert (stopping.status_code, stopping.headers["retry-after"], stopping.content) == (503, "1", b"")
 
 
 def test_every_answer_has_an_id_and_says_how_it_may_be_used(served: Served) -> None:

@@ -18,6 +18,7 @@ def test_pages_that_are_named_may_call_and_read_every_answer(predictor: Predicto
     with serve(predictor, cors_origins=f"{GOOD}, https://b.example", api_key=KEY, rate_limit=3) as served:
         allowed = served.client.options("/predict", headers=preflight)
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, GOOD)
+        assert served.client.options("/model", headers=preflight | {"access-control-request-method": "HEAD"}).status_code == 200
         for wrong in ({"origin": BAD}, {"access-control-request-method": "DELETE"}):
             assert kind_of(served.client.options("/predict", headers=preflight | wrong), 403) == "foreign-origin"
         statuses = []

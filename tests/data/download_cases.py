@@ -17,7 +17,6 @@ from PIL import Image
 from skinlesion.data.sources.dataverse import FILES, RemoteFile
 from skinlesion.diagnoses import CLASSES
 from tests.data.scripted_server import Scripted
-from tests.stage_cases import bytes_below
 
 Content = dict[str, bytes]
 WIDTH, HEIGHT = 40, 30
@@ -119,7 +118,3 @@ def pack(files: Mapping[str, bytes]) -> bytes:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {Path(path).relative_to(folder).as_posix(): content for path, content in bytes_below(folder).items()}

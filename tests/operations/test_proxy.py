@@ -166,8 +166,19 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None
     assert "skinlesion_requests_in_work 0.0" in text and "skinlesion_queued_images 0.0" in text
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json", "/nothing", "/predict"])
+def test_head_passes_and_leaves_the_connection_whole(running: Running, path: str) -> None:
+    with httpx.Client(base_url=running.url) as client:  # one connection: a body after HEAD would spoil the next answer
+        for _ in range(2):
+            head, get = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b"") and get.content
+            assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
 def test_while_the_api_is_away_requests_are_answered_by_a_problem(tmp_path: Path) -> None:
     with proxy(tmp_path, api=1) as (port, _):
+        away = httpx.head(f"http://127.0.0.1:{port}/health")
+        assert (away.status_code, away.content, away.headers["retry-after"]) == (502, b"", "1")
         assert kind_of(httpx.get(f"http://127.0.0.1:{port}/model"), 502) == "not-ready"
 
 
