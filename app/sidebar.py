@@ -56,7 +56,7 @@ def _choose_predictor(root: Path) -> Opened:
         st.caption("The ensemble has one member, so there is nothing to choose.")
     engine = st.selectbox("Engine", engines, format_func=ENGINE_NAMES.__getitem__)
     if len(engines) == 1:
-        st.caption("`dvc repro extras/dvc.yaml:export` adds ONNX Runtime.")
+        st.caption("`dvc exp run -S 'extras.export=[run]' extras/dvc.yaml:export` adds ONNX Runtime.")
     return open_once(root, model, engine, stamped)
 
 

@@ -1,4 +1,4 @@
-"""Look for pairs of images under two lesion ids that show one lesion: `dvc repro extras/dvc.yaml:near-duplicates`.
+"""Look for pairs of images under two lesion ids that show one lesion.
 
 Reads   section `near_duplicates` of params.yaml; data/raw; data/splits, to say which pairs cross it; data/prepared, of which its
         metrics are (by digest)

@@ -1,17 +1,19 @@
-"""One page of all plots that needs no network: `python -m tools.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
+"""The page of all plots, with banner and links: `python -m tools.plots_page [REVISION ...] [--out FOLDER]` (`make plots`).
 
 Reads   what `dvc plots show` reads; with revisions (commits, branches, experiments), what `dvc plots diff` compares;
         data/raw/provenance.json, to say on the page where the images are synthetic; whether there is a
         plots/gradcam/index.html, which the page links to
 Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static/
 
-DVC's own page loads Vega from a content delivery network; here it stands in the page.
+The page is .dvc/plots_page.html. Plain `dvc plots show` and `dvc plots diff` take it too (`plots.html_template` of .dvc/config), since
+DVC's own loads Vega from a content delivery network. `--renew` gives it the Vega of the installed vl-convert.
 """
 
 import argparse
 import html
 import logging
 import os
+import re
 import sys
 import tempfile
 import urllib.parse
@@ -22,13 +24,15 @@ import vl_convert
 from skinlesion.artifacts.paths import PLOTS
 from skinlesion.artifacts.raw import RAW, read_provenance
 from skinlesion.base.errors import PipelineError, run_stage
+from skinlesion.base.files import atomic_file
 from skinlesion.report.vega import VEGA_LITE
 from tools.dvc_commands import run_dvc
 from tools.optional_plots import extras_without_plots
 
 logger = logging.getLogger(__name__)
 
-TEMPLATE = Path(__file__).with_suffix(".html")
+TEMPLATE = Path(__file__).resolve().parents[1] / ".dvc/plots_page.html"
+LIBRARY = re.compile(r'(?<=<script id="library">).*?(?=</script>)', re.DOTALL)
 SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
 
 
@@ -53,17 +57,28 @@ def link_to_cases(folder: Path, plots: Path = PLOTS) -> str:
 
 
 def page_template(folder: Path, revisions: list[str]) -> str:
-    """The HTML that DVC puts its plots into for a page in `folder`: Vega and its relatives inline, heading, banner and link."""
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # the stub lacks its default
-    library = bundle.replace("</script", r"<\/script")
+    """The HTML that DVC puts its plots into for a page in `folder`: with subject, banner and link."""
     subject = "Plots of the workspace."
     if revisions:
         names = html.escape(", ".join(revisions))
         subject = f"Revisions compared: {names}. A banner, if there is one, speaks of the workspace."
     page = TEMPLATE.read_text(encoding="utf-8")
-    for place, content in {"subject": subject, "banner": banner(), "cases": link_to_cases(folder), "library": library}.items():
+    for place, content in {"subject": subject, "banner": banner(), "cases": link_to_cases(folder)}.items():
         page = page.replace(f"<!-- {place} -->", content)
     return page
+
+
+def vega() -> str:
+    """Vega and its relatives as JavaScript that can stand in a page."""
+    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]  # the stub lacks its default
+    return bundle.replace("</script", r"<\/script")
+
+
+def renew() -> None:
+    """Write vl-convert's Vega into the page's template."""
+    page = LIBRARY.sub(lambda _: vega(), TEMPLATE.read_text(encoding="utf-8"))
+    with atomic_file(TEMPLATE) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def write_page(folder: Path, revisions: list[str]) -> Path:
@@ -92,7 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.plots_page", description=__doc__.partition("\n")[0])
     parser.add_argument("revisions", nargs="*", metavar="REVISION", help="compare these (one: with the workspace) instead")
     parser.add_argument("--out", type=Path, default=Path("dvc_plots"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--renew", action="store_true", help="write the installed Vega into .dvc/plots_page.html first")
     arguments = parser.parse_args()
+    if arguments.renew:
+        renew()
     sys.stdout.write(f"{write_page(arguments.out, arguments.revisions)}\n")
 
 

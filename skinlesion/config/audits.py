@@ -8,7 +8,18 @@ from skinlesion.config.schema import Distinct, Section, Seed, check_path
 
 # Here and not where they are used, so that reading params needs nothing but this module.
 Corruption = Literal["brightness", "contrast", "hue", "blur", "jpeg", "noise", "rotation", "hair"]
+Switch = Distinct[Literal["run"]]
 NearCopies = Literal["refuse", "report"]
+
+
+class ExtrasParams(Section):
+    """Which optional stages there are: `extras/dvc.yaml` makes a stage of every entry, and none of an empty list."""
+
+    leak: Switch
+    near_duplicates: Switch
+    robustness: Switch
+    external: Switch
+    export: Switch
 
 
 class LeakParams(Section):

@@ -9,12 +9,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
 from skinlesion.base.errors import PipelineError, brief, suggest
-from skinlesion.config.audits import ExternalParams, LeakParams, NearDuplicatesParams, RobustnessParams
+from skinlesion.config.audits import ExternalParams, ExtrasParams, LeakParams, NearDuplicatesParams, RobustnessParams
 from skinlesion.config.evaluation import (
     BaselinesParams,
     EvaluateParams,
@@ -115,6 +115,7 @@ class Params(Section):
     failures: FailuresParams
     gradcam: GradcamParams
     neighbors: NeighborsParams
+    extras: ExtrasParams
     leak: LeakParams
     near_duplicates: NearDuplicatesParams
     robustness: RobustnessParams
@@ -122,24 +123,24 @@ class Params(Section):
     export: ExportParams
 
     @model_validator(mode="after")
-    def _members_are_valid(self, info: ValidationInfo) -> "Params":
+    def _members_are_valid(self) -> "Params":
         makers = {f"ensemble.overrides.{name}": partial(self.member, name) for name in self.ensemble.members}
         for key, make in (makers | {"leak.overrides": self.leak_recipe}).items():
             try:
-                make(context=info.context)
+                make()
             except ValidationError as error:
                 reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
                 raise ValueError(f"{key} makes a refused `train`: {reasons}") from None
         return self
 
-    def leak_recipe(self, *, context: Any = None) -> TrainParams:
+    def leak_recipe(self) -> TrainParams:
         """The section `train` of the ensemble's first member, with the overrides of `leak`."""
-        first = self.member(self.ensemble.members[0], context=context)
-        return TrainParams.model_validate(_merged(first.model_dump(), self.leak.overrides), context=context)
+        first = self.member(self.ensemble.members[0])
+        return TrainParams.model_validate(_merged(first.model_dump(), self.leak.overrides))
 
-    def member(self, name: str, *, context: Any = None) -> TrainParams:
+    def member(self, name: str) -> TrainParams:
         """The section `train` of a member of the ensemble: with its overrides, nested as in the file."""
-        return TrainParams.model_validate(_merged(self.train.model_dump(), self.ensemble.overrides[name]), context=context)
+        return TrainParams.model_validate(_merged(self.train.model_dump(), self.ensemble.overrides[name]))
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -207,8 +207,8 @@ def file_of(name: str) -> str:
 
 
 def command(name: str) -> str:
-    """What runs an extra."""
-    return f"dvc repro extras/dvc.yaml:{name.replace('_', '-')}"
+    """What switches an extra on and runs it."""
+    return f"dvc exp run -S 'extras.{name}=[run]' extras/dvc.yaml:{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

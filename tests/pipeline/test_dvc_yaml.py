@@ -45,7 +45,7 @@ EDITS = {  # files that are edited together, stages that this makes stale, and s
 
 # Name and content of every stage, those of the extras included.
 DECLARED: dict[str, dict[str, Any]] = {
-    name: stage
+    name: stage.get("do", stage)
     for file in ("dvc.yaml", "extras/dvc.yaml")
     for name, stage in YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"].items()
 }

@@ -1,6 +1,7 @@
 """Small tables for every plot of both dvc.yaml, and a repository that has them in two revisions."""
 
 import csv
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -203,7 +204,8 @@ def write_tables(root: Path, shift: int) -> None:
 def make_repository(root: Path) -> None:
     """A repository with the project's plots and templates and two revisions of their tables, the first one committed."""
     (root / ".dvc" / "plots").mkdir(parents=True)
-    (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
+    for name in ("config", "plots_page.html"):
+        shutil.copy2(ROOT / ".dvc" / name, root / ".dvc" / name)
     for template in TEMPLATES:
         (root / ".dvc" / "plots" / template.name).write_bytes(template.read_bytes())
     (root / "extras").mkdir()

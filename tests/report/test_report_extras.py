@@ -17,8 +17,8 @@ from tests.report.report_cases import FOUND, Page, edit, write_report
 def test_extras_that_were_not_run_are_named_with_their_command(quick: Path) -> None:
     html, markdown = write_report()
     for name in EXTRAS:
-        command = f"dvc repro extras/dvc.yaml:{name.replace('_', '-')}"
-        assert f"Not run. <code>{command}</code>" in html and f"Not run. `{command}`" in markdown
+        command = f"dvc exp run -S 'extras.{name}=[run]' extras/dvc.yaml:{name.replace('_', '-')}"
+        assert f"Not run. <code>{command}</code>".replace("'", "&#39;") in html and f"Not run. `{command}`" in markdown
 
 
 @pytest.mark.parametrize("outdated", [False, True])

@@ -1,6 +1,7 @@
 """Exported files that are damaged, missing or of another classifier, and predictions of another run: each is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def train_again() -> None:
     save_classifier(model.state_dict(), config, CLASSIFIER / name)
 
 
-AGAIN = "run `dvc repro extras/dvc.yaml:export`"
+AGAIN = re.escape("run `dvc exp run -S 'extras.export=[run]' extras/dvc.yaml:export`")
 FLOAT32, INT8 = EXPORT / "base-0" / "model.onnx", EXPORT / "base-0" / "model-int8.onnx"
 
 

@@ -23,7 +23,7 @@ def read_external(folder: Path = EXTERNAL) -> tuple[pd.DataFrame, dict[str, Any]
         Missing, or damaged.
     """
     if not folder.is_dir():
-        raise PipelineError(f"{folder} not found: run `external-download` first, or `dvc repro extras/dvc.yaml:external`")
+        raise PipelineError(f"{folder} not found: run `dvc exp run -S 'extras.external=[run]' extras/dvc.yaml:external`")
     metadata, provenance = read_metadata(folder), read_provenance(folder)
     if not isinstance(provenance.get("lesions_known"), bool) or not isinstance(provenance.get("left_out"), list):
         raise PipelineError(f"{folder / 'provenance.json'} lacks lesions_known or left_out: run `external-download` again")

@@ -27,7 +27,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 EXPORT = Path("models/export")
 EXPORT_FILE = "export.json"
 MODEL_FILES: dict[Precision, str] = {"float32": "model.onnx", "int8": "model-int8.onnx"}
-STAGE = "dvc repro extras/dvc.yaml:export"
+STAGE = "dvc exp run -S 'extras.export=[run]' extras/dvc.yaml:export"
 AGAIN = f"run `{STAGE}`"
 
 IMAGES, METADATA, LOGITS = "images", "metadata", "logits"  # names of the graph's inputs and of its output
