@@ -25,8 +25,8 @@ repro: $(VENV)/.installed ## set up, then dvc repro: runs what has changed
 plots: $(VENV)/.installed ## write dvc_plots/index.html, one page of all plots that needs no network
 	@python -m tools.plots_page
 
-metrics: $(VENV)/.installed ## print all metrics
-	@dvc metrics show
+metrics: $(VENV)/.installed ## print the headline metrics with their intervals; metrics/*.json has all
+	@python -m tools.summary
 
 verify: $(VENV)/.installed ## hold every file of the DVC cache against its MD5, which DVC itself does not
 	@python -m tools.verify_cache

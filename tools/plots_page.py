@@ -5,7 +5,7 @@ Reads   what `dvc plots show` reads; with revisions (commits, branches, experime
         plots/gradcam/index.html, which the page links to
 Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static/
 
-The page is .dvc/plots_page.html. Plain `dvc plots show` and `dvc plots diff` take it too (`plots.html_template` of .dvc/config), since
+The page is .dvc/plots_page.html. Plain `dvc plots show` and `dvc plots diff` take it too (`plots.html_template` of .dvc/config):
 DVC's own loads Vega from a content delivery network. `--renew` gives it the Vega of the installed vl-convert.
 """
 

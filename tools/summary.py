@@ -1,4 +1,4 @@
-"""Print where the results of the last run are, and its headline metrics: `python -m tools.summary` (`make run` ends with it)."""
+"""Print where the results of the last run are, and its headline metrics: `make metrics`, with which `make run` ends."""
 
 import sys
 from typing import Any
@@ -34,7 +34,7 @@ def main() -> None:
         f"Classifier   {CLASSIFIER}/   ({voters}; test-time views: {metrics['test_time']})",
         f"Predictions  {PREDICTIONS}/{{val,test}}.csv",
         "Report       report/index.html   (one page, and report/report.md for a pull request)",
-        f"Metrics      {METRICS}/*.json   (make metrics)",
+        f"Metrics      {METRICS}/*.json   (`dvc metrics diff` compares them with those of another revision)",
         f"Plots        {PLOTS}/   (make plots writes one page of them all)",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -68,6 +68,11 @@ def test_metrics_and_plots_are_found_by_dvc(clone: Path) -> None:
     shown = run(clone, "dvc", "metrics", "show")
     assert all(f"metrics/{name}.json" in shown for name in ("split", "train/base-0", "evaluate", "threshold_sweep", "gradcam"))
     targets = YAML(typ="safe").load((clone / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    printed = run(clone, "python", "-m", "tools.summary").splitlines()  # `make metrics`
+    evaluated = read_metrics("evaluate", clone)["test"]
+    low, high = evaluated["intervals"]["macro_auc"]["low"], evaluated["intervals"]["macro_auc"]["high"]
+    assert any(f"macro AUC             {evaluated['macro_auc']:.3f} [{low:.3f}, {high:.3f}]" in line for line in printed)
+    assert max(map(len, printed)) <= 130
     plots = first_json(run(clone, "dvc", "plots", "show", "--json"))
     # Extras that were not run have no plots yet.
     assert all(error["source"].startswith("plots/extras/") for error in plots.get("errors", []))
