@@ -75,8 +75,7 @@ def show_answers(choices: Choices) -> None:
 def ask_for_images() -> list[Handed]:
     """The images on the page: uploaded ones, then drawn examples."""
     uploaded = st.file_uploader(
-        f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time",
-        accept_multiple_files=True,
+        f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time", accept_multiple_files=True
     )
     drawn = st.pills(
         "Or try drawn examples, one for each diagnosis", CLASSES, selection_mode="multi", format_func=DIAGNOSES.__getitem__
@@ -134,10 +133,7 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
             return None
     with st.spinner("Drawing the heat map ..."):
         heat = make_map(memory, choices.opened, answered, choices.patient, **asked)
-    for column, opacity, caption in (
-        (middle, 1.0, f"Heat map ({method})"),
-        (right, choices.opacity, "Heat map over the image"),
-    ):
+    for column, opacity, caption in ((middle, 1.0, f"Heat map ({method})"), (right, choices.opacity, "Heat map over the image")):
         column.image(
             overlay(image, heat, opacity=opacity),
             caption=caption,

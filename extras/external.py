@@ -106,11 +106,7 @@ def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near
 
 
 def predict_external(
-    metadata: pd.DataFrame,
-    members: dict[str, Classifier],
-    calibrator: Calibrator,
-    machine: MachineParams,
-    test_time: TestTime,
+    metadata: pd.DataFrame, members: dict[str, Classifier], calibrator: Calibrator, machine: MachineParams, test_time: TestTime
 ) -> pd.DataFrame:
     """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
     config = next(iter(members.values())).config

@@ -152,10 +152,7 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
 def _check_ids(frame: pd.DataFrame, path: Path) -> None:
     """Refuse ids that lead out of a folder, hide in it, or break a line."""
     no_file = "no '/', no '\\', no control character and no full stop at the front"
-    for column, pattern, rule in (
-        ("image_id", _NOT_IN_AN_ID, no_file),
-        ("lesion_id", _NOT_IN_A_LESION, "no control character"),
-    ):
+    for column, pattern, rule in (("image_id", _NOT_IN_AN_ID, no_file), ("lesion_id", _NOT_IN_A_LESION, "no control character")):
         if column in frame.columns:
             odd = frame.loc[frame[column].str.contains(pattern, regex=True), column]
             if len(odd):

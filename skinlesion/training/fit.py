@@ -129,10 +129,7 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
 def _generators(fabric: Fabric) -> dict[str, torch.Tensor | None]:
     """State of the random generators of this process: the CPU's, and the device's if it is another."""
     on_cpu = fabric.device.type == "cpu"
-    return {
-        "cpu": torch.get_rng_state(),
-        "device": None if on_cpu else torch.get_device_module(fabric.device).get_rng_state(),
-    }
+    return {"cpu": torch.get_rng_state(), "device": None if on_cpu else torch.get_device_module(fabric.device).get_rng_state()}
 
 
 def _scaler(fabric: Fabric) -> Any:

@@ -145,10 +145,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on exactly, in plain numbers; the rates themselves are the optimizer's state."""
-        return {
-            "by_step": self.by_step.state_dict(),
-            "plateau": self.plateau.state_dict() if self.plateau is not None else None,
-        }
+        return {"by_step": self.by_step.state_dict(), "plateau": self.plateau.state_dict() if self.plateau is not None else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, the optimizer's own state being loaded too."""

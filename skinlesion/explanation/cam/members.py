@@ -56,12 +56,7 @@ def find_layers(
 
 
 def explain(
-    members: Mapping[str, Classifier],
-    images: np.ndarray,
-    table: pd.DataFrame,
-    options: MapOptions,
-    *,
-    column: str = "predicted",
+    members: Mapping[str, Classifier], images: np.ndarray, table: pd.DataFrame, options: MapOptions, *, column: str = "predicted"
 ) -> dict[str, MemberMaps]:
     """Each member's maps of the class that the table names, by member.
 
