@@ -129,9 +129,8 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
     difference = float(np.abs(plain - ours(task)).max())
     if difference > TOLERANCE:
-        raise PipelineError(
-            f"{task.config.backbone}, {task.options.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}"
-        )
+        message = f"{task.config.backbone}, {task.options.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}"
+        raise PipelineError(message)
     return difference
 
 

@@ -53,9 +53,8 @@ def read_folder(name: str, split: str) -> pd.DataFrame:
         if (candidate / f"{split}.csv").is_file():
             return read_predictions(split, candidate)
     hint = "" if folder.exists() else " (for a revision of this project add --rev)"
-    raise PipelineError(
-        f"no prediction table: none of {', '.join(str(each / f'{split}.csv') for each in candidates)} exists{hint}"
-    )
+    message = f"no prediction table: none of {', '.join(str(each / f'{split}.csv') for each in candidates)} exists{hint}"
+    raise PipelineError(message)
 
 
 def read_revision(revision: str, split: str) -> pd.DataFrame:

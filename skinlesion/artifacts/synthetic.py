@@ -108,9 +108,8 @@ def read_synthetic(size: int, folder: Path = SYNTHETIC) -> SyntheticImages:
         raise PipelineError(f"{folder / 'facts.json'} lacks 'fingerprint': run `synthesize` again")
     images = open_images(folder / "images.npy", stage="synthesize")
     if images.shape[1] != size:
-        raise PipelineError(
-            f"{folder} holds images of {images.shape[1]} px, and the prepared ones have {size} px: run `synthesize` again"
-        )
+        message = f"{folder} holds images of {images.shape[1]} px, and the prepared ones have {size} px: run `synthesize` again"
+        raise PipelineError(message)
     if len(images) != len(index):
         raise PipelineError(f"{folder}: {len(images)} images and {len(index)} rows in the index: run `synthesize` again")
     return SyntheticImages(images, index["dx"].tolist(), fingerprint)

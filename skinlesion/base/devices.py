@@ -31,9 +31,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(available[0])
     if name not in available:
-        raise PipelineError(
-            f"device '{name}' is not available here (available: {', '.join(available)}): choose one of them or auto"
-        )
+        message = f"device '{name}' is not available here (available: {', '.join(available)}): choose one of them or auto"
+        raise PipelineError(message)
     return torch.device(name)
 
 

@@ -99,9 +99,8 @@ def _check_header(dataset: "FileDataset") -> None:
         raise UploadError("bit-depth", f"This image has {bits} bits a channel, or a sign: export it with 8, without one.")
     color = str(dataset.PhotometricInterpretation)
     if color not in COLORS or int(dataset.SamplesPerPixel) != (1 if color == GREYS else 3):
-        raise UploadError(
-            "unsupported-type", f"This DICOM file has colours of a kind that is not read: export it as {', '.join(COLORS)}."
-        )
+        message = "unsupported-type"
+        raise UploadError(message, f"This DICOM file has colours of a kind that is not read: export it as {', '.join(COLORS)}.")
 
 
 def _decode_frame(dataset: "FileDataset") -> Image.Image:

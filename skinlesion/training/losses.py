@@ -172,9 +172,8 @@ def class_weights(counts: np.ndarray, *, scheme: str, beta: float, mean: str, mu
     """
     counts = np.asarray(counts, dtype=np.float64)
     if counts.shape != (len(CLASSES),) or (counts < 0).any() or not counts.any():
-        raise ValueError(
-            f"counts must hold the training images of {len(CLASSES)} classes, at least one in all: {counts.tolist()}"
-        )
+        message = f"counts must hold the training images of {len(CLASSES)} classes, at least one in all: {counts.tolist()}"
+        raise ValueError(message)
     weights = np.ones(len(CLASSES))
     if scheme != "none":
         present = counts > 0

@@ -38,9 +38,8 @@ def find_collection(place: Path) -> Inputs:
         It does not exist, or holds no picture, no table, or several different tables.
     """
     if not place.exists():
-        raise PipelineError(
-            f"{place} not found: set external.path to a folder or zip archive; a relative path starts at the project's root"
-        )
+        message = f"{place} not found: set external.path to a folder or zip archive; a relative path starts at the project's root"
+        raise PipelineError(message)
     root = place if place.is_dir() else place.parent
     paths = list(walk(place)) if place.is_dir() else [place]
     archives = [path for path in paths if is_archive(path)]

@@ -86,8 +86,7 @@ def _decode(path: Path, kind: str) -> Image.Image:
 
 def _load(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
-        )
+        message = f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
+        raise ValueError(message)
     image.load()
     return image

@@ -62,9 +62,8 @@ def _embed(
         images = normalize(torch.from_numpy(prepared.images[rows[start : start + batch_size]]).to(device), config)
         features = backbone(images).float().cpu().numpy()
         if not np.isfinite(features).all():
-            raise PipelineError(
-                f"classifier '{config.name}' gives features that are not finite: train it with a smaller train.lr"
-            )
+            message = f"classifier '{config.name}' gives features that are not finite: train it with a smaller train.lr"
+            raise PipelineError(message)
         # float64, in which no square of a float32 overflows or vanishes.
         lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
         parts.append(np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0, casting="same_kind"))

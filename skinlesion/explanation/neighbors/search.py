@@ -30,9 +30,8 @@ def check_apart(searched: pd.DataFrame, test: pd.DataFrame) -> None:
     """Refuse a list to be searched that holds a lesion of the test images: a lesion's own photographs are no other cases."""
     shared = sorted(set(searched["lesion_id"]) & set(test["lesion_id"]))
     if shared:
-        raise PipelineError(
-            f"{len(shared)} lesion(s) are in training and in test ({name_some(shared)}): run `split` again, or `dvc repro`"
-        )
+        message = f"{len(shared)} lesion(s) are in training and in test ({name_some(shared)}): run `split` again, or `dvc repro`"
+        raise PipelineError(message)
 
 
 def find_neighbors(wanted: np.ndarray, searched: np.ndarray, listed: pd.DataFrame, *, k: int) -> Neighbors:
