@@ -72,9 +72,8 @@ def describe(path: Path, plans: list[Plan]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("measured", type=Path, help="what `python -m benchmarks.training --json` wrote")
     add("--images", type=positive, nargs="+", default=list(IMAGES), help="of the archives (default: %(default)s)")

@@ -143,9 +143,8 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
         broken = frame.loc[~ages.between(0, AGE_LIMIT) & frame["age"].notna(), ["image_id", "age"]]
         if len(broken):
             offenders = name_some(f"'{row.age}' ({row.image_id})" for row in broken.itertuples())
-            raise PipelineError(
-                f"{path}: age must be a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown, not {offenders}"
-            )
+            rule = f"a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown"
+            raise PipelineError(f"{path}: age must be {rule}, not {offenders}")
         frame["age"] = ages.astype("float64")
 
 

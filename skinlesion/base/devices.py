@@ -10,13 +10,8 @@ from skinlesion.base.errors import PipelineError
 
 def available_devices() -> list[str]:
     """The kinds of device on this machine, the fastest first; `cpu` is always the last."""
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "xpu": torch.xpu.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    return [name for name, is_there in present.items() if is_there]
+    kinds = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+    return [*(name for name, kind in kinds.items() if kind.is_available()), "cpu"]
 
 
 def choose_device(name: str) -> torch.device:

@@ -83,20 +83,10 @@ def _save(training: Training, fitted: Fitted, checkpoint: Checkpoint) -> None:
     fabric = training.fabric
     generators = gather(fabric, _generators(fabric))
     if fabric.is_global_zero:
-        checkpoint.save(
-            {
-                "epoch": len(fitted.history),
-                "network": training.network.state_dict(),
-                "average": training.average.state_dict() if training.average is not None else None,
-                "optimizer": training.optimizer.state_dict(),
-                "schedule": training.schedule.state_dict(),
-                "scaler": _scaler(fabric).state_dict() if _scaler(fabric) is not None else None,
-                "generators": generators,
-                "history": fitted.history,
-                "best_epoch": fitted.best_epoch,
-                "best_state": fitted.best_state,
-            }
-        )
+        parts = {"average": training.average, "scaler": _scaler(fabric), "network": training.network}
+        parts |= {"optimizer": training.optimizer, "schedule": training.schedule}
+        states = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        checkpoint.save(states | vars(fitted) | {"epoch": len(fitted.history), "generators": generators})
     fabric.barrier()
 
 

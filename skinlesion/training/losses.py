@@ -126,13 +126,9 @@ def make_criterion(params: TrainParams, counts: np.ndarray) -> Criterion:
         `counts` are not those of the seven classes.
     """
     balanced = params.loss == "class_balanced"
-    weights = class_weights(
-        counts,
-        scheme="effective" if balanced else params.class_weights,
-        beta=params.effective_beta,
-        mean="classes" if balanced else params.class_weights_mean,
-        multipliers=params.class_multipliers,
-    )
+    scheme, mean = ("effective", "classes") if balanced else (params.class_weights, params.class_weights_mean)
+    beta, factors = params.effective_beta, params.class_multipliers
+    weights = class_weights(counts, scheme=scheme, beta=beta, mean=mean, multipliers=factors)
     if params.loss == "focal":
         losses: nn.Module = Focal(params.focal_gamma)
     elif params.loss == "ldam":

@@ -45,9 +45,7 @@ def find_collection(place: Path) -> Inputs:
     archives = [path for path in paths if is_archive(path)]
     inside = {archive: member_names(archive) for archive in archives}
     names = [path.name for path in paths if path not in inside] + [name for members in inside.values() for name in members]
-    others = sorted(
-        name for name in names if not _PICTURE.fullmatch(name) and not _is_table(name) and not GROUPINGS.fullmatch(name)
-    )
+    others = sorted(name for name in names if not (_PICTURE.fullmatch(name) or _is_table(name) or GROUPINGS.fullmatch(name)))
     seen = f"; it holds {name_some(others)}" if others else ""
     if not any(_PICTURE.fullmatch(name) for name in names):
         raise PipelineError(f"{place} holds no image, as .jpg, loose or in a zip archive{seen}")

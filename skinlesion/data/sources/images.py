@@ -32,11 +32,9 @@ def check_files(raw: Path, image_ids: Iterable[str]) -> int:
     listed = set(image_ids)
     images = set(list_images(raw))
     masks = {path.stem.removesuffix(MASK_SUFFIX) for path in (raw / "segmentations").glob("*.png")}
+    no_image = "have a row in the metadata and no image: complete the source (see what was left aside), or delete the rows"
     for offenders, meaning in (
-        (
-            listed - images,
-            "have a row in the metadata and no image: complete the source (see what was left aside), or delete the rows",
-        ),
+        (listed - images, no_image),
         (images - listed, "are images without a row in the metadata: complete it, or move the images elsewhere"),
         (masks - listed, "have a mask and no row in the metadata: complete it, or move the masks elsewhere"),
     ):

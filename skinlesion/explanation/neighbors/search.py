@@ -107,8 +107,6 @@ def choose_errors(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
     `image_id, dx, predicted, probability` (of the predicted class), in the order in which they are shown.
     """
     table = test[["image_id", "dx"]].assign(predicted=predicted_of(test), probability=probabilities_of(test).max(axis=1))
-    table["after"] = table["dx"] != MELANOMA
-    ranked = table[table["dx"] != table["predicted"]].sort_values(
-        ["after", "probability", "image_id"], ascending=[True, False, True]
-    )
+    errors = table[table["dx"] != table["predicted"]].assign(after=table["dx"] != MELANOMA)
+    ranked = errors.sort_values(["after", "probability", "image_id"], ascending=[True, False, True])
     return ranked.drop(columns="after").head(cases).reset_index(drop=True)
