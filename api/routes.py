@@ -181,7 +181,7 @@ async def _explain(request: Request, query: schemas.ExplainQuery, service: Servi
 async def model(request: Request) -> schemas.ModelAnswer:
     """What the model is, what it can be asked, and how it was measured."""
     service = service_of(request)
-    predictor, settings = service.predictor, service.settings
+    predictor, most, size = service.predictor, service.settings.max_files, service.settings.max_file_bytes
     return schemas.ModelAnswer(
         not_for_clinical_use=schemas.NOT_FOR_CLINICAL_USE,
         card=service.card,
@@ -190,9 +190,7 @@ async def model(request: Request) -> schemas.ModelAnswer:
         default_operating_point=predictor.default_point,
         takes_metadata=predictor.needs_metadata,
         methods=list(service.methods),
-        limits=schemas.LimitsOut(
-            files=settings.max_files, file_bytes=settings.max_file_bytes, pixels=MAX_PIXELS, shortest_side=MIN_SIDE
-        ),
+        limits=schemas.LimitsOut(files=most, file_bytes=size, pixels=MAX_PIXELS, shortest_side=MIN_SIDE),
     )
 
 

@@ -54,25 +54,10 @@ BATCHES_A_WORKER = 16  # of loading alone, at least
 STEPS = {"cpu": 2, "cuda": 200}  # about an epoch of HAM10000 where that takes seconds
 LIGHT = AugmentationParams.model_validate(dict.fromkeys(AugmentationParams.model_fields) | {"preset": "light"})
 # What the plain loop lacks is off, whatever params.yaml says; the rest is taken from its section `train`.
-AS_PLAIN: dict[str, Any] = {
-    "weights": "none",
-    "head": "linear",
-    "dropout": None,
-    "dropout_samples": 1,
-    "attention": "none",
-    "metadata": False,
-    "accumulate": 1,
-    "freeze_epochs": 0,
-    "optimizer": "adamw",
-    "layer_decay": 1.0,
-    "sam_rho": 0.0,
-    "clip_norm": None,
-    "average": "none",
-    "loss": "cross_entropy",
-    "sampler": "shuffle",
-    "one_view_per_lesion": False,
-    "augmentation": LIGHT,
-}
+AS_PLAIN: dict[str, Any] = {"weights": "none", "head": "linear", "dropout": None, "dropout_samples": 1, "attention": "none"}
+AS_PLAIN |= {"metadata": False, "accumulate": 1, "freeze_epochs": 0, "optimizer": "adamw", "layer_decay": 1.0, "sam_rho": 0.0}
+AS_PLAIN |= {"clip_norm": None, "average": "none", "loss": "cross_entropy", "sampler": "shuffle", "one_view_per_lesion": False}
+AS_PLAIN |= {"augmentation": LIGHT}
 MACHINE_AS_PLAIN = {"devices": 1, "num_nodes": 1, "channels_last": True}
 
 

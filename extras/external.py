@@ -106,11 +106,8 @@ def predict_external(
         # Beside the table for as long as it takes, because there is room for such an array where the data lies.
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
-        options: dict[str, Any] = {
-            "device": choose_device(machine.device),
-            "batch_size": machine.batch_size,
-            "test_time": test_time,
-        }
+        device, batch = choose_device(machine.device), machine.batch_size
+        options: dict[str, Any] = {"device": device, "batch_size": batch, "test_time": test_time}
         predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)

@@ -91,14 +91,8 @@ def format_table(table: pd.DataFrame, names: tuple[str, str]) -> str:
 
 def describe(options: argparse.Namespace, images: int, lesions: int) -> dict[str, Any]:
     """What was compared, and how."""
-    return {
-        "first": options.first,
-        "second": options.second,
-        "split": options.split,
-        "images": images,
-        "lesions": lesions,
-        "bootstrap": describe_draws(options.how),
-    }
+    asked = {"first": options.first, "second": options.second, "split": options.split}
+    return asked | {"images": images, "lesions": lesions, "bootstrap": describe_draws(options.how)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,10 +24,8 @@ PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
 MOST_PROBLEMS = 40  # that one message lists
 # Keys that sections of stages had until they got a section for all: where they are now.
-MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields} | {
-    "bootstrap_draws": "bootstrap.draws",
-    "confidence": "bootstrap.confidence",
-}
+MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields}
+MOVED |= {"bootstrap_draws": "bootstrap.draws", "confidence": "bootstrap.confidence"}
 
 
 class SampleParams(Section):
