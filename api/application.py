@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -36,15 +37,8 @@ def create_app(settings: Settings, predictor: Predictor) -> tuple[ASGIApp, Servi
         async with service.running():
             yield
 
-    app = FastAPI(
-        title="skin-lesion",
-        version="1",
-        description=DESCRIPTION,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    without: dict[str, Any] = {"docs_url": None, "redoc_url": None, "redirect_slashes": False}
+    app = FastAPI(title="skin-lesion", version="1", description=DESCRIPTION, lifespan=lifespan, **without)
     app.state.service = service
     app.include_router(open_router)
     app.include_router(router, dependencies=[Depends(check_key)] if settings.api_key else [])

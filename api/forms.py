@@ -44,13 +44,11 @@ async def read_form(request: Request, model: type[Fields], *, file_field: str, m
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise Problem(
-            "not-multipart", f"Send the image as multipart/form-data with a boundary, as `curl -F {file_field}=@image.jpg` does."
-        )
+        detail = f"Send the image as multipart/form-data with a boundary, as `curl -F {file_field}=@image.jpg` does."
+        raise Problem("not-multipart", detail)
     names = list(model.model_fields)
-    parser = InMemoryParser(
-        request.headers, request.stream(), max_files=max_files, max_fields=len(names), max_part_size=MAX_FIELD_BYTES
-    )
+    limits = {"max_files": max_files, "max_fields": len(names), "max_part_size": MAX_FIELD_BYTES}
+    parser = InMemoryParser(request.headers, request.stream(), **limits)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -69,9 +67,8 @@ async def read_form(request: Request, model: type[Fields], *, file_field: str, m
             _check_field(name, [file_field, *names], taken=fields)
             fields[name] = value
     if not files:
-        raise Problem(
-            "invalid", f"There is no file: send one under the name '{file_field}', as `curl -F {file_field}=@image.jpg` does."
-        )
+        detail = f"There is no file: send one under the name '{file_field}', as `curl -F {file_field}=@image.jpg` does."
+        raise Problem("invalid", detail)
     return files, _parse_fields(model, fields)
 
 

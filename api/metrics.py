@@ -1,6 +1,7 @@
 """What the API counts for Prometheus. Labels have a few fixed values: a client cannot add one."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
@@ -19,23 +20,13 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.requests = Counter("skinlesion_requests", "Requests that were answered", ["route", "status"], registry=registry)
-        self.seconds = Histogram(
-            "skinlesion_request_seconds",
-            "From the headers to the end of the answer",
-            ["route"],
-            buckets=SECONDS,
-            registry=registry,
-        )
+        histogram, gauge = partial(Histogram, registry=registry), partial(Gauge, registry=registry)
+        whole = "From the headers to the end of the answer"
+        self.seconds = histogram("skinlesion_request_seconds", whole, ["route"], buckets=SECONDS)
         self.refused = Counter("skinlesion_refused_files", "Files that were refused", ["reason"], registry=registry)
-        self.batch_images = Histogram(
-            "skinlesion_batch_images", "Images in a pass of the network", buckets=IMAGES, registry=registry
-        )
-        self.network_seconds = Histogram(
-            "skinlesion_network_seconds", "Passes of the network", buckets=SECONDS, registry=registry
-        )
-        self.map_seconds = Histogram("skinlesion_explanation_seconds", "Heat maps", buckets=SECONDS, registry=registry)
-        Gauge(
-            "skinlesion_requests_in_work", "Requests with images in work, and images left in work", registry=registry
-        ).set_function(in_work)
-        Gauge("skinlesion_queued_images", "Images that wait for the network", registry=registry).set_function(queued)
-        Gauge("skinlesion_ready", "1 while requests are accepted, as /ready says", registry=registry).set_function(ready)
+        self.batch_images = histogram("skinlesion_batch_images", "Images in a pass of the network", buckets=IMAGES)
+        self.network_seconds = histogram("skinlesion_network_seconds", "Passes of the network", buckets=SECONDS)
+        self.map_seconds = histogram("skinlesion_explanation_seconds", "Heat maps", buckets=SECONDS)
+        gauge("skinlesion_requests_in_work", "Requests with images in work, and images left in work").set_function(in_work)
+        gauge("skinlesion_queued_images", "Images that wait for the network").set_function(queued)
+        gauge("skinlesion_ready", "1 while requests are accepted, as /ready says").set_function(ready)

@@ -42,13 +42,9 @@ def wrap(app: ASGIApp, service: Service) -> ASGIApp:
     settings = service.settings
     inner: ASGIApp = Guard(answer_head(app), settings)
     if settings.cors_origins:
-        cors = CORSMiddleware(
-            inner,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "X-Diagnosis", "Retry-After"],
-        )
+        origins, methods = settings.cors_origins, ["GET", "HEAD", "POST"]
+        taken, shown = ["Authorization", "Content-Type", "X-Request-ID"], ["X-Request-ID", "X-Diagnosis", "Retry-After"]
+        cors = CORSMiddleware(inner, allow_origins=origins, allow_methods=methods, allow_headers=taken, expose_headers=shown)
         message = f"This page may not call the API: {PREFIX}CORS_ORIGINS lists the origins that may, by GET, HEAD and POST."
         inner = Refusals(cors, Problem("foreign-origin", message))
     return CorrelationIdMiddleware(Observer(inner, service), validator=lambda given: SANE_ID.fullmatch(given) is not None)

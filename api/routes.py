@@ -15,26 +15,11 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.datastructures import UploadFile
 
+from api import schemas
 from api.documentation import draw_page
 from api.forms import read_form
 from api.pictures import LONG_SIDE, draw_map
 from api.problems import MEDIA_TYPE, Problem, of_refusals
-from api.schemas import (
-    METHODS_HERE,
-    NOT_FOR_CLINICAL_USE,
-    ExplainQuery,
-    FileProblem,
-    HealthAnswer,
-    ImageOut,
-    LimitsOut,
-    ModelAnswer,
-    PointOut,
-    PredictAnswer,
-    PredictFields,
-    ProblemOut,
-    describe_prediction,
-    form_schema,
-)
 from api.schemas import Patient as PatientFields
 from api.service import Seen, Service
 from skinlesion.artifacts.patients import Patient
@@ -61,11 +46,8 @@ async def check_key(request: Request, given: Annotated[HTTPAuthorizationCredenti
     if hmac.compare_digest(sha256(sent).digest(), sha256(right).digest()):
         return
     why = "The API key of the request is wrong" if "authorization" in request.headers else "The request has no API key"
-    raise Problem(
-        "unauthorized",
-        f"{why}: send the header `Authorization: Bearer KEY`.",
-        headers={"WWW-Authenticate": 'Bearer realm="skinlesion"'},
-    )
+    headers = {"WWW-Authenticate": 'Bearer realm="skinlesion"'}
+    raise Problem("unauthorized", f"{why}: send the header `Authorization: Bearer KEY`.", headers=headers)
 
 
 async def refuse_parameters(request: Request) -> None:
@@ -80,7 +62,9 @@ PLAIN = [Depends(refuse_parameters)]
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documentation of problems that a route answers with."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
-    return {status: {"model": ProblemOut, "description": "Problem", "content": {MEDIA_TYPE: schema}} for status in statuses}
+    return {
+        status: {"model": schemas.ProblemOut, "description": "Problem", "content": {MEDIA_TYPE: schema}} for status in statuses
+    }
 
 
 BODY = problems(400, 403, 413, 415)
@@ -92,9 +76,9 @@ router = APIRouter(responses=problems(401, 421, 422, 429, 500, 503, 504))
     "/predict",
     dependencies=PLAIN,
     responses=BODY,
-    openapi_extra={"requestBody": form_schema(PredictFields, file_field="files", many=True)},
+    openapi_extra={"requestBody": schemas.form_schema(schemas.PredictFields, file_field="files", many=True)},
 )
-async def predict(request: Request) -> PredictAnswer:
+async def predict(request: Request) -> schemas.PredictAnswer:
     """Predict one image or several.
 
     A file that is refused has its problem in place of its prediction, and the others are answered. If all are refused, so is the
@@ -103,16 +87,16 @@ async def predict(request: Request) -> PredictAnswer:
     service = service_of(request)
     predictor = service.predictor
     async with service.admit():
-        files, fields = await read_form(request, PredictFields, file_field="files", max_files=service.settings.max_files)
+        files, fields = await read_form(request, schemas.PredictFields, file_field="files", max_files=service.settings.max_files)
         point, patient = refuse_invalid(predictor.find_point, fields.operating_point), known_patient(service, fields)
         seen = await service.see(files)
         images = await _predict_seen(service, files, seen, patient=patient, point=point, top_k=fields.top_k)
-    return PredictAnswer(
-        not_for_clinical_use=NOT_FOR_CLINICAL_USE,
+    return schemas.PredictAnswer(
+        not_for_clinical_use=schemas.NOT_FOR_CLINICAL_USE,
         request_id=correlation_id.get() or "",
         model=predictor.member,
         fingerprint=predictor.config.fingerprint,
-        operating_point=None if point is None else PointOut.model_validate(point),
+        operating_point=None if point is None else schemas.PointOut.model_validate(point),
         images=images,
     )
 
@@ -125,20 +109,20 @@ async def _predict_seen(
     patient: Patient,
     point: OperatingPoint | None,
     top_k: int,
-) -> list[ImageOut]:
+) -> list[schemas.ImageOut]:
     """The entry of each file in the answer; a problem if none could be used."""
     whole = [one for one in seen if isinstance(one, Seen)]
     rows = iter(await service.batcher.logits([one.square for one in whole], patient) if whole else ())
     images, refused = [], []
     for index, (file, one) in enumerate(zip(files, seen, strict=True)):
-        image = ImageOut(index=index, name=file.filename or "", prediction=None, problem=None)
+        image = schemas.ImageOut(index=index, name=file.filename or "", prediction=None, problem=None)
         if isinstance(one, Seen):
             prediction = service.predictor.conclude(next(rows), one.square, one.quality, point)
-            described = describe_prediction(prediction, notes=one.notes, top_k=top_k)
+            described = schemas.describe_prediction(prediction, notes=one.notes, top_k=top_k)
             images.append(image.model_copy(update={"prediction": described}))
         else:
             refused.append(Problem(one.reason, str(one)))
-            images.append(image.model_copy(update={"problem": FileProblem(**refused[-1].document())}))
+            images.append(image.model_copy(update={"problem": schemas.FileProblem(**refused[-1].document())}))
     if not whole:
         raise of_refusals(refused, [image.model_dump() for image in images])
     return images
@@ -148,9 +132,9 @@ async def _predict_seen(
     "/explain",
     response_class=Response,
     responses={200: {"content": PNG, "description": "The map, at most 1024 pixels a side, with a line below it"}, **BODY},
-    openapi_extra={"requestBody": form_schema(PatientFields, file_field="file", many=False)},
+    openapi_extra={"requestBody": schemas.form_schema(PatientFields, file_field="file", many=False)},
 )
-async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
+async def explain(request: Request, query: Annotated[schemas.ExplainQuery, Query()]) -> Response:
     """Draw where in an image the networks found evidence for a diagnosis; the header `X-Diagnosis` names it.
 
     Methods that run the network on hundreds of changed images are left to the pipeline's stage `gradcam`.
@@ -164,7 +148,7 @@ async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> 
     return Response(picture, media_type="image/png", headers={"X-Diagnosis": diagnosis})
 
 
-async def _explain(request: Request, query: ExplainQuery, service: Service) -> tuple[bytes, str]:
+async def _explain(request: Request, query: schemas.ExplainQuery, service: Service) -> tuple[bytes, str]:
     """The map as PNG, and its diagnosis."""
     files, fields = await read_form(request, PatientFields, file_field="file", max_files=1)
     patient, predictor = known_patient(service, fields), service.predictor
@@ -188,42 +172,42 @@ async def _explain(request: Request, query: ExplainQuery, service: Service) -> t
     def draw() -> bytes:
         with service.metrics.map_seconds.time():
             heat = predictor.explainer.explain(image, square, patient, diagnosis=diagnosis, method=query.method)
-            return draw_map(image, heat, kind=query.kind, opacity=query.opacity, comment=NOT_FOR_CLINICAL_USE)
+            return draw_map(image, heat, kind=query.kind, opacity=query.opacity, comment=schemas.NOT_FOR_CLINICAL_USE)
 
     return await service.draw(draw), diagnosis
 
 
 @router.get("/model", dependencies=PLAIN)
-async def model(request: Request) -> ModelAnswer:
+async def model(request: Request) -> schemas.ModelAnswer:
     """What the model is, what it can be asked, and how it was measured."""
     service = service_of(request)
-    predictor, settings = service.predictor, service.settings
-    return ModelAnswer(
-        not_for_clinical_use=NOT_FOR_CLINICAL_USE,
+    predictor, most, size = service.predictor, service.settings.max_files, service.settings.max_file_bytes
+    return schemas.ModelAnswer(
+        not_for_clinical_use=schemas.NOT_FOR_CLINICAL_USE,
         card=service.card,
         classes=DIAGNOSES,
-        operating_points=[PointOut.model_validate(point) for point in predictor.points.values()],
+        operating_points=[schemas.PointOut.model_validate(point) for point in predictor.points.values()],
         default_operating_point=predictor.default_point,
         takes_metadata=predictor.needs_metadata,
         methods=list(service.methods),
-        limits=LimitsOut(files=settings.max_files, file_bytes=settings.max_file_bytes, pixels=MAX_PIXELS, shortest_side=MIN_SIDE),
+        limits=schemas.LimitsOut(files=most, file_bytes=size, pixels=MAX_PIXELS, shortest_side=MIN_SIDE),
     )
 
 
 @open_router.get("/health")
-async def health() -> HealthAnswer:
+async def health() -> schemas.HealthAnswer:
     """Whether the process is alive. If this fails, restart it."""
-    return HealthAnswer(status="alive")
+    return schemas.HealthAnswer(status="alive")
 
 
 @open_router.get("/ready", responses=problems(503))
-async def ready(request: Request) -> HealthAnswer:
+async def ready(request: Request) -> schemas.HealthAnswer:
     """Whether requests are accepted: the model has run once, images are decoded, and the server is not stopping."""
     service = service_of(request)
     if not service.ready:
         why = "stopping" if service.draining else "stuck on images that take too long" if service.stuck else "starting"
         raise Problem("not-ready", f"The server is {why}.", headers={"Retry-After": "1"})
-    return HealthAnswer(status="ready")
+    return schemas.HealthAnswer(status="ready")
 
 
 @router.get(
@@ -266,10 +250,8 @@ def known_patient(service: Service, fields: PatientFields) -> Patient:
 
 def check_method(service: Service, method: str) -> None:
     """Refuse a method that the API does not have, or that does not work on this model."""
-    if method not in METHODS_HERE:
-        raise Problem(
-            "invalid",
-            f"There is no method '{method[:50]}' here{suggest(method, METHODS_HERE)}; known: {', '.join(METHODS_HERE)}.",
-        )
+    known = schemas.METHODS_HERE
+    if method not in known:
+        raise Problem("invalid", f"There is no method '{method[:50]}' here{suggest(method, known)}; known: {', '.join(known)}.")
     if service.methods and method not in service.methods:
         raise Problem("invalid", f"{method} does not work on this network; use one of {', '.join(service.methods)}.")

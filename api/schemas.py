@@ -184,15 +184,13 @@ class ExplainQuery(BaseModel):
 
 def describe_prediction(prediction: Prediction, *, notes: Sequence[str], top_k: int) -> PredictionOut:
     """A prediction as JSON."""
+    sets = prediction.sets.items()
     return PredictionOut(
         probabilities=_name_all(prediction.probabilities.items()),
         top=_name_all(prediction.top(top_k)),
         score=prediction.score,
         flagged=prediction.flagged,
-        conformal_sets=[
-            SetOut(coverage=float(level), diagnoses=None if within is None else list(within))
-            for level, within in prediction.sets.items()
-        ],
+        conformal_sets=[SetOut(coverage=float(level), diagnoses=None if dxs is None else list(dxs)) for level, dxs in sets],
         warnings=list(prediction.warnings),
         notes=list(notes),
     )
@@ -216,9 +214,5 @@ def form_schema(fields: type[BaseModel], *, file_field: str, many: bool) -> dict
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """A field's schema without null, which a form cannot hold: unknown fields are left out."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
-    rest = {
-        key: value
-        for key, value in schema.items()
-        if key not in ("anyOf", "default", "title") or (key == "default" and value is not None)
-    }
-    return (kinds[0] if kinds else {}) | rest
+    shown = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    return (kinds[0] if kinds else {}) | {key: value for key, value in shown.items() if key != "default" or value is not None}

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -22,6 +23,8 @@ from skinlesion.serving.predictor import load_predictor
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 16_384  # of a request's headers
+OPTIONS: dict[str, Any] = {"loop": "asyncio", "http": "h11", "ws": "none", "lifespan": "on", "server_header": False}
+OPTIONS |= {"log_config": None, "access_log": False, "h11_max_incomplete_event_size": MAX_HEAD_BYTES}
 
 
 class Server(uvicorn.Server):
@@ -78,20 +81,9 @@ def main() -> None:
     bound = listen(settings)
     predictor = load_predictor(settings.root, model=settings.model, engine=settings.engine, device=settings.device)
     app, service = create_app(settings, predictor)
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=[str(each) for each in settings.trusted_proxies],
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
-        timeout_graceful_shutdown=settings.stop_seconds,
-    )
+    proxies = [str(each) for each in settings.trusted_proxies]
+    behind: dict[str, Any] = {"proxy_headers": bool(proxies), "forwarded_allow_ips": proxies}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=settings.stop_seconds, **behind, **OPTIONS)
     host, port = bound.getsockname()[:2]
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     logger.info(f"serving {predictor.member} by {predictor.engine} at http://{where}, documented at /docs. Not for clinical use.")

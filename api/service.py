@@ -48,13 +48,8 @@ class Service:
 
     def __init__(self, settings: Settings, predictor: Predictor) -> None:
         self.settings, self.predictor = settings, predictor
-        self.batcher = Batcher(
-            predictor.logits,
-            wait=settings.batch_wait_ms / 1000,
-            max_batch=settings.max_batch,
-            max_queue=settings.max_queue,
-            on_pass=self._count_pass,
-        )
+        most = {"max_batch": settings.max_batch, "max_queue": settings.max_queue}
+        self.batcher = Batcher(predictor.logits, wait=settings.batch_wait_ms / 1000, on_pass=self._count_pass, **most)
         self.in_work = 0
         self.metrics = Metrics(in_work=lambda: self.in_work, queued=lambda: self.batcher.queued, ready=lambda: self.ready)
         self.card = predictor.card()  # read once: it belongs to the files that were loaded

@@ -5,16 +5,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    IPvAnyNetwork,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.networks import IPvAnyNetwork
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from skinlesion.base.errors import PipelineError, brief, reason_of, suggest
@@ -48,8 +40,7 @@ ORIGIN = _shaped(
     "is not an origin: write scheme, name and port as a browser sends them, in lower case, as https://a.example:8443",
 )
 HOST = _shaped(
-    r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]",
-    "is not a host name: write it without scheme, port and path, as a.example or [::1]",
+    r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", "is not a host name: write it without scheme, port and path, as a.example or [::1]"
 )
 Several = (NoDecode, BeforeValidator(_split))
 Seconds = Annotated[float, Field(gt=0, le=3600)]

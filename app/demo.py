@@ -75,8 +75,7 @@ def show_answers(choices: Choices) -> None:
 def ask_for_images() -> list[Handed]:
     """The images on the page: uploaded ones, then drawn examples."""
     uploaded = st.file_uploader(
-        f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time",
-        accept_multiple_files=True,
+        f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time", accept_multiple_files=True
     )
     drawn = st.pills(
         "Or try drawn examples, one for each diagnosis", CLASSES, selection_mode="multi", format_func=DIAGNOSES.__getitem__
@@ -121,12 +120,8 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
     if method is None:
         return None
     names = [first, *(dx for dx in CLASSES if dx != first)]
-    dx = st.selectbox(
-        "What the heat map shows: evidence for",
-        names,
-        format_func=partial(words.option, first=first),
-        key=f"map-{place}-{answered.handed.id}",
-    )
+    label, option = "What the heat map shows: evidence for", partial(words.option, first=first)
+    dx = st.selectbox(label, names, format_func=option, key=f"map-{place}-{answered.handed.id}")
     asked = {"method": method, "diagnosis": dx}
     if method in PERTURBATION_METHODS and not has_map(memory, choices.opened, answered.handed, choices.patient, **asked):
         cost = f"{method} passes the image through the network up to thousands of times: seconds to minutes."
@@ -134,17 +129,9 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
             return None
     with st.spinner("Drawing the heat map ..."):
         heat = make_map(memory, choices.opened, answered, choices.patient, **asked)
-    for column, opacity, caption in (
-        (middle, 1.0, f"Heat map ({method})"),
-        (right, choices.opacity, "Heat map over the image"),
-    ):
-        column.image(
-            overlay(image, heat, opacity=opacity),
-            caption=caption,
-            alt=f"{caption}: evidence for {DIAGNOSES[dx]}",
-            width="stretch",
-            output_format="JPEG",
-        )
+    for column, opacity, caption in ((middle, 1.0, f"Heat map ({method})"), (right, choices.opacity, "Heat map over the image")):
+        picture, alt = overlay(image, heat, opacity=opacity), f"{caption}: evidence for {DIAGNOSES[dx]}"
+        column.image(picture, caption=caption, alt=alt, width="stretch", output_format="JPEG")
     st.html(markup.legend(choices.opened.predictor.engine))
     if not heat.any():
         st.caption(f"The map is empty: the method found nothing that speaks for {DIAGNOSES[dx]}.")
@@ -154,20 +141,13 @@ def show_pictures(memory: Memory, choices: Choices, answered: Answer, place: int
 def offer_downloads(choices: Choices, shown: Sequence[tuple[Answer, Shown | None]]) -> None:
     """The answers as a table and as a page; both are made when they are asked for."""
     now = datetime.now().astimezone()
-    make_page = partial(
-        printed_page, choices.opened.predictor, shown, choices.patient, choices.point, opacity=choices.opacity, now=now
-    )
+    given = (choices.opened.predictor, shown, choices.patient, choices.point)
+    make_page = partial(printed_page, *given, opacity=choices.opacity, now=now)
     with st.container(horizontal=True):
-        st.download_button(
-            "Download as CSV",
-            partial(csv_table, [each for each, _ in shown], choices.opened.predictor.source),
-            file_name="predictions.csv",
-            mime="text/csv",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Download as a page to print", make_page, file_name="predictions.html", mime="text/html", on_click="ignore"
-        )
+        table = partial(csv_table, [each for each, _ in shown], choices.opened.predictor.source)
+        st.download_button("Download as CSV", table, file_name="predictions.csv", mime="text/csv", on_click="ignore")
+        title, name = "Download as a page to print", "predictions.html"
+        st.download_button(title, make_page, file_name=name, mime="text/html", on_click="ignore")
 
 
 def show_test(card: dict[str, object]) -> None:

@@ -55,13 +55,9 @@ def bars(prediction: Prediction, *, calibrated: bool) -> Markup:
         }
         for dx, share in prediction.probabilities.items()
     ]
-    return render(
-        "bars.html",
-        bars=rows,
-        calibrated=calibrated,
-        rule=f"flagged from {in_percent(threshold)}" if threshold else "counts for the flag",
-        tick=f"{100 * threshold:.2f}" if threshold else "",
-    )
+    rule = f"flagged from {in_percent(threshold)}" if threshold else "counts for the flag"
+    tick = f"{100 * threshold:.2f}" if threshold else ""
+    return render("bars.html", bars=rows, calibrated=calibrated, rule=rule, tick=tick)
 
 
 def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
@@ -71,9 +67,7 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
         row: dict[str, object] = {"name": each.handed.name, "error": each.error}
         if each.prediction is not None:
             dx, share = each.prediction.top(1)[0]
-            row |= {
-                "most_probable": f"{DIAGNOSES[dx]}, {in_percent(share)}",
-                "flagged": "yes" if each.prediction.flagged else "no",
-            }
+            flagged = "yes" if each.prediction.flagged else "no"
+            row |= {"most_probable": f"{DIAGNOSES[dx]}, {in_percent(share)}", "flagged": flagged}
         rows.append(row)
     return render("overview.html", rows=rows, point=point)

@@ -39,16 +39,10 @@ def printed_page(
     ]
     if predictor.needs_metadata:
         facts.append(("Patient", describe_patient(patient)))
-    return str(
-        render(
-            "printed.html",
-            title="Answers of the skin lesion classifier",
-            not_for_clinical_use=words.NOT_FOR_CLINICAL_USE,
-            synthetic=words.SYNTHETIC if card["data"]["synthetic"] else "",
-            facts=facts,
-            cases=[_case(predictor, each, shown, opacity) for each, shown in answers],
-        )
-    )
+    cases = [_case(predictor, each, shown, opacity) for each, shown in answers]
+    synthetic = words.SYNTHETIC if card["data"]["synthetic"] else ""
+    texts = {"title": "Answers of the skin lesion classifier", "not_for_clinical_use": words.NOT_FOR_CLINICAL_USE}
+    return str(render("printed.html", synthetic=synthetic, facts=facts, cases=cases, **texts))
 
 
 def describe_patient(patient: Patient) -> str:

@@ -54,9 +54,8 @@ def read_speeds(path: Path) -> tuple[str, int, list[tuple[str, str, float, str]]
             speeds.append((backbone, setting, statistics.median(rounds), f"{min(rounds):,.1f} to {max(rounds):,.1f}"))
         return f"{content['machine']} ({content['device']})", content["size"], speeds
     except (KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
-        raise PipelineError(
-            f"{path} is not a result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
-        ) from error
+        message = f"{path} is not a result of `python -m benchmarks.training --json` ({error!r}): write one, or name another file"
+        raise PipelineError(message) from error
 
 
 def describe(path: Path, plans: list[Plan]) -> list[str]:
@@ -73,9 +72,8 @@ def describe(path: Path, plans: list[Plan]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("measured", type=Path, help="what `python -m benchmarks.training --json` wrote")
     add("--images", type=positive, nargs="+", default=list(IMAGES), help="of the archives (default: %(default)s)")

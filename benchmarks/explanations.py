@@ -129,35 +129,19 @@ def check_same_maps(task: Explained, inputs: list[torch.Tensor]) -> float:
     plain = np.divide(plain, strongest, out=np.zeros_like(plain), where=strongest > 0)
     difference = float(np.abs(plain - ours(task)).max())
     if difference > TOLERANCE:
-        raise PipelineError(
-            f"{task.config.backbone}, {task.options.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}"
-        )
+        message = f"{task.config.backbone}, {task.options.method}: maps differ by {difference:.1e}, above {TOLERANCE:.0e}"
+        raise PipelineError(message)
     return difference
 
 
 def make_config(params: TrainParams, *, size: int) -> ClassifierConfig:
     """The config of an untrained network."""
     mean, std = normalization(params.backbone)
-    return ClassifierConfig(
-        member="benchmark",
-        seed=0,
-        backbone=params.backbone,
-        network=asdict(NetworkSpec.of(params)),
-        classes=CLASSES,
-        size=size,
-        fit="squash",
-        color_constancy="none",
-        mean=mean,
-        std=std,
-        params={},
-        epoch=0,
-        weights_sha256=None,
-        fingerprint="",
-        images_sha256="",
-        data={"source": "sample", "synthetic": True},
-        git_commit=None,
-        versions={},
-    )
+    facts: dict[str, Any] = {"data": {"source": "sample", "synthetic": True}, "classes": CLASSES}
+    facts |= {"size": size, "fit": "squash", "color_constancy": "none", "mean": mean, "std": std}
+    facts |= {"params": {}, "weights_sha256": None, "fingerprint": "", "images_sha256": "", "git_commit": None, "versions": {}}
+    network = asdict(NetworkSpec.of(params))
+    return ClassifierConfig(member="benchmark", seed=0, epoch=0, backbone=params.backbone, network=network, **facts)
 
 
 def prepare_task(images: Images, params: TrainParams, method: str, *, device: torch.device, batch_size: int) -> Explained:
@@ -219,9 +203,8 @@ def describe_speeds(backbone: str, method: str, found: dict[str, Any]) -> str:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.explanations", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explanations", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("--backbones", nargs="+", default=list(BACKBONES), help=f"torchvision names (default: {' '.join(BACKBONES)})")
     add("--methods", nargs="+", choices=METHODS, default=["GradCAM"], help="(default: GradCAM)")

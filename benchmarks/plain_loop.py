@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -37,14 +38,9 @@ def decoding_loader(
     paths: list[Path], labels: list[int], transform: Picture, *, batch_size: int, pin_memory: bool = False
 ) -> DataLoader:
     """Shuffled batches from files, by as many workers as our own loader has."""
-    return DataLoader(
-        DecodedEachTime(paths, labels, transform),
-        batch_size=batch_size,
-        shuffle=True,
-        num_workers=loading.worker_count(),
-        persistent_workers=True,
-        pin_memory=pin_memory,
-    )
+    images, workers = DecodedEachTime(paths, labels, transform), loading.worker_count()
+    how: dict[str, Any] = {"num_workers": workers, "persistent_workers": True, "pin_memory": pin_memory}
+    return DataLoader(images, batch_size=batch_size, shuffle=True, **how)
 
 
 def usual_transform(augmentation: Augmentation, *, size: int, backbone: str) -> transforms.Compose:

@@ -180,9 +180,8 @@ def check(rounds: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("--engines", nargs="+", choices=ENGINES, default=["torch"], help="the last two need the extra `export` (default: torch)")
     add("--workspace", type=Path, default=Path(), help="where models/ is (default: here)")
@@ -197,13 +196,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    facts = describe_machine(torch.device("cpu")) | {
-        "cores": available_cores(),
-        "classifier": f"{options.backbone}, {options.size} px, random weights" if options.backbone else "of the workspace",
-        "clients": options.clients,
-        "seconds": options.seconds,
-        "rounds": options.rounds,
-    }
+    whose = f"{options.backbone}, {options.size} px, random weights" if options.backbone else "of the workspace"
+    facts = describe_machine(torch.device("cpu")) | {"cores": available_cores(), "classifier": whose}
+    facts |= {"clients": options.clients, "seconds": options.seconds, "rounds": options.rounds}
     print_facts(facts)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, root = Path(name), options.workspace

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,15 +49,8 @@ class Images:
 def draw_images(folder: Path, *, size: int, lesions: int) -> None:
     """Draw synthetic JPEGs of `lesions` lesions, about 1.3 each, and prepare them as squares of `size` pixels."""
     draw_sample(folder, seed=0, lesions=lesions, width=600, height=450)
-    write_prepared(
-        list_images(folder),
-        size=size,
-        fit="squash",
-        color_constancy="none",
-        workers=available_cores(),
-        raw=folder,
-        folder=folder / "prepared",
-    )
+    how: dict[str, Any] = {"size": size, "fit": "squash", "color_constancy": "none", "workers": available_cores()}
+    write_prepared(list_images(folder), raw=folder, folder=folder / "prepared", **how)
 
 
 def read_images(folder: Path) -> Images:

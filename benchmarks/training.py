@@ -54,25 +54,10 @@ BATCHES_A_WORKER = 16  # of loading alone, at least
 STEPS = {"cpu": 2, "cuda": 200}  # about an epoch of HAM10000 where that takes seconds
 LIGHT = AugmentationParams.model_validate(dict.fromkeys(AugmentationParams.model_fields) | {"preset": "light"})
 # What the plain loop lacks is off, whatever params.yaml says; the rest is taken from its section `train`.
-AS_PLAIN = {
-    "weights": "none",
-    "head": "linear",
-    "dropout": None,
-    "dropout_samples": 1,
-    "attention": "none",
-    "metadata": False,
-    "accumulate": 1,
-    "freeze_epochs": 0,
-    "optimizer": "adamw",
-    "layer_decay": 1.0,
-    "sam_rho": 0.0,
-    "clip_norm": None,
-    "average": "none",
-    "loss": "cross_entropy",
-    "sampler": "shuffle",
-    "one_view_per_lesion": False,
-    "augmentation": LIGHT,
-}
+AS_PLAIN: dict[str, Any] = {"weights": "none", "head": "linear", "dropout": None, "dropout_samples": 1, "attention": "none"}
+AS_PLAIN |= {"metadata": False, "accumulate": 1, "freeze_epochs": 0, "optimizer": "adamw", "layer_decay": 1.0, "sam_rho": 0.0}
+AS_PLAIN |= {"clip_norm": None, "average": "none", "loss": "cross_entropy", "sampler": "shuffle", "one_view_per_lesion": False}
+AS_PLAIN |= {"augmentation": LIGHT}
 MACHINE_AS_PLAIN = {"devices": 1, "num_nodes": 1, "channels_last": True}
 
 
@@ -91,13 +76,8 @@ def build_plain(folder: Path, images: int, machine: MachineParams, params: Train
     """The plain loop over a list of `images` images, those of the folder again and again."""
     device, listed = choose_device(machine.device), read_images(folder).repeated(images)
     size = listed.prepared.size
-    loader = decoding_loader(
-        listed.paths,
-        listed.labels(),
-        usual_transform(resolve(params.augmentation), size=size, backbone=params.backbone),
-        batch_size=params.batch_size,
-        pin_memory=device.type == "cuda",
-    )
+    transform, pinned = usual_transform(resolve(params.augmentation), size=size, backbone=params.backbone), device.type == "cuda"
+    loader = decoding_loader(listed.paths, listed.labels(), transform, batch_size=params.batch_size, pin_memory=pinned)
     return PlainLoop.over(loader, backbone=params.backbone, size=size, device=device)
 
 
@@ -187,9 +167,8 @@ def positive(text: str) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("--backbones", nargs="+", default=list(BACKBONES), help=f"torchvision names (default: {' '.join(BACKBONES)})")
     described = f"of ours, as train.precision and train.compile (default: {' '.join(DEFAULT_SETTINGS)})"
@@ -209,13 +188,8 @@ def main(arguments: list[str] | None = None) -> None:
     steps = options.steps or STEPS.get(device.type, STEPS["cpu"])
     params = load_params().train.model_copy(update=AS_PLAIN | {"batch_size": options.batch})
     machine = load_params().machine.model_copy(update=MACHINE_AS_PLAIN | {"device": options.device})
-    facts = describe_machine(device) | {
-        "loading_processes": loading.worker_count(),
-        "size": options.size,
-        "batch": options.batch,
-        "rounds": options.rounds,
-        "steps": steps,
-    }
+    facts = describe_machine(device) | {"loading_processes": loading.worker_count(), "size": options.size}
+    facts |= {"batch": options.batch, "rounds": options.rounds, "steps": steps}
     print_facts(facts)
     results = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -21,16 +21,7 @@ from skinlesion.artifacts.prepared import read_prepared
 from skinlesion.artifacts.raw import RAW, list_images, read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS, write_table
-from skinlesion.audits.external.comparison import (
-    EXTERNAL,
-    PLOT_COLUMNS,
-    TEST,
-    absent_classes,
-    challenge_metric,
-    compare_headline,
-    compare_points,
-    plot_tables,
-)
+from skinlesion.audits.external import comparison
 from skinlesion.audits.external.dataset import EXTERNAL as EXTERNAL_FOLDER
 from skinlesion.audits.external.dataset import read_external
 from skinlesion.audits.external.overlap import prove_disjoint, read_contents
@@ -73,12 +64,12 @@ def main() -> None:
 
     calibrator = Calibrator.of(read_calibration())
     table = predict_external(metadata, members, calibrator, whole.machine, evaluated.test_time)
-    tables = {EXTERNAL: table, TEST: read_predictions("test")}
-    compared, absent = compare_headline(tables, how), absent_classes(tables)
-    points = compare_points(tables, read_operating_points(), how)
+    tables = {comparison.EXTERNAL: table, comparison.TEST: read_predictions("test")}
+    compared, absent = comparison.compare_headline(tables, how), comparison.absent_classes(tables)
+    points = comparison.compare_points(tables, read_operating_points(), how)
     with atomic_folder(PLOTS / "extras" / "external") as folder:
-        for name, frame in plot_tables(compared, points).items():
-            write_table(frame, folder / f"{name}.csv", PLOT_COLUMNS)
+        for name, frame in comparison.plot_tables(compared, points).items():
+            write_table(frame, folder / f"{name}.csv", comparison.PLOT_COLUMNS)
 
     described = {name: describe_table(each, calibrator, evaluated.calibration_bins) for name, each in tables.items()}
     content = {
@@ -88,7 +79,7 @@ def main() -> None:
         "calibration": calibrator.method,
         "bootstrap": describe_draws(how) | {"unit_external": "lesion" if provenance["lesions_known"] else "image"},
         "absent_classes": absent,
-        "challenge": challenge_metric(compared, absent),
+        "challenge": comparison.challenge_metric(compared, absent),
         **described,
         "compared": compared,
         "operating_points": points,
@@ -106,11 +97,7 @@ def prove_external(metadata: pd.DataFrame, splits: dict[str, pd.DataFrame], near
 
 
 def predict_external(
-    metadata: pd.DataFrame,
-    members: dict[str, Classifier],
-    calibrator: Calibrator,
-    machine: MachineParams,
-    test_time: TestTime,
+    metadata: pd.DataFrame, members: dict[str, Classifier], calibrator: Calibrator, machine: MachineParams, test_time: TestTime
 ) -> pd.DataFrame:
     """Prepare the images in the classifier's way, predict them, and write and return the prediction table."""
     config = next(iter(members.values())).config
@@ -119,11 +106,8 @@ def predict_external(
         # Beside the table for as long as it takes, because there is room for such an array where the data lies.
         prepared = folder / "prepared"
         write_prepared(list(metadata["image_id"]), **way, workers=available_cores(), raw=EXTERNAL_FOLDER, folder=prepared)
-        options: dict[str, Any] = {
-            "device": choose_device(machine.device),
-            "batch_size": machine.batch_size,
-            "test_time": test_time,
-        }
+        device, batch = choose_device(machine.device), machine.batch_size
+        options: dict[str, Any] = {"device": device, "batch_size": batch, "test_time": test_time}
         predicted = predict_ensemble(members, read_prepared(prepared), metadata, **options)
         shutil.rmtree(prepared)
         table = prediction_table(metadata, vote(predicted, test_time), calibrator)
@@ -135,11 +119,11 @@ def say(content: dict[str, Any]) -> None:
     """The headline, on the log."""
     proof = content["proof"]
     logger.info("none of %d external images is among %d", proof["external"]["images"], proof["internal"]["images"])
-    for name in (EXTERNAL, TEST):
+    for name in (comparison.EXTERNAL, comparison.TEST):
         if missing := content["absent_classes"][name]:
             logger.warning("%s has no image of %s: means over classes run over the others", name, ", ".join(missing))
     for metric in ("balanced_accuracy", "macro_auc", "mel_sensitivity"):
-        shown = [content["compared"][name][metric] for name in (EXTERNAL, TEST, "difference")]
+        shown = [content["compared"][name][metric] for name in (comparison.EXTERNAL, comparison.TEST, "difference")]
         line = "%s: external %.3f (%.3f to %.3f), test %.3f (%.3f to %.3f), difference %+.3f (%+.3f to %+.3f)"
         logger.info(line, metric, *(value for each in shown for value in each.values()))
 

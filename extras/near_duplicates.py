@@ -23,16 +23,8 @@ from skinlesion.artifacts.raw import read_metadata, read_provenance
 from skinlesion.artifacts.splits import LINK_COLUMNS, SPLIT_NAMES, read_split
 from skinlesion.artifacts.tables import write_table
 from skinlesion.audits.findings import write_extra
+from skinlesion.audits.near_duplicates import tables as pair_tables
 from skinlesion.audits.near_duplicates.search import Candidates, describe_images, find_candidates, sibling_pairs, verify
-from skinlesion.audits.near_duplicates.tables import (
-    PAIR_COLUMNS,
-    PAIRS,
-    SCORE_COLUMNS,
-    accept,
-    count_crossing,
-    describe_pairs,
-    score_shares,
-)
 from skinlesion.base.cores import available_cores
 from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder
@@ -58,15 +50,15 @@ def main() -> None:
             "siblings": verify(sibling_pairs(metadata["lesion_id"]), keypoints, metadata["image_id"], **options),
             "others": verify(found.others, keypoints, metadata["image_id"], **options),
         }
-    tables = {name: accept(describe_pairs(fits, metadata), params) for name, fits in verified.items()}
+    tables = {name: pair_tables.accept(pair_tables.describe_pairs(fits, metadata), params) for name, fits in verified.items()}
     others = tables["others"]
     links = others[others["accepted"] & others["same_dx"]]
     content = summarize(tables, found, params)
-    with atomic_folder(PAIRS) as folder:
-        write_table(others[others["inliers"] > 0], folder / "pairs.csv", PAIR_COLUMNS)
+    with atomic_folder(pair_tables.PAIRS) as folder:
+        write_table(others[others["inliers"] > 0], folder / "pairs.csv", pair_tables.PAIR_COLUMNS)
         write_table(links, folder / "links.csv", LINK_COLUMNS)
     with atomic_folder(PLOTS / "extras" / "near_duplicates") as folder:
-        write_table(score_shares(tables), folder / "scores.csv", SCORE_COLUMNS)
+        write_table(pair_tables.score_shares(tables), folder / "scores.csv", pair_tables.SCORE_COLUMNS)
     write_extra("near_duplicates", content, of=["images"])
     report(content, others)
 
@@ -92,7 +84,7 @@ def summarize(tables: dict[str, pd.DataFrame], found: Candidates, params: NearDu
             "mirrored": int(accepted["mirrored"].sum()),
             "by_dx": linked["dx_a"].value_counts().sort_index().to_dict(),
         },
-        "crossing_the_split": count_crossing(linked, {name: read_split(name)["image_id"] for name in SPLIT_NAMES}),
+        "crossing_the_split": pair_tables.count_crossing(linked, {name: read_split(name)["image_id"] for name in SPLIT_NAMES}),
         "known_siblings": {
             "pairs": len(siblings),
             "reached": share(reached),

@@ -20,17 +20,8 @@ import pandas as pd
 from skinlesion.artifacts.paths import CLASSIFIER, PLOTS
 from skinlesion.artifacts.tables import probabilities_of, write_table
 from skinlesion.audits.findings import write_extra
+from skinlesion.audits.robustness import measures
 from skinlesion.audits.robustness.corruptions import STRENGTHS, Condition
-from skinlesion.audits.robustness.measures import (
-    BOUNDS,
-    METRIC_COLUMNS,
-    POINT_COLUMNS,
-    SUMMARY,
-    measure_table,
-    metric_rows,
-    point_rows,
-    summarize,
-)
 from skinlesion.audits.robustness.page import draw_corruption_page
 from skinlesion.audits.robustness.predictions import CorruptedPredictions
 from skinlesion.base.cpu_memory import keep_freed_memory
@@ -74,12 +65,12 @@ def measure_conditions(
     rows: dict[str, list[dict[str, Any]]] = {"metrics": [], "operating_points": []}
     begun = time.monotonic()
     for number, condition in enumerate(conditions, start=1):
-        both = [(condition, measure_table(corrupted(condition), points, how, bins=bins))]
+        both = [(condition, measures.measure_table(corrupted(condition), points, how, bins=bins))]
         if condition.corruption not in {known.corruption for known in measured_by}:
             both.insert(0, (Condition(condition.corruption, 0, float("nan")), clean))
         for shown, measured in both:
-            rows["metrics"] += metric_rows(shown, measured, clean, confidence=how.confidence)
-            rows["operating_points"] += point_rows(shown, measured, points, confidence=how.confidence)
+            rows["metrics"] += measures.metric_rows(shown, measured, clean, confidence=how.confidence)
+            rows["operating_points"] += measures.point_rows(shown, measured, points, confidence=how.confidence)
         measured_by[condition] = measured
         left = (time.monotonic() - begun) / number * (len(conditions) - number) / 60
         progress = (condition.corruption, condition.severity, measured.values["accuracy"], measured.values["macro_auc"])
@@ -101,13 +92,13 @@ def main() -> None:
     check_reproduced(corrupted(None), predictions)
     passes = (len(predictions), len(conditions), (time.monotonic() - begun) * len(conditions) / 60)
     logger.info("%d images under %d conditions: about %.1f minutes", *passes)
-    clean = measure_table(predictions, points, how, bins=bins)
+    clean = measures.measure_table(predictions, points, how, bins=bins)
     measured_by, rows = measure_conditions(corrupted, conditions, clean, points, how, bins=bins)
-    summary = summarize(measured_by, clean, confidence=how.confidence)
+    summary = measures.summarize(measured_by, clean, confidence=how.confidence)
 
     with atomic_folder(PLOTS / "extras" / "robustness") as folder:
-        write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
-        write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
+        write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", measures.METRIC_COLUMNS)
+        write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", measures.POINT_COLUMNS)
         first = np.array(corrupted.prepared.images[corrupted.rows[0]])
         shown = (list(chosen.corruptions), severities, folder / "examples.png")
         draw_corruption_page(first, predictions["image_id"].iloc[0], *shown, seed=chosen.seed)
@@ -123,8 +114,8 @@ def main() -> None:
         **summary,
     }
     write_extra("robustness", content, of=["predictions"])
-    for metric in SUMMARY:
-        mean = [summary["mean_corruption"][metric][f"mean{bound}"] for bound in BOUNDS]
+    for metric in measures.SUMMARY:
+        mean = [summary["mean_corruption"][metric][f"mean{bound}"] for bound in measures.BOUNDS]
         against = (clean.values[metric], summary["worst"][metric] or "none")
         logger.info("corrupted %s %.3f (%.3f to %.3f), clean %.3f; worst under %s", metric, *mean, *against)
 

@@ -53,9 +53,8 @@ def read_folder(name: str, split: str) -> pd.DataFrame:
         if (candidate / f"{split}.csv").is_file():
             return read_predictions(split, candidate)
     hint = "" if folder.exists() else " (for a revision of this project add --rev)"
-    raise PipelineError(
-        f"no prediction table: none of {', '.join(str(each / f'{split}.csv') for each in candidates)} exists{hint}"
-    )
+    message = f"no prediction table: none of {', '.join(str(each / f'{split}.csv') for each in candidates)} exists{hint}"
+    raise PipelineError(message)
 
 
 def read_revision(revision: str, split: str) -> pd.DataFrame:
@@ -92,14 +91,8 @@ def format_table(table: pd.DataFrame, names: tuple[str, str]) -> str:
 
 def describe(options: argparse.Namespace, images: int, lesions: int) -> dict[str, Any]:
     """What was compared, and how."""
-    return {
-        "first": options.first,
-        "second": options.second,
-        "split": options.split,
-        "images": images,
-        "lesions": lesions,
-        "bootstrap": describe_draws(options.how),
-    }
+    asked = {"first": options.first, "second": options.second, "split": options.split}
+    return asked | {"images": images, "lesions": lesions, "bootstrap": describe_draws(options.how)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -43,10 +43,7 @@ def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, params: Baselines
         for frame in (train, test)
     ]
     known = [encode_metadata(frame) for frame in (train, test)]
-    models = {
-        "metadata": (baselines.metadata_model(seed=params.seed), *known),
-        "colors": (baselines.color_model(), *histograms),
-    }
+    models = {"metadata": (baselines.metadata_model(seed=params.seed), *known), "colors": (baselines.color_model(), *histograms)}
     return {name: baselines.fit_predict(model, seen, labels, wanted) for name, (model, seen, wanted) in models.items()}
 
 

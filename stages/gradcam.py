@@ -78,16 +78,11 @@ def main() -> None:
     title = f"{maps}, split '{params.split}'{', synthetic images' if synthetic else ''}"
     with atomic_folder(PLOTS / "gradcam") as folder, ThreadPoolExecutor(1) as pool:
         # Pages are drawn while torch computes, which leaves the interpreter to them.
-        drawn = pool.submit(
-            write_gallery, cases, folder, placed=placed, placed_truth=placed_truth, title=title, synthetic=synthetic
-        )
-        measured = measure_methods(
-            subject,
-            params.methods,
-            images=params.faithfulness_images,
-            perturbation_images=params.perturbation_images,
-            steps=params.deletion_steps,
-        )
+        shown: dict[str, Any] = {"placed": placed, "placed_truth": placed_truth, "title": title, "synthetic": synthetic}
+        drawn = pool.submit(write_gallery, cases, folder, **shown)
+        most, fewer = params.faithfulness_images, params.perturbation_images
+        steps = params.deletion_steps
+        measured = measure_methods(subject, params.methods, images=most, perturbation_images=fewer, steps=steps)
         drawn.result()
         summary = summarize(measured, subject.table, how)
         first = measured[subject.options.method]

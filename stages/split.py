@@ -20,16 +20,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, file_digest, resolve_from_root, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
-from skinlesion.data.splitting import (
-    check_classes,
-    check_diagnoses,
-    check_disjoint,
-    check_images,
-    class_shares,
-    deal,
-    merge_lesions,
-    read_links,
-)
+from skinlesion.data import splitting
 from skinlesion.diagnoses import CLASSES
 
 logger = logging.getLogger(__name__)
@@ -42,12 +33,13 @@ def main() -> None:
     """Deal, prove, then write."""
     params = load_params().split
     metadata, provenance = read_metadata(), read_provenance()
-    check_images(metadata, list_images())
-    check_diagnoses(metadata)
+    splitting.check_images(metadata, list_images())
+    splitting.check_diagnoses(metadata)
     metadata, links = apply_links(metadata, params.links)
-    splits = deal(metadata, folds=params.folds, validation_folds=params.validation_folds, fold=params.fold, seed=params.seed)
-    overlap = check_disjoint(splits)
-    deviation = check_classes(splits, max_deviation=params.max_deviation)
+    folds = {"folds": params.folds, "validation_folds": params.validation_folds, "fold": params.fold}
+    splits = splitting.deal(metadata, **folds, seed=params.seed)
+    overlap = splitting.check_disjoint(splits)
+    deviation = splitting.check_classes(splits, max_deviation=params.max_deviation)
     summary = {
         "data": {"source": provenance["source"], "synthetic": provenance["synthetic"]},
         **summarize(splits),
@@ -73,8 +65,8 @@ def apply_links(metadata: pd.DataFrame, path: str | None) -> tuple[pd.DataFrame,
     if path is None:
         return metadata, {"pairs": 0, "merges": 0, "sha256": None}
     file = resolve_from_root(path)
-    links = read_links(file)
-    merged = merge_lesions(metadata, links)
+    links = splitting.read_links(file)
+    merged = splitting.merge_lesions(metadata, links)
     merges = metadata["lesion_id"].nunique() - merged["lesion_id"].nunique()
     return merged, {"pairs": len(links), "merges": merges, "sha256": file_digest(file, "sha256")}
 
@@ -86,7 +78,7 @@ def summarize(splits: dict[str, pd.DataFrame]) -> dict[str, Any]:
         "images": {name: len(frame) for name, frame in splits.items()},
         "lesions": {name: frame["lesion_id"].nunique() for name, frame in splits.items()},
         "class_counts": {name: {dx: int(frame["dx"].eq(dx).sum()) for dx in CLASSES} for name, frame in parts.items()},
-        "class_shares": {name: class_shares(frame).round(6).to_dict() for name, frame in parts.items()},
+        "class_shares": {name: splitting.class_shares(frame).round(6).to_dict() for name, frame in parts.items()},
         "missing": {
             name: frame[["age", "sex", "localization"]].replace("unknown", np.nan).isna().sum().to_dict()
             for name, frame in splits.items()

@@ -15,15 +15,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, write_json
 from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.params import load_params
-from skinlesion.evaluation.analysis.subgroups import (
-    COLUMNS,
-    SOURCE,
-    assign_groups,
-    flag_small,
-    measure_groups,
-    measure_table,
-    worst_groups,
-)
+from skinlesion.evaluation.analysis import subgroups
 from skinlesion.evaluation.metrics.bootstrap import describe_draws
 from skinlesion.evaluation.results.predictions import read_predictions
 
@@ -36,21 +28,21 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     params, how = load_params().subgroups, load_params().bootstrap
     table, metadata = read_predictions("test"), read_metadata()
-    if SOURCE in metadata.columns:
-        table = table.merge(metadata[["image_id", SOURCE]], on="image_id", how="left", validate="one_to_one")
-    rows = measure_groups(table, assign_groups(table, starts=list(params.age_bands)), how)
-    rows["small"] = flag_small(rows, min_lesions=params.min_lesions, min_melanomas=params.min_melanomas)
+    if subgroups.SOURCE in metadata.columns:
+        table = table.merge(metadata[["image_id", subgroups.SOURCE]], on="image_id", how="left", validate="one_to_one")
+    rows = subgroups.measure_groups(table, subgroups.assign_groups(table, starts=list(params.age_bands)), how)
+    rows["small"] = subgroups.flag_small(rows, min_lesions=params.min_lesions, min_melanomas=params.min_melanomas)
     proven = table[table["dx_type"] == HISTOLOGY]
-    worst = worst_groups(rows)
+    worst = subgroups.worst_groups(rows)
     content = {
         "split": "test",
         "bootstrap": describe_draws(how),
-        "all": measure_table(table, how),
-        "histology_only": measure_table(proven, how) if len(proven) else None,
+        "all": subgroups.measure_table(table, how),
+        "histology_only": subgroups.measure_table(proven, how) if len(proven) else None,
         "worst": worst,
     }
     with atomic_folder(PLOTS / "subgroups") as folder:
-        write_table(rows, folder / "groups.csv", COLUMNS)
+        write_table(rows, folder / "groups.csv", subgroups.COLUMNS)
     write_json(METRICS / "subgroups.json", content)
     for metric in ("macro_auc", "mel_sensitivity"):
         if group := worst[metric]:

@@ -59,9 +59,8 @@ def count_images(train: pd.DataFrame, params: SynthesizeParams) -> pd.DataFrame:
     rows = [(dx, int(present.get(dx, 0)), params.images.get(dx, 0)) for dx in CLASSES]
     lacking = [dx for dx, training, synthetic in rows if synthetic and not training]
     if lacking:
-        raise PipelineError(
-            f"synthesize.images asks for {name_some(lacking)}, of which the training list has no image: leave it out"
-        )
+        message = f"synthesize.images asks for {name_some(lacking)}, of which the training list has no image: leave it out"
+        raise PipelineError(message)
     return pd.DataFrame(rows, columns=COUNT_COLUMNS)
 
 

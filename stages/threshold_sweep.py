@@ -22,18 +22,9 @@ from skinlesion.base.locks import one_at_a_time
 from skinlesion.config.evaluation import ThresholdSweepParams
 from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
+from skinlesion.evaluation.analysis import thresholds
 from skinlesion.evaluation.analysis.decision_curve import at_prevalence, decision_curve
-from skinlesion.evaluation.analysis.thresholds import (
-    POINT_COLUMNS,
-    Rule,
-    achieved,
-    audit,
-    choose_threshold,
-    point_rows,
-    sweep,
-    target_auc,
-    target_scores,
-)
+from skinlesion.evaluation.analysis.thresholds import Rule, sweep
 from skinlesion.evaluation.metrics.bootstrap import bootstrap_intervals, describe_draws, estimate
 from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256, read_calibration, write_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
@@ -54,7 +45,7 @@ def describe_split(truth: Truth, lesion_ids: pd.Series, how: BootstrapParams) ->
         "lesions": int(lesion_ids.nunique()),
         "positives": int(truth[0].sum()),
         "prevalence": float(truth[0].mean()),
-        **estimate(target_auc(*truth), lesion_ids, how),
+        **estimate(thresholds.target_auc(*truth), lesion_ids, how),
     }
 
 
@@ -71,7 +62,7 @@ def list_rules(params: ThresholdSweepParams) -> list[Rule]:
 
 def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, params: ThresholdSweepParams) -> dict[str, float]:
     """The threshold of each point, by name, from the truth and scores of validation."""
-    chosen = {rule.name: choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
+    chosen = {rule.name: thresholds.choose_threshold(rule, *truth, lesion_ids, guarantee=params.guarantee) for rule in rules}
     for name in (rule.name for rule in rules if rule.kind == "guaranteed" and chosen[rule.name] == 0):
         lesions = lesion_ids[truth[0]].nunique()
         message = "%s: %d lesions of the target on validation are too few to promise it: everything is flagged"
@@ -80,16 +71,21 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
 
 
 def describe_point(
-    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, prevalences: list[float], how: BootstrapParams
+    rule: Rule,
+    threshold: float,
+    truths: dict[str, Truth],
+    lesion_ids: pd.Series,
+    prevalences: list[float],
+    how: BootstrapParams,
 ) -> dict[str, Any]:
     """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
-    rates = audit(*truths["test"], threshold)
+    rates = thresholds.audit(*truths["test"], threshold)
     return {
         "rule": rule.kind,
         "constraint": rule.value,
         "threshold": threshold,
-        "val": achieved(*truths["val"], threshold),
-        "test": achieved(*truths["test"], threshold),
+        "val": thresholds.achieved(*truths["val"], threshold),
+        "test": thresholds.achieved(*truths["test"], threshold),
         "intervals": bootstrap_intervals(rates, lesion_ids, how),
         "at_prevalence": {f"{each:g}": estimate(at_prevalence(rates, each), lesion_ids, how) for each in prevalences},
     }
@@ -100,33 +96,23 @@ def main() -> None:
     params, how = load_params().threshold_sweep, load_params().bootstrap
     classes = params.target_classes()
     tables = {split: read_predictions(split) for split in ("val", "test")}
-    truths = {split: target_scores(table, classes, split=split) for split, table in tables.items()}
+    truths = {split: thresholds.target_scores(table, classes, split=split) for split, table in tables.items()}
 
     rules = list_rules(params)
-    thresholds = choose_thresholds(rules, truths["val"], tables["val"]["lesion_id"], params)
+    chosen = choose_thresholds(rules, truths["val"], tables["val"]["lesion_id"], params)
     lesion_ids = tables["test"]["lesion_id"]
-    points = {
-        rule.name: describe_point(rule, thresholds[rule.name], truths, lesion_ids, params.prevalences, how) for rule in rules
-    }
+    points = {rule.name: describe_point(rule, chosen[rule.name], truths, lesion_ids, params.prevalences, how) for rule in rules}
     splits = {split: describe_split(truths[split], table["lesion_id"], how) for split, table in tables.items()}
 
-    write_operating_points(
-        {
-            "target": params.target,
-            "classes": classes,
-            "score": "sum of calibrated probabilities",
-            "rule": "flag when score >= threshold",
-            "chosen_on": "val",
-            CLASSIFIER_SHA256: read_calibration().classifier_sha256,
-            "points": {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()},
-        }
-    )
+    content: dict[str, Any] = {"target": params.target, "classes": classes, "score": "sum of calibrated probabilities"}
+    content |= {"rule": "flag when score >= threshold", "chosen_on": "val"}
+    content |= {CLASSIFIER_SHA256: read_calibration().classifier_sha256}
+    applied = {name: {key: point[key] for key in POINT_KEYS} for name, point in points.items()}
+    write_operating_points(content | {"points": applied})
     with atomic_folder(PLOTS / "threshold_sweep") as folder:
-        curves = [
-            sweep(*truth, list(thresholds.values()), most=CURVE_POINTS).assign(split=split) for split, truth in truths.items()
-        ]
+        curves = [sweep(*truth, list(chosen.values()), most=CURVE_POINTS).assign(split=split) for split, truth in truths.items()]
         write_table(pd.concat(curves), folder / "curve.csv", CURVE_COLUMNS)
-        write_table(point_rows(points), folder / "operating_points.csv", POINT_COLUMNS)
+        write_table(thresholds.point_rows(points), folder / "operating_points.csv", thresholds.POINT_COLUMNS)
         benefit = decision_curve(*truths["test"])
         write_table(benefit, folder / "decision_curve.csv", benefit.columns)
     described = {"target": params.target, "classes": classes, "bootstrap": describe_draws(how), **splits, "points": points}

@@ -87,11 +87,7 @@ def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fit.
 
 
 def write(
-    fitted: fit.Fitted,
-    data: setup.TrainingData,
-    network: SkinNetwork,
-    config: classifier.ClassifierConfig,
-    params: TrainParams,
+    fitted: fit.Fitted, data: setup.TrainingData, network: SkinNetwork, config: classifier.ClassifierConfig, params: TrainParams
 ) -> None:
     """Write the member, its metrics and its plots."""
     classifier.save_classifier(fitted.best_state, config, MEMBERS / config.name)

@@ -104,11 +104,8 @@ def lacks_system() -> list:
         return ["system: this is macOS " + platform.mac_ver()[0] + need + "update it"]
     glibc = glibc_version()
     if system == "Linux" and not glibc:
-        return [
-            "system: this is a Linux without glibc, as Alpine with musl"
-            + need
-            + "use Debian, Ubuntu or Fedora, in a container too"
-        ]
+        told = "system: this is a Linux without glibc, as Alpine with musl" + need
+        return [told + "use Debian, Ubuntu or Fedora, in a container too"]
     if system == "Linux" and numbers(glibc) < GLIBC:
         return ["system: this is a Linux with glibc " + glibc + need + "use a newer one, in a container too"]
     return []

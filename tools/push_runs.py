@@ -29,9 +29,8 @@ def push_workspace(remote: str | None) -> None:
     command = ["push", *(["--remote", remote] if remote else [])]
     ended = subprocess.run([sys.executable, "-P", "-m", "dvc", *command], check=False)
     if ended.returncode:
-        raise PipelineError(
-            f"`dvc {' '.join(command)}` failed, see above, and no run was pushed; docs/remotes.md has the ways out"
-        )
+        message = f"`dvc {' '.join(command)}` failed, see above, and no run was pushed; docs/remotes.md has the ways out"
+        raise PipelineError(message)
 
 
 def list_remote_runs(repo: Repo, remote: str | None) -> list[Run]:
@@ -79,9 +78,8 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
     # DVC goes on after a record that it could not send, with a line on standard error alone.
     missing = set(runs) - set(list_remote_runs(repo, remote))
     if missing:
-        raise PipelineError(
-            f"{len(missing)} of {len(runs)} records of runs did not arrive, see above: run the same command again"
-        )
+        message = f"{len(missing)} of {len(runs)} records of runs did not arrive, see above: run the same command again"
+        raise PipelineError(message)
     return new, len(runs), lost
 
 

@@ -19,20 +19,8 @@ logger = logging.getLogger(__name__)
 SEXES = ("female", "male")
 # The sites of HAM10000 (column `localization`); a network's weights depend on their order.
 SITES = (
-    "abdomen",
-    "acral",
-    "back",
-    "chest",
-    "ear",
-    "face",
-    "foot",
-    "genital",
-    "hand",
-    "lower extremity",
-    "neck",
-    "scalp",
-    "trunk",
-    "upper extremity",
+    *("abdomen", "acral", "back", "chest", "ear", "face", "foot"),
+    *("genital", "hand", "lower extremity", "neck", "scalp", "trunk", "upper extremity"),
 )
 # How a missing value is spelt: `skinlesion.artifacts.tables` writes 'unknown'.
 UNKNOWN = ("unknown", "")
@@ -63,20 +51,15 @@ class Patient:
             raise PipelineError(f"age must be from 0 to {AGE_LIMIT:g} years, not {self.age}; leave it out where it is not known")
         for name, value, known in (("sex", self.sex, SEXES), ("localization", self.localization, SITES)):
             if value is not None and value not in known:
-                raise PipelineError(
-                    f"no {name} '{value}'{suggest(value, known)}; known: {', '.join(known)}; leave it out where it is not known"
-                )
+                near = suggest(value, known)
+                raise PipelineError(f"no {name} '{value}'{near}; known: {', '.join(known)}; leave it out where it is not known")
 
 
 def as_table(patients: Sequence[Patient]) -> pd.DataFrame:
     """A row a patient with the columns that `skinlesion.artifacts.patients.encode_metadata` reads."""
-    return pd.DataFrame(
-        {
-            "age": pd.array([patient.age for patient in patients], dtype="Float64"),
-            "sex": [patient.sex or "unknown" for patient in patients],
-            "localization": [patient.localization or "unknown" for patient in patients],
-        }
-    )
+    ages = pd.array([patient.age for patient in patients], dtype="Float64")
+    sexes, sites = ([getattr(patient, name) or "unknown" for patient in patients] for name in ("sex", "localization"))
+    return pd.DataFrame({"age": ages, "sex": sexes, "localization": sites})
 
 
 def encode_metadata(frame: pd.DataFrame) -> np.ndarray:
@@ -125,9 +108,8 @@ def _one_hot(values: pd.Series, vocabulary: Sequence[str]) -> np.ndarray:
 def _warn(column: str, strange: Sequence[object] | np.ndarray) -> None:
     """Name values that are taken for missing although they are not spelt so."""
     if len(strange):
-        logger.warning(
-            "metadata: %s %s is not known to the network and counts as missing", column, name_some(sorted(set(map(str, strange))))
-        )
+        named = name_some(sorted(set(map(str, strange))))
+        logger.warning("metadata: %s %s is not known to the network and counts as missing", column, named)
 
 
 # The row of an image of which nothing is known, float32 (WIDTH,).

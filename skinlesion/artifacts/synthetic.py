@@ -4,6 +4,7 @@ Apart from `skinlesion.artifacts`, so that an edit of the one does not rerun the
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,9 @@ def write_synthetic(
     dx : M diagnoses.
     facts : what is to be recorded; `fingerprint` (`training_fingerprint`) must be among it.
     """
-    numbers: dict[str, int] = {}
-    for name in dx:
-        numbers[name] = numbers.get(name, 0) + 1
+    numbers = Counter(dx)
     ids = [f"synthetic_{name}_{number:05d}" for name in numbers for number in range(numbers[name])]
-    order = [name for name in numbers for _ in range(numbers[name])]
-    if order != dx:
+    if list(numbers.elements()) != dx:
         raise ValueError("dx must hold the images of a diagnosis one after the other")
     with atomic_folder(folder) as partial:
         # Written in sequence rather than through a memory map, where a full disk is a SIGBUS and not an OSError.
@@ -108,9 +106,8 @@ def read_synthetic(size: int, folder: Path = SYNTHETIC) -> SyntheticImages:
         raise PipelineError(f"{folder / 'facts.json'} lacks 'fingerprint': run `synthesize` again")
     images = open_images(folder / "images.npy", stage="synthesize")
     if images.shape[1] != size:
-        raise PipelineError(
-            f"{folder} holds images of {images.shape[1]} px, and the prepared ones have {size} px: run `synthesize` again"
-        )
+        message = f"{folder} holds images of {images.shape[1]} px, and the prepared ones have {size} px: run `synthesize` again"
+        raise PipelineError(message)
     if len(images) != len(index):
         raise PipelineError(f"{folder}: {len(images)} images and {len(index)} rows in the index: run `synthesize` again")
     return SyntheticImages(images, index["dx"].tolist(), fingerprint)

@@ -143,19 +143,15 @@ def _check_rows(frame: pd.DataFrame, path: Path) -> None:
         broken = frame.loc[~ages.between(0, AGE_LIMIT) & frame["age"].notna(), ["image_id", "age"]]
         if len(broken):
             offenders = name_some(f"'{row.age}' ({row.image_id})" for row in broken.itertuples())
-            raise PipelineError(
-                f"{path}: age must be a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown, not {offenders}"
-            )
+            rule = f"a number of years from 0 to {AGE_LIMIT:g}, or empty where it is unknown"
+            raise PipelineError(f"{path}: age must be {rule}, not {offenders}")
         frame["age"] = ages.astype("float64")
 
 
 def _check_ids(frame: pd.DataFrame, path: Path) -> None:
     """Refuse ids that lead out of a folder, hide in it, or break a line."""
     no_file = "no '/', no '\\', no control character and no full stop at the front"
-    for column, pattern, rule in (
-        ("image_id", _NOT_IN_AN_ID, no_file),
-        ("lesion_id", _NOT_IN_A_LESION, "no control character"),
-    ):
+    for column, pattern, rule in (("image_id", _NOT_IN_AN_ID, no_file), ("lesion_id", _NOT_IN_A_LESION, "no control character")):
         if column in frame.columns:
             odd = frame.loc[frame[column].str.contains(pattern, regex=True), column]
             if len(odd):

@@ -107,9 +107,8 @@ def make_lists(images: pd.DataFrame, *, folds: int, validation_folds: int, seed:
     val = val[~val["lesion_id"].isin([*dealt["lesion_id"], *test["lesion_id"]])]
     lost = [dx for dx in CLASSES if dealt["dx"].eq(dx).any() and not clean["dx"].eq(dx).any()]
     if lost:
-        raise PipelineError(
-            f"no training image of {', '.join(lost)} is left once those of the test images' lesions are removed: {_WAY_OUT}"
-        )
+        message = f"no training image of {', '.join(lost)} is left once those of the test images' lesions are removed: {_WAY_OUT}"
+        raise PipelineError(message)
     if val.empty:
         raise PipelineError(f"no validation image is left whose lesion is neither in training nor in test: {_WAY_OUT}")
     photographs = images.groupby("lesion_id").size()

@@ -10,13 +10,8 @@ from skinlesion.base.errors import PipelineError
 
 def available_devices() -> list[str]:
     """The kinds of device on this machine, the fastest first; `cpu` is always the last."""
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "xpu": torch.xpu.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    return [name for name, is_there in present.items() if is_there]
+    kinds = {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.backends.mps}
+    return [*(name for name, kind in kinds.items() if kind.is_available()), "cpu"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,9 +26,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(available[0])
     if name not in available:
-        raise PipelineError(
-            f"device '{name}' is not available here (available: {', '.join(available)}): choose one of them or auto"
-        )
+        message = f"device '{name}' is not available here (available: {', '.join(available)}): choose one of them or auto"
+        raise PipelineError(message)
     return torch.device(name)
 
 

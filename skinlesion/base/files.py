@@ -94,9 +94,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
     except (ValueError, RecursionError) as error:  # broken, no UTF-8, a number of too many digits; too deep
-        raise PipelineError(
-            f"{path} is not valid JSON ({reason_of(error)}): delete it and run the stage that writes it again"
-        ) from None
+        message = f"{path} is not valid JSON ({reason_of(error)}): delete it and run the stage that writes it again"
+        raise PipelineError(message) from None
     if not isinstance(content, dict):
         raise PipelineError(f"{path} must hold a JSON object: delete it and run the stage that writes it again")
     return content

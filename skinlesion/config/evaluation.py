@@ -6,43 +6,21 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from skinlesion.base.errors import suggest
-from skinlesion.config.schema import (
-    UNSEEN_BY_DVC,
-    CalibrationMethod,
-    ConformalMethod,
-    Distinct,
-    InnerShare,
-    PositiveShare,
-    Section,
-    Seed,
-    TestTime,
-    check_diagnoses,
-)
+from skinlesion.config import schema
+from skinlesion.config.schema import Distinct, InnerShare, PositiveShare, Section, Seed
 from skinlesion.diagnoses import CLASSES
 
 # Here and not in skinlesion.explanation.cam.methods, so that reading params needs nothing but this module.
-CamMethod = Literal[
-    "CAM",
-    "GradCAM",
-    "GradCAMpp",
-    "SmoothGradCAMpp",
-    "XGradCAM",
-    "LayerCAM",
-    "FinerCAM",
-    "RefineCAM",
-    "LeGrad",
-    "ScoreCAM",
-    "SSCAM",
-    "ISCAM",
-    "Occlusion",
-]
+Direct = Literal["CAM", "GradCAM", "GradCAMpp", "SmoothGradCAMpp", "XGradCAM", "LayerCAM", "FinerCAM", "RefineCAM", "LeGrad"]
+Perturbing = Literal["ScoreCAM", "SSCAM", "ISCAM", "Occlusion"]  # see `skinlesion.explanation.cam.methods.PERTURBATION_METHODS`
+CamMethod = Literal[Direct, Perturbing]
 
 
 class EvaluateParams(Section):
     """How the classifier is measured."""
 
-    test_time: TestTime
-    calibration: CalibrationMethod
+    test_time: schema.TestTime
+    calibration: schema.CalibrationMethod
     calibration_bins: int = Field(ge=2, le=100)
 
 
@@ -63,11 +41,11 @@ class ThresholdSweepParams(Section):
         for name, members in self.groups.items():
             if name in CLASSES:
                 raise ValueError(f"groups.{name} has the name of a diagnosis: choose another name")
-            if name in UNSEEN_BY_DVC:
+            if name in schema.UNSEEN_BY_DVC:
                 raise ValueError(f"groups.{name}: a name in which DVC does not see changes: choose another name")
             if not members or len(set(members)) != len(members):
                 raise ValueError(f"groups.{name} must list different diagnoses, at least one")
-            check_diagnoses(members, f"groups.{name}")
+            schema.check_diagnoses(members, f"groups.{name}")
             if len(members) == len(CLASSES):
                 raise ValueError(f"groups.{name} holds every diagnosis: nothing is left to tell it from")
         targets = [*CLASSES, *self.groups]
@@ -92,7 +70,7 @@ class SelectiveParams(Section):
 
     coverages: Distinct[PositiveShare] = Field(min_length=1)
     conformal_levels: Distinct[InnerShare] = Field(min_length=1)
-    conformal_method: ConformalMethod
+    conformal_method: schema.ConformalMethod
     raps_penalty: float = Field(ge=0)
     raps_free: int = Field(ge=0, le=len(CLASSES))
     conformal_share: InnerShare

@@ -14,27 +14,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.events import AliasEvent
 
 from skinlesion.base.errors import PipelineError, brief, suggest
+from skinlesion.config import evaluation, schema
 from skinlesion.config.audits import ExternalParams, ExtrasParams, LeakParams, NearDuplicatesParams, RobustnessParams
-from skinlesion.config.evaluation import (
-    BaselinesParams,
-    EvaluateParams,
-    FailuresParams,
-    GradcamParams,
-    NeighborsParams,
-    SelectiveParams,
-    SubgroupsParams,
-    ThresholdSweepParams,
-)
-from skinlesion.config.schema import (
-    BootstrapParams,
-    ColorConstancy,
-    Fit,
-    MachineParams,
-    Section,
-    Seed,
-    check_path,
-    describe_problem,
-)
+from skinlesion.config.schema import BootstrapParams, MachineParams, Section, Seed, check_path, describe_problem
 from skinlesion.config.serving import ExportParams
 from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
 
@@ -42,10 +24,8 @@ PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
 MOST_PROBLEMS = 40  # that one message lists
 # Keys that sections of stages had until they got a section for all: where they are now.
-MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields} | {
-    "bootstrap_draws": "bootstrap.draws",
-    "confidence": "bootstrap.confidence",
-}
+MOVED = {name: f"machine.{name}" for name in MachineParams.model_fields}
+MOVED |= {"bootstrap_draws": "bootstrap.draws", "confidence": "bootstrap.confidence"}
 
 
 class SampleParams(Section):
@@ -92,8 +72,8 @@ class PrepareParams(Section):
     """The square that the network sees."""
 
     size: int = Field(ge=32, le=1024)
-    fit: Fit
-    color_constancy: ColorConstancy
+    fit: schema.Fit
+    color_constancy: schema.ColorConstancy
 
 
 class Params(Section):
@@ -107,14 +87,14 @@ class Params(Section):
     synthesize: SynthesizeParams
     ensemble: EnsembleParams
     train: TrainParams
-    evaluate: EvaluateParams
-    threshold_sweep: ThresholdSweepParams
-    baselines: BaselinesParams
-    selective: SelectiveParams
-    subgroups: SubgroupsParams
-    failures: FailuresParams
-    gradcam: GradcamParams
-    neighbors: NeighborsParams
+    evaluate: evaluation.EvaluateParams
+    threshold_sweep: evaluation.ThresholdSweepParams
+    baselines: evaluation.BaselinesParams
+    selective: evaluation.SelectiveParams
+    subgroups: evaluation.SubgroupsParams
+    failures: evaluation.FailuresParams
+    gradcam: evaluation.GradcamParams
+    neighbors: evaluation.NeighborsParams
     extras: ExtrasParams
     leak: LeakParams
     near_duplicates: NearDuplicatesParams

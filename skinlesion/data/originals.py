@@ -62,6 +62,5 @@ def read_mask(image_id: str, *, width: int, height: int, raw: Path = RAW) -> np.
     try:
         return decode_picture(path.read_bytes(), ["PNG"], inside)
     except UNREADABLE as error:
-        raise PipelineError(
-            f"mask {path} is not readable ({reason_of(error)}): run `download` again, or delete the mask"
-        ) from None
+        message = f"mask {path} is not readable ({reason_of(error)}): run `download` again, or delete the mask"
+        raise PipelineError(message) from None

@@ -115,7 +115,6 @@ def write_prepared(
                     sizes.append((result.width, result.height))
         if broken:
             raise PipelineError(f"{len(broken)} broken image(s) in {raw / 'images'}: {name_some(broken)}: run `download` again")
-        index = pd.DataFrame(sizes, columns=["width", "height"]).assign(
-            image_id=image_ids, fit=fit, color_constancy=color_constancy
-        )
+        index = pd.DataFrame(sizes, columns=["width", "height"])
+        index = index.assign(image_id=image_ids, fit=fit, color_constancy=color_constancy)
         write_table(index, partial / "index.csv", INDEX_COLUMNS)

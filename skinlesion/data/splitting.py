@@ -65,9 +65,8 @@ def read_links(path: Path) -> pd.DataFrame:
         raise PipelineError(f"split.links: {path} not found: correct the path, or set split.links to null") from None
     missing = [name for name in LINK_COLUMNS if name not in links.columns]
     if missing:
-        raise PipelineError(
-            f"split.links: {path} lacks the column(s) {', '.join(missing)}; it has {name_some(links.columns, 40)}"
-        )
+        message = f"split.links: {path} lacks the column(s) {', '.join(missing)}; it has {name_some(links.columns, 40)}"
+        raise PipelineError(message)
     return links[list(LINK_COLUMNS)]
 
 

@@ -66,8 +66,7 @@ class FeatureMapAttention(nn.Module):
 
     def __init__(self, attention: nn.Module, *, channels_last: bool) -> None:
         super().__init__()
-        self.attention = attention
-        self.channels_last = channels_last
+        self.attention, self.channels_last = attention, channels_last
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """The map in the backbone's own layout, to the same."""

@@ -42,8 +42,7 @@ class MultiSampleDropout(nn.Module):
 
     def __init__(self, layers: nn.Sequential, *, samples: int) -> None:
         super().__init__()
-        self.layers = layers
-        self.samples = samples
+        self.layers, self.samples = layers, samples
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (N, F) to logits (N, classes)."""
@@ -72,10 +71,7 @@ class SkinNetwork(nn.Module):
         metadata_encoder: MetadataEncoder | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.attention = attention
-        self.metadata_encoder = metadata_encoder
-        self.head = head
+        self.backbone, self.attention, self.metadata_encoder, self.head = backbone, attention, metadata_encoder, head
 
     @property
     def needs_metadata(self) -> bool:

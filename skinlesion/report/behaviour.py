@@ -73,26 +73,20 @@ def failure_facts(inputs: Inputs) -> Facts:
     missed, confident = found["missed_melanomas"], found["confident_errors"]
     melanomas = f"{count(missed['images'])} of {count(found['melanomas']['images'])} images"
     errors = f"{count(confident['images'])} of {count(found['errors'])} errors"
-    return Facts(
-        [
-            ("missed melanomas (another diagnosis is the most probable)", melanomas),
-            (f"errors with confidence ≥ {found['min_confidence']:g}", errors),
-        ]
-    )
+    rows = [("missed melanomas (another diagnosis is the most probable)", melanomas)]
+    return Facts([*rows, (f"errors with confidence ≥ {found['min_confidence']:g}", errors)])
 
 
 def neighbors(inputs: Inputs, plots: Plots) -> Chapter:
     """What the training cases nearest to an image say of it, and whether that tells right from wrong."""
     found = inputs.metrics["neighbors"]
-    searched = Facts(
-        [
-            ("neighbours of each test image", count(found["k"])),
-            ("training lesions, each by its nearest image", count(found["searched"]["lesions"])),
-            ("nearness", "cosine similarity of the features that the head is given"),
-            ("all neighbours", "`plots/neighbors/neighbors.csv`"),
-            ("errors with their neighbours", "`plots/neighbors/neighbors_1.png` and the pages after it"),
-        ]
-    )
+    searched = [
+        ("neighbours of each test image", count(found["k"])),
+        ("training lesions, each by its nearest image", count(found["searched"]["lesions"])),
+        ("nearness", "cosine similarity of the features that the head is given"),
+        ("all neighbours", "`plots/neighbors/neighbors.csv`"),
+        ("errors with their neighbours", "`plots/neighbors/neighbors_1.png` and the pages after it"),
+    ]
     shares = found["share_of_truth"]
     by_class = [
         [dx, count(each["images"]), bounded(each), percent(each["training_lesions"])] for dx, each in shares["by_class"].items()
@@ -105,7 +99,7 @@ def neighbors(inputs: Inputs, plots: Plots) -> Chapter:
     beside = f"A vote of the neighbours beside the network, test; {level(found['bootstrap'])}, of the difference paired"
     share = "Share of the neighbours of the true class, test; of neighbours drawn at random it would be the last column"
     blocks = [
-        searched,
+        Facts(searched),
         agreement_table(found),
         detection_table(found),
         Table(beside, ["metric", "vote of the neighbours", "network", "vote less network"], metrics),

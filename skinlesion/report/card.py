@@ -117,14 +117,10 @@ def training(inputs: Inputs) -> Chapter:
         ["param", *inputs.configs],
         [[f"`{key}`", *(str(config["params"].get(key)) for config in inputs.configs.values())] for key in keys],
     )
-    vote = Facts(
-        [
-            ("vote", inputs.ensemble["vote"]),
-            ("test-time views", inputs.metrics["evaluate"]["test_time"]),
-            ("calibration", f"{inputs.metrics['evaluate']['calibration']}, fitted on validation"),
-        ]
-    )
-    return Chapter("training", "Training", [members, vote, recipe])
+    evaluated = inputs.metrics["evaluate"]
+    vote = [("vote", inputs.ensemble["vote"]), ("test-time views", evaluated["test_time"])]
+    vote.append(("calibration", f"{evaluated['calibration']}, fitted on validation"))
+    return Chapter("training", "Training", [members, Facts(vote), recipe])
 
 
 def member_row(inputs: Inputs, name: str) -> list[str]:

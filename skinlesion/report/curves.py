@@ -33,14 +33,9 @@ def collect_curves(members: list[str], folder: Path = PLOTS / "train") -> dict[s
 def _read_history(path: Path) -> pd.DataFrame:
     columns = ["epoch", *(column for curves in TABLES.values() for column in curves)]
     try:
+        kinds = {"epoch": "int64"} | dict.fromkeys(columns[1:], "float64")
         # An undefined metric is an empty value.
-        return parse_csv(
-            path,
-            name=str(path),
-            usecols=columns,
-            dtype={"epoch": "int64"} | dict.fromkeys(columns[1:], "float64"),
-            keep_default_na=True,
-        )
+        return parse_csv(path, name=str(path), usecols=columns, dtype=kinds, keep_default_na=True)
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `train` first, or `dvc repro`") from None
     except PipelineError as error:

@@ -44,9 +44,8 @@ class Plots:
             There is no such plot, or a file of it is missing.
         """
         if name not in self._defined:
-            raise PipelineError(
-                f"{self._file} defines no plot '{name}', which the report shows: known are {', '.join(self._defined)}"
-            )
+            message = f"{self._file} defines no plot '{name}', which the report shows: known are {', '.join(self._defined)}"
+            raise PipelineError(message)
         plot = self._defined[name]
         rows = [row for file in plot["y"] for row in read_rows(Path(file))]
         properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label") if key in plot}

@@ -60,9 +60,8 @@ def decode_dicom(data: bytes) -> Upload:
         raise UploadError("unsupported-type", message) from None
     _keep_quiet()
     if data.count(ITEM) > MAX_ITEMS:
-        raise UploadError(
-            "broken", f"This DICOM file has more than {MAX_ITEMS} items of sequences: export it again, or as a JPEG."
-        )
+        message = f"This DICOM file has more than {MAX_ITEMS} items of sequences: export it again, or as a JPEG."
+        raise UploadError("broken", message)
     try:
         dataset = pydicom.dcmread(_InPieces(data), specific_tags=list(TAGS))
         _check_header(dataset)
@@ -99,9 +98,8 @@ def _check_header(dataset: "FileDataset") -> None:
         raise UploadError("bit-depth", f"This image has {bits} bits a channel, or a sign: export it with 8, without one.")
     color = str(dataset.PhotometricInterpretation)
     if color not in COLORS or int(dataset.SamplesPerPixel) != (1 if color == GREYS else 3):
-        raise UploadError(
-            "unsupported-type", f"This DICOM file has colours of a kind that is not read: export it as {', '.join(COLORS)}."
-        )
+        message = f"This DICOM file has colours of a kind that is not read: export it as {', '.join(COLORS)}."
+        raise UploadError("unsupported-type", message)
 
 
 def _decode_frame(dataset: "FileDataset") -> Image.Image:

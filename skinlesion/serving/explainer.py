@@ -73,9 +73,8 @@ class Explainer:
     def _load(self) -> Mapping[str, Classifier]:
         if not self._members:
             if classifier_digest(self.folder) != self.digest:
-                raise PipelineError(
-                    f"{self.folder} was written anew since its classifier was loaded: start again to use the new one"
-                )
+                message = f"{self.folder} was written anew since its classifier was loaded: start again to use the new one"
+                raise PipelineError(message)
             whole = load_ensemble(self.folder)
             self._members.update({name: whole[name] for name in self.names})
         return self._members

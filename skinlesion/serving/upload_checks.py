@@ -48,13 +48,11 @@ def check_shape(width: int, height: int) -> None:
     """Refuse an image by its sides in pixels."""
     if width * height > MAX_PIXELS:
         most = MAX_PIXELS // 1_000_000
-        raise UploadError(
-            "too-many-pixels", f"The image has {width} x {height} pixels, more than {most} megapixels: save it smaller."
-        )
+        message = f"The image has {width} x {height} pixels, more than {most} megapixels: save it smaller."
+        raise UploadError("too-many-pixels", message)
     if min(width, height) < MIN_SIDE:
-        raise UploadError(
-            "too-small", f"The image has {width} x {height} pixels; each side must have {MIN_SIDE}: send the original."
-        )
+        message = f"The image has {width} x {height} pixels; each side must have {MIN_SIDE}: send the original."
+        raise UploadError("too-small", message)
 
 
 def check_scans(data: bytes) -> None:

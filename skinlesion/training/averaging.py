@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_m
 
 from skinlesion.config.training import TrainParams
 
+Kind = Literal["ema", "swa"]
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
@@ -34,12 +35,8 @@ class WeightAverage:
     network : the averaged network; before the average is `active` a copy of the first one as it was made.
     """
 
-    def __init__(
-        self, network: nn.Module, kind: Literal["ema", "swa"], *, ema_decay: float = 0.0, swa_after: float = 0.0
-    ) -> None:
-        self.kind = kind
-        self.ema_decay = ema_decay
-        self.swa_after = swa_after
+    def __init__(self, network: nn.Module, kind: Kind, *, ema_decay: float = 0.0, swa_after: float = 0.0) -> None:
+        self.kind, self.ema_decay, self.swa_after = kind, ema_decay, swa_after
         self._model = AveragedModel(network, multi_avg_fn=self._move, use_buffers=True)
 
     @property

@@ -83,20 +83,10 @@ def _save(training: Training, fitted: Fitted, checkpoint: Checkpoint) -> None:
     fabric = training.fabric
     generators = gather(fabric, _generators(fabric))
     if fabric.is_global_zero:
-        checkpoint.save(
-            {
-                "epoch": len(fitted.history),
-                "network": training.network.state_dict(),
-                "average": training.average.state_dict() if training.average is not None else None,
-                "optimizer": training.optimizer.state_dict(),
-                "schedule": training.schedule.state_dict(),
-                "scaler": _scaler(fabric).state_dict() if _scaler(fabric) is not None else None,
-                "generators": generators,
-                "history": fitted.history,
-                "best_epoch": fitted.best_epoch,
-                "best_state": fitted.best_state,
-            }
-        )
+        parts = {"average": training.average, "scaler": _scaler(fabric), "network": training.network}
+        parts |= {"optimizer": training.optimizer, "schedule": training.schedule}
+        states = {name: None if part is None else part.state_dict() for name, part in parts.items()}
+        checkpoint.save(states | vars(fitted) | {"epoch": len(fitted.history), "generators": generators})
     fabric.barrier()
 
 
@@ -129,10 +119,7 @@ def _resume(training: Training, checkpoint: Checkpoint) -> Fitted:
 def _generators(fabric: Fabric) -> dict[str, torch.Tensor | None]:
     """State of the random generators of this process: the CPU's, and the device's if it is another."""
     on_cpu = fabric.device.type == "cpu"
-    return {
-        "cpu": torch.get_rng_state(),
-        "device": None if on_cpu else torch.get_device_module(fabric.device).get_rng_state(),
-    }
+    return {"cpu": torch.get_rng_state(), "device": None if on_cpu else torch.get_device_module(fabric.device).get_rng_state()}
 
 
 def _scaler(fabric: Fabric) -> Any:

@@ -103,9 +103,8 @@ def train_one_epoch(training: Training, epoch: int) -> dict[str, float]:
 def check_loss(loss: float, description: str) -> None:
     """Refuse to go on with a loss that is not finite."""
     if not math.isfinite(loss):
-        raise PipelineError(
-            f"{description}: the training loss is {loss}: lower train.lr, set train.clip_norm, or use precision 32"
-        )
+        message = f"{description}: the training loss is {loss}: lower train.lr, set train.clip_norm, or use precision 32"
+        raise PipelineError(message)
 
 
 def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -126,13 +126,9 @@ def make_criterion(params: TrainParams, counts: np.ndarray) -> Criterion:
         `counts` are not those of the seven classes.
     """
     balanced = params.loss == "class_balanced"
-    weights = class_weights(
-        counts,
-        scheme="effective" if balanced else params.class_weights,
-        beta=params.effective_beta,
-        mean="classes" if balanced else params.class_weights_mean,
-        multipliers=params.class_multipliers,
-    )
+    scheme, mean = ("effective", "classes") if balanced else (params.class_weights, params.class_weights_mean)
+    beta, factors = params.effective_beta, params.class_multipliers
+    weights = class_weights(counts, scheme=scheme, beta=beta, mean=mean, multipliers=factors)
     if params.loss == "focal":
         losses: nn.Module = Focal(params.focal_gamma)
     elif params.loss == "ldam":
@@ -172,9 +168,8 @@ def class_weights(counts: np.ndarray, *, scheme: str, beta: float, mean: str, mu
     """
     counts = np.asarray(counts, dtype=np.float64)
     if counts.shape != (len(CLASSES),) or (counts < 0).any() or not counts.any():
-        raise ValueError(
-            f"counts must hold the training images of {len(CLASSES)} classes, at least one in all: {counts.tolist()}"
-        )
+        message = f"counts must hold the training images of {len(CLASSES)} classes, at least one in all: {counts.tolist()}"
+        raise ValueError(message)
     weights = np.ones(len(CLASSES))
     if scheme != "none":
         present = counts > 0

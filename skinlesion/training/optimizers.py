@@ -18,9 +18,8 @@ def make_optimizer(groups: list[dict[str, Any]], params: TrainParams) -> torch.o
     """
     if params.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=params.lr, weight_decay=params.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=params.lr, momentum=params.momentum, nesterov=params.momentum > 0, weight_decay=params.weight_decay
-    )
+    momentum = params.momentum
+    return torch.optim.SGD(groups, lr=params.lr, momentum=momentum, nesterov=momentum > 0, weight_decay=params.weight_decay)
 
 
 @torch.no_grad()

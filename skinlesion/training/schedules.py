@@ -44,18 +44,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, step
     frozen_steps = params.freeze_epochs * steps_per_epoch
     # True, and meant, where the scaler of 16-bit precision skips the first step.
     warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before")
-    by_step = LambdaLR(
-        optimizer,
-        [
-            partial(
-                frozen_first,
-                frozen_steps=frozen_steps,
-                frozen_factor=params.freeze_lr / group["lr"] if _is_head(group["name"]) else 0.0,
-                factor=factor,
-            )
-            for group in optimizer.param_groups
-        ],
-    )
+    frozen = [params.freeze_lr / group["lr"] if _is_head(group["name"]) else 0.0 for group in optimizer.param_groups]
+    both = partial(frozen_first, frozen_steps=frozen_steps, factor=factor)
+    by_step = LambdaLR(optimizer, [partial(both, frozen_factor=each) for each in frozen])
     if params.schedule != "plateau":
         return Schedule(by_step)
     # Any rise counts, as it does for the selection of the best epoch: torch's own threshold is relative, which for a negated
@@ -145,10 +136,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on exactly, in plain numbers; the rates themselves are the optimizer's state."""
-        return {
-            "by_step": self.by_step.state_dict(),
-            "plateau": self.plateau.state_dict() if self.plateau is not None else None,
-        }
+        return {"by_step": self.by_step.state_dict(), "plateau": self.plateau.state_dict() if self.plateau is not None else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, the optimizer's own state being loaded too."""

@@ -246,17 +246,17 @@ def test_a_share_too_far_from_the_whole(write_params: WriteParams) -> None:
 def test_a_planted_overlap_stops_the_stage(
     monkeypatch: pytest.MonkeyPatch, write_params: WriteParams, column: str, kind: str
 ) -> None:
-    planted = []
+    planted, deal = [], splitting.deal
 
     def leaky_deal(frame: pd.DataFrame, **options: int) -> dict[str, pd.DataFrame]:
-        splits = splitting.deal(frame, **options)
+        splits = deal(frame, **options)
         leaked = splits["train"][:1].copy()
         if column == "lesion_id":
             leaked["image_id"] = "ISIC_8888888"
         planted.append(leaked[column].iloc[0])
         return {**splits, "test": pd.concat([splits["test"], leaked])}
 
-    monkeypatch.setattr(stages.split, "deal", leaky_deal)
+    monkeypatch.setattr(splitting, "deal", leaky_deal)
     write_params(SMALL)
     assert f"{kind} in two splits: " in (message := refused()) and f"{planted[0]} in train and test" in message
 

@@ -131,8 +131,9 @@ def test_deletion_and_insertion_by_hand() -> None:
 
     ranks = deletion.removal_ranks(heat, shown, seeds=[0, 1])
     rows = np.array([1, 2])
-    ends = deletion.measure_ends(score, images, rows, shown, batch_size=2)
-    removed, inserted = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=2)
+    removal = deletion.Removal(score, images, rows, shown, steps=4, batch_size=2)
+    everyone = np.arange(2)
+    removed, inserted = removal.curves(ranks, everyone)
     mean = round(255 * 4 / (size * size / 2)) / 255  # of the half that is shown
     np.testing.assert_allclose(removed, [[1, mean, mean, mean, mean], [1, 1, 1, 1, mean]], atol=1e-6)
     blurred = inserted[0, 0]
@@ -141,11 +142,13 @@ def test_deletion_and_insertion_by_hand() -> None:
     np.testing.assert_allclose(deletion.area_under(removed)[1], (3 + (1 + mean) / 2) / 4)
     assert seen == [2] * 9  # three ends, and three steps between them of each curve
     seen_pixels: list[np.ndarray] = []
-    deletion.curves(recording(seen_pixels), images, rows, ranks, shown, ends, steps=4, batch_size=2)
+    removal.score = recording(seen_pixels)
+    removal.curves(ranks, everyone)
     for altered in seen_pixels:  # what is no image, but padding, is neither taken away nor blurred
         np.testing.assert_array_equal(altered[:, 16:], images[rows][:, 16:])
-    one_at_a_time = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=1)
-    np.testing.assert_array_equal(one_at_a_time, [removed, inserted])
+    one_at_a_time = deletion.Removal(score, images, rows, shown, steps=4, batch_size=1)
+    np.testing.assert_array_equal(one_at_a_time.curves(ranks, everyone), [removed, inserted])
+    np.testing.assert_array_equal(one_at_a_time.curves(ranks[1:], everyone[1:]), [removed[1:], inserted[1:]])
 
 
 @pytest.mark.parametrize("side", [32, 50])
@@ -153,7 +156,7 @@ def test_insertion_starts_from_a_gaussian_blur(side: int) -> None:
     """Against scipy, whose kernel is cut at the same three standard deviations."""
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     starts: list[np.ndarray] = []
-    deletion.measure_ends(recording(starts), images, np.array([0, 1]), np.ones((2, P, P), dtype=bool), batch_size=2)
+    deletion.Removal(recording(starts), images, np.array([0, 1]), np.ones((2, P, P), dtype=bool), steps=4, batch_size=2)
     sigma = side / 8
     expected = gaussian_filter(images.astype(float), (0, sigma, sigma, 0), radius=int(3 * sigma), mode="mirror")
     np.testing.assert_allclose(starts[2].astype(float), expected, atol=1)

@@ -38,11 +38,8 @@ class CorruptedPredictions:
         self.prepared = read_prepared()
         self.calibrator = Calibrator.of(read_calibration())
         self.rows = self.prepared.rows_of(listed["image_id"])
-        self.options: dict[str, Any] = {
-            "device": choose_device(machine.device),
-            "batch_size": machine.batch_size,
-            "test_time": test_time,
-        }
+        device = choose_device(machine.device)
+        self.options: dict[str, Any] = {"device": device, "batch_size": machine.batch_size, "test_time": test_time}
         batch = machine.batch_size * self.prepared.images[0].nbytes
         self.chunk = machine.batch_size * max(1, CHUNK_BYTES // batch)
 

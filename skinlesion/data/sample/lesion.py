@@ -63,13 +63,8 @@ CONFUSED_WITH: dict[str, tuple[str, ...]] = {
     "vasc": ("bcc", "mel"),
 }
 NAMES: tuple[str, ...] = (*COMMON, "red", "green", "blue")
-BOUNDS: dict[str, tuple[float, float]] = {
-    "area": (0.14, 0.32),
-    "elongation": (1.0, 1.3),
-    "irregularity": (0.01, 0.24),
-    "softness": (0.04, 0.9),
-    **dict.fromkeys(("red", "green", "blue"), (25.0, 240.0)),
-}
+BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(("red", "green", "blue"), (25.0, 240.0))
+BOUNDS |= {"area": (0.14, 0.32), "elongation": (1.0, 1.3), "irregularity": (0.01, 0.24), "softness": (0.04, 0.9)}
 MIXED_SHARE = 0.36  # of the lesions carry signs of a class they are confused with,
 MIXED_WEIGHT = (0.3, 0.66)  # with a weight from this range: some lie nearer to the other class than to their own
 EXTENT = 2.0  # half the side of the canvas in lesion radii; no outline reaches it

@@ -10,17 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from skinlesion.data.sample.lesion import (
-    SUPERSAMPLING,
-    Lesion,
-    Pixels,
-    blend,
-    draw_lesion,
-    drawing,
-    empty_picture,
-    smooth_noise,
-    weight_of,
-)
+from skinlesion.data.sample import lesion as lesions
+from skinlesion.data.sample.lesion import SUPERSAMPLING, Lesion, Pixels, blend, drawing, empty_picture, weight_of
+
+View = tuple[Image.Image, Image.Image]  # the picture (RGB) and its mask (L, 255 inside the lesion's outline, 0 outside)
 
 REFERENCE_SKIN = np.array([222.0, 172.0, 162.0])  # the skin on which the lesions' colors are meant
 SKIN_TONES = np.array([[226, 168, 164], [220, 146, 126], [204, 176, 184], [238, 210, 202], [206, 164, 138], [214, 182, 160]])
@@ -34,9 +27,7 @@ class _Skin:
     mottling: float
 
 
-def draw_views(
-    dx: str, seeds: np.random.SeedSequence, *, views: int, width: int, height: int
-) -> list[tuple[Image.Image, Image.Image]]:
+def draw_views(dx: str, seeds: np.random.SeedSequence, *, views: int, width: int, height: int) -> list[View]:
     """Draw one lesion and photograph it several times.
 
     The views share the lesion and the skin's color; they differ by rotation, flip, zoom, shift, light and disturbances.
@@ -50,10 +41,10 @@ def draw_views(
 
     Returns
     -------
-    One pair a view: the picture (RGB) and its mask (L, 255 inside the lesion's outline, 0 outside).
+    One `View` each.
     """
     lesion_seed, skin_seed, *view_seeds = seeds.spawn(2 + views)
-    lesion = draw_lesion(dx, np.random.default_rng(lesion_seed), width * height)
+    lesion = lesions.draw_lesion(dx, np.random.default_rng(lesion_seed), width * height)
     skin = _draw_skin(np.random.default_rng(skin_seed))
     return [_draw_view(lesion, skin, np.random.default_rng(seed), width=width, height=height) for seed in view_seeds]
 
@@ -64,9 +55,7 @@ def _draw_skin(rng: np.random.Generator) -> _Skin:
     return _Skin(share * first + (1 - share) * second + rng.normal(0, 5, 3), rng.uniform(0.5, 1.6))
 
 
-def _draw_view(
-    lesion: Lesion, skin: _Skin, rng: np.random.Generator, *, width: int, height: int
-) -> tuple[Image.Image, Image.Image]:
+def _draw_view(lesion: Lesion, skin: _Skin, rng: np.random.Generator, *, width: int, height: int) -> View:
     shape = (height, width)
     picture = _background(skin, rng, shape)
     placed, mask = _place(lesion, rng, shape)
@@ -88,7 +77,7 @@ def _background(skin: _Skin, rng: np.random.Generator, shape: tuple[int, int]) -
     picture = empty_picture(shape)
     picture[:] = skin.tone
     for cells, strength in ((5, 6.0), (16, 4.0), (70, 2.0)):
-        texture = skin.mottling * strength * smooth_noise(rng, shape, cells)
+        texture = skin.mottling * strength * lesions.smooth_noise(rng, shape, cells)
         for channel, share in enumerate((0.6, 1.0, 1.0)):
             picture[..., channel] += texture * share
     return picture

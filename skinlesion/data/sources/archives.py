@@ -96,9 +96,8 @@ def read_members(
                 content = file.read(MAX_FILE_BYTES + 1)
             total += len(content)
             if len(content) > MAX_FILE_BYTES:
-                raise PipelineError(
-                    f"{archive}: {name} unpacks to more than {MAX_FILE_BYTES:,} bytes, which no image of HAM10000 does"
-                )
+                message = f"{archive}: {name} unpacks to more than {MAX_FILE_BYTES:,} bytes, which no image of HAM10000 does"
+                raise PipelineError(message)
             if total > MAX_TOTAL_BYTES:
                 raise PipelineError(f"{archive} unpacks to more than {MAX_TOTAL_BYTES:,} bytes, which HAM10000 does not")
             yield name, content

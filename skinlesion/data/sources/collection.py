@@ -38,17 +38,14 @@ def find_collection(place: Path) -> Inputs:
         It does not exist, or holds no picture, no table, or several different tables.
     """
     if not place.exists():
-        raise PipelineError(
-            f"{place} not found: set external.path to a folder or zip archive; a relative path starts at the project's root"
-        )
+        message = f"{place} not found: set external.path to a folder or zip archive; a relative path starts at the project's root"
+        raise PipelineError(message)
     root = place if place.is_dir() else place.parent
     paths = list(walk(place)) if place.is_dir() else [place]
     archives = [path for path in paths if is_archive(path)]
     inside = {archive: member_names(archive) for archive in archives}
     names = [path.name for path in paths if path not in inside] + [name for members in inside.values() for name in members]
-    others = sorted(
-        name for name in names if not _PICTURE.fullmatch(name) and not _is_table(name) and not GROUPINGS.fullmatch(name)
-    )
+    others = sorted(name for name in names if not (_PICTURE.fullmatch(name) or _is_table(name) or GROUPINGS.fullmatch(name)))
     seen = f"; it holds {name_some(others)}" if others else ""
     if not any(_PICTURE.fullmatch(name) for name in names):
         raise PipelineError(f"{place} holds no image, as .jpg, loose or in a zip archive{seen}")

@@ -74,11 +74,8 @@ def to_ham10000_columns(rows: pd.DataFrame, *, name: str) -> tuple[pd.DataFrame,
     if odd.any():
         raise PipelineError(f"{name}: {name_some(rows.loc[odd, IMAGE])} must have a 1 for one diagnosis and 0 for the others")
     lesions_known = "lesion_id" in rows.columns
-    known = {
-        "lesion_id": rows["lesion_id"] if lesions_known else rows[IMAGE],
-        "image_id": rows[IMAGE],
-        "dx": numbers.idxmax(axis=1).str.lower(),
-    }
+    lesions = rows["lesion_id"] if lesions_known else rows[IMAGE]
+    known = {"lesion_id": lesions, "image_id": rows[IMAGE], "dx": numbers.idxmax(axis=1).str.lower()}
     assert set(known["dx"]) <= set(CLASSES)
     way = rows[WAY].replace(WAYS) if WAY in rows.columns else UNKNOWN
     return pd.DataFrame(known).assign(dx_type=way, age="", sex=UNKNOWN, localization=UNKNOWN), lesions_known

@@ -32,11 +32,9 @@ def check_files(raw: Path, image_ids: Iterable[str]) -> int:
     listed = set(image_ids)
     images = set(list_images(raw))
     masks = {path.stem.removesuffix(MASK_SUFFIX) for path in (raw / "segmentations").glob("*.png")}
+    no_image = "have a row in the metadata and no image: complete the source (see what was left aside), or delete the rows"
     for offenders, meaning in (
-        (
-            listed - images,
-            "have a row in the metadata and no image: complete the source (see what was left aside), or delete the rows",
-        ),
+        (listed - images, no_image),
         (images - listed, "are images without a row in the metadata: complete it, or move the images elsewhere"),
         (masks - listed, "have a mask and no row in the metadata: complete it, or move the masks elsewhere"),
     ):
@@ -86,8 +84,7 @@ def _decode(path: Path, kind: str) -> Image.Image:
 
 def _load(image: Image.Image) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
-        )
+        message = f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
+        raise ValueError(message)
     image.load()
     return image

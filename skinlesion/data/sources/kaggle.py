@@ -60,9 +60,8 @@ def download(folder: Path) -> None:
     archive = folder / f"{SLUG.split('/')[1]}.zip"
     if not zipfile.is_zipfile(archive):
         archive.unlink(missing_ok=True)
-        raise PipelineError(
-            f"Kaggle sent no usable {archive.name}; what had come was deleted, run the same command again. {OTHER_SOURCES}"
-        )
+        message = f"Kaggle sent no usable {archive.name}; what had come was deleted, run the same command again. {OTHER_SOURCES}"
+        raise PipelineError(message)
 
 
 def _cause(error: Exception) -> str:

@@ -72,9 +72,8 @@ def find_inputs(place: Path) -> Inputs:
         It does not exist, or holds no image, no metadata, or several different metadata files.
     """
     if not place.exists():
-        raise PipelineError(
-            f"{place} not found: set download.path to a folder or zip archive; a relative path starts at the project's root"
-        )
+        message = f"{place} not found: set download.path to a folder or zip archive; a relative path starts at the project's root"
+        raise PipelineError(message)
     root = place if place.is_dir() else place.parent
     paths = list(walk(place, aside=_OTHER_DATA_SET)) if place.is_dir() else [place]
     archives = [path for path in paths if is_archive(path)]
@@ -263,9 +262,8 @@ def _place(
     digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
     earlier, place = taken.setdefault(target, (digest, origin))
     if earlier != digest:
-        raise PipelineError(
-            f"{target.stem} is there twice with different content: {place} and {origin}. Leave only the right one"
-        )
+        message = f"{target.stem} is there twice with different content: {place} and {origin}. Leave only the right one"
+        raise PipelineError(message)
     if not target.exists():
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(content)

@@ -36,8 +36,7 @@ class _Interrupted(Exception):
 
     def __init__(self, cause: str, retry_after: float | None = None, *, range_works: bool = True) -> None:
         super().__init__(cause)
-        self.retry_after = retry_after
-        self.range_works = range_works
+        self.retry_after, self.range_works = retry_after, range_works
 
 
 def fetch(url: str, target: Path, *, md5: str, size: int | None = None, way_out: str = "") -> None:

@@ -44,9 +44,8 @@ class ConditionalVAE(nn.Module):
         self.latent, self.cells = latent, side // STRIDE
         features = WIDTHS[-1] * self.cells**2
         self.classes = nn.Embedding(num_classes, CLASS_WIDTH)
-        self.encoder = nn.Sequential(
-            *(_down(before, after) for before, after in zip((3, *WIDTHS[:-1]), WIDTHS, strict=True)), nn.Flatten()
-        )
+        pairs = zip((3, *WIDTHS[:-1]), WIDTHS, strict=True)
+        self.encoder = nn.Sequential(*(_down(before, after) for before, after in pairs), nn.Flatten())
         self.code = nn.Linear(features + CLASS_WIDTH, 2 * latent)
         self.spread = nn.Linear(latent + CLASS_WIDTH, features)
         self.decoder = nn.Sequential(

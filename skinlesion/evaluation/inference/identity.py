@@ -27,6 +27,5 @@ def check_belongs(content: Calibration | OperatingPoints, path: Path, digest: st
         The digest is another one, or is not there.
     """
     if content.classifier_sha256 != digest:
-        raise PipelineError(
-            f"{path} is of another classifier than the one in {CLASSIFIER}: run `dvc repro`, which renews what is old"
-        )
+        message = f"{path} is of another classifier than the one in {CLASSIFIER}: run `dvc repro`, which renews what is old"
+        raise PipelineError(message)

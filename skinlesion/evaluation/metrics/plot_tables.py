@@ -23,10 +23,8 @@ def plot_tables(table: pd.DataFrame, metrics: dict[str, Any], calibrator: Calibr
     """
     labels, logits, probabilities = labels_of(table), logits_of(table), probabilities_of(table)
     confusion = ClassificationMetrics(labels, probabilities).confusion(np.ones((1, len(table))))[0]
-    per_class = [
-        {"dx": dx, "f1": values["f1"], **metrics["intervals"][f"f1_{dx}"], "support": values["support"]}
-        for dx, values in metrics["per_class"].items()
-    ]
+    each, intervals = metrics["per_class"], metrics["intervals"]
+    per_class = [{"dx": dx, "f1": each[dx]["f1"], **intervals[f"f1_{dx}"], "support": each[dx]["support"]} for dx in each]
     return {
         "confusion": confusion_table(confusion),
         "roc": roc_table(labels, probabilities, most=CURVE_POINTS),

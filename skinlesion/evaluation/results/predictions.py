@@ -37,8 +37,7 @@ def read_predictions(name: str, folder: Path = PREDICTIONS) -> pd.DataFrame:
     broken |= (np.abs(probabilities.sum(axis=1) - 1) > 1e-4) | (probabilities < 0).any(axis=1)
     if frame.empty or broken.any():
         offenders = name_some(frame.loc[broken, "image_id"]) or "no row at all"
-        raise PipelineError(
-            f"{path}: logits must be finite and probabilities sum to 1; offending: {offenders}. Run `evaluate` again"
-        )
+        message = f"{path}: logits must be finite and probabilities sum to 1; offending: {offenders}. Run `evaluate` again"
+        raise PipelineError(message)
     frame[numbers.columns] = numbers
     return frame

@@ -50,73 +50,60 @@ def shares(steps: int) -> np.ndarray:
     return np.linspace(0, 1, steps + 1)
 
 
-@dataclass(frozen=True)
-class Ends:
-    """Where curves begin and end: probabilities, float64 (N,), of the images as they are, in their mean colour, and blurred."""
+@dataclass
+class Removal:
+    """Deletion and insertion of images in any order.
 
-    whole: np.ndarray
-    gone: np.ndarray
-    blurred: np.ndarray
-
-    def some(self, positions: np.ndarray) -> "Ends":
-        """Of those images alone."""
-        return Ends(self.whole[positions], self.gone[positions], self.blurred[positions])
-
-
-def measure_ends(score: Score, images: np.ndarray, rows: np.ndarray, shown: np.ndarray, *, batch_size: int) -> Ends:
-    """The ends that the curves of these images have in any order; for the parameters see `curves`."""
-    found = np.empty((3, len(rows)))
-    for positions, batch in _batches(images, rows, batch_size, title="ends of the curves"):
-        mask = _on_pixels(shown[positions], batch.shape[1])
-        mean = _mean_color(batch, mask)
-        altered = (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch))
-        found[:, positions] = [score(each, positions) for each in altered]
-    return Ends(*found)
-
-
-def curves(
-    score: Score,
-    images: np.ndarray,
-    rows: np.ndarray,
-    ranks: np.ndarray,
-    shown: np.ndarray,
-    ends: Ends,
-    *,
-    steps: int,
-    batch_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of the class after each step of deletion and of insertion.
-
-    Parameters
-    ----------
-    images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it.
-    ranks, shown : see `removal_ranks`.
-    ends : of `measure_ends`, which spare four passes a curve.
+    images : uint8 (M, size, size, 3); may be memory-mapped. rows : N positions in it. shown : see `removal_ranks`.
     steps : in each of which the same share of the shown patches goes.
-
-    Returns
-    -------
-    Deletion and insertion, float64 (N, steps + 1) each, at `shares(steps)`.
     """
-    deletion, insertion = (np.empty((len(rows), steps + 1)) for _ in range(2))
-    deletion[:, 0], deletion[:, -1], insertion[:, 0], insertion[:, -1] = ends.whole, ends.gone, ends.blurred, ends.whole
-    for positions, batch in _batches(images, rows, batch_size, title="deletion and insertion"):
-        inside = _on_pixels(shown[positions], batch.shape[1])
-        mean, outside = _mean_color(batch, inside), ~inside
-        blurred = _blurred(batch, inside, mean)
-        limits = shares(steps)[:, None] * shown[positions].sum(axis=(1, 2))
-        for step, limit in list(enumerate(limits))[1:-1]:
-            first = _on_pixels(ranks[positions] < np.round(limit)[:, None, None], batch.shape[1])
-            deletion[positions, step] = score(torch.where(first, mean, batch), positions)
-            insertion[positions, step] = score(torch.where(first | outside, batch, blurred), positions)
-    return deletion, insertion
 
+    score: Score
+    images: np.ndarray
+    rows: np.ndarray
+    shown: np.ndarray
+    steps: int
+    batch_size: int
 
-def _batches(images: np.ndarray, rows: np.ndarray, batch_size: int, *, title: str) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Positions among the rows, and their images, a batch at a time, with a progress bar of that title."""
-    for start in tqdm(range(0, len(rows), batch_size), desc=title, unit="batch", disable=None):
-        positions = np.arange(start, min(start + batch_size, len(rows)))
-        yield positions, torch.from_numpy(np.array(images[rows[positions]]))
+    def __post_init__(self) -> None:
+        # Probabilities of the images as they are, in their mean colour, and blurred: once, which spares four passes a curve.
+        self.ends = np.empty((3, len(self.rows)))
+        for _, positions, batch in self._batches(np.arange(len(self.rows)), title="ends of the curves"):
+            mask = _on_pixels(self.shown[positions], batch.shape[1])
+            mean = _mean_color(batch, mask)
+            altered = (batch, torch.where(mask, mean, batch), torch.where(mask, _blurred(batch, mask, mean), batch))
+            self.ends[:, positions] = [self.score(each, positions) for each in altered]
+
+    def curves(self, ranks: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probability of the class after each step of deletion and of insertion.
+
+        Parameters
+        ----------
+        within : n positions among the N images. ranks : of these, see `removal_ranks`.
+
+        Returns
+        -------
+        Deletion and insertion, float64 (n, steps + 1) each, at `shares(steps)`.
+        """
+        deletion, insertion = (np.empty((len(within), self.steps + 1)) for _ in range(2))
+        deletion[:, 0], deletion[:, -1], insertion[:, 0] = self.ends[:, within]
+        insertion[:, -1] = deletion[:, 0]
+        for places, positions, batch in self._batches(within, title="deletion and insertion"):
+            inside = _on_pixels(self.shown[positions], batch.shape[1])
+            mean, outside = _mean_color(batch, inside), ~inside
+            blurred = _blurred(batch, inside, mean)
+            limits = shares(self.steps)[:, None] * self.shown[positions].sum(axis=(1, 2))
+            for step, limit in list(enumerate(limits))[1:-1]:
+                first = _on_pixels(ranks[places] < np.round(limit)[:, None, None], batch.shape[1])
+                deletion[places, step] = self.score(torch.where(first, mean, batch), positions)
+                insertion[places, step] = self.score(torch.where(first | outside, batch, blurred), positions)
+        return deletion, insertion
+
+    def _batches(self, within: np.ndarray, *, title: str) -> Iterator[tuple[slice, np.ndarray, torch.Tensor]]:
+        """Places in `within`, the positions there, and their images, a batch at a time, with a progress bar of that title."""
+        for start in tqdm(range(0, len(within), self.batch_size), desc=title, unit="batch", disable=None):
+            places = slice(start, start + self.batch_size)
+            yield places, within[places], torch.from_numpy(np.array(self.images[self.rows[within[places]]]))
 
 
 def area_under(curve: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ class Faithfulness:
     maps : each member's maps of them.
     figures : float64 columns of `FIGURES`, a row an image measured, to `DECIMALS`, NaN where a figure is undefined.
     curves : by order of removal (`map`, `random`, `center`), deletion and insertion of each image, see
-        `skinlesion.explanation.cam.deletion.curves`.
+        `skinlesion.explanation.cam.deletion.Removal.curves`.
     masks : how many images have a mask. empty_masks : how many of these show no lesion pixel where the network looks.
     """
 
@@ -103,23 +103,18 @@ def measure_methods(
     orders = _Orders(subject.some(largest), steps)
     measured: dict[str, Faithfulness] = {}
     for method, chosen in positions.items():
-        logger.info(
-            "%s: %d images, mapped %d times", method, len(chosen), 3 if method in PERTURBATION_METHODS else 2 + len(DEPTHS)
-        )
         depths = (FULL,) if method in PERTURBATION_METHODS else tuple(DEPTHS)
+        logger.info("%s: %d images, mapped %d times", method, len(chosen), 2 + len(depths))
         of_method = replace(subject, options=replace(subject.options, method=method))
         forgetful = {depth: shuffled[depth] for depth in depths}
         measured[method] = _measure(of_method.some(chosen), chosen, orders, np.searchsorted(largest, chosen), forgetful)
     return measured
 
 
-def _measure(
-    subject: Subject,
-    positions: np.ndarray,
-    orders: "_Orders",
-    within: np.ndarray,
-    shuffled: Mapping[str, Mapping[str, Classifier]],
-) -> Faithfulness:
+Forgetful = Mapping[str, Mapping[str, Classifier]]  # shuffled members by depth
+
+
+def _measure(subject: Subject, positions: np.ndarray, orders: "_Orders", within: np.ndarray, shuffled: Forgetful) -> Faithfulness:
     """The subject's method on its images, which are those at `within` of the images of `orders`."""
     maps = subject.maps()
     members, size, shown = list(maps.values()), subject.square["size"], subject.shown()
@@ -146,28 +141,18 @@ class _Orders:
     """Deletion and insertion of the subject's images in orders that all methods share, computed once."""
 
     def __init__(self, subject: Subject, steps: int) -> None:
-        self.subject = subject
-        self.steps = steps
-        self.seeds = np.arange(len(subject.table)) + SEED
+        self.size, rows = subject.square["size"], subject.table["row"].to_numpy()
+        self.seeds = np.arange(len(rows)) + SEED
         self.shown = subject.shown()
-        self.score = subject.score()
         self.known: dict[tuple[object, ...], tuple[np.ndarray, np.ndarray]] = {}
-        rows = subject.table["row"].to_numpy()
-        self.ends = deletion.measure_ends(self.score, subject.images, rows, self.shown, batch_size=subject.options.batch_size)
+        self.removal = deletion.Removal(
+            subject.score(), subject.images, rows, self.shown, steps=steps, batch_size=subject.options.batch_size
+        )
 
     def curves_of(self, heat: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Deletion and insertion of the images at `within`, in the order of their maps `heat`."""
         ranks = deletion.removal_ranks(heat, self.shown[within], seeds=self.seeds[within])
-        return deletion.curves(
-            lambda batch, positions: self.score(batch, within[positions]),
-            self.subject.images,
-            self.subject.table["row"].to_numpy()[within],
-            ranks,
-            self.shown[within],
-            self.ends.some(within),
-            steps=self.steps,
-            batch_size=self.subject.options.batch_size,
-        )
+        return self.removal.curves(ranks, within)
 
     def fixed(self, order: str, like: Sequence[MemberMaps], within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same in the order `center`, or `random` with a map for each member, as coarse as its own."""
@@ -182,11 +167,8 @@ class _Orders:
     def _random_heat(self, like: Sequence[MemberMaps]) -> np.ndarray:
         """Maps of random cells, averaged over members as real maps are."""
         generators = [np.random.default_rng(seed) for seed in self.seeds]
-        drawn = [
-            replace(one, maps=np.stack([generator.random([one.layer.side] * 2) for generator in generators]).astype(np.float32))
-            for one in like
-        ]
-        return patches.patch_means(drawn, size=self.subject.square["size"])
+        drawn = [np.stack([each.random([one.layer.side] * 2) for each in generators]).astype(np.float32) for one in like]
+        return patches.patch_means([replace(one, maps=maps) for one, maps in zip(like, drawn, strict=True)], size=self.size)
 
 
 def _localization(subject: Subject, members: list[MemberMaps]) -> tuple[pd.DataFrame, int, int]:
@@ -243,11 +225,6 @@ def _renew(subject: Subject) -> None:
     for model, config in subject.members.values():
         known = torch.from_numpy(encode_metadata(table)) if config.needs_metadata else None
         pixels = (torch.from_numpy(np.array(subject.images[table["row"].to_numpy()[batch]])) for batch in batches)
-        renew_batch_norm(
-            model,
-            (
-                (normalize(images, config), None if known is None else known[batch])
-                for images, batch in zip(pixels, batches, strict=True)
-            ),
-            device=subject.options.device,
-        )
+        pairs = zip(pixels, batches, strict=True)
+        given = ((normalize(images, config), None if known is None else known[batch]) for images, batch in pairs)
+        renew_batch_norm(model, given, device=subject.options.device)

@@ -24,10 +24,8 @@ TOLERANCE = 1e-3  # of the largest logit, by which folding may change one throug
 
 def fuse_members(members: Mapping[str, Classifier], *, keep: str) -> dict[str, Classifier]:
     """Copies of an ensemble with `fuse_batch_norms`."""
-    return {
-        name: Classifier(fuse_batch_norms(each.model, size=each.config.size, keep=keep), each.config)
-        for name, each in members.items()
-    }
+    fuse, named = partial(fuse_batch_norms, keep=keep), members.items()
+    return {name: Classifier(fuse(model, size=config.size), config) for name, (model, config) in named}
 
 
 def fuse_batch_norms(model: SkinNetwork, *, size: int, keep: str = "") -> SkinNetwork:

@@ -155,17 +155,11 @@ def write_index(rows: Sequence[ClassRow], cases: pd.DataFrame, path: Path, *, ti
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["as_jpeg"] = _as_jpeg
-    text = environment.get_template("index_page.html").render(
-        heading=HEADING,
-        title=title,
-        banner=SYNTHETIC if synthetic else None,
-        no_cases=NO_CASES,
-        rows=rows,
-        cases=list(cases.itertuples()),
-        names=DIAGNOSES,
-    )
+    texts = {"heading": HEADING, "title": title, "banner": SYNTHETIC if synthetic else None, "no_cases": NO_CASES}
+    template = environment.get_template("index_page.html")
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        page = template.render(texts, rows=rows, cases=list(cases.itertuples()), names=DIAGNOSES)
+        partial.write_text(page, encoding="utf-8")
 
 
 def _as_jpeg(pixels: np.ndarray) -> str:

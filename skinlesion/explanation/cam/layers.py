@@ -71,9 +71,8 @@ def find_layer(model: nn.Module, name: str, *, size: int, only_last: bool = Fals
     known = dict(model.named_modules())
     if not name or name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or [child for child, _ in model.named_children()]
-        raise PipelineError(
-            f"gradcam.layer: {type(model).__name__} has no layer '{name}'; nearest: {', '.join(near)}; or set it to auto"
-        )
+        message = f"gradcam.layer: {type(model).__name__} has no layer '{name}'; nearest: {', '.join(near)}; or set it to auto"
+        raise PipelineError(message)
     if name not in shapes:
         raise PipelineError(f"gradcam.layer: '{name}' gives no single tensor when the network runs: choose another, or auto")
     found = _describe(model, name, shapes[name])

@@ -98,9 +98,8 @@ def compute_maps(
                 seconds = (time.perf_counter() - started) * len(rows)
                 logger.info("%s: about %s for %d images", title, describe_duration(seconds), len(rows))
     if not np.isfinite(maps).all():
-        raise PipelineError(
-            f"{method} of '{target.name}' gives maps that are not finite: name another layer, or take another method"
-        )
+        message = f"{method} of '{target.name}' gives maps that are not finite: name another layer, or take another method"
+        raise PipelineError(message)
     np.maximum(maps, 0, out=maps)
     strongest = maps.max(axis=(1, 2), keepdims=True, initial=0)
     np.divide(maps, strongest, out=maps, where=strongest > 0)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,12 +58,7 @@ def find_layers(
 
 
 def explain(
-    members: Mapping[str, Classifier],
-    images: np.ndarray,
-    table: pd.DataFrame,
-    options: MapOptions,
-    *,
-    column: str = "predicted",
+    members: Mapping[str, Classifier], images: np.ndarray, table: pd.DataFrame, options: MapOptions, *, column: str = "predicted"
 ) -> dict[str, MemberMaps]:
     """Each member's maps of the class that the table names, by member.
 
@@ -80,16 +77,9 @@ def explain(
     maps = {}
     for name, target in find_layers(members, [options.method], options.layer)[options.method].items():
         model, config = members[name]
-        values = compute_maps(
-            model,
-            config,
-            images,
-            _positions(table[column], config.classes),
-            options,
-            rows=table["row"].to_numpy(),
-            metadata=encode_metadata(table) if config.needs_metadata else None,
-            progress=True,
-        )
+        metadata = encode_metadata(table) if config.needs_metadata else None
+        known: dict[str, Any] = {"rows": table["row"].to_numpy(), "metadata": metadata, "progress": True}
+        values = compute_maps(model, config, images, _positions(table[column], config.classes), options, **known)
         maps[name] = MemberMaps(target, values)
     return maps
 
@@ -121,10 +111,8 @@ def place_mean(members: Sequence[MemberMaps], position: int, width: int, height:
     -------
     float64 array of shape (height, width) in [0, 1].
     """
-    placed = [
-        map_to_original(member.maps[position], width, height, size=size, fit=fit, centers=member.layer.centers)
-        for member in members
-    ]
+    place = partial(map_to_original, width=width, height=height, size=size, fit=fit)
+    placed = [place(member.maps[position], centers=member.layer.centers) for member in members]
     if len(placed) == 1:
         return placed[0]
     mean: np.ndarray = np.mean(placed, axis=0)

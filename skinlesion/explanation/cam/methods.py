@@ -9,12 +9,12 @@ from typing import get_args
 import torch
 
 from skinlesion.base.errors import PipelineError, suggest
-from skinlesion.config.evaluation import CamMethod
+from skinlesion.config.evaluation import CamMethod, Perturbing
 
 METHODS: tuple[CamMethod, ...] = get_args(CamMethod)
 
 # They change the image again and again and look at the scores: hundreds to thousands of passes an image, and no gradient.
-PERTURBATION_METHODS: frozenset[CamMethod] = frozenset({"ScoreCAM", "SSCAM", "ISCAM", "Occlusion"})
+PERTURBATION_METHODS: frozenset[CamMethod] = frozenset(get_args(Perturbing))
 
 # Methods that average over samples (noise, or steps from a dark image), with torchcam's own number of them.
 DEFAULT_SAMPLES: dict[CamMethod, int] = {"SmoothGradCAMpp": 4, "SSCAM": 35, "ISCAM": 10}

@@ -11,19 +11,9 @@ from matplotlib.patches import Patch
 
 from skinlesion.base.pictures import write_png
 from skinlesion.diagnoses import DIAGNOSES
+from skinlesion.explanation.cam import panels
 from skinlesion.explanation.cam.cases import SHOWN_CLASSES
-from skinlesion.explanation.cam.panels import (
-    CASE_HEIGHT,
-    CASE_WIDTH,
-    DPI,
-    HATCH,
-    PREDICTED,
-    TRUE,
-    Case,
-    add_color_bar,
-    draw_case,
-    start_page,
-)
+from skinlesion.explanation.cam.panels import CASE_HEIGHT, CASE_WIDTH, Case
 
 CASES_A_PAGE = 8
 FOOTER = 0.78  # inches
@@ -53,7 +43,7 @@ def draw_pages(cases: Iterable[Case], folder: Path, *, title: str) -> list[Path]
     pages = []
     for name, group in groupby(cases, key=lambda case: case.page):
         path = folder / name
-        write_png(_draw_page(list(group), path.stem, title), path, dpi=DPI)
+        write_png(_draw_page(list(group), path.stem, title), path, dpi=panels.DPI)
         pages.append(path)
     return pages
 
@@ -63,10 +53,10 @@ def _draw_page(cases: Sequence[Case], name: str, title: str) -> Figure:
     content = len(cases) * CASE_HEIGHT + FOOTER
     dx, number = name.rsplit("_", 1)
     heading = f"{DIAGNOSES[dx]} ({dx}), page {number}"
-    figure = start_page(heading[0].upper() + heading[1:], title, content=content)
+    figure = panels.start_page(heading[0].upper() + heading[1:], title, content=content)
     height = figure.get_size_inches()[1]
     for row, case in enumerate(cases):
-        draw_case(figure, case, top=content - row * CASE_HEIGHT, height=height)
+        panels.draw_case(figure, case, top=content - row * CASE_HEIGHT, height=height)
     _draw_legend(figure, height, with_lesions=any(case.lesion is not None for case in cases))
     return figure
 
@@ -76,10 +66,10 @@ def _draw_legend(figure: Figure, height: float, *, with_lesions: bool) -> None:
     middle = 0.36 / height
     text = "evidence for the map's class, each map on a scale of its own:\n0 none, 1 where this map is strongest in this image"
     figure.text(0.012, middle, text, va="center", fontsize=10.5)
-    add_color_bar(figure, 0.375 * CASE_WIDTH, 0.33, 0.15 * CASE_WIDTH)
+    panels.add_color_bar(figure, 0.375 * CASE_WIDTH, 0.33, 0.15 * CASE_WIDTH)
     handles: list[Line2D | Patch] = [
-        Patch(facecolor=PREDICTED, label="predicted"),
-        Patch(facecolor=TRUE, edgecolor="white", hatch=HATCH, label="true (hatched)"),
+        Patch(facecolor=panels.PREDICTED, label="predicted"),
+        Patch(facecolor=panels.TRUE, edgecolor="white", hatch=panels.HATCH, label="true (hatched)"),
     ]
     if with_lesions:
         handles.insert(0, Line2D([], [], color="white", linewidth=1.6, label="outline of the lesion's mask"))

@@ -75,10 +75,8 @@ class Subject:
 
     def score(self) -> Score:
         """The members' mean probability of the diagnosis explained, uncalibrated."""
-        indices = {
-            name: np.array([config.classes.index(dx) for dx in self.table["predicted"]])
-            for name, (_, config) in self.members.items()
-        }
+        predicted, members = self.table["predicted"], self.members.items()
+        indices = {name: np.array([config.classes.index(dx) for dx in predicted]) for name, (_, config) in members}
         metadata = encode_metadata(self.table) if any(each.config.needs_metadata for each in self.members.values()) else None
         for each in self.members.values():
             each.model.eval().to(self.options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack the option
@@ -87,7 +85,7 @@ class Subject:
         @full_float32()
         def probability(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
             total = np.zeros(len(positions))
-            for name, (model, config) in self.members.items():
+            for name, (model, config) in members:
                 known = None if metadata is None else torch.from_numpy(metadata[positions]).to(self.options.device)
                 logits = model(normalize(batch.to(self.options.device), config), known).double().softmax(dim=1).cpu().numpy()
                 total += logits[np.arange(len(positions)), indices[name][positions]]

@@ -13,12 +13,7 @@ from skinlesion.model.float32 import full_float32
 
 
 def embed(
-    members: Mapping[str, Classifier],
-    prepared: PreparedImages,
-    image_ids: Iterable[str],
-    *,
-    device: torch.device,
-    batch_size: int,
+    members: Mapping[str, Classifier], prepared: PreparedImages, ids: Iterable[str], *, device: torch.device, batch_size: int
 ) -> np.ndarray:
     """Embed images by every member of an ensemble; the dot product of two rows is the mean of the members' cosine similarities.
 
@@ -28,7 +23,7 @@ def embed(
 
     Parameters
     ----------
-    image_ids : N images.
+    ids : of N images.
     batch_size : images a step; changes speed and memory, not results.
 
     Returns
@@ -41,7 +36,7 @@ def embed(
     PipelineError
         An image was not prepared, was prepared in another way than a classifier expects, or a feature is not finite.
     """
-    rows = prepared.rows_of(image_ids)
+    rows = prepared.rows_of(ids)
     each = [_embed(classifier, prepared, rows, device=device, batch_size=batch_size) for classifier in members.values()]
     side_by_side: np.ndarray = np.concatenate(each, axis=1)
     side_by_side /= np.sqrt(np.float32(len(each)))
@@ -62,9 +57,8 @@ def _embed(
         images = normalize(torch.from_numpy(prepared.images[rows[start : start + batch_size]]).to(device), config)
         features = backbone(images).float().cpu().numpy()
         if not np.isfinite(features).all():
-            raise PipelineError(
-                f"classifier '{config.name}' gives features that are not finite: train it with a smaller train.lr"
-            )
+            message = f"classifier '{config.name}' gives features that are not finite: train it with a smaller train.lr"
+            raise PipelineError(message)
         # float64, in which no square of a float32 overflows or vanishes.
         lengths = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
         parts.append(np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0, casting="same_kind"))

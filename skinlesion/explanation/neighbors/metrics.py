@@ -57,17 +57,14 @@ def measure_neighbors(test: pd.DataFrame, labels: np.ndarray, training: pd.DataF
 
     found = Measured.of(measure, test["lesion_id"], how).with_intervals(how.confidence)
     lesions = training.groupby("lesion_id")["dx"].first().value_counts(normalize=True)
+    shares = {name: _sizes(test, group) | found[f"share.{name}"] for name, group in groups.items()}
+    measured = ("vote", "network", "difference")
     return {
         "share_of_truth": {
-            ALL: _sizes(test, groups[ALL]) | found[f"share.{ALL}"],
-            "by_class": {
-                dx: _sizes(test, groups[dx]) | found[f"share.{dx}"] | {"training_lesions": float(lesions.get(dx, 0.0))}
-                for dx in CLASSES
-            },
+            ALL: shares[ALL],
+            "by_class": {dx: shares[dx] | {"training_lesions": float(lesions.get(dx, 0.0))} for dx in CLASSES},
         },
-        "metrics": {
-            metric: {name: found[f"{name}.{metric}"] for name in ("vote", "network", "difference")} for metric in METRICS
-        },
+        "metrics": {metric: {name: found[f"{name}.{metric}"] for name in measured} for metric in METRICS},
         "agreement": {
             "agree": _sizes(test, agree) | found["agree"],
             "disagree": _sizes(test, ~agree) | found["disagree"],

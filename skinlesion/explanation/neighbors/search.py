@@ -30,9 +30,8 @@ def check_apart(searched: pd.DataFrame, test: pd.DataFrame) -> None:
     """Refuse a list to be searched that holds a lesion of the test images: a lesion's own photographs are no other cases."""
     shared = sorted(set(searched["lesion_id"]) & set(test["lesion_id"]))
     if shared:
-        raise PipelineError(
-            f"{len(shared)} lesion(s) are in training and in test ({name_some(shared)}): run `split` again, or `dvc repro`"
-        )
+        message = f"{len(shared)} lesion(s) are in training and in test ({name_some(shared)}): run `split` again, or `dvc repro`"
+        raise PipelineError(message)
 
 
 def find_neighbors(wanted: np.ndarray, searched: np.ndarray, listed: pd.DataFrame, *, k: int) -> Neighbors:
@@ -108,8 +107,6 @@ def choose_errors(test: pd.DataFrame, *, cases: int) -> pd.DataFrame:
     `image_id, dx, predicted, probability` (of the predicted class), in the order in which they are shown.
     """
     table = test[["image_id", "dx"]].assign(predicted=predicted_of(test), probability=probabilities_of(test).max(axis=1))
-    table["after"] = table["dx"] != MELANOMA
-    ranked = table[table["dx"] != table["predicted"]].sort_values(
-        ["after", "probability", "image_id"], ascending=[True, False, True]
-    )
+    errors = table[table["dx"] != table["predicted"]].assign(after=table["dx"] != MELANOMA)
+    ranked = errors.sort_values(["after", "probability", "image_id"], ascending=[True, False, True])
     return ranked.drop(columns="after").head(cases).reset_index(drop=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -52,18 +53,11 @@ def export_network(classifier: Classifier, path: Path, *, weights_sha256: str) -
         examples.append(torch.zeros(EXAMPLES, WIDTH))
     names = [IMAGES, METADATA][: len(examples)]
     batch = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
+    options: dict[str, Any] = {"dynamic_shapes": batch, "dynamo": True, "opset_version": OPSET, "verbose": False}
     try:
         with _quietly():
-            program = torch.onnx.export(
-                model.eval().cpu(),
-                tuple(examples),
-                input_names=names,
-                output_names=[LOGITS],
-                dynamic_shapes=batch,
-                dynamo=True,
-                opset_version=OPSET,
-                verbose=False,
-            )
+            network = model.eval().cpu()
+            program = torch.onnx.export(network, tuple(examples), input_names=names, output_names=[LOGITS], **options)
         assert program is not None  # it is None for the exporter before dynamo alone
         graph = without_traces(program.model_proto)
         onnx.checker.check_model(graph, full_check=True)
