@@ -7,9 +7,7 @@ import urllib.error
 from collections import OrderedDict
 from contextlib import suppress
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from types import MethodType
 from typing import Any
 
@@ -23,6 +21,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import file_digest, resolve_from_root
 from skinlesion.base.web import LONGEST_PAGE, name_answer, named_urllib
+from skinlesion.config.prerequisites import find_weights_problem
 from skinlesion.config.training import list_backbones
 
 RGB = tuple[float, float, float]
@@ -142,6 +141,8 @@ def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | N
     if weights == "imagenet":
         state, digest = _imagenet_state(backbone)
     else:
+        if problem := find_weights_problem(weights):
+            raise PipelineError(problem)
         path = resolve_from_root(weights)
         state, digest = _read_state(path), file_digest(path, "sha256")
     _load_all_but_head(model, state, backbone=backbone, weights=weights)
@@ -155,7 +156,9 @@ def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
     try:
         with named_urllib():
             state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file torch raises what it documents nowhere
         if cached.is_file() and not isinstance(error, OSError):
             raise PipelineError(
                 f"ImageNet weights of '{backbone}': {cached} is damaged ({reason_of(error)}): delete it to download it again"
@@ -172,16 +175,12 @@ def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a file."""
-    if not path.is_file():
-        raise PipelineError(
-            f"train.weights: no file {path} (a relative path starts at the project's root); or use none, imagenet"
-        )
     try:
-        with path.open("rb") as file:
-            header = file.read(9)[8:]  # a safetensors file begins with a length in 8 bytes and JSON, torch's with a magic number
-        # Tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
-        by_torch = partial(torch.load, map_location="cpu", weights_only=True)
-        state = (safetensors.torch.load_file if header == b"{" else by_torch)(path)
+        with path.open("rb") as file:  # safetensors begins with a length in 8 bytes and JSON, torch's formats with a magic number
+            is_safetensors = file.read(9)[8:] == b"{"
+        # Of torch's, tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
+        load = safetensors.torch.load_file
+        state = load(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises

@@ -14,7 +14,7 @@ from torchvision import models
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
-from skinlesion.config.training import list_backbones
+from skinlesion.config.training import WITH_DROPOUT, find_size_problem, list_backbones
 from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
 from tests.conftest import refuses
 from tests.data.scripted_server import Answer, serve
@@ -169,6 +169,18 @@ PUBLISHED = {
     **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnext50_32x4d", "shufflenet_v2_x0_5"), as_it_is),
     **dict.fromkeys(("squeezenet1_1", "swin_t", "swin_v2_t"), as_it_is),
 }
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_params_hold_of_a_family_is_so(name: str) -> None:
+    sizes = {size: find_size_problem(name, size) for size in (32, 62, 63, 74, 75, 96, 224)}
+    taken = [size for size, problem in sizes.items() if problem is None]
+    refused = [size for size in sizes if size not in taken]
+    if refused:
+        refuses(f"cannot take images of {max(refused)} x", build_backbone, name, num_classes=7, size=max(refused))
+    model = build_backbone(name, num_classes=7, size=min(taken))
+    assert (remove_head(model)[1] > 0) == name.startswith(WITH_DROPOUT)
+    assert isinstance(model, models.VisionTransformer) == name.startswith("vit_")  # which has no map for attention to gate
 
 
 def cache_weights(monkeypatch: pytest.MonkeyPatch, home: Path, backbone: str, content: object) -> Path:
