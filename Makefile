@@ -1,7 +1,8 @@
 # Every target works with a virtual environment that is not activated: DVC finds `python` on PATH, so the environment comes first.
 PYTHON ?= python3
 VENV ?= .venv
-SHELL := /bin/bash
+BASH := /bin/bash
+SHELL := $(BASH)
 .SHELLFLAGS := -eu -o pipefail -c
 # Where `make app` serves the demo.
 ADDRESS ?= 127.0.0.1
@@ -9,7 +10,7 @@ PORT ?= 8501
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run repro plots metrics verify app api test operations browser drills lint clean record lock audit
+.PHONY: help run repro plots metrics verify app api test operations browser drills lint check clean record lock audit
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -78,15 +79,22 @@ clean: ## remove what the stages wrote, downloaded archives and the environment;
 	rm -rf $(VENV) dvc_plots report logs .resume .hypothesis .pytest_cache .ruff_cache
 	find data models plots -mindepth 1 ! -name .gitkeep -delete
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or later is needed, this is " + sys.version.split()[0] + ": name one with make PYTHON=/path/to/python3")'
+# By sh, as bash may be what is missing; with the environment's Python where there is one, since that is what installs.
+check: SHELL := /bin/sh
+check: .SHELLFLAGS := -c
+check: ## say what this machine lacks for the set-up, all of it at once; every target that sets up begins with it
+	@python=$(VENV)/bin/python; test -x "$$python" || python=$(PYTHON); command -v "$$python" > /dev/null || { \
+		echo "error: no $$python on PATH$$(command -v git > /dev/null || echo " and no git"): install what is missing (Python 3.11 or later), or name one with make PYTHON=/path/to/python3" >&2; exit 1; }; \
+		"$$python" tools/check_setup.py --venv $(VENV) --make $(MAKE_VERSION) --bash $(BASH)
+
+$(VENV)/bin/python: | check
 	@$(PYTHON) -m venv $(VENV) || { ! test -f $(VENV)/pyvenv.cfg || rm -rf $(VENV); \
 		echo "error: \`$(PYTHON) -m venv $(VENV)\` failed, see above; on Debian and Ubuntu install python3-venv, or name another Python with make PYTHON=..." >&2; \
 		exit 1; }
 
 # From the lock, not from requirements.txt: what tests, CI and the container have, to the last indirect package, and nothing whose
 # hash is another. tests/tools/test_requirements.py holds the lock against the direct pins.
-$(VENV)/.installed: requirements/pipeline.lock | $(VENV)/bin/python
+$(VENV)/.installed: requirements/pipeline.lock | check $(VENV)/bin/python
 	python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/pipeline.lock
 	@touch $@
 

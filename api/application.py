@@ -1,7 +1,5 @@
 """The application: routes, and around them what every request passes."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -64,9 +62,10 @@ def _answer(request: Request, problem: Problem) -> Response:
 def _answer_http(request: Request, error: HTTPException) -> Response:
     """Starlette's own refusals: an unknown address, another method, or too large a body."""
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
+        # Of an address that has GET, the routes name HEAD at times, and in any order; it is answered everywhere.
+        allowed = "GET, HEAD" if "GET" in (error.headers or {}).get("Allow", "") else "POST"
         detail = f"{request.url.path} accepts {allowed}; /docs lists all addresses."
-        return respond(Problem("method-not-allowed", detail, headers=dict(error.headers or {})))
+        return respond(Problem("method-not-allowed", detail, headers={"Allow": allowed}))
     if error.status_code == 404:
         near = suggest(request.url.path, ROUTES)
         return respond(Problem("not-found", f"There is nothing at this address{near}; /docs lists all addresses."))

@@ -1,7 +1,5 @@
 """One worker that runs the network, for the images of all requests that came within a few milliseconds of each other."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Sequence

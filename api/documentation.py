@@ -3,8 +3,6 @@
 FastAPI's own page loads Swagger UI from a content delivery network, whose scripts would run beside patients' images.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Multipart forms by Starlette's parser, with its limits, in memory alone: no byte of an image is written to a disk."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 from fastapi import Request

@@ -1,7 +1,5 @@
 """Logs as one JSON object a line, on standard output."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -1,7 +1,5 @@
 """What the API counts for Prometheus. Labels have a few fixed values: a client cannot add one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics

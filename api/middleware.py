@@ -1,7 +1,5 @@
 """What every request passes: an id, a line in the log, counters and headers; then rate limit, origin and host name."""
 
-from __future__ import annotations
-
 import ipaddress
 import logging
 import math
@@ -42,18 +40,27 @@ SECURITY_HEADERS = {
 def wrap(app: ASGIApp, service: Service) -> ASGIApp:
     """The application behind all of this module, outermost the request id of `asgi_correlation_id`."""
     settings = service.settings
-    inner: ASGIApp = Guard(app, settings)
+    inner: ASGIApp = Guard(answer_head(app), settings)
     if settings.cors_origins:
         cors = CORSMiddleware(
             inner,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "X-Diagnosis", "Retry-After"],
         )
-        message = f"This page may not call the API: {PREFIX}CORS_ORIGINS lists the origins that may, by GET and POST."
+        message = f"This page may not call the API: {PREFIX}CORS_ORIGINS lists the origins that may, by GET, HEAD and POST."
         inner = Refusals(cors, Problem("foreign-origin", message))
     return CorrelationIdMiddleware(Observer(inner, service), validator=lambda given: SANE_ID.fullmatch(given) is not None)
+
+
+def answer_head(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD as GET (RFC 9110), which FastAPI's routes do not; the server leaves the body out, as ASGI asks of it."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope, receive, send)
+
+    return answer
 
 
 class Observer:

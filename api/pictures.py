@@ -1,7 +1,5 @@
 """Heat maps as PNG."""
 
-from __future__ import annotations
-
 import io
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What can go wrong with a request: the kinds of problems, as RFC 9457 defines them (`application/problem+json`)."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

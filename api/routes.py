@@ -1,7 +1,5 @@
 """The addresses of the API. What they share is in `api.middleware` and `api.service`; what they do is the predictor's work."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Callable, Sequence
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """Requests and answers as JSON; FastAPI builds the documentation from these classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """The process: a socket, uvicorn, and a stop that answers all requests in work."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """What the application works with: the predictor, its worker and threads, and whether it accepts requests."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """The settings of the API: environment variables that begin with `SKINLESION_`; docs/serving.md has the table."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

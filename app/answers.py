@@ -5,8 +5,6 @@ shown. What is no longer on the page is forgotten. The page runs anew at every t
 to find what is known of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The answers as CSV: the columns of `python -m skinlesion.predict`."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping

@@ -1,14 +1,16 @@
 """The demo: `make app`. Images in; probabilities, flags and heat maps out. Not for clinical use."""
 
-from __future__ import annotations
-
 import logging
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 from starlette.formparsers import MultiPartParser
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where `streamlit run app/demo.py` has app/ alone
 
 from app import markup, words
 from app.answers import MOST, Answer, Handed, Memory, answer, has_map, make_map
@@ -24,7 +26,6 @@ from skinlesion.serving.uploads import MAX_BYTES
 
 logger = logging.getLogger(__name__)
 
-TYPES = ("jpg", "jpeg", "png")
 # What comes in stays in memory: above a megabyte it would pass through a temporary file.
 MultiPartParser.spool_max_size = 2 * MAX_BYTES
 
@@ -67,14 +68,14 @@ def show_answers(choices: Choices) -> None:
     with st.expander("How good is this classifier?"):
         show_test(card)
     with st.expander("Which classifier is this?"):
-        st.html(markup.facts_table(words.describe_card(card)))
+        rows = words.describe_card(card)
+        st.html(markup.render("facts.html", caption="The classifier", heads=("What", "Here"), rows=rows))
 
 
 def ask_for_images() -> list[Handed]:
     """The images on the page: uploaded ones, then drawn examples."""
     uploaded = st.file_uploader(
         f"Images of skin lesions: JPEG or PNG, {MAX_BYTES // 1_000_000} MB at most, {MOST} at a time",
-        type=TYPES,
         accept_multiple_files=True,
     )
     drawn = st.pills(
@@ -83,7 +84,8 @@ def ask_for_images() -> list[Handed]:
     handed = [Handed(each.name, each.getvalue(), each.file_id) for each in uploaded]
     handed += [Handed(name_example(dx), draw_example(dx), dx, drawn=True) for dx in drawn]
     if len(handed) > MOST:
-        st.warning(words.too_many(len(handed), MOST))
+        many = f"{len(handed)} files were handed in, and {MOST} are answered at a time"
+        st.warning(f"{many}: the others are left out until you remove some.")
     return handed[:MOST]
 
 
@@ -178,7 +180,8 @@ def show_test(card: dict[str, object]) -> None:
         f"On {test['images']} test images of {test['lesions']} lesions that it was not trained on; in brackets intervals of "
         f"{100 * test['confidence']:g} % confidence, by bootstrap over lesions."
     )
-    st.html(markup.test_table(test))
+    rows = [(label, words.metric(name, test[name])) for name, label in words.METRICS.items()]
+    st.html(markup.render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows))
 
 
 main()

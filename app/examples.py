@@ -1,7 +1,5 @@
 """Drawn images for a first try, one a diagnosis, as the embedded sample draws them; made in memory."""
 
-from __future__ import annotations
-
 import io
 from functools import cache
 

@@ -1,17 +1,14 @@
 """Parts of a page as HTML. Whatever stands in them is escaped: a file's name can be anything."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from app.answers import Answer
 from app.overlays import LEGEND
-from app.words import METRICS, NOT_FOR_CLINICAL_USE, in_percent, metric, network_of_map
+from app.words import NOT_FOR_CLINICAL_USE, in_percent, network_of_map
 from skinlesion.diagnoses import DIAGNOSES
 from skinlesion.serving.engines import Engine
 from skinlesion.serving.operating_point import OperatingPoint
@@ -80,14 +77,3 @@ def overview(answers: Sequence[Answer], point: OperatingPoint | None) -> Markup:
             }
         rows.append(row)
     return render("overview.html", rows=rows, point=point)
-
-
-def test_table(test: Mapping[str, Any]) -> Markup:
-    """What the classifier reaches on test images, as `test` of its card, one figure a row with its interval."""
-    rows = [(label, metric(name, test[name])) for name, label in METRICS.items()]
-    return render("facts.html", caption="Test figures", heads=("What", "Reached"), rows=rows)
-
-
-def facts_table(rows: Sequence[tuple[str, str]]) -> Markup:
-    """What the classifier is, a fact a row."""
-    return render("facts.html", caption="The classifier", heads=("What", "Here"), rows=rows)

@@ -1,7 +1,5 @@
 """The predictor that the page uses, opened once for everybody, and again after a training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Heat maps as pictures: alone, and over the image's greys. The colours are those of the pages of the stage `gradcam`."""
 
-from __future__ import annotations
-
 import base64
 import io
 

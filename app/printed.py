@@ -1,7 +1,5 @@
 """The answers as one page to print or keep: it needs nothing else, and runs no script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The choices at the side of the page."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the page says, as sentences: for a reader who knows skin and not machine learning."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -211,11 +209,6 @@ def remarks(answered: Answer) -> list[tuple[str, bool]]:
 def escape_markdown(text: str) -> str:
     """A file's name within Markdown: no character of it is markup, a link, an image or HTML."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|<>~$:&@/])", r"\\\1", re.sub(r"\s+", " ", text))
-
-
-def too_many(count: int, most: int) -> str:
-    """More files than are answered at once."""
-    return f"{count} files were handed in, and {most} are answered at a time: the others are left out until you remove some."
 
 
 def network_of_map(engine: Engine) -> str:

@@ -1,7 +1,5 @@
 """The API in a process of its own, for those who ask it over HTTP: the benchmark and the tests."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

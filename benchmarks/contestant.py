@@ -4,15 +4,13 @@ What a training asks of its process (how memory is kept, which algorithms are ch
 Processes wait while another one is measured.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from multiprocessing import get_context
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from benchmarks.timing import Loop, warm_up
@@ -21,17 +19,14 @@ from skinlesion.config.training import TrainParams
 from skinlesion.training.engine import explained_failures
 
 
-class Contestant:
+class Contestant(AbstractContextManager["Contestant"]):
     """A process that holds a loop. To be used as a context, at whose end the process ends."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=os.chdir, initargs=(Path.cwd(),))
 
-    def __enter__(self) -> Contestant:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.pool.shutdown()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:

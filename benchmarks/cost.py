@@ -8,14 +8,11 @@ counted at the speed of training, which is more than they need, having no backwa
 compilation, evaluation and maps.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.training import positive
 from skinlesion.base.errors import PipelineError, run_stage
@@ -26,17 +23,6 @@ from tools.readme_tables import table as markdown_table
 IMAGES = (10_015, 400_000)  # HAM10000, and an archive of the size that ISIC 2024 had
 EPOCHS = 40  # of the recipe best_gpu, as are the six trainings
 TRAININGS = 6
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a network trains: images per second end to end, the median of the rounds and their range."""
-
-    backbone: str
-    setting: str
-    median: float
-    least: float
-    greatest: float
 
 
 @dataclass(frozen=True)
@@ -57,11 +43,15 @@ class Plan:
         return self.images * size * size * 3 / 1e9
 
 
-def read_speeds(path: Path) -> tuple[str, int, list[Speed]]:
-    """The machine, the image size, and the fastest setting of each backbone."""
+def read_speeds(path: Path) -> tuple[str, int, list[tuple[str, str, float, str]]]:
+    """The machine, the image size; of each backbone its name, the fastest setting, and images per second: median and range."""
     content = read_json(path)
     try:
-        speeds = [fastest_of(backbone, summary) for backbone, summary in content["backbones"].items()]
+        speeds = []
+        for backbone, summary in content["backbones"].items():
+            ours = summary["ours"][summary["fastest"]]
+            setting, rounds = f"{ours['precision']}{', compiled' if ours['compiled'] else ''}", ours["end_to_end"]
+            speeds.append((backbone, setting, statistics.median(rounds), f"{min(rounds):,.1f} to {max(rounds):,.1f}"))
         return f"{content['machine']} ({content['device']})", content["size"], speeds
     except (KeyError, TypeError, AttributeError, statistics.StatisticsError) as error:
         raise PipelineError(
@@ -69,22 +59,15 @@ def read_speeds(path: Path) -> tuple[str, int, list[Speed]]:
         ) from error
 
 
-def fastest_of(backbone: str, summary: dict[str, Any]) -> Speed:
-    ours = summary["ours"][summary["fastest"]]
-    setting = f"{ours['precision']}{', compiled' if ours['compiled'] else ''}"
-    rounds = ours["end_to_end"]
-    return Speed(backbone, setting, statistics.median(rounds), min(rounds), max(rounds))
-
-
 def describe(path: Path, plans: list[Plan]) -> list[str]:
     """A Markdown table: a row a backbone, the device-hours of each plan."""
     machine, size, speeds = read_speeds(path)
     sizes = ", ".join(f"{plan.gigabytes(size):.1f} GB" for plan in plans)
     header = ["backbone", "setting", "images/s (range of the rounds)", *(f"{plan.images:,} images, hours" for plan in plans)]
-    rows = []
-    for speed in speeds:
-        speed_range = f"{speed.median:,.1f} ({speed.least:,.1f} to {speed.greatest:,.1f})"
-        rows.append([speed.backbone, speed.setting, speed_range, *(f"{plan.hours(speed.median):,.1f}" for plan in plans)])
+    rows = [
+        [backbone, setting, f"{median:,.1f} ({spread})", *(f"{plan.hours(median):,.1f}" for plan in plans)]
+        for backbone, setting, median, spread in speeds
+    ]
     title = f"{machine}, {size} px, {plans[0].trainings} trainings of {plans[0].epochs} epochs; prepared images {sizes}:"
     return [title, "", *markdown_table(header, rows)]
 

@@ -13,8 +13,6 @@ alternate; ratios are taken within a round. Not in the times: preparation, which
 both.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

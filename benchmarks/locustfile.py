@@ -4,8 +4,6 @@ The folder of the JPEGs is in the variable IMAGES. `benchmarks.serving` starts L
 parts of Python's standard library when it is imported.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The other side of the benchmarks: the loop that most public training scripts have, which decodes each JPEG each epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +80,7 @@ class PlainLoop:
     precision: str = "32-true"
 
     @classmethod
-    def over(cls, loader: DataLoader, *, backbone: str, size: int, device: torch.device) -> PlainLoop:
+    def over(cls, loader: DataLoader, *, backbone: str, size: int, device: torch.device) -> "PlainLoop":
         """The loop over a loader, with torchvision's network from random weights."""
         network = backbones.build_backbone(backbone, num_classes=len(CLASSES), size=size).to(device).train()
         return cls(network, torch.optim.AdamW(network.parameters(), lr=1e-3), loader, device)

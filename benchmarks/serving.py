@@ -10,8 +10,6 @@ and the network is the work. JPEGs are synthetic, 600 x 450 pixels like HAM10000
 `client` is Locust's part of them, with its start.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Our side of the benchmarks: images as JPEGs and prepared, and the training that the `train` stage builds over them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +35,7 @@ class Images:
     paths: list[Path]
     prepared: PreparedImages
 
-    def repeated(self, number: int) -> Images:
+    def repeated(self, number: int) -> "Images":
         """A list of `number` images, which begins again where it ends."""
         order = np.arange(number) % len(self.listed)
         return replace(self, listed=self.listed.iloc[order], paths=[self.paths[position] for position in order])
@@ -77,7 +75,7 @@ class StageLoop:
     mixing: torch.Generator
 
     @classmethod
-    def over(cls, images: Images, params: TrainParams, machine: MachineParams) -> StageLoop:
+    def over(cls, images: Images, params: TrainParams, machine: MachineParams) -> "StageLoop":
         """The stage's training from random weights, its list all of `images`."""
         size = images.prepared.size
         network, _ = setup.start_network(params, size=size, seed=0)

@@ -1,7 +1,5 @@
 """Images per second of a loop that trains: end to end, of its step, of its loading; and what machine it was."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -11,8 +11,6 @@ step is measured alone on one batch, and loading without a step. Rounds alternat
 the times: start of the processes, warm-up, compilation (a minute or more before the first step of a training), preparation.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import statistics

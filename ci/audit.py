@@ -4,8 +4,6 @@ It fails on a hole that ci/audit-allow.toml does not list, on an entry there tha
 more, and on a package that could not be looked up, of which pip-audit itself says "No known vulnerabilities found".
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -8,8 +8,6 @@ Training rounds differently on other processors and with other numbers of thread
 the headline metrics have a tolerance (`TOLERANCE`) and the other files must have the same keys.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

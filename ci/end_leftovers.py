@@ -5,8 +5,6 @@ can live on and hold the GPU. The variable is inherited by whatever the job star
 other jobs on the machine, and people at work on it, are left alone. This process and its ancestors belong to the job and stay.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -7,8 +7,6 @@ checked out. Where the run cache knows nothing, a later stage's inputs are not k
 Runs with DVC as only package; uses `Repo.stage_cache`, which DVC does not document, at the version that requirements.txt pins.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from dvc.exceptions import DvcException

@@ -1,7 +1,5 @@
 """The plots of the workspace beside those of another revision, as PNG files."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -9,8 +9,6 @@ The report comes from a job that ran the code of a branch: nothing of it is run,
 the text goes to gh through its standard input.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

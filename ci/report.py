@@ -5,8 +5,6 @@ Reads   the workspace after `dvc repro`; params, metrics and plots of COMMIT; FO
 Writes  FOLDER/report.md, FOLDER/plots/*.png, and FOLDER/metrics_diff.md with every metric that changed
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io
@@ -67,12 +65,8 @@ def heading(base: str, log: RunLog) -> list[str]:
         "stages run": ", ".join(log.ran) or "none",
         "restored, not run": ", ".join(log.restored) or None,
     }
-    return [*lines, "| | |", "| --- | --- |", *(f"| {name} | {_cell(fact)} |" for name, fact in facts.items() if fact), ""]
-
-
-def _cell(text: str) -> str:
-    """Text for a cell of a table: one line, no bars."""
-    return " ".join(text.split()).replace("|", "\\|")
+    cells = {name: " ".join(fact.split()).replace("|", "\\|") for name, fact in facts.items() if fact}  # one line, no bars
+    return [*lines, "| | |", "| --- | --- |", *(f"| {name} | {cell} |" for name, cell in cells.items()), ""]
 
 
 def headline(base: str) -> list[str]:
@@ -118,12 +112,6 @@ def difference(what: str, base: str) -> str:
     return "\n".join([rows[0].replace(base, "base").replace(WORKSPACE, "this run"), re.sub("-{4,}", "---", rows[1]), *rows[2:]])
 
 
-def way_to_take() -> str:
-    """The command that brings the results of this run to somebody's clone."""
-    changed = [name for name in ("RECIPES", "OVERRIDES") if os.environ.get(name)]
-    return "`dvc repro --pull` on this commit" + (", with the same recipes and overrides in params.yaml" if changed else "")
-
-
 def stage_of(plot: str) -> str:
     """The stage whose plot it is: the one with whose name the plot's begins."""
     stages = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -150,6 +138,8 @@ def write_report(folder: Path, base: str) -> Path:
     params = difference("params", base)
     metrics = difference("metrics", base)
     names, of_base = draw(folder / "plots", base=base, names={base: f"base {base[:7]}", WORKSPACE: "this run"})
+    changed = os.environ.get("RECIPES") or os.environ.get("OVERRIDES")
+    command = "`dvc repro --pull` on this commit" + (", with the same recipes and overrides in params.yaml" if changed else "")
     lines = [
         *heading(base, read_log(folder / "repro.log")),
         *["### Parameters that changed", "", params or "None.", ""],
@@ -158,7 +148,7 @@ def write_report(folder: Path, base: str) -> Path:
         f"{max(len(metrics.splitlines()) - 2, 0):,} metrics changed: `metrics_diff.md` in the run's artifact lists them.",
         "",
         *pictures(names, of_base=of_base),
-        f"To take these results without computing them: {way_to_take()}, then commit dvc.lock and metrics/.",
+        f"To take these results without computing them: {command}, then commit dvc.lock and metrics/.",
     ]
     for name, text in {"metrics_diff.md": metrics or "No metric changed.", "report.md": "\n".join(lines)}.items():
         with atomic_file(folder / name) as partial:

@@ -1,7 +1,5 @@
 """What the log of a `dvc repro` says of the run: which stages ran, on what device, how fast, for how long."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@ CI uses `dvc repro`, not `dvc exp run -S`, which when killed leaves git without 
 function that `-S` calls.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

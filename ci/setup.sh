@@ -16,6 +16,7 @@ tools) packages=(--require-hashes -r "$checkout/requirements/tools.lock") ;;
 esac
 if [ ! -f "$environment/.complete" ]; then
     rm -rf "$environment"
+    [ "$kind" = tools ] || python3 "$checkout/tools/check_setup.py" --venv "$environment"
     python3 -m venv "$environment"
     "$environment/bin/python" -m pip install --quiet "${packages[@]}"
     touch "$environment/.complete"

@@ -11,8 +11,6 @@ from images of validation, calibration and thresholds are those of the main pipe
 torch's probabilities is refused and leaves nothing behind.
 """
 
-from __future__ import annotations
-
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -107,6 +105,8 @@ def main() -> None:
             classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         speed = measure_speed({"torch": members, **exported}, test, params, test_time=test_time)
         compared = compare({"torch": test, "int8": tables["int8"]}, points, whole.bootstrap, bins=whole.evaluate.calibration_bins)
+    files = described["members"].values()
+    graphs: dict[str, int] = {name: sum(each["files"][name]["bytes"] for each in files) for name in PRECISIONS}
     content = {
         CLASSIFIER_SHA256: classifier_digest(),
         "thresholds": {name: point.threshold for name, point in points.points.items()},
@@ -117,7 +117,7 @@ def main() -> None:
         "test_time": test_time,
         **{name: described[name] for name in ("opset", "versions", "int8")},
         "backbones": {name: classifier.config.backbone for name, classifier in members.items()},
-        "bytes": count_bytes(described["members"]),
+        "bytes": {"torch": sum(each["weights_bytes"] for each in files), **graphs},
         "parity": parity,
         "bootstrap": describe_draws(whole.bootstrap),
         "compared": compared,
@@ -125,12 +125,6 @@ def main() -> None:
     }
     write_extra("export", content, of=["predictions"])
     log(content)
-
-
-def count_bytes(members: dict[str, Any]) -> dict[str, int]:
-    """Bytes of the files of all members: of torch's weights, and of the graphs by precision."""
-    graphs: dict[str, int] = {name: sum(each["files"][name]["bytes"] for each in members.values()) for name in PRECISIONS}
-    return {"torch": sum(each["weights_bytes"] for each in members.values()), **graphs}
 
 
 def log(content: dict[str, Any]) -> None:

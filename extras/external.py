@@ -9,8 +9,6 @@ Writes  data/extras/external/predictions.csv (a prediction table, as those of `e
 Nothing is fitted or chosen: temperature and thresholds are those from validation.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

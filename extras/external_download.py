@@ -7,8 +7,6 @@ Writes  data/external/images/*.jpg, metadata.csv and provenance.json, as the sta
         the provenance also says whether lesions are known and which rows were left out
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from contextlib import nullcontext
@@ -79,11 +77,11 @@ def collect(params: ExternalParams, scratch: Path, raw: Path) -> dict[str, Any]:
         origin, licence, citation = str(params.path), "that of the source, which is not known here", "that of the source"
     rows, lesions_known = to_ham10000_columns(read_rows(inputs), name=inputs.metadata_name)
     rows, left_out = isic2018.leave_out_absent(rows, inputs)  # of whichever source: a copy of that set has the same gap
-    write_rows(rows, raw, name=inputs.metadata_name)
+    metadata = write_rows(rows, raw, name=inputs.metadata_name)
     return {
         "synthetic": False,
         "origin": origin,
-        "files": bring_files(inputs, raw, jpeg_target),
+        "files": bring_files(inputs, raw, metadata["image_id"], jpeg_target),
         "licence": licence,
         "citation": citation,
         "lesions_known": lesions_known,

@@ -15,8 +15,6 @@ test images without a sibling. Synthetic images and `train.loggers` are left out
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """
 
-from __future__ import annotations
-
 import logging
 from itertools import chain
 from typing import Any

@@ -3,8 +3,6 @@
 It is put together as stages/train.py is, on one device, without synthetic images and loggers.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from typing import NamedTuple

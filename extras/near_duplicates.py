@@ -11,8 +11,6 @@ thus does not depend on the split. To use it, look at the pairs, copy links.csv 
 not there before the split in a fresh workspace) and set `split.links` to it.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -10,8 +10,6 @@ Nothing is fitted: calibration and thresholds are those that the main pipeline c
 the predictions that lie in data/predictions.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any
@@ -39,7 +37,6 @@ from skinlesion.base.cpu_memory import keep_freed_memory
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.audits import RobustnessParams
 from skinlesion.config.contents import OperatingPoints
 from skinlesion.config.params import load_params
 from skinlesion.config.schema import BootstrapParams
@@ -61,12 +58,6 @@ def check_reproduced(table: pd.DataFrame, predictions: pd.DataFrame) -> None:
             f"{predictions['image_id'].iloc[int(apart.argmax())]} a probability that differs by {apart.max():.4f} from that in "
             f"{PREDICTIONS / 'test.csv'}: run `dvc repro`, then this stage again"
         )
-
-
-def conditions_of(params: RobustnessParams) -> list[Condition]:
-    """Every corruption at every severity that params name, in the order of params."""
-    severities = sorted(params.severities)
-    return [Condition(name, severity, STRENGTHS[name][severity - 1]) for name in params.corruptions for severity in severities]
 
 
 def measure_conditions(
@@ -103,7 +94,9 @@ def main() -> None:
     test_time, bins = params.evaluate.test_time, params.evaluate.calibration_bins
     keep_freed_memory()
     predictions, points = read_predictions("test"), read_operating_points()
-    corrupted, conditions = CorruptedPredictions(predictions, chosen, params.machine, test_time=test_time), conditions_of(chosen)
+    corrupted = CorruptedPredictions(predictions, chosen, params.machine, test_time=test_time)
+    severities = sorted(chosen.severities)
+    conditions = [Condition(name, each, STRENGTHS[name][each - 1]) for name in chosen.corruptions for each in severities]
     begun = time.monotonic()
     check_reproduced(corrupted(None), predictions)
     passes = (len(predictions), len(conditions), (time.monotonic() - begun) * len(conditions) / 60)
@@ -116,7 +109,7 @@ def main() -> None:
         write_table(pd.DataFrame(rows["metrics"]), folder / "metrics.csv", METRIC_COLUMNS)
         write_table(pd.DataFrame(rows["operating_points"]), folder / "operating_points.csv", POINT_COLUMNS)
         first = np.array(corrupted.prepared.images[corrupted.rows[0]])
-        shown = (list(chosen.corruptions), sorted(chosen.severities), folder / "examples.png")
+        shown = (list(chosen.corruptions), severities, folder / "examples.png")
         draw_corruption_page(first, predictions["image_id"].iloc[0], *shown, seed=chosen.seed)
     content = {
         "split": "test",
@@ -124,7 +117,7 @@ def main() -> None:
         "lesions": int(predictions["lesion_id"].nunique()),
         "side": corrupted.prepared.size,
         "test_time": test_time,
-        "severities": sorted(chosen.severities),
+        "severities": severities,
         "bootstrap": describe_draws(how),
         "clean": {**clean.values, "intervals": percentile_intervals(clean.drawn, how.confidence)},
         **summary,

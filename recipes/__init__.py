@@ -5,8 +5,6 @@ values come first) and `params` (the overrides, nested as in `params.yaml`). A s
 `train.class_multipliers`, is replaced as a whole.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Iterable

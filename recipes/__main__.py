@@ -7,8 +7,6 @@ Writes  one line to stdout; on a refusal a message to stderr, exit code 1, and o
         `dvc exp run $(...)` would run with no recipe at all
 """
 
-from __future__ import annotations
-
 import argparse
 
 from recipes import read_recipe, recipe_names, recipe_words

@@ -5,8 +5,6 @@ revisions of this project (a branch, a tag, a commit, an experiment's name; `wor
 tables DVC brings from its cache or remote. Nothing is written and nothing is run.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

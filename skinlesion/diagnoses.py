@@ -1,7 +1,5 @@
 """The seven diagnoses of HAM10000, in the order of every logit vector, table and plot of this project."""
 
-from __future__ import annotations
-
 # Codes and meanings: Tschandl, Rosendahl, Kittler, Scientific Data 5, 180161 (2018), table 1.
 DIAGNOSES: dict[str, str] = {
     "akiec": "actinic keratosis / intraepithelial carcinoma",

@@ -6,13 +6,10 @@ code 0 where every file was predicted, 3 where some were not, 1 where nothing co
 Not for clinical use.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import logging
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,9 +20,11 @@ from tqdm import tqdm
 
 from skinlesion.artifacts.patients import Patient
 from skinlesion.base.cores import available_cores
-from skinlesion.base.errors import PipelineError, describe_os_error, run_stage
+from skinlesion.base.decoding import BEGINNING, PICTURES, kind_of
+from skinlesion.base.errors import PipelineError, describe_os_error, name_some, run_stage
 from skinlesion.base.files import atomic_file
 from skinlesion.base.parallel import map_in_order
+from skinlesion.data.sources.folders import walk
 from skinlesion.serving.engines import ENGINES
 from skinlesion.serving.operating_point import OperatingPoint
 from skinlesion.serving.prediction import ROW_COLUMNS, row_of
@@ -113,7 +112,7 @@ def _begins_with(path: Path, text: str) -> bool:
 def list_files(paths: Sequence[Path]) -> list[Path]:
     """The files that are meant, in the order given, those of a folder by name and with all folders in it, each once.
 
-    A file is taken whatever it is called, of a folder what has one of `EXTENSIONS`; hidden ones are left out.
+    A file is taken whatever it is, of a folder what is a picture or is called like one; hidden ones are left out.
 
     Raises
     ------
@@ -126,24 +125,25 @@ def list_files(paths: Sequence[Path]) -> list[Path]:
             raise PipelineError(f"{path} not found: name files or folders that exist")
         found = _images_of(path) if path.is_dir() else [path]
         if not found:
-            raise PipelineError(f"{path} holds no file that ends in {', '.join(EXTENSIONS)}: name another folder, or the files")
+            raise PipelineError(f"{path} holds no JPEG, PNG or DICOM file: name another folder, or the files")
         for file in found:
             files.setdefault(file.resolve(), file)
     return list(files.values())
 
 
 def _images_of(folder: Path) -> list[Path]:
-    """The files of a folder that can be images, by name; what is left out is said."""
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    )
-    others = Counter(file.suffix.lower() or "no ending" for file in files if file.suffix.lower() not in EXTENSIONS)
-    if others:
-        counted = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.warning("%s: %d other files are left out (%s)", folder, others.total(), counted)
-    return [file for file in files if file.suffix.lower() in EXTENSIONS]
+    """The files of a folder that are pictures by content or by name, sorted; what is left out is named."""
+    files = sorted(file for file in walk(folder) if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    images = [file for file in files if file.suffix.lower() in EXTENSIONS or _is_picture(file)]
+    if others := sorted({*files} - {*images}):
+        named = name_some(file.relative_to(folder).as_posix() for file in others)
+        logger.warning("%s: %d other files are left out (%s)", folder, len(others), named)
+    return images
+
+
+def _is_picture(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return kind_of(opened.read(BEGINNING)) in PICTURES
 
 
 def write_rows(predictor: Predictor, files: Sequence[Path], out: Path, *, point: OperatingPoint | None, patient: Patient) -> int:

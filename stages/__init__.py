@@ -1,6 +1,5 @@
 """The pipeline, one script a stage: `python -m stages.train` from the root, or `dvc repro` for all of them in order."""
 
-from skinlesion.base.errors import import_faster, say_interrupted_in_one_line
+from skinlesion.base.errors import import_faster
 
 import_faster()
-say_interrupted_in_one_line()

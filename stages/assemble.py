@@ -9,8 +9,6 @@ Writes  models/classifier/: ensemble.json (the members in order, and what they s
 Members whose probabilities could not be averaged, or of which one may have seen another's test images, are refused.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

@@ -7,8 +7,6 @@ Trained on the training list; nothing is chosen for them, on validation or elsew
 metrics/evaluate.json.
 """
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -9,8 +9,6 @@ Writes  data/raw/images/*.jpg          RGB JPEG, the bytes of the source
         data/raw/provenance.json       source, origin, files with bytes and MD5, licence, citation, counts
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from contextlib import nullcontext
@@ -84,7 +82,7 @@ def collect(params: DownloadParams, raw: Path) -> dict[str, Any]:
     return {
         "synthetic": False,
         "origin": origin,
-        "files": bring_files(inputs, raw),
+        "files": bring_files(inputs, raw, metadata["image_id"]),
         "licence": licence,
         "citation": ham10000.CITATION,
     }

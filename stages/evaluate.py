@@ -11,8 +11,6 @@ a lesion, the mean of its images' probabilities. What a metric is where it is un
 skinlesion/evaluation/metrics/classification.py.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -7,8 +7,6 @@ Writes  data/failures/failures.csv (a row an image, columns: skinlesion/evaluati
 It looks and chooses nothing: which image failed is known only because test was measured.
 """
 
-from __future__ import annotations
-
 import logging
 
 from skinlesion.artifacts.paths import METRICS

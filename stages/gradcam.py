@@ -21,9 +21,8 @@ and of every method (`skinlesion.explanation.cam.faithfulness` says what is meas
   has no masks; below `faithfulness` every method's measures with intervals, by class and outcome, and the sanity check.
 """
 
-from __future__ import annotations
-
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -70,25 +69,29 @@ def main() -> None:
     synthetic = read_provenance()["synthetic"]
     subject = load_subject(params, whole.machine)
     # What cannot be used is refused before anything is measured.
-    for name, layers in find_layers(subject.members, params.methods, params.layer).items():
-        logger.info("%s: %s", name, ", ".join(f"{member} '{each.name}'" for member, each in layers.items()))
-    measured = measure_methods(
-        subject,
-        params.methods,
-        images=params.faithfulness_images,
-        perturbation_images=params.perturbation_images,
-        steps=params.deletion_steps,
-    )
-    summary = summarize(measured, subject.table, how)
-    first = measured[subject.options.method]
-    energy = subject.table.iloc[first.positions].assign(energy_ratio=first.figures["energy"].to_numpy())
-    title = f"{subject.describe_maps(first.maps)}, split '{params.split}'{', synthetic images' if synthetic else ''}"
-    with atomic_folder(PLOTS / "gradcam") as folder:
-        cases = choose_cases(
-            subject.table, **params.model_dump(include={"confident_errors", "unsure_correct", "typical_correct"})
+    layers = find_layers(subject.members, params.methods, params.layer)
+    for method, found in layers.items():
+        logger.info("%s: %s", method, ", ".join(f"{member} '{each.name}'" for member, each in found.items()))
+    cases = choose_cases(subject.table, **params.model_dump(include={"confident_errors", "unsure_correct", "typical_correct"}))
+    placed, placed_truth = subject.of(cases).placed("predicted"), subject.of(cases[cases["outcome"] == "wrong"]).placed("dx")
+    maps = subject.describe_maps(layers[subject.options.method])
+    title = f"{maps}, split '{params.split}'{', synthetic images' if synthetic else ''}"
+    with atomic_folder(PLOTS / "gradcam") as folder, ThreadPoolExecutor(1) as pool:
+        # Pages are drawn while torch computes, which leaves the interpreter to them.
+        drawn = pool.submit(
+            write_gallery, cases, folder, placed=placed, placed_truth=placed_truth, title=title, synthetic=synthetic
         )
-        placed, placed_truth = subject.of(cases).placed("predicted"), subject.of(cases[cases["outcome"] == "wrong"]).placed("dx")
-        write_gallery(cases, folder, placed=placed, placed_truth=placed_truth, title=title, synthetic=synthetic)
+        measured = measure_methods(
+            subject,
+            params.methods,
+            images=params.faithfulness_images,
+            perturbation_images=params.perturbation_images,
+            steps=params.deletion_steps,
+        )
+        drawn.result()
+        summary = summarize(measured, subject.table, how)
+        first = measured[subject.options.method]
+        energy = subject.table.iloc[first.positions].assign(energy_ratio=first.figures["energy"].to_numpy())
         write_table(energy.dropna(subset=["energy_ratio"]), folder / "energy.csv", ENERGY_COLUMNS)
         tables.write_tables(measured, summary, subject.table, folder)
     metrics: dict[str, Any] = {

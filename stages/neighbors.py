@@ -9,8 +9,6 @@ Images that `synthesize` drew are not searched: they are nobody's case. Nothing 
 part in any prediction.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from typing import Any

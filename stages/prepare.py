@@ -5,8 +5,6 @@ Writes `data/prepared/images.npy` (uint8, N x size x size x 3, RGB) and `data/pr
 fit and color constancy of each image), in the order of the ids.
 """
 
-from __future__ import annotations
-
 import logging
 
 from skinlesion.artifacts.prepared import PREPARED

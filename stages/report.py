@@ -9,8 +9,6 @@ It measures nothing: every number stands in one of these files. The extras are n
 was run is seen by extras/dvc.lock.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Thresholds of confidence are chosen on validation and audited on test. For the s
 part the calibration is fitted, on one image a lesion of the other the quantile, so that what they promise holds for a new lesion.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

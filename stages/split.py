@@ -6,8 +6,6 @@ Writes `data/splits/{train,val,test}.csv` and `facts.json`, `metrics/split.json`
 `plots/split/{classes,age,sex,localization}.csv`; nothing before every proof holds.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -6,11 +6,7 @@ Writes  metrics/subgroups.json (of all images, of histologically proven ones alo
         plots/subgroups/groups.csv (every group with its size and intervals; small ones are flagged, not hidden)
 """
 
-from __future__ import annotations
-
 import logging
-
-import pandas as pd
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.raw import read_metadata
@@ -36,17 +32,12 @@ HISTOLOGY = "histo"
 logger = logging.getLogger(__name__)
 
 
-def add_source(predictions: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
-    """The prediction table with the column `dataset`, where the metadata has it."""
-    if SOURCE not in metadata.columns:
-        return predictions
-    return predictions.merge(metadata[["image_id", SOURCE]], on="image_id", how="left", validate="one_to_one")
-
-
 @one_at_a_time("subgroups")
 def main() -> None:
     params, how = load_params().subgroups, load_params().bootstrap
-    table = add_source(read_predictions("test"), read_metadata())
+    table, metadata = read_predictions("test"), read_metadata()
+    if SOURCE in metadata.columns:
+        table = table.merge(metadata[["image_id", SOURCE]], on="image_id", how="left", validate="one_to_one")
     rows = measure_groups(table, assign_groups(table, starts=list(params.age_bands)), how)
     rows["small"] = flag_small(rows, min_lesions=params.min_lesions, min_melanomas=params.min_melanomas)
     proven = table[table["dx_type"] == HISTOLOGY]

@@ -7,8 +7,6 @@ Writes `data/synthetic/images.npy` (uint8, M x size x size x 3, RGB), `index.csv
 empty and nothing is trained.
 """
 
-from __future__ import annotations
-
 import logging
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -75,7 +73,7 @@ def synthesize(
     counts: pd.DataFrame,
     facts: dict[str, Any],
     device: str,
-) -> list[Samples]:
+) -> "list[Samples]":
     """Train on the list, write `data/synthetic`, and return what the page shows of each diagnosis that was drawn."""
     from skinlesion.base.cpu_memory import keep_freed_memory
     from skinlesion.base.devices import choose_device
@@ -111,7 +109,7 @@ def synthesize(
     ]
 
 
-def write_plots(counts: pd.DataFrame, samples: list[Samples]) -> None:
+def write_plots(counts: pd.DataFrame, samples: "list[Samples]") -> None:
     """Write `counts.csv` and, where there are samples, `samples.png`."""
     with atomic_folder(PLOTS / "synthesize") as folder:
         write_table(counts, folder / "counts.csv", COUNT_COLUMNS)

@@ -8,8 +8,6 @@ Writes  models/operating_points.json (what a user of the classifier applies); me
 Validation values carry no interval: the thresholds were chosen to give them.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

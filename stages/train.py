@@ -9,8 +9,6 @@ Run as `python -m stages.train --member base --seed 0`. Killed and started again
 script, and the first one alone writes.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from contextlib import ExitStack
@@ -27,7 +25,7 @@ from skinlesion.artifacts.tables import write_table
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import file_digest, write_json
 from skinlesion.base.locks import one_at_a_time
-from skinlesion.config.params import Params, load_params
+from skinlesion.config.params import load_params
 from skinlesion.config.training import TrainParams
 from skinlesion.model import classifier
 from skinlesion.model.network import SkinNetwork
@@ -43,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", required=True, type=int, help="of the head's weights, the order and the augmentation, >= 0")
     options = parser.parse_args(arguments)
     whole = load_params()
-    params, machine = member_params(whole, options.member), whole.machine
+    if options.member not in whole.ensemble.members:
+        raise PipelineError(f"--member {options.member} is not in ensemble.members: {', '.join(whole.ensemble.members)}")
+    params, machine = whole.member(options.member), whole.machine
     splits = {name: read_split(name) for name in ("train", "val")}
     prepared = read_prepared()
     synthetic = read_synthetic(prepared.size)
@@ -69,13 +69,6 @@ def main(arguments: list[str] | None = None) -> None:
             write(fitted, data, network, replace(config, epoch=fitted.best_epoch), params)
             resume.delete()
     fabric.barrier()
-
-
-def member_params(params: Params, member: str) -> TrainParams:
-    """The section `train` of the member."""
-    if member not in params.ensemble.members:
-        raise PipelineError(f"--member {member} is not in ensemble.members: {', '.join(params.ensemble.members)}")
-    return params.member(member)
 
 
 def fit_and_log(training: Any, name: str, resume: checkpoint.Checkpoint) -> fit.Fitted:

@@ -1,11 +1,10 @@
 """What the tests share: a workspace to run stages in, its `params.yaml`, a small `data/raw`, and the real data set if any."""
 
-from __future__ import annotations
-
 import copy
 import gc
 import json
 import os
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -159,6 +158,34 @@ def plots_repository(build_once: BuildOnce) -> Path:
     from tests.report.plot_cases import make_repository
 
     return build_once("plots", make_repository)
+
+
+@pytest.fixture(scope="session")
+def evaluated(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder in which `evaluate` was run once on a small classifier, to read."""
+    from tests.evaluation.evaluate_cases import run_evaluate
+
+    return build_once("evaluated", lambda folder: run_evaluate(folder, write_params_here))
+
+
+@pytest.fixture
+def copied(evaluated: Path, workspace: Path) -> Path:
+    """A copy of that folder to change, the working directory."""
+    return shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def external_inputs(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
+    """A folder with all that `external` reads."""
+    from tests.audits.external_cases import write_inputs
+
+    return build_once("external", lambda folder: write_inputs(folder, write_params_here))
+
+
+@pytest.fixture
+def external_project(external_inputs: Path, workspace: Path) -> Path:
+    """A copy of that folder, the working directory."""
+    return shutil.copytree(external_inputs, workspace, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,11 @@
 """Servers that tests start on this machine: a free port, and the wait until one answers."""
 
-from __future__ import annotations
-
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Container
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +18,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def high_water(pid: int) -> int:
+    """The most memory that a process has held so far, bytes; 0 for one that has ended and was not waited for."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else 0
 
 
 def wait_until_answered(

@@ -1,7 +1,5 @@
 """What tests write in place of the stages before the one that they test, and how they read what it wrote."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -61,6 +59,11 @@ def probabilities_of(table: pd.DataFrame) -> np.ndarray:
     return table[list(PROBABILITY_COLUMNS)].to_numpy()
 
 
+def predicted_of(table: pd.DataFrame) -> np.ndarray:
+    """The most probable diagnosis of each row."""
+    return np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
+
+
 def logits_of(table: pd.DataFrame | str) -> np.ndarray:
     """Shape (N, 7), by the columns' names; of a prediction table or of that with this name."""
     return (read_predictions(table) if isinstance(table, str) else table)[list(LOGIT_COLUMNS)].to_numpy()
@@ -71,13 +74,18 @@ def read_metrics(name: str, folder: Path = Path()) -> dict[str, Any]:
     return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def stage_runner(write_params: WriteParams, main: Callable[[], None], section: str, **small: Any) -> Run:
-    """A function that runs a stage with values of its section of params, or of another by full key, `small` ones by default."""
+def stage_runner(
+    write_params: WriteParams, main: Callable[[], None], section: str, *, metrics: str | None = None, **small: Any
+) -> Run:
+    """A function that runs a stage with values of its section of params, or of another by full key, `small` ones by default.
+
+    It returns the stage's metrics, which have the name of its section or that of `metrics`.
+    """
 
     def run(**overrides: Any) -> dict[str, Any]:
         write_params({name if "." in name else f"{section}.{name}": value for name, value in (small | overrides).items()})
         main()
-        return read_metrics(section)
+        return read_metrics(metrics or section)
 
     return run
 
@@ -85,6 +93,11 @@ def stage_runner(write_params: WriteParams, main: Callable[[], None], section: s
 def bytes_below(*folders: Path | str) -> dict[str, bytes]:
     """Content of every file below some folders, by path."""
     return {str(path): path.read_bytes() for each in folders for path in sorted(Path(each).rglob("*")) if path.is_file()}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Content of every file of a folder, by path in it."""
+    return {Path(path).relative_to(folder).as_posix(): content for path, content in bytes_below(folder).items()}
 
 
 def refused(fragment: str) -> pytest.RaisesExc[PipelineError]:

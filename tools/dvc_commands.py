@@ -1,7 +1,5 @@
 """Running DVC from Python: always the one of this interpreter, so that a virtual environment need not be activated."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -9,8 +9,6 @@ interrupted in them, it refuses every further command. What had been run by then
 runs nothing again. While another DVC is at work nothing is touched.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -40,11 +38,6 @@ def is_lock(text: str) -> bool:
     return content["schema"] == "2.0" and all(
         "cmd" in stage and isinstance(stage.get("outs", []), list) for stage in stages.values()
     )
-
-
-def is_rwlock(text: str) -> bool:
-    """Whether DVC takes a text for its list of who reads and writes what."""
-    return isinstance(json.loads(text), dict)
 
 
 def is_whole(path: Path, is_right: Callable[[str], bool]) -> bool:
@@ -101,7 +94,7 @@ def main() -> None:
             if not is_whole(path, is_lock):
                 mend_lock_file(path)
         rwlock = DVC_FILES / "rwlock"
-        if not is_whole(rwlock, is_rwlock):
+        if not is_whole(rwlock, lambda text: isinstance(json.loads(text), dict)):  # DVC's list of who reads and writes what
             rwlock.unlink()
             logger.warning("%s was cut, as by a kill of DVC, and is taken away", rwlock)
     finally:

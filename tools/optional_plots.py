@@ -1,7 +1,5 @@
 """Which plots are of the optional stages of extras/dvc.yaml, and so may lack their files."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePath
 
 from ruamel.yaml import YAML

@@ -8,8 +8,6 @@ Writes  FOLDER/index.html, the pictures that it shows beside it in FOLDER/static
 DVC's own page loads Vega from a content delivery network; here it stands in the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import html
 import logging

@@ -6,8 +6,6 @@ that `dvc.lock` names, and never metrics of `cache: false`. But a run comes back
 that in a clone whose `dvc.lock` does not have the run yet `dvc repro --pull` would train again.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import subprocess
@@ -34,11 +32,6 @@ def push_workspace(remote: str | None) -> None:
         raise PipelineError(
             f"`dvc {' '.join(command)}` failed, see above, and no run was pushed; docs/remotes.md has the ways out"
         )
-
-
-def list_runs(cache: Path) -> list[Run]:
-    """The runs that a cache has records of, as DVC names them: the hash of what went in, and of what came out as well."""
-    return sorted((record.parent.name, record.name) for record in cache.glob("runs/??/*/*") if len(record.name) == HASH_LENGTH)
 
 
 def list_remote_runs(repo: Repo, remote: str | None) -> list[Run]:
@@ -72,7 +65,9 @@ def push_runs(repo: Repo, *, remote: str | None) -> tuple[int, int, int]:
     -------
     How many files were new, how many runs are at the remote, and how many of them have lost files and are of no use.
     """
-    runs, new = list_runs(Path(repo.cache.legacy.path)), 0
+    records, new = Path(repo.cache.legacy.path).glob("runs/??/*/*"), 0
+    # As DVC names them: the hash of what went in, and of what came out as well.
+    runs = sorted((record.parent.name, record.name) for record in records if len(record.name) == HASH_LENGTH)
     with repo.lock:
         files, lost = files_of(repo, runs)
         if files:

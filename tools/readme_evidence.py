@@ -1,7 +1,5 @@
 """Tables of README on what stands behind the headline of recorded runs: proven images, worst groups, abstaining, leak, maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

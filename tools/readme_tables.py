@@ -5,8 +5,6 @@ Writes  README.md, between the markers `<!-- results:begin -->` and `<!-- result
         with 1 if README.md is not what would be written
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 from collections.abc import Iterable, Iterator

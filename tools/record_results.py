@@ -12,8 +12,6 @@ that do not give the metrics. What an optional stage found of another classifier
 recorded of synthetic images only: HAM10000's are not ours to copy.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re
@@ -40,10 +38,10 @@ from skinlesion.evaluation.analysis.failures import FAILURES
 from skinlesion.evaluation.results.predictions import PREDICTIONS
 from skinlesion.report.vega import VEGA_LITE
 from tools.dvc_commands import run_dvc, run_dvc_json
+from tools.mend import LOCK_FILES
 from tools.optional_plots import plots_of_extras
 from tools.records import METRIC_FILES, PREDICTED_SPLITS, RESULTS, check_predictions, file_digests
 
-LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 REPORT = Path("report")
 EXTRA_TABLES = Path("data/extras")
 MAPS = PLOTS / "gradcam" / "images.csv"
@@ -203,12 +201,6 @@ def describe_originals() -> dict[str, int]:
     return {"width": int(width), "height": int(height), "images": int(sizes.max()), "of": int(sizes.sum())}
 
 
-def describe_recorder() -> dict[str, Any]:
-    """The checkout that recorded the run."""
-    commit = git_commit()
-    return {"git_commit": commit and commit.removesuffix("-dirty"), "dirty": commit and commit.endswith("-dirty")}
-
-
 def record(name: str, *, replace: bool = False) -> Path:
     """Record the run in the workspace as `results/NAME`; the folder's path."""
     check_name(name)
@@ -216,14 +208,14 @@ def record(name: str, *, replace: bool = False) -> Path:
     if target.exists() and not replace:
         raise PipelineError(f"{target} exists: take another name, or --replace it")
     check_up_to_date()
-    data, metrics = read_provenance(), read_metrics()
+    data, metrics, commit = read_provenance(), read_metrics(), git_commit()
     provenance = {
         "name": name,
         "synthetic": data["synthetic"],
         "data": data,
         "originals": describe_originals(),
         "classifier": describe_classifier(),
-        "recorder": describe_recorder(),
+        "recorder": {"git_commit": commit and commit.removesuffix("-dirty"), "dirty": commit and commit.endswith("-dirty")},
         "outs_md5": read_locks(),
     }
     extras, left_out_extras = split_extras()

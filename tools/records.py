@@ -11,8 +11,6 @@ plots/*.svg               the plots; pictures only where the images are syntheti
 provenance.json           where data, classifier and code came from; sha256 of every file above
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,9 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.classification import LEADING
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.report.formats import name_of
+from skinlesion.report.inputs import METRIC_FILES as METRIC_FILES  # and train/NAME of each member
 
 RESULTS = Path("results")
-# And train/NAME of each member.
-METRIC_FILES: tuple[str, ...] = (
-    *("split", "evaluate", "threshold_sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors"),
-)
 PREDICTED_SPLITS: tuple[str, ...] = ("val", "test")
 TOLERANCE = 1e-9
 

@@ -1,7 +1,5 @@
 """Print where the results of the last run are, and its headline metrics: `python -m tools.summary` (`make run` ends with it)."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -22,23 +20,18 @@ def headline(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def describe_vote(metrics: dict[str, Any]) -> str:
-    """Whose probabilities were averaged."""
-    names = list(metrics["members"])
-    voters = f"mean of {len(names)} members: {', '.join(names)}" if len(names) > 1 else f"member {names[0]}"
-    return f"{voters}; test-time views: {metrics['test_time']}"
-
-
 def main() -> None:
     metrics = read_json(METRICS / "evaluate.json")
     test, level = metrics["test"], f"{100 * metrics['bootstrap']['confidence']:g} %"
     source = metrics["data"]["source"]
     synthetic = metrics["data"]["synthetic"]
+    names = list(metrics["members"])
+    voters = f"mean of {len(names)} members: {', '.join(names)}" if len(names) > 1 else f"member {names[0]}"
     kind = "SYNTHETIC sample, which says nothing about real skin" if synthetic else f"images of source '{source}'"
     lines = [
         f"Test split of the {kind}: {test['images']} images of {test['lesions']} lesions; {level} intervals over lesions",
         *headline(metrics),
-        f"Classifier   {CLASSIFIER}/   ({describe_vote(metrics)})",
+        f"Classifier   {CLASSIFIER}/   ({voters}; test-time views: {metrics['test_time']})",
         f"Predictions  {PREDICTIONS}/{{val,test}}.csv",
         "Report       report/index.html   (one page, and report/report.md for a pull request)",
         f"Metrics      {METRICS}/*.json   (make metrics)",

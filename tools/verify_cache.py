@@ -8,8 +8,6 @@ workspace by root, or a failing disk, changes a file behind its back: `dvc repro
 back and call everything up to date. After --remove, `dvc pull` or `dvc repro` makes what is missing anew.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -26,17 +24,12 @@ from tqdm import tqdm
 from skinlesion.base.errors import PipelineError, name_some, run_stage
 from skinlesion.base.files import file_digest
 from tools.dvc_commands import run_dvc
+from tools.mend import LOCK_FILES
 
-LOCK_FILES = (Path("dvc.lock"), Path("extras/dvc.lock"))
 OBJECT = re.compile(r"[0-9a-f]{30}(\.dir)?")  # the MD5 without the two digits of its folder; anything else is DVC's scratch
 RUN = re.compile(r"[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
-
-
-def cached_files(cache: Path) -> list[Path]:
-    """The files of a cache, sorted."""
-    return sorted(path for path in (cache / "files" / "md5").glob("[0-9a-f][0-9a-f]/*") if OBJECT.fullmatch(path.name))
 
 
 def digest_in_name(path: Path) -> str:
@@ -46,7 +39,8 @@ def digest_in_name(path: Path) -> str:
 
 def find_altered(cache: Path) -> tuple[int, list[Path]]:
     """How many files the cache holds, and those that are not what their names say, or of the remembered runs no such thing."""
-    files, runs = cached_files(cache), sorted(path for path in (cache / "runs").glob("*/*/*") if RUN.fullmatch(path.name))
+    files = sorted(path for path in cache.glob("files/md5/[0-9a-f][0-9a-f]/*") if OBJECT.fullmatch(path.name))
+    runs = sorted(path for path in cache.glob("runs/*/*/*") if RUN.fullmatch(path.name))
     progress = tqdm(files, desc="verify", unit=" files", disable=None)
     altered = [path for path in progress if file_digest(path, "md5") != digest_in_name(path)]
     return len(files) + len(runs), [*altered, *(path for path in runs if not is_run(path))]

@@ -1,7 +1,5 @@
 """Where what the stages write lies, as far as it is not the subject of a module of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 MEMBERS = Path("models/members")

@@ -3,8 +3,6 @@
 Each can be left out. `dx_type` is never looked at: it tells how the diagnosis was made, and so gives it away.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

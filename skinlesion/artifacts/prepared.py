@@ -1,7 +1,5 @@
 """The contract of `data/prepared`: every image, decoded and resized once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The contract of `data/raw`: images, metadata, lesion masks where the source has them, and where all of it came from."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The contract of `data/splits`: who is in training, validation and test, and what else is known of the split."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict
 from pathlib import Path

@@ -3,8 +3,6 @@
 Apart from `skinlesion.artifacts`, so that an edit of the one does not rerun the readers of the other.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """CSV tables whose rows are images: one way to read them, which checks, and one way to write them."""
 
-from __future__ import annotations
-
+import codecs
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from skinlesion.base.decoding import kind_of
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_file
 from skinlesion.diagnoses import CLASSES
@@ -18,6 +19,11 @@ METADATA_COLUMNS: tuple[str, ...] = ("lesion_id", "image_id", "dx", "dx_type", "
 LOGIT_COLUMNS: tuple[str, ...] = tuple(f"logit_{dx}" for dx in CLASSES)
 PROBABILITY_COLUMNS: tuple[str, ...] = tuple(f"probability_{dx}" for dx in CLASSES)
 
+# All that a table may hold with a decimal comma; the last are the ISIC challenge's columns.
+NUMBERS = ("age", *LOGIT_COLUMNS, *PROBABILITY_COLUMNS, *(dx.upper() for dx in CLASSES))
+SEPARATORS = ",;\t|"
+IN_QUOTES = 'put a value that holds the separator in quotes, as "80,5"'
+
 AGE_LIMIT = 120.0  # years
 # What an id must not begin with or hold: it names a file (`artifacts.raw.image_path`), and must not lead out of its folder or
 # hide there.
@@ -25,8 +31,11 @@ _NOT_IN_AN_ID = r"^\.|[/\\\x00-\x1f\x7f]"
 _NOT_IN_A_LESION = r"[\x00-\x1f\x7f]"
 
 
-def parse_csv(source: Path | io.BytesIO, *, name: str, **options: Any) -> pd.DataFrame:
+def parse_csv(source: Path | bytes, *, name: str, **options: Any) -> pd.DataFrame:
     """pandas' `read_csv` for a file that is not trusted; no text means a missing value unless `options` say so.
+
+    Read as spreadsheets save them: in UTF-8 or UTF-16; with the one of `SEPARATORS` that the header has most of; with decimal
+    commas in the columns `NUMBERS`.
 
     source : a file, or its bytes. name : of it, for messages.
 
@@ -38,20 +47,52 @@ def parse_csv(source: Path | io.BytesIO, *, name: str, **options: Any) -> pd.Dat
     FileNotFoundError
         It is missing; the caller knows who writes it.
     """
-    options = {"keep_default_na": False, "compression": None} | options
+    text = _decode(source.read_bytes() if isinstance(source, Path) else source, name)
+    if hint := re.match('"?sep=(.)"?[\r\n]+', text):  # which Excel writes for itself
+        text = text[hint.end() :]
+    first = text.lstrip("\r\n").splitlines()[:1]
+    bare = re.sub('"[^"]*"', "", first[0] if first else "")
+    form: dict[str, Any] = {"sep": hint[1] if hint else max(SEPARATORS, key=bare.count), "keep_default_na": False}
     try:
-        frame = pd.read_csv(source, **options)
-        if isinstance(source, io.BytesIO):
-            source.seek(0)
-        form = {key: options[key] for key in ("sep", "compression") if key in options}
-        header = pd.read_csv(source, header=None, nrows=1, dtype="str", keep_default_na=False, **form).iloc[0]
-    except (ValueError, OverflowError) as error:  # pandas' own errors and one in decoding are of the first kind
-        raise PipelineError(f"{name} is not a readable CSV file ({reason_of(error)})") from None
+        frame = pd.read_csv(io.StringIO(text), **form | options)
+        header = pd.read_csv(io.StringIO(text), header=None, nrows=1, dtype="str", **form).iloc[0]
+    except (ValueError, OverflowError) as error:  # pandas' own errors are of the first kind
+        quoted = f": {IN_QUOTES}" if "fields in line" in str(error) else ""
+        raise PipelineError(f"{name} is not a readable CSV file ({reason_of(error)}){quoted}") from None
     if not isinstance(frame.index, pd.RangeIndex):
-        raise PipelineError(f"{name}: the rows have more values than there are column names")
+        raise PipelineError(f"{name}: the rows have more values than there are column names: {IN_QUOTES}")
+    if len(header) == 1 and any(separator in str(header[0]) for separator in SEPARATORS):
+        raise PipelineError(f"{name}: each row stands in quotes as a whole: save it with quotes around single values, or without")
     twice = header[header.duplicated() & header.fillna("").str.strip().ne("")]  # a spreadsheet's empty columns are no matter
     if len(twice):
         raise PipelineError(f"{name} has the column(s) {name_some(map(repr, twice.unique()))} twice: keep the right one")
+    return _with_decimal_points(frame)
+
+
+def _decode(data: bytes, name: str) -> str:
+    """The text of a table; refused with what it is instead."""
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    wrong = kind_of(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        wrong = wrong or f"text that is not {encoding.upper().removesuffix('-SIG')} in line {line}"
+    else:
+        wrong = wrong or ("a file with NUL characters in its header" if "\0" in text.partition("\n")[0] else None)
+    if wrong:
+        raise PipelineError(f"{name} is not a readable CSV file, but {wrong}: save it as CSV in UTF-8")
+    return text
+
+
+def _with_decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with points for the decimal commas of numbers, which stay text, where a column has no points beside them."""
+    for column in NUMBERS:
+        if column not in frame.columns or not pd.api.types.is_string_dtype(frame[column]):
+            continue
+        values = frame[column].fillna("")
+        if values.str.contains(",").any() and values.str.fullmatch(r" *[-+]?\d+(,\d+)?([eE][-+]?\d+)? *||(?i:nan)").all():
+            frame[column] = frame[column].str.replace(",", ".")
     return frame
 
 

@@ -6,8 +6,6 @@ The main pipeline does not depend on these stages, so their results may be of an
 the workspace now. Each file therefore holds the sha256 of what was measured, and a reader can compare.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

@@ -19,8 +19,6 @@ sibling of fewer test images than the deal itself, so what is measured is less t
 without a sibling are therefore measured apart: what `image_level` gains on them is not the leak's.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

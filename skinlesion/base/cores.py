@@ -1,7 +1,5 @@
 """How many processor cores there are for us."""
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

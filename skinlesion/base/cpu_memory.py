@@ -1,7 +1,5 @@
 """Letting a process keep the memory that it frees, which training on a CPU takes again a moment later."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

@@ -1,7 +1,5 @@
 """The device that a stage computes on, and the processor by name."""
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Errors that a user can act on, and how a stage turns them into one message and a non-zero exit."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 import gc
@@ -11,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -94,13 +93,16 @@ def collect_garbage() -> None:
         gc.enable()
 
 
-def say_interrupted_in_one_line() -> None:
-    """Say "interrupted" where Ctrl-C comes before `run_stage`: importing torch takes seconds, and would end in a traceback."""
+def say_in_one_line() -> None:
+    """Say in one line what ends a command before `run_stage`: Ctrl-C during imports, or a Python without the packages."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.stderr.write("interrupted\n")
+        elif isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name and not Path(error.name).is_dir():
+            way_out = "activate the environment that `make run` made (. .venv/bin/activate)"
+            sys.stderr.write(f"error: {error} in {sys.executable}: {way_out}\n")
         else:
             before(kind, error, traceback)
 

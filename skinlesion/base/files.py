@@ -1,7 +1,5 @@
 """Writing files and folders so that nobody ever sees them half-written, and JSON in one dialect."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

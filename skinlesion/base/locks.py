@@ -1,7 +1,5 @@
 """One process at a time where two would spoil each other's scratch files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

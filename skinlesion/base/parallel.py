@@ -1,7 +1,5 @@
 """Work in several threads, with results in the order of the work."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Figures as PNG files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Which code and which libraries made a result."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """The sections of `params.yaml` of the audits in extras/dvc.yaml."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -49,6 +47,6 @@ class ExternalParams(Section):
     near_copies: NearCopies
 
     @model_validator(mode="after")
-    def _path_belongs_to_local(self) -> ExternalParams:
+    def _path_belongs_to_local(self) -> "ExternalParams":
         check_path(self.source, self.path, section="external")
         return self

@@ -1,7 +1,5 @@
 """The section `train.augmentation`: a preset, and values of it that are set otherwise."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -50,7 +48,7 @@ class AugmentationParams(Section):
     mix_share: Share | None
 
     @model_validator(mode="after")
-    def _one_policy(self) -> AugmentationParams:
+    def _one_policy(self) -> "AugmentationParams":
         # No preset has one of the two, so that what is set here is all there is.
         if self.rand_augment and self.trivial_augment:
             raise ValueError("rand_augment and trivial_augment are two policies for the same thing: switch one off")

@@ -3,8 +3,6 @@
 Like `skinlesion.base.files` and `skinlesion.config.params`, it decides how a stage fails and not what it computes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -105,7 +103,7 @@ class Calibration(Content):
     classifier_sha256: str | None = None
 
     @model_validator(mode="after")
-    def _temperature_is_positive(self) -> Calibration:
+    def _temperature_is_positive(self) -> "Calibration":
         if self.method == "temperature" and self.scale[0] <= 0:
             raise ValueError(f"scale of a temperature must be above 0, not {self.scale[0]}")
         return self

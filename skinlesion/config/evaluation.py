@@ -1,7 +1,5 @@
 """The sections of `params.yaml` of the stages that measure and explain: from `evaluate` to `neighbors`."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -61,7 +59,7 @@ class ThresholdSweepParams(Section):
     prevalences: Distinct[InnerShare]
 
     @model_validator(mode="after")
-    def _target_is_known(self) -> ThresholdSweepParams:
+    def _target_is_known(self) -> "ThresholdSweepParams":
         for name, members in self.groups.items():
             if name in CLASSES:
                 raise ValueError(f"groups.{name} has the name of a diagnosis: choose another name")
@@ -109,7 +107,7 @@ class SubgroupsParams(Section):
     min_melanomas: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _bands_rise(self) -> SubgroupsParams:
+    def _bands_rise(self) -> "SubgroupsParams":
         if any(after <= before for before, after in pairwise(self.age_bands)):
             raise ValueError(f"age_bands must rise, and {list(self.age_bands)} does not: each is the age at which a band begins")
         return self

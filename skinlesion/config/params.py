@@ -4,8 +4,6 @@ There are no defaults here on purpose: what is not in `params.yaml` cannot influ
 edit of this file alone never has to rerun a stage.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -68,7 +66,7 @@ class DownloadParams(Section):
     sample: SampleParams
 
     @model_validator(mode="after")
-    def _path_belongs_to_local(self) -> DownloadParams:
+    def _path_belongs_to_local(self) -> "DownloadParams":
         check_path(self.source, self.path, section="download")
         return self
 
@@ -84,7 +82,7 @@ class SplitParams(Section):
     links: str | None
 
     @model_validator(mode="after")
-    def _fold_exists(self) -> SplitParams:
+    def _fold_exists(self) -> "SplitParams":
         if self.fold >= self.folds:
             raise ValueError(f"fold is {self.fold}, and with {self.folds} folds it can be 0 to {self.folds - 1}")
         return self
@@ -124,7 +122,7 @@ class Params(Section):
     export: ExportParams
 
     @model_validator(mode="after")
-    def _members_are_valid(self, info: ValidationInfo) -> Params:
+    def _members_are_valid(self, info: ValidationInfo) -> "Params":
         makers = {f"ensemble.overrides.{name}": partial(self.member, name) for name in self.ensemble.members}
         for key, make in (makers | {"leak.overrides": self.leak_recipe}).items():
             try:
@@ -181,7 +179,7 @@ def read_params(path: Path = PARAMS_FILE) -> dict[str, Any]:
     except FileNotFoundError:
         raise PipelineError(f"{path} not found in {Path.cwd()}: run from the project's root") from None
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not valid YAML: {error}") from None
+        raise PipelineError(f"{path} is not UTF-8 ({error}): save it in that encoding, which editors call UTF-8") from None
     try:
         aliases = _count_aliases(text)
         document = YAML(typ="safe", pure=True).load(text) if aliases <= MOST_ALIASES else None

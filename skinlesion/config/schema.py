@@ -1,7 +1,5 @@
 """What every section of `params.yaml` is made of: exact types, no unknown keys, no defaults; and the sections of many stages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar

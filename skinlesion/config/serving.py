@@ -1,7 +1,5 @@
 """The section `export` of `params.yaml`."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from skinlesion.config.schema import Section, Seed

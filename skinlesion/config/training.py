@@ -1,7 +1,5 @@
 """The sections `ensemble`, `synthesize` and `train`: which networks are trained, on what, and how."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -55,7 +53,7 @@ class EnsembleParams(Section):
     overrides: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")
-    def _names_are_plain(self) -> EnsembleParams:
+    def _names_are_plain(self) -> "EnsembleParams":
         for name in self.members:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"members: '{name}' must be a plain name: lower-case letters, digits and '_'")
@@ -82,7 +80,7 @@ class SynthesizeParams(Section):
     kl_weight: float = Field(gt=0)
 
     @model_validator(mode="after")
-    def _images_of_diagnoses(self) -> SynthesizeParams:
+    def _images_of_diagnoses(self) -> "SynthesizeParams":
         check_diagnoses(self.images, "images")
         return self
 
@@ -171,7 +169,7 @@ class TrainParams(Section):
         return value
 
     @model_validator(mode="after")
-    def _phases_fit(self) -> TrainParams:
+    def _phases_fit(self) -> "TrainParams":
         fine_tuning = self.epochs - self.freeze_epochs
         if fine_tuning < 1:
             raise ValueError(f"freeze_epochs is {self.freeze_epochs} of {self.epochs} epochs: none is left for fine-tuning")
@@ -182,7 +180,7 @@ class TrainParams(Section):
         return self
 
     @model_validator(mode="after")
-    def _options_agree(self) -> TrainParams:
+    def _options_agree(self) -> "TrainParams":
         for wrong, reason in (
             (
                 self.dropout_samples > 1

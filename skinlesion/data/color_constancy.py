@@ -1,7 +1,5 @@
 """Color constancy: the color of the light, estimated from an image and divided out of it."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@
 its aspect, black bars around it.
 """
 
-from __future__ import annotations
-
 from PIL import Image
 
 from skinlesion.config.schema import Fit

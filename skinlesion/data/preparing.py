@@ -4,8 +4,6 @@ Threads, not processes: Pillow releases the interpreter lock while it decodes an
 pixel is copied between processes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
 from skinlesion.artifacts.raw import MAX_PIXELS, RAW, image_path
 from skinlesion.artifacts.tables import write_table
+from skinlesion.base.decoding import decode_picture
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import atomic_folder
 from skinlesion.base.parallel import map_in_order
@@ -49,20 +48,23 @@ def prepare_image(path: Path, *, size: int, fit: Fit, color_constancy: ColorCons
         The system could not read the file (permissions, hardware).
     """
     try:
-        # JPEG only: a file that lies about its type must not choose the decoder.
-        with Image.open(path, formats=["JPEG"]) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                return f"{width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels"
-            # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
-            original = image.convert("RGB")
+        original = decode_picture(path.read_bytes(), ["JPEG"], _convert)
     except MemoryError:
         raise
+    except PipelineError as error:
+        return str(error)
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data
         if isinstance(error, OSError) and error.errno is not None:
             raise
         return "not a JPEG file" if isinstance(error, UnidentifiedImageError) else reason_of(error)
-    return Prepared(square_of(original, size=size, fit=fit, color_constancy=color_constancy), width, height)
+    return Prepared(square_of(original, size=size, fit=fit, color_constancy=color_constancy), *original.size)
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise PipelineError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS // 1_000_000} megapixels")
+    # EXIF orientation is left alone: masks lie on the stored pixels. HAM10000 has none anyway.
+    return image.convert("RGB")
 
 
 def square_of(original: Image.Image, *, size: int, fit: Fit, color_constancy: ColorConstancy) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Dealing lesions to training, validation and test, and proving that the deal is honest."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from itertools import combinations, islice

@@ -4,8 +4,6 @@ Both multiply the map by gates. Here a gate is twice a sigmoid whose last layer 
 network is at first exactly what it would be without, and fine-tuning does not begin with damaged features.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

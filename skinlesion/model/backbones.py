@@ -1,7 +1,5 @@
 """Torchvision's classification networks by name, their heads taken off, and weights from ImageNet or a file."""
 
-from __future__ import annotations
-
 import re
 import urllib.error
 from collections import OrderedDict

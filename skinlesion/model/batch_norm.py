@@ -1,7 +1,5 @@
 """The running means and variances of batch norm: computed anew over chosen images, or left alone by a pass in training mode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Trained classifiers on disk: weights as safetensors and a `config.json` that is enough to load one; several as an ensemble."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, dataclass, fields

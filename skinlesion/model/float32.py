@@ -1,7 +1,5 @@
 """Arithmetic on a GPU that is as exact as on a CPU."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

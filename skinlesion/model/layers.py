@@ -1,7 +1,5 @@
 """The layers of torchvision's networks: where each family has its last feature map, and which belong together."""
 
-from __future__ import annotations
-
 from torch import nn
 from torchvision import models
 from torchvision.models.vision_transformer import Encoder

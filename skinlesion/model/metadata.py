@@ -1,7 +1,5 @@
 """What is known of the patient (`skinlesion.artifacts.patients`), dropped at random in training and encoded to features."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """The classifier's network: a torchvision backbone, attention on its last feature map, metadata beside it, and a head."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -29,7 +27,7 @@ class NetworkSpec:
     metadata_dropout: float
 
     @classmethod
-    def of(cls, params: TrainParams) -> NetworkSpec:
+    def of(cls, params: TrainParams) -> "NetworkSpec":
         """The values of `params` that are the network's."""
         return cls(**{field.name: getattr(params, field.name) for field in fields(cls)})
 

@@ -1,7 +1,5 @@
 """A page that shows what augmentation does to the same images: every preset, and what the run has chosen."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Chapters on how the classifier behaves: for whom it works, what it fails on, what it takes for alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ In every text a pair of backticks encloses code. Texts are plain otherwise, and 
 of a user are in them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Model card and datasheet: what the classifier is for, what it learnt from and how, its limits, how to get it again."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 from typing import Any
 
@@ -63,7 +61,8 @@ USES = (
 def data(inputs: Inputs, plots: Plots) -> Chapter:
     """Datasheet facts, the flow of images and the split."""
     source, split = inputs.provenance, inputs.metrics["split"]
-    counts = source["counts"]
+    counts, missing = source["counts"], split["missing"]
+    unknown = {name: sum(part[name] for part in missing.values()) for name in missing["train"]}  # over the splits
     facts = [
         ("source", f"`{source['source']}`, {'synthetic' if source['synthetic'] else 'real'} images; {source.get('origin', '')}"),
         ("kind of study", "none: drawn by a program" if source["synthetic"] else "retrospective, of a published collection"),
@@ -72,7 +71,7 @@ def data(inputs: Inputs, plots: Plots) -> Chapter:
         ("images and lesions", f"{count(counts.get('images'))} images of {count(counts.get('lesions'))} lesions"),
         ("lesion masks", count(counts.get("masks"))),
         ("how diagnoses were made (images)", ", ".join(f"{name} {count(n)}" for name, n in counts.get("dx_type", {}).items())),
-        ("missing values (images)", missing_values(split)),
+        ("missing values (images)", ", ".join(f"{name} {count(images)}" for name, images in unknown.items())),
         ("largest deviation of a class's share", f"{decimal(split['largest_deviation_points'], digits=2)} percentage points"),
         ("overlap of the splits", f"{count(split['overlap']['images'])} images, {count(split['overlap']['lesions'])} lesions"),
     ]
@@ -93,12 +92,6 @@ CONFOUNDING = (
     "So `dx_type` is never an input, and a classifier can look good by telling how a lesion was looked after: the result among "
     "histologically proven images alone stands beside the headline."
 )
-
-
-def missing_values(split: dict[str, Any]) -> str:
-    """Images without age, sex or site, over the splits."""
-    names = split["missing"]["train"]
-    return ", ".join(f"{name} {count(sum(split['missing'][part][name] for part in split['missing']))}" for name in names)
 
 
 def classes_table(split: dict[str, Any]) -> Table:
@@ -163,12 +156,13 @@ def reproducibility(inputs: Inputs) -> Chapter:
     """Commits, fingerprints, versions and params."""
     first = next(iter(inputs.configs.values()))
     commits = dict.fromkeys(config["git_commit"] or "unknown" for config in inputs.configs.values())
+    digests = [(file["name"], file.get("md5") or file.get("md5_of_sorted_md5s")) for file in inputs.provenance.get("files", [])]
     facts = [
         ("code of this report", f"`{inputs.commit or 'unknown'}`"),
         ("code that trained", ", ".join(f"`{commit}`" for commit in commits)),
         ("fingerprint of the split's lists (sha256)", f"`{inputs.fingerprint}`"),
         ("prepared images (sha256)", f"`{inputs.ensemble.get('images_sha256') or 'unknown'}`"),
-        ("files of the source", source_files(inputs)),
+        ("files of the source", "; ".join(f"{name} `{md5 or 'no digest'}`" for name, md5 in digests) or "none"),
         *((f"version: {name}", number) for name, number in first["versions"].items()),
     ]
     if "-dirty" in f"{inputs.commit}{''.join(commits)}":
@@ -176,13 +170,6 @@ def reproducibility(inputs: Inputs) -> Chapter:
     again = Paragraph("`dvc repro` computes all of it again from the commit; `dvc.lock` holds the digest of every file.")
     blocks: list[Block] = [Facts(facts), again, Details("All parameters (`params.yaml`)", inputs.params_text)]
     return Chapter("reproducibility", "Reproducibility", blocks)
-
-
-def source_files(inputs: Inputs) -> str:
-    """Name and MD5 of each file or folder of the source."""
-    files = inputs.provenance.get("files", [])
-    named = [f"{file['name']} `{file.get('md5') or file.get('md5_of_sorted_md5s') or 'no digest'}`" for file in files]
-    return "; ".join(named) or "none"
 
 
 def references() -> Chapter:

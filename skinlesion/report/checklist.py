@@ -5,8 +5,6 @@ CLAIM: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300 (2024), 4
 TRIPOD+AI: Collins et al., BMJ 385, e078378 (2024), 27 items, some in parts.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 

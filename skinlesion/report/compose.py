@@ -1,7 +1,5 @@
 """Which chapters a report has, in which order; and what the short text for pull requests contains."""
 
-from __future__ import annotations
-
 from skinlesion.report import behaviour, card, checklist, explanations, results
 from skinlesion.report.blocks import Block, Chapter, Facts, Note, Paragraph, Report
 from skinlesion.report.extras import EXTRAS, describe_extra

@@ -1,7 +1,5 @@
 """The curves of all members' trainings as tables that one plot can show."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

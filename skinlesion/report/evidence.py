@@ -3,8 +3,6 @@
 An answer is `satisfied` (with the artifact), `partly` (with what is lacking), `open` (the run shows nothing) or `not applicable`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The chapter on where the classifier looks, and on how far its maps can be believed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 The first block has the facts that sum the finding up.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

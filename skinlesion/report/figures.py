@@ -3,8 +3,6 @@
 What `dvc plots show` draws, without DVC, which is locked while a stage runs.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Hashable
@@ -54,14 +52,10 @@ class Plots:
         properties: dict[str, Any] = {key: plot[key] for key in ("template", "x", "x_label", "y_label") if key in plot}
         properties |= {"y": next(iter(plot["y"].values())), "title": "", "template_dir": str(TEMPLATES)}
         filled = VegaRenderer(rows, name, **properties).get_filled_template()
-        svg = vl_convert.vegalite_to_svg(without_revision({**filled, "background": "#ffffff"}), vl_version=VEGA_LITE)
+        # No panel names the revision: there is but one, and the report says which.
+        shown = json.loads(json.dumps({**filled, "background": "#ffffff"}).replace("'revision: ' + datum.rev", "''"))
+        svg = vl_convert.vegalite_to_svg(shown, vl_version=VEGA_LITE)
         return Figure(plot["title"], inline_svg(svg, name=name, label=plot["title"]))
-
-
-def without_revision(filled: dict[str, Any]) -> dict[str, Any]:
-    """A filled template whose panels do not name the revision: there is but one, and the report says which."""
-    shown: dict[str, Any] = json.loads(json.dumps(filled).replace("'revision: ' + datum.rev", "''"))
-    return shown
 
 
 def read_rows(path: Path) -> list[dict[Hashable, Any]]:

@@ -1,9 +1,5 @@
 """The flow of images, from the source to the predictions, as a drawing in the manner of STARD (flow.svg)."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-
 from skinlesion.report.blocks import Figure
 from skinlesion.report.figures import inline_svg
 from skinlesion.report.formats import count
@@ -32,7 +28,9 @@ def draw_flow(inputs: Inputs) -> Figure:
         ],
     ]
     svg = environment().get_template("flow.svg").render(rows=rows)
-    return Figure(f"{CAPTION} ({', '.join(FILES)})", inline_svg(svg, name="flow", label=in_words(rows)))
+    # The diagram in words, for those who cannot see it.
+    label = "; then ".join(" | ".join(", ".join(lines) for lines in boxes) for boxes in rows)
+    return Figure(f"{CAPTION} ({', '.join(FILES)})", inline_svg(svg, name="flow", label=label))
 
 
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -50,8 +48,3 @@ def training_lines(inputs: Inputs) -> list[str]:
     drawn = f"+ {count(first['synthetic'])} drawn by a VAE" if first["synthetic"] else "none drawn by a program"
     members = len(inputs.training)
     return [f"{count(first['train'])} images", drawn, f"by {members} network{'s' if members > 1 else ''}"]
-
-
-def in_words(rows: Sequence[Sequence[Sequence[str]]]) -> str:
-    """The diagram in words, for those who cannot see it."""
-    return "; then ".join(" | ".join(", ".join(lines) for lines in boxes) for boxes in rows)

@@ -1,7 +1,5 @@
 """How the report writes numbers; a dash stands for what is undefined."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

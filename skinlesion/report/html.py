@@ -1,7 +1,5 @@
 """A report as one page that needs nothing else: styles and drawings stand in it, and no script."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

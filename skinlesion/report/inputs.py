@@ -1,7 +1,5 @@
 """Everything that the report reads, read at once; the chapters take their numbers from here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

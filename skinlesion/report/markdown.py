@@ -1,7 +1,5 @@
 """The short text of a report for a pull request, in GitHub's Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from html import escape
 from typing import Any

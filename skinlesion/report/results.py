@@ -1,7 +1,5 @@
 """Chapters on what was measured of all test images: headline, classes, operating points, calibration, abstaining, baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

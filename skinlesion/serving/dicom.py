@@ -3,8 +3,6 @@
 Of the header, only what says how the pixels lie is looked at: nothing of a patient is read, logged or answered.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings
@@ -86,7 +84,7 @@ def _keep_quiet() -> None:
     warnings.filterwarnings("ignore", module=r"pydicom|skinlesion\.serving\.dicom")
 
 
-def _check_header(dataset: FileDataset) -> None:
+def _check_header(dataset: "FileDataset") -> None:
     """Refuse, by its header, a file that is not a still image of 8 bits, or is too large."""
     if dataset.file_meta.TransferSyntaxUID not in SYNTAXES:
         raise UploadError("unsupported-type", COMPRESSED)
@@ -106,7 +104,7 @@ def _check_header(dataset: FileDataset) -> None:
         )
 
 
-def _decode_frame(dataset: FileDataset) -> Image.Image:
+def _decode_frame(dataset: "FileDataset") -> Image.Image:
     """The compressed frame, L or RGB; refused if it is not a JPEG of the size and colours that the header says.
 
     By Pillow, in whose hands an image is once in memory; pydicom has copies of it while it changes the colours.

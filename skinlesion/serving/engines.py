@@ -1,7 +1,5 @@
 """What runs the networks of a classifier: torch, or ONNX Runtime with what the optional stage `export` wrote."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args

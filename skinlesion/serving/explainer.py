@@ -1,7 +1,5 @@
 """Heat maps of single images, asked for by several threads, while others predict."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

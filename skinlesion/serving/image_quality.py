@@ -6,8 +6,6 @@ random 2,500 at 200 x 150 px): they tell pictures unlike those that the classifi
 of 1.5 px at that size, 4.5 px at 600 px, is noticed in over nineteen of twenty.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

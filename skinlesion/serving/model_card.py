@@ -1,7 +1,5 @@
 """What a trained classifier is, for who meets it outside the pipeline: its origin, its data and its figures on test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

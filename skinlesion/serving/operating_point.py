@@ -1,7 +1,5 @@
 """An operating point as users see it: its rule and what it achieved, in numbers and in a sentence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

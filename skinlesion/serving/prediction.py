@@ -1,7 +1,5 @@
 """What is said of one image: probabilities, a flag, sets of diagnoses, and when not to trust them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +77,9 @@ def row_of(
 
     `flagged` is `yes` or `no`. `sets` is as `0.9: nv mel; 0.95: nv mel bkl`, without the levels that cannot be promised.
     """
-    row: dict[str, str | float] = {**dict.fromkeys(ROW_COLUMNS, ""), **source, "file": _no_formula(name), "error": error}
+    # A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything.
+    shown = f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+    row: dict[str, str | float] = {**dict.fromkeys(ROW_COLUMNS, ""), **source, "file": shown, "error": error}
     if prediction is None:
         return row
     (most_probable, probability), *_ = prediction.top(1)
@@ -91,8 +91,3 @@ def row_of(
         row["flagged"] = "yes" if prediction.flagged else "no"
     row["sets"] = "; ".join(f"{level}: {' '.join(of)}" for level, of in prediction.sets.items() if of is not None)
     return row | {"notes": " ".join(notes), "warnings": " ".join(prediction.warnings)}
-
-
-def _no_formula(name: str) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula, and a file can be called anything."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

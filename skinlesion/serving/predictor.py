@@ -5,8 +5,6 @@ are there, `models/conformal.json`, `models/export` and `metrics/`. Images are p
 code of the stages, so that an image of the test list gets the probabilities that stand in its prediction table.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -206,17 +204,12 @@ class Predictor:
         """The methods that can be used on all these networks, in the order of `skinlesion.explanation.cam.methods.METHODS`."""
         return self.explainer.usable_methods()
 
-    def _measured(self) -> dict[str, Any] | None:
-        """The figures on test of what answers here; None for a member alone, and where they are not there."""
-        if self.calibrator is None:
-            return None
-        read = measured_in_eight_bits if self.engine == "onnx-int8" else measured_on_test
-        return read(self.root, self.explainer.digest)
-
     def card(self) -> dict[str, Any]:
         """What the model is, as JSON: members, classes, data and its fingerprint; its figures on test where they are there."""
         configs = [member.config for member in self.members.values()]
-        return describe_model(configs, measured=self._measured()) | {
+        read = measured_in_eight_bits if self.engine == "onnx-int8" else measured_on_test
+        measured = None if self.calibrator is None else read(self.root, self.explainer.digest)  # None for a member alone
+        return describe_model(configs, measured=measured) | {
             "model": self.member,
             "engine": self.engine,
             "test_time": self.test_time,

@@ -1,7 +1,5 @@
 """What is checked of a file that somebody hands in before its pixels are decoded, and how a file is refused."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +19,8 @@ Reason = Literal[
     "empty", "too-large", "unsupported-type", "broken", "too-many-pixels", "too-small", "animated", "cmyk", "bit-depth"
 ]
 
+# Beginnings of a frame: all that the decoder knows, and all that are lossless, which it does not.
+_FRAMES, _LOSSLESS = (0xC0, 0xC1, 0xC2, 0xC5, 0xC6, 0xC9, 0xCA, 0xCD, 0xCE), (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # not the zeros and restarts that belong to the pixels
 
 
@@ -58,7 +58,7 @@ def check_shape(width: int, height: int) -> None:
 
 
 def check_scans(data: bytes) -> None:
-    """Refuse a JPEG by its scans and segments, before they are decoded. Files that are not JPEGs are accepted unchecked.
+    """Refuse a JPEG by its kind, scans and segments, before they are decoded. Files that are not JPEGs are accepted unchecked.
 
     Segments are told apart as libjpeg does (jdmarker.c): by their lengths, and what is between them is skipped. Of markers below
     0xC0, which it may skip as bytes of pixels, no length is believed, as a scan could hide behind one.
@@ -66,7 +66,7 @@ def check_scans(data: bytes) -> None:
     Raises
     ------
     UploadError
-        It has more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments.
+        It has more than `MAX_SCANS` scans or `MAX_SEGMENTS` segments, is lossless, or has more than 8 bits a channel.
     """
     if data[:2] != b"\xff\xd8":
         return
@@ -79,5 +79,9 @@ def check_scans(data: bytes) -> None:
         scans += kind == 0xDA
         if scans > MAX_SCANS or segments > MAX_SEGMENTS:
             raise UploadError("broken", f"This JPEG has more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments: save it anew.")
+        if kind in _LOSSLESS:
+            raise UploadError("unsupported-type", "This is a lossless JPEG, which is not read here: send a usual JPEG or a PNG.")
+        if kind in _FRAMES and (bits := data[position + 2 : position + 3]) > b"\x08":
+            raise UploadError("bit-depth", f"This image has {bits[0]} bits a channel: save it with 8.")
         if kind >= 0xC0:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))

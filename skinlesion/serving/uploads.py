@@ -3,33 +3,28 @@
 `prepare` decodes what the pipeline downloaded; this decodes what anybody may send. An RGB JPEG gives the same pixels in both.
 """
 
-from __future__ import annotations
-
-import io
-
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from skinlesion.artifacts.raw import MAX_PIXELS
+from skinlesion.base.decoding import decode_picture, kind_of
 from skinlesion.serving.upload_checks import NO_COLORS, Upload, UploadError, check_scans, check_shape
 
 MAX_BYTES = 10_000_000  # of one file
-FORMATS = ("JPEG", "PNG")  # and DICOM where pydicom is installed
+FORMATS = ["JPEG", "PNG"]  # and DICOM where pydicom is installed
 GREY = ("1", "L", "LA")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".dcm")  # by which a folder's images are found; what a file is, its bytes say
-
-
-# Beginnings of files that people try, by which the refusal can name them.
-_KNOWN_TYPES = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "a zip archive",
-    b"<svg": "an SVG",
-    b"<?xml": "an XML file",
+# What EXIF calls orientation, and what turns such an image upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
+# What is meant to be an image, of which the bytes say what it is.
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".dcm")
 
 
 def decode_upload(data: bytes) -> Upload:
@@ -51,14 +46,14 @@ def decode_upload(data: bytes) -> Upload:
 
         return _checked(decode_dicom(data))
     check_scans(data)
+    kind = kind_of(data)
+    if kind not in ("a JPEG", "a PNG"):
+        raise UploadError("unsupported-type", f"This is {kind or 'not an image of a known kind'}: send a JPEG or a PNG.")
     try:
         # The decoder is chosen by the bytes and among two: every further format is a further decoder that strangers feed.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            return _checked(_decode(file, data))
+        return decode_picture(data, FORMATS, lambda file: _checked(_decode(file, data)))
     except UploadError:
         raise
-    except UnidentifiedImageError:
-        raise UploadError("unsupported-type", f"This is {_type_of(data)}: send a JPEG or a PNG.") from None
     except MemoryError:
         raise
     except Image.DecompressionBombError:  # of so many pixels Pillow does not even tell the size
@@ -96,11 +91,13 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     image: Image.Image = file
     if file.mode in GREY or (file.mode == "P" and _is_grey(file)):
         notes.append(NO_COLORS)
-    profile = file.info.get("icc_profile") or b"sRGB"
+    # A damaged one is there too.
+    there = b"ICC_PROFILE\0" in data or b"iCCP" in data[: data.find(b"IDAT")]
+    profile = file.info.get("icc_profile") or (b"" if there else b"sRGB")
     if b"sRGB" not in profile.replace(b"\0", b""):  # its name is in one or two bytes a letter, by the profile's version
         notes.append("The image has a colour profile of its own, which is not applied: its colours may be taken for others.")
-    if file.getexif().get(0x0112) in range(2, 9):
-        image = ImageOps.exif_transpose(file)
+    if turn := TURNS.get(_orientation(file)):
+        image = file.transpose(turn)
         notes.append("The image was turned upright, as its EXIF data say.")
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -115,6 +112,14 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
     return Upload(image if image.mode == "RGB" else image.convert("RGB"), tuple(notes))
 
 
+def _orientation(file: Image.Image) -> int:
+    """As EXIF or XMP say; 1, which is upright, where they are damaged, as viewers do."""
+    try:
+        return int(file.getexif().get(0x0112, 1))
+    except Exception:  # what is beside the pixels does not decide whether they are taken
+        return 1
+
+
 def _is_grey(file: Image.Image) -> bool:
     """Whether a palette has greys alone."""
     palette = np.array(file.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -124,13 +129,3 @@ def _is_grey(file: Image.Image) -> bool:
 def _checked(upload: Upload) -> Upload:
     check_shape(*upload.image.size)
     return upload
-
-
-def _type_of(data: bytes) -> str:
-    """What kind of file this is, if not one that is accepted, as far as its first bytes tell."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "a WebP"
-    if data[4:8] == b"ftyp":
-        return "a HEIC or AVIF image, or a video"
-    start = data.lstrip()[:5]
-    return next((name for magic, name in _KNOWN_TYPES.items() if start.startswith(magic)), "not an image of a known kind")

@@ -1,7 +1,5 @@
 """Averaged weights beside the ones that learn: over steps (EMA) or over the last epochs (SWA)."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch
@@ -13,7 +11,7 @@ from skinlesion.config.training import TrainParams
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
-def make_average(network: nn.Module, params: TrainParams) -> WeightAverage | None:
+def make_average(network: nn.Module, params: TrainParams) -> "WeightAverage | None":
     """The average that `train.average` names, on the device where `network` is; None for `none`."""
     if params.average == "none":
         return None

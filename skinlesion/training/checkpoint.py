@@ -1,7 +1,5 @@
 """What lets an interrupted training go on from its last epoch: one file outside DVC's sight, replaced atomically."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Lightning Fabric for devices and a precision by name, and the switches that make a training repeatable."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

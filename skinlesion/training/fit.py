@@ -1,7 +1,5 @@
 """Training from the first epoch to the last: validation after each, the best kept, everything saved for a restart."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time
@@ -146,13 +144,7 @@ def _report(epoch: int, metrics: dict[str, float], training: Training, *, second
     """One log line an epoch: losses, the selecting metric, speed, and how long the rest may take."""
     params = training.params
     if training.fabric.is_global_zero:
-        logger.info(
-            "epoch %d/%d: training loss %.4f, validation %s %.4f, %.0f images/s, at most %.0f s left",
-            epoch,
-            params.epochs,
-            metrics["train/loss"],
-            params.select_by,
-            metrics[f"val/{params.select_by}"],
-            training.batches.images / seconds_training,
-            seconds * (params.epochs - epoch),
-        )
+        measured = (metrics["train/loss"], params.select_by, metrics[f"val/{params.select_by}"])
+        times = (training.batches.images / seconds_training, seconds * (params.epochs - epoch))
+        line = "epoch %d/%d: training loss %.4f, validation %s %.4f, %.0f images/s, at most %.0f s left"
+        logger.info(line, epoch, params.epochs, *measured, *times)

@@ -1,7 +1,5 @@
 """Batches of augmented training images from the prepared array: same batches for any number of workers, and after a resume."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass
 
@@ -38,7 +36,7 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def at(self, positions: np.ndarray | slice) -> LabelledImages:
+    def at(self, positions: np.ndarray | slice) -> "LabelledImages":
         """The images at some positions of the list."""
         return LabelledImages(self.images, self.rows[positions], self.labels[positions], self.metadata[positions])
 

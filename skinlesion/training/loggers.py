@@ -7,8 +7,6 @@ of the stage: a resumed training gives its earlier epochs again, so that the lat
 killed ends there.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator

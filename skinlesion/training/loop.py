@@ -1,7 +1,5 @@
 """The training loop: one epoch of optimization and one validation. `fit` repeats them, keeps the best, resumes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ each class a share q_c (one-hot, mixed by MixUp or CutMix, smoothed); a class ha
 classes of q_c w_c l_c, which for cross-entropy is what `torch.nn.functional.cross_entropy` calls `reduction="none"`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

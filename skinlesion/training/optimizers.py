@@ -1,7 +1,5 @@
 """The optimizers of `train.optimizer`, which parameters learn at which rate, and steps of sharpness-aware minimization."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

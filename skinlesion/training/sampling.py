@@ -1,7 +1,5 @@
 """Which training images an epoch shows, in which order, and how processes share them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Learning rates over a training: a frozen phase, then fine-tuning with the schedule that `train.schedule` names."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable
@@ -20,7 +18,7 @@ ONE_CYCLE_END = ONE_CYCLE_START / 1e4  # of the peak, at the last step: torch's 
 Factor = Callable[[int], float]
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, steps_per_epoch: int) -> Schedule:
+def make_schedule(optimizer: torch.optim.Optimizer, params: TrainParams, *, steps_per_epoch: int) -> "Schedule":
     """The schedule of `params` over an optimizer whose groups hold their peak rate (`lr`) and a `name`: `head...`, `backbone...`.
 
     Parameters

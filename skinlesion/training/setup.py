@@ -1,7 +1,5 @@
 """Everything that a training is made of, set up from its params: data, loss, optimizer, schedule, averaging."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

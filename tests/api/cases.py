@@ -1,7 +1,5 @@
 """What the tests of the API share: a small random classifier, served in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A small random classifier for the API's tests, loaded once a module, and served in this process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,23 +1,24 @@
 """The API's answers: those of the predictor, whatever is sent beside a good file, and documentation that matches."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from api.middleware import ROUTES
 from api.pictures import LINE_HEIGHT
 from api.problems import KINDS
 from skinlesion.artifacts.patients import Patient
 from skinlesion.diagnoses import CLASSES, DIAGNOSES
 from skinlesion.serving.predictor import Predictor, load_predictor
 from skinlesion.serving.uploads import decode_upload
-from tests.api.cases import Served, image_file, kind_of, problem_of, serve
+from tests.api.cases import BODY_START, MULTIPART, Served, image_file, kind_of, problem_of, serve
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace
 
 JPEG = image_file()
@@ -34,16 +35,25 @@ def test_predictions_are_the_predictors(served: Served, predictor: Predictor) ->
         predicted = image["prediction"]
         assert (image["index"], image["name"], image["problem"]) == (index, f"{index}.jpg", None)
         assert [each["diagnosis"] for each in predicted["probabilities"]] == list(CLASSES)
-        assert {each["diagnosis"]: each["probability"] for each in predicted["probabilities"]} == pytest.approx(
-            prediction.probabilities, abs=1e-5
-        )
-        assert [(each["diagnosis"], each["name"]) for each in predicted["top"]] == [
-            (dx, DIAGNOSES[dx]) for dx, _ in prediction.top(2)
-        ]
+        found = {each["diagnosis"]: each["probability"] for each in predicted["probabilities"]}
+        assert found == pytest.approx(prediction.probabilities, abs=1e-5)
+        top = [(dx, DIAGNOSES[dx]) for dx, _ in prediction.top(2)]
+        assert [(each["diagnosis"], each["name"]) for each in predicted["top"]] == top
         assert predicted["flagged"] is True and predicted["score"] == pytest.approx(prediction.score)
         sets = {str(each["coverage"]): each["diagnoses"] for each in predicted["conformal_sets"]}
         assert sets == {level: None if within is None else list(within) for level, within in prediction.sets.items()}
         assert predicted["warnings"] == list(prediction.warnings)
+
+
+def test_a_file_s_name_and_what_lies_beside_its_pixels_do_not_decide(served: Served) -> None:
+    drawn = encoded(lesion_image(), "PNG")
+    text = b"zTXt" + b"a\0\0" + zlib.compress(bytes(3_000_000))
+    large = drawn[:33] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + drawn[33:]
+    names = [("a.jfif", JPEG), ("b.png", JPEG), ("c", large), ("d.png", drawn)]
+    response = served.client.post("/predict", files=[("files", (name, data, "application/octet-stream")) for name, data in names])
+    *jpegs, first, second = response.json()["images"]
+    assert [image["problem"] for image in (*jpegs, first, second)] == [None] * 4
+    assert jpegs[0]["prediction"] == jpegs[1]["prediction"] and first["prediction"] == second["prediction"]
 
 
 def test_a_refused_file_does_not_keep_the_others_from_an_answer(served: Served) -> None:
@@ -102,7 +112,7 @@ def test_a_body_that_is_not_a_form_with_a_file_is_refused(served: Served) -> Non
     client = served.client
     assert kind_of(client.post("/predict", content=JPEG, headers={"content-type": "image/jpeg"}), 415) == "not-multipart"
     assert kind_of(client.post("/predict"), 415) == "not-multipart"
-    assert kind_of(client.post("/predict", content=b"junk", headers={"content-type": "multipart/form-data; boundary=x"}), 400)
+    assert kind_of(client.post("/predict", content=b"junk", headers=MULTIPART), 400)
     assert "no file" in problem_of(client.post("/predict", files={"top_k": (None, b"1")}), 422)["detail"]
     assert "the name 'files'" in problem_of(client.post("/predict", files={"file": JPEG}), 422)["detail"]
     twice = [("files", JPEG), ("top_k", (None, b"1")), ("top_k", (None, b"2"))]
@@ -111,13 +121,8 @@ def test_a_body_that_is_not_a_form_with_a_file_is_refused(served: Served) -> Non
 
 def test_names_of_files_lead_nowhere(served: Served) -> None:
     names = ["../../etc/passwd", "a\x00b.jpg", "läsion 😀.jpg", "n" * 500]
-    parts = b"".join(
-        b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), JPEG)
-        for name in names
-    )
-    response = served.client.post(
-        "/predict", content=parts + b"--x--\r\n", headers={"content-type": "multipart/form-data; boundary=x"}
-    )
+    parts = b"".join(BODY_START.replace(b"a.jpg", name.encode()) + JPEG + b"\r\n" for name in names)
+    response = served.client.post("/predict", content=parts + b"--x--\r\n", headers=MULTIPART)
     assert [len(image["name"]) for image in response.json()["images"]] == [16, 7, len(names[2]), 200]
     assert all(image["prediction"] for image in response.json()["images"])
 
@@ -132,9 +137,8 @@ def test_age_sex_and_site_reach_a_network_that_takes_them(tmp_path: Path) -> Non
         without = served.predict(JPEG).json()
     image = decode_upload(JPEG).image
     known = predictor.predict([image], [Patient(70, "male", "lower extremity")])[0].probabilities
-    assert [each["probability"] for each in answer["images"][0]["prediction"]["probabilities"]] == pytest.approx(
-        list(known.values())
-    )
+    found = [each["probability"] for each in answer["images"][0]["prediction"]["probabilities"]]
+    assert found == pytest.approx(list(known.values()))
     assert without["images"][0]["prediction"] != answer["images"][0]["prediction"]
 
 
@@ -210,8 +214,36 @@ def test_an_address_or_method_that_is_not_there_is_a_problem(
     served: Served, method: str, path: str, status: int, kind: str
 ) -> None:
     assert kind_of(served.client.request(method, path), status) == kind
-    head = served.client.head("/model")
-    assert (head.status_code, head.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if path not in ("/predict", "/explain")])
+@pytest.mark.parametrize("key", [None, "0123456789abcdef"])
+def test_head_is_get_without_a_body(predictor: Predictor, path: str, key: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(predictor, rate_limit=0, api_key=key) as served, caplog.at_level(logging.INFO):
+        for query in ("", "?unknown=1"):
+            get, head = (served.client.request(method, path + query) for method in ("GET", "HEAD"))
+            assert (head.status_code, head.content) == (get.status_code, b"") and get.content
+            ours = {"x-request-id", *(["content-length"] if path == "/metrics" else [])}  # which counts the requests
+            assert {**head.headers, **dict.fromkeys(ours)} == {**get.headers, **dict.fromkeys(ours)}
+        lines = [record.method for record in caplog.records if record.name == "api.request"]
+        assert lines.count("HEAD") == lines.count("GET") >= 1
+        assert served.client.delete(path).headers["allow"] == "GET, HEAD"
+
+
+def test_head_is_no_way_around_a_refusal_and_in_no_document(served: Served) -> None:
+    documented = served.client.get("/openapi.json").json()["paths"]
+    assert all(set(methods) in ({"get"}, {"post"}) for methods in documented.values())
+    assert set(documented) | {"/docs", "/openapi.json"} == set(ROUTES)
+    for path, status, allowed in (("/predict", 405, "POST"), ("/explain", 405, "POST"), ("/nothing", 404, None)):
+        head = served.client.head(path)
+        assert (head.status_code, head.content, head.headers.get("allow")) == (status, b"", allowed)
+    assert served.client.head("/model", headers={"host": "evil.example"}).status_code == 421
+    served.service.draining = True
+    try:
+        stopping = served.client.head("/ready")
+    finally:
+        served.service.draining = False
+    assert (stopping.status_code, stopping.headers["retry-after"], stopping.content) == (503, "1", b"")
 
 
 def test_every_answer_has_an_id_and_says_how_it_may_be_used(served: Served) -> None:

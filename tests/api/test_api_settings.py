@@ -1,7 +1,5 @@
 """The settings of the API: read from the environment, refused by name, and documented."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

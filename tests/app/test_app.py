@@ -1,7 +1,5 @@
 """What the demo says and keeps, without a browser; tests/browser opens the page itself."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The contract between stages: what comes back is what was written, and what is damaged is refused by name."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JSON that one stage writes and another reads: it comes back, and what cannot be is refused by file, key and stage."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,8 @@ from skinlesion.config.contents import Calibration, Conformal, OperatingPoints
 from skinlesion.evaluation.results import decisions
 from skinlesion.model.classifier import read_member_names
 from tests.conftest import refuses
+from tests.serving import predictor_cases
+from tests.serving.predictor_cases import FITTED
 
 
 class File(NamedTuple):
@@ -28,26 +28,12 @@ class File(NamedTuple):
     write: Callable[[dict[str, Any], Path], None] | None = None
 
 
-UNCHANGED: dict[str, Any] = {
-    "method": "temperature",
-    "scale": [1.0] * 7,
-    "bias": [0.0] * 7,
-    "temperature": 1.0,
-    "fitted_on": "val",
-    "test_time": "none",
-}
-OF_MELANOMA: dict[str, Any] = {
-    "target": "mel",
-    "classes": ["mel"],
-    "chosen_on": "val",
-    "score": "sum of calibrated probabilities",
-    "rule": "flag when score >= threshold",
-}
+UNCHANGED: dict[str, Any] = FITTED | {"scale": [1.0] * 7, "temperature": 1.0, "test_time": "none"}
 PROVENANCE = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {}, "files": []}
 FACTS = {"fingerprint": "f00d", "source": "sample", "synthetic": True}
 VECTOR = UNCHANGED | {"method": "vector", "bias": [0, 0.1, -0.1, 0, 0, 0, 0], "test_time": "flips"}
-SETS = {"method": "raps", "penalty": 0.01, "free": 2, "levels": {"0.9": 0.8, "0.95": None}, "calibration": UNCHANGED}
-POINTS = OF_MELANOMA | {"points": {"a": {"threshold": 0.5}}}
+SETS = predictor_cases.SETS | {"calibration": UNCHANGED}
+POINTS = predictor_cases.POINTS | {"points": {"a": {"threshold": 0.5}}}
 MEMBERS = {"members": [{"name": "base-0"}, {"name": "wide_2-11"}]}
 
 FILES = {
@@ -57,8 +43,7 @@ FILES = {
     "calibration.json": File(VECTOR, decisions.read_calibration, Calibration(**VECTOR), "evaluate", decisions.write_calibration),
     "conformal.json": File(SETS, decisions.read_conformal, Conformal(**SETS), "selective", decisions.write_conformal),
     "points.json": File(
-        *(POINTS, decisions.read_operating_points, OperatingPoints(**POINTS), "threshold-sweep"),
-        decisions.write_operating_points,
+        *(POINTS, decisions.read_operating_points, OperatingPoints(**POINTS), "threshold-sweep"), decisions.write_operating_points
     ),
 }
 

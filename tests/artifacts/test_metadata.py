@@ -1,7 +1,5 @@
 """Metadata as numbers: hand-encoded rows, what counts as missing, and what is never looked at."""
 
-from __future__ import annotations
-
 import logging
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`data/raw`: metadata, images and provenance as a source leaves them; what is damaged is refused by name."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -54,7 +52,7 @@ def test_metadata_that_is_missing_no_csv_or_short_of_a_column(raw_folder: Path, 
     path = raw_folder / "metadata.csv"
     metadata.drop(columns=["dx", "sex"]).to_csv(path, index=False)
     refuses(r"lacks the column\(s\) dx, sex; it has lesion_id, image_id, dx_type", read_metadata, raw_folder)
-    for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00a"):
+    for content in (b"", b'a,b\n"1,2\n', b"\xff\xfe\x00"):
         path.write_bytes(content)
         refuses("is not a readable CSV file", read_metadata, raw_folder)
     metadata.assign(more="x").rename(columns={"more": "age"}).to_csv(path, index=False)

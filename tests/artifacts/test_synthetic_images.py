@@ -1,7 +1,5 @@
 """`data/synthetic` as a later stage reads it: what is damaged, of another size or inconsistent is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,12 +1,9 @@
 """What the tests of `external` share: two drawn sets of images, a small ensemble, and the stage run with them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +16,6 @@ from skinlesion.audits.external.dataset import EXTERNAL
 from skinlesion.base.files import write_json
 from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
@@ -29,7 +25,7 @@ from skinlesion.model.classifier import load_ensemble
 from stages import download
 from tests.conftest import WriteParams
 from tests.model.classifier_cases import last_linear, make_config, make_network, save_ensemble
-from tests.stage_cases import probabilities_of, read_metrics, write_lists
+from tests.stage_cases import read_metrics, write_lists
 
 CPU = torch.device("cpu")
 SIZE, DRAWS = 32, 100
@@ -100,7 +96,3 @@ def run_stage() -> tuple[dict[str, Any], pd.DataFrame]:
     """Run the stage; its metrics and predictions."""
     external.main()
     return read_metrics("extras/external"), read_predictions("predictions", external.PREDICTIONS)
-
-
-def classes_of(table: pd.DataFrame) -> np.ndarray:
-    return np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]

@@ -1,7 +1,5 @@
 """Corruptions of prepared images: against other implementations, at their limits, by severity, and whose draws they are."""
 
-from __future__ import annotations
-
 import colorsys
 import io
 from itertools import pairwise
@@ -17,6 +15,7 @@ from skinlesion.audits.robustness.corruptions import STRENGTHS, corrupt
 from skinlesion.audits.robustness.page import CAPTIONS, draw_corruption_page
 from skinlesion.config.audits import Corruption
 from skinlesion.training.augmentation.hair import draw_hairs
+from tests.data.download_cases import encoded
 
 IDS = ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4", "ISIC_5", "ISIC_6"]
 # A strength that is hardly any. Hair has none: its least is one hair.
@@ -133,9 +132,8 @@ def test_blur_equals_scipys_and_its_width_is_a_share_of_the_side() -> None:
 
 def test_jpeg_is_pillows() -> None:
     image, corrupted = both("jpeg", 10)
-    buffer = io.BytesIO()
-    Image.fromarray(image.astype(np.uint8)).save(buffer, "JPEG", quality=10)
-    assert np.array_equal(np.asarray(Image.open(buffer)), corrupted)
+    content = encoded(Image.fromarray(image.astype(np.uint8)), "JPEG", quality=10)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), corrupted)
 
 
 def test_noise_has_its_deviation_and_no_color() -> None:

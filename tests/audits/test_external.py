@@ -1,7 +1,5 @@
 """The stage `external`: an independent set is measured as the test list is, by what was fitted and chosen before."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path
@@ -17,19 +15,17 @@ from extras import external
 from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.artifacts.raw import read_metadata
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
-from skinlesion.artifacts.tables import labels_of
 from skinlesion.audits.external.comparison import OVER_CLASSES, draws_of
 from skinlesion.audits.external.dataset import EXTERNAL, read_external
 from skinlesion.audits.external.overlap import SAME_PICTURE
 from skinlesion.base.files import read_json, write_json
-from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.decisions import read_operating_points
 from skinlesion.evaluation.results.predictions import read_predictions
-from tests.audits.external_cases import DRAWS, POINTS, classes_of, predicted, rewrite, run_stage, save_classifier
+from tests.audits.external_cases import DRAWS, POINTS, predicted, rewrite, run_stage, save_classifier
 from tests.conftest import refuses, resamples
-from tests.stage_cases import logits_of, probabilities_of
+from tests.stage_cases import logits_of, predicted_of, probabilities_of
 
 Run = tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]
 
@@ -63,7 +59,7 @@ def test_both_sets_are_measured_alike_and_their_difference_from_independent_draw
     assert metrics["absent_classes"] == {"external": [], "test": []}
     drawn = {}
     for name, each in tables.items():
-        truth, guessed, compared = each["dx"], classes_of(each), metrics["compared"][name]
+        truth, guessed, compared = each["dx"], predicted_of(each), metrics["compared"][name]
         balanced = sklearn_metrics.balanced_accuracy_score(truth, guessed)
         assert compared["balanced_accuracy"]["value"] == pytest.approx(balanced, abs=1e-12)
         assert metrics["challenge"][name] == compared["balanced_accuracy"] and metrics["challenge"]["classes"][name] == 7
@@ -128,7 +124,7 @@ def test_a_class_that_is_absent_is_left_out_of_means_and_they_have_no_difference
     metrics, table = run_stage()
     assert metrics["absent_classes"] == {"external": ["akiec", "bcc", "mel"], "test": []}
     assert metrics["challenge"]["classes"] == {"external": 4, "test": 7}
-    recalls = [(classes_of(table)[table["dx"] == dx] == dx).mean() for dx in ("bkl", "df", "nv", "vasc")]
+    recalls = [(predicted_of(table)[table["dx"] == dx] == dx).mean() for dx in ("bkl", "df", "nv", "vasc")]
     assert metrics["compared"]["external"]["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls), abs=1e-12)
     undefined = {"value": None, "low": None, "high": None}
     for metric in OVER_CLASSES:
@@ -171,7 +167,3 @@ def test_without_external_images_there_is_a_way_out(external_project: Path) -> N
     refuses("lacks lesions_known", read_external)
     shutil.rmtree(EXTERNAL)
     refuses("run `external-download` first", external.main)
-
-
-def test_labels_follow_the_order_of_the_classes() -> None:
-    assert list(labels_of(pd.DataFrame({"dx": list(CLASSES)}))) == list(range(7))

@@ -1,7 +1,5 @@
 """The stage `external-download`: the drawn set, the challenge's test set from a server of our own, and folders of any names."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -198,11 +196,12 @@ def clinic(names: list[str], frame: pd.DataFrame) -> dict[str, bytes]:
 
 def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplog: pytest.LogCaptureFixture) -> None:
     ids = [f"patient {number}.left" for number in range(10)]
-    names = [f"{image_id}{suffix}" for image_id, suffix in zip(ids, (".jpg", ".jpeg", ".JPG", ".JPEG") * 3, strict=False)]
+    names = [f"{image_id}{suffix}" for image_id, suffix in zip(ids, (".jpg", ".jpeg", ".JPG", ".jfif", ".png") * 2, strict=False)]
     files = clinic(names, table().assign(image_id=ids, camera="x")) | {"masks/a_segmentation.png": mask(), "notes.txt": b"."}
     with caplog.at_level(logging.WARNING):
         assert list(take(files)["image_id"]) == ids
-    assert "left aside, since they are no JPEG: a_segmentation.png" in caplog.text
+    assert "left aside, since images must be JPEG and masks PNG: masks/a_segmentation.png (a PNG)" in caplog.text
+    assert "left aside, neither images nor the table: notes.txt" in caplog.text
     assert provenance()["origin"] == "clinic"
     assert [entry["name"] for entry in provenance()["files"]] == ["diagnoses.csv", "pictures/"]
     whole = {"all.zip": pack(files)}
@@ -210,31 +209,43 @@ def test_a_folder_with_names_of_its_own(take: Callable[..., pd.DataFrame], caplo
     assert provenance()["files"][1]["name"] == "all.zip"
 
 
+PICTURES = [f"pictures/{image_id}.jpg" for image_id in table()["image_id"]]
+
+
+def test_the_challenge_s_lesions_and_a_spreadsheet_s_commas(take: Callable[..., pd.DataFrame]) -> None:
+    frame = table()
+    files = clinic([f"{image_id}.jpg" for image_id in frame["image_id"]], one_hot(frame))
+    files["diagnoses.csv"] = as_csv(one_hot(frame), ";").replace(b".0", b",0")
+    lesions = frame.assign(image=frame["image_id"])[["image", "lesion_id"]]
+    taken = take(files | {"ISIC2018_Task3_Training_LesionGroupings.csv": as_csv(lesions)})
+    assert list(taken["dx"]) == list(frame["dx"]) and list(taken["lesion_id"]) == list(frame["lesion_id"])
+    assert provenance()["lesions_known"] is True
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files, frame: files | {"second.csv": b"a,b\n1,2\n"}, r"clinic holds different metadata files: .*second\.csv"),
-        (lambda files, frame: {"d.csv": as_csv(frame), "a.png": mask()}, r"no image as \.jpg or \.jpeg.*a\.png: convert"),
-        (lambda files, frame: {name: files[name] for name in files if name != "diagnoses.csv"}, r"holds no table \(\.csv"),
-        (lambda files, frame: files | {"diagnoses.csv": b"id,label\n1,2\n"}, "has the columns id, label; known are HAM10000's"),
-        (lambda files, frame: files | as_diagnoses(frame.drop(columns="age")), r"diagnoses\.csv lacks the column\(s\) age"),
-        (lambda files, frame: files | as_diagnoses(frame.assign(dx="MEL")), r"diagnoses\.csv: unknown diagnosis 'MEL'"),
+        ({"second.csv": b"a,b\n1,2\n"}, r"clinic holds different metadata files: .*second\.csv"),
         (
-            lambda files, frame: files | as_diagnoses(one_hot(frame).assign(NV=1)),
-            r"csv: ISIC_0000000, .* must have a 1 for one diag",
+            dict.fromkeys(PICTURES) | {"a.png": mask()},
+            r"10 image\(s\) are missing, as ISIC_0000000; .*: a\.png \(a PNG\)\. Convert",
         ),
-        (lambda files, frame: files | as_diagnoses(one_hot(frame).assign(MEL="often")), "must have a 1 for one diagnosis"),
-        (
-            lambda files, frame: files | {"pictures/ISIC_0000003.jpg": b"no picture"},
-            "1 of 10 images cannot be used: ISIC_0000003",
-        ),
-        (lambda files, frame: files | {"pictures/ISIC_0000099.jpg": jpeg(99)}, "images without a row in the metadata"),
+        ({"diagnoses.csv": None}, r"holds no table \(\.csv"),
+        (dict.fromkeys(PICTURES) | {"a.7z": b"7z"}, r"holds no image, as \.jpg, .*; it holds a\.7z"),
+        ({"diagnoses.csv": b"id,label\n1,2\n"}, "has the columns id, label; known are HAM10000's"),
+        (as_diagnoses(table().drop(columns="age")), r"diagnoses\.csv lacks the column\(s\) age"),
+        (as_diagnoses(table().assign(dx="MEL")), r"diagnoses\.csv: unknown diagnosis 'MEL'"),
+        (as_diagnoses(one_hot(table()).assign(NV=1)), r"csv: ISIC_0000000, .* must have a 1 for one diag"),
+        (as_diagnoses(one_hot(table()).assign(MEL="often")), "must have a 1 for one diagnosis"),
+        ({"pictures/ISIC_0000003.jpg": b"no picture"}, "1 of 10 images cannot be used: ISIC_0000003"),
+        ({"pictures/ISIC_0000099.jpg": jpeg(99)}, "images without a row in the metadata"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(
-    take: Callable[..., pd.DataFrame], change: Callable[..., dict[str, bytes]], message: str
+    take: Callable[..., pd.DataFrame], change: dict[str, bytes | None], message: str
 ) -> None:
-    refuses(message, lambda: take(change(clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()), table())))
+    files = clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()) | change
+    refuses(message, take, {name: content for name, content in files.items() if content is not None})
     assert not EXTERNAL.exists()
 
 
@@ -242,10 +253,7 @@ def test_a_folder_that_cannot_be_used_is_refused(
     ("overrides", "message"),
     [
         ({"external.source": "local"}, "set external.path"),
-        (
-            {"external.source": "local", "external.path": "nowhere"},
-            r"nowhere not found: set external\.path to a folder or zip archive",
-        ),
+        ({"external.source": "local", "external.path": "nowhere"}, r"nowhere not found: set external\.path to a folder or zip"),
         ({"external.path": "clinic"}, "set external.path to null"),
         ({"external.sample_lesions": 20}, "external.sample_lesions"),
         ({"external.source": "kaggle"}, "external.source"),

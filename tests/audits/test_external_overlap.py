@@ -1,8 +1,5 @@
 """No external image may be one of ours: ids, lesions, bytes, pixels and thumbnails are compared, each copy is refused."""
 
-from __future__ import annotations
-
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +16,14 @@ from skinlesion.audits.external.overlap import SAME_PICTURE, nearest_thumbnails,
 from skinlesion.base.errors import PipelineError
 from tests.audits.external_cases import rewrite, run_stage
 from tests.conftest import refuses
+from tests.data.download_cases import encoded
 from tests.pipeline.clone import set_params
 
 
 def reencoded(path: Path, **options: Any) -> bytes:
     """The picture as another file of the same format."""
-    buffer = io.BytesIO()
     with Image.open(path) as image:
-        image.resize((96, 96)).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
+        return encoded(image.resize((96, 96)), "JPEG", **options)
 
 
 def with_comment(path: Path) -> bytes:
@@ -37,19 +33,15 @@ def with_comment(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("name", SPLIT_NAMES)
-def test_an_image_under_its_own_id_is_no_external_one(external_project: Path, name: str) -> None:
-    ours, theirs = read_split(name)["image_id"].iloc[0], read_metadata(EXTERNAL)
-    first = theirs["image_id"].iloc[0]
-    image_path(first, EXTERNAL).rename(image_path(ours, EXTERNAL))
-    rewrite(theirs.replace({"image_id": {first: ours}}))
-    refuses(rf"not external.*\(1 by image_id: {ours} \({name}\)\): take them out", external.main)
+@pytest.mark.parametrize("column", ["image_id", "lesion_id"])
+def test_an_image_or_a_lesion_of_ours_is_no_external_one(external_project: Path, name: str, column: str) -> None:
+    ours, theirs = read_split(name)[column].iloc[0], read_metadata(EXTERNAL)
+    first = theirs[column].iloc[0]
+    if column == "image_id":
+        image_path(first, EXTERNAL).rename(image_path(ours, EXTERNAL))
+    rewrite(theirs.replace({column: {first: ours}}))
+    refuses(rf"not external.*\(1 by {column}: {ours} \({name}\)\): take them out", external.main)
     assert not external.PREDICTIONS.exists() and not Path("metrics/extras").exists()
-
-
-def test_a_lesion_of_ours_is_no_external_one(external_project: Path) -> None:
-    ours, theirs = read_split("val")["lesion_id"].iloc[0], read_metadata(EXTERNAL)
-    rewrite(theirs.replace({"lesion_id": {theirs["lesion_id"].iloc[0]: ours}}))
-    refuses(rf"\(1 by lesion_id: {ours} \(val\)\)", external.main)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Whether what an extra found is of this workspace."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from skinlesion.audits.findings import EXTRAS, outdated, read_extra, write_extra

@@ -1,7 +1,5 @@
 """The leak demonstration: who learns from what, what is measured where there is a leak and where there is none, and a restart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,19 +22,10 @@ from tests.stage_cases import PATIENT, bytes_below, probabilities_of, read_metri
 
 SIDE = 32
 FOLDS = {"folds": 3, "validation_folds": 6}
-TINY = {
-    "split.folds": 3,
-    "split.validation_folds": 6,
-    "train.backbone": "resnet18",
-    "train.epochs": 5,
-    "train.batch_size": 16,
-    "train.lr": 0.002,
-    "train.class_weights": "none",
-    "train.augmentation.preset": "none",
-    "train.select_by": "loss",
-    "train.patience": 99,
-    "bootstrap.draws": 100,
-}
+RECIPE = {"backbone": "resnet18", "epochs": 5, "batch_size": 16, "lr": 0.002, "class_weights": "none", "select_by": "loss"}
+RECIPE |= {"patience": 99, "augmentation.preset": "none"}
+TINY = {f"split.{name}": value for name, value in FOLDS.items()} | {f"train.{name}": value for name, value in RECIPE.items()}
+TINY["bootstrap.draws"] = 100
 SMALL = {"train.backbone": "squeezenet1_1", "train.epochs": 2, "split.validation_folds": 3}
 
 
@@ -87,9 +76,8 @@ def test_both_learn_from_as_many_images_of_each_diagnosis_and_number_of_photogra
     images: pd.DataFrame, lists: leak.Lists
 ) -> None:
     many = images.groupby("lesion_id").size()
-    counted = [
-        lists.train[arm].assign(many=lists.train[arm]["lesion_id"].map(many)).groupby(["dx", "many"]).size() for arm in leak.ARMS
-    ]
+    trained = [lists.train[arm] for arm in leak.ARMS]
+    counted = [frame.assign(many=frame["lesion_id"].map(many)).groupby(["dx", "many"]).size() for frame in trained]
     assert counted[0].equals(counted[1]) and len(lists.train["image_level"]) < len(lists.dealt)
     assert set(counted[0].index.get_level_values("many")) == {1, 2}
 
@@ -123,9 +111,8 @@ def test_merged_lesions_are_siblings(images: pd.DataFrame, lists: leak.Lists) ->
 
 def test_lists_that_show_nothing_are_refused() -> None:
     alone = make_images(pairs=0, singles=12)
-    refuses(
-        r"no test image has a sibling.*\(84 lesions have 84 images\).*nothing to show", leak.make_lists, alone, **FOLDS, seed=0
-    )
+    message = r"no test image has a sibling.*\(84 lesions have 84 images\).*nothing to show"
+    refuses(message, leak.make_lists, alone, **FOLDS, seed=0)
     torn = make_images(pairs=8, singles=8)
     torn["lesion_id"] = torn["lesion_id"].where(torn["dx"] != "df", "L_df_all")
     refuses(r"no training image of df is left.*leak\.seed", leak.make_lists, torn, **FOLDS, seed=0)
@@ -174,16 +161,8 @@ def write_inputs(images: pd.DataFrame) -> None:
 
 
 @pytest.fixture
-def prepared_workspace(workspace: Path, write_params: WriteParams, images: pd.DataFrame) -> Path:
-    """A workspace with everything that the script reads."""
-    write_inputs(images)
-    write_params(TINY)
-    return workspace
-
-
-@pytest.fixture
 def small_workspace(workspace: Path, write_params: WriteParams) -> Path:
-    """The same with fewer images and less to train."""
+    """A workspace with everything that the script reads, and little to train."""
     write_inputs(make_images(pairs=6, singles=6))
     write_params(TINY | SMALL)
     return workspace
@@ -195,8 +174,14 @@ def written() -> dict[str, bytes]:
 
 
 def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alone(
-    prepared_workspace: Path, lists: leak.Lists, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    write_params: WriteParams,
+    images: pd.DataFrame,
+    lists: leak.Lists,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    write_inputs(images)
+    write_params(TINY)
     # Validation has no siblings and so knows nothing of what is learnt here: the last epoch is kept.
     monkeypatch.setattr(fit, "is_better", lambda *_, **__: True)
     splits = bytes_below(SPLITS)
@@ -218,7 +203,7 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     assert len(pd.read_csv(extras.leak.LEAK_PLOTS / "history.csv")) == 10
     assert f"accuracy {accuracy['all']['inflation']:+.3f} ({accuracy['all']['low']:+.3f} to " in caplog.text
     assert bytes_below(SPLITS) == splits
-    assert not list((prepared_workspace / ".resume").rglob("*.pt"))
+    assert not list(Path(".resume").rglob("*.pt"))
 
 
 def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(

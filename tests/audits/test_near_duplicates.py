@@ -1,7 +1,5 @@
 """The extra `near-duplicates`: lesions hidden under two ids are found, others are not merged, and `split` takes the list."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -24,12 +22,14 @@ from skinlesion.base.files import write_json
 from skinlesion.data.sample.view import draw_views
 from skinlesion.data.splitting import merge_lesions, read_links
 from tests.conftest import WriteParams, refuses
-from tests.stage_cases import PATIENT, read_metrics, write_lists, write_prepared
+from tests.stage_cases import PATIENT, stage_runner, write_lists, write_prepared
 
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame]]
 HIDDEN = 5  # lesions whose two images have different ids
 KNOWN = 2  # lesions whose two images have one id
 SINGLE = 12
+FOLDER = Path("data/extras/near_duplicates")
+PAIRS, LINKS = FOLDER / "pairs.csv", FOLDER / "links.csv"
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,8 @@ def write_inputs(rows: list[tuple[str, str, str, Image.Image]]) -> pd.DataFrame:
 @pytest.fixture
 def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     """Run the stage with overrides; its metrics and the table of pairs."""
-
-    def run(**overrides: Any) -> tuple[dict[str, Any], pd.DataFrame]:
-        write_params({f"near_duplicates.{name}": value for name, value in overrides.items()})
-        near_duplicates.main()
-        return read_metrics("extras/near_duplicates"), pd.read_csv("data/extras/near_duplicates/pairs.csv")
-
-    return run
+    run = stage_runner(write_params, near_duplicates.main, "near_duplicates", metrics="extras/near_duplicates")
+    return lambda **overrides: (run(**overrides), pd.read_csv(PAIRS))
 
 
 def as_set(pairs: pd.DataFrame) -> set[tuple[str, str]]:
@@ -85,24 +80,19 @@ def test_hidden_siblings_are_found_others_are_not_and_the_split_takes_the_list(r
     accepted = table[table["accepted"]]
     assert as_set(accepted) == hidden_pairs()
     assert accepted["score"].is_monotonic_decreasing and accepted["same_dx"].all()
-    assert metrics["accepted"] == {
-        "pairs": HIDDEN,
-        "same_dx": HIDDEN,
-        "different_dx": 0,
-        "mirrored": int(accepted["mirrored"].sum()),
-        "by_dx": {"bcc": 1, "mel": 2, "nv": 2},
-    }
+    counted = {"pairs": HIDDEN, "same_dx": HIDDEN, "different_dx": 0, "by_dx": {"bcc": 1, "mel": 2, "nv": 2}}
+    assert metrics["accepted"] == counted | {"mirrored": accepted["mirrored"].sum()}
     assert metrics["crossing_the_split"] == {"train-val": 1, "train-test": HIDDEN - 1, "val-test": 0}
     assert metrics["known_siblings"] == {"pairs": KNOWN, "reached": 1.0, "verified": 1.0, "recall_on_known_siblings": 1.0}
     assert metrics["false_matches"]["accepted_share_of_different_dx"] == metrics["false_matches"]["expected_among_same_dx"] == 0
-    links = read_links(Path("data/extras/near_duplicates/links.csv"))
+    links = read_links(LINKS)
     assert as_set(links) == hidden_pairs()
     merged = merge_lesions(metadata, links)
     assert metadata["lesion_id"].nunique() - merged["lesion_id"].nunique() == HIDDEN
-    before = Path("data/extras/near_duplicates/pairs.csv").read_bytes()
+    before = PAIRS.read_bytes()
     write_lists({"train": merged[1:-1], "val": merged[:1], "test": merged[-1:]})
     run_stage()
-    assert Path("data/extras/near_duplicates/pairs.csv").read_bytes() == before  # what is linked stays in the list
+    assert PAIRS.read_bytes() == before  # what is linked stays in the list
 
 
 def test_without_mirror_images_only_straight_pairs_are_found(run_stage: Run, drawn: Any) -> None:
@@ -119,7 +109,7 @@ def test_a_match_of_two_diagnoses_is_said_and_not_linked(run_stage: Run, drawn: 
         metrics, table = run_stage()
     assert "I000 (nv) and I100 (bkl) match" in caplog.text
     assert as_set(table[table["accepted"]]) == hidden_pairs()
-    assert as_set(read_links(Path("data/extras/near_duplicates/links.csv"))) == hidden_pairs() - {("I000", "I100")}
+    assert as_set(read_links(LINKS)) == hidden_pairs() - {("I000", "I100")}
     assert metrics["accepted"]["different_dx"] == 1
     assert metrics["false_matches"]["accepted_share_of_different_dx"] == 1 / metrics["candidates"]["different_dx"]
 
@@ -211,9 +201,6 @@ def test_a_broken_image_is_named(run_stage: Run, drawn: Any) -> None:
     assert not Path("metrics/extras/near_duplicates.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [({"neighbors": 0}, "neighbors"), ({"min_inliers": 2}, "min_inliers"), ({"min_correlation": 1.5}, "min_correlation")],
-)
-def test_impossible_params_are_refused(run_stage: Run, overrides: dict[str, Any], message: str) -> None:
-    refuses(f"near_duplicates.{message}", lambda: run_stage(**overrides))
+@pytest.mark.parametrize(("name", "value"), [("neighbors", 0), ("min_inliers", 2), ("min_correlation", 1.5)])
+def test_impossible_params_are_refused(run_stage: Run, name: str, value: float) -> None:
+    refuses(f"near_duplicates.{name}", run_stage, **{name: value})

@@ -1,10 +1,7 @@
 """The stage `robustness` on a tiny ensemble: what it writes, that it can be recomputed, and what it refuses."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +25,9 @@ from skinlesion.evaluation.metrics.calibration_scores import expected_calibratio
 from skinlesion.evaluation.metrics.classification import HEADLINE
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from tests.conftest import WriteParams, refuses
+from tests.data.download_cases import encoded
 from tests.model.classifier_cases import POINTS, SCALE, make_config, make_sensitive, save_ensemble, votes, write_decisions
-from tests.stage_cases import PATIENT, Run, probabilities_of, read_metrics, with_logits, write_prepared
+from tests.stage_cases import PATIENT, Run, probabilities_of, stage_runner, with_logits, write_prepared
 
 CPU = torch.device("cpu")
 SIZE, IMAGES, DRAWS = 32, 48, 100
@@ -65,21 +63,20 @@ def write_inputs(*, seeds: tuple[int, ...] = (0,), test_time: str = "none") -> N
 @pytest.fixture
 def run_stage(workspace: Path, write_params: WriteParams) -> Run:
     """Run the stage with a few images a batch; the content of its metrics."""
-
-    def run(*, test_time: str = "none", **overrides: Any) -> dict[str, Any]:
-        small = {"machine.device": "cpu", "machine.batch_size": 16, "bootstrap.draws": DRAWS, "severities": [1, 5]} | overrides
-        named = {name if "." in name else f"robustness.{name}": value for name, value in small.items()}
-        write_params(named | {"evaluate.test_time": test_time})
-        robustness.main()
-        return read_metrics("extras/robustness")
-
-    return run
+    small = {"machine.device": "cpu", "machine.batch_size": 16, "bootstrap.draws": DRAWS, "severities": [1, 5]}
+    small["evaluate.test_time"] = "none"
+    return stage_runner(write_params, robustness.main, "robustness", metrics="extras/robustness", **small)
 
 
-def read_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables that the plots are drawn from."""
-    folder = Path("plots/extras/robustness")
-    return pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder / "operating_points.csv")
+def read_tables() -> list[pd.DataFrame]:
+    """The tables that the plots are drawn from, of metrics and of operating points."""
+    return [pd.read_csv(f"plots/extras/robustness/{name}.csv") for name in ("metrics", "operating_points")]
+
+
+def predictor() -> predictions.CorruptedPredictions:
+    """The predictions that the stage makes with the params of now."""
+    params = load_params()
+    return predictions.CorruptedPredictions(read_predictions("test"), params.robustness, params.machine, test_time="none")
 
 
 def cell(table: pd.DataFrame, corruption: str, severity: int, **where: str) -> pd.Series:
@@ -91,9 +88,7 @@ def cell(table: pd.DataFrame, corruption: str, severity: int, **where: str) -> p
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+    return np.asarray(Image.open(io.BytesIO(encoded(Image.fromarray(image), "JPEG", quality=quality))))
 
 
 @pytest.mark.parametrize(("seeds", "test_time"), [((0,), "none"), ((0, 1), "flips")])
@@ -101,7 +96,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
     run_stage: Run, seeds: tuple[int, ...], test_time: str
 ) -> None:
     write_inputs(seeds=seeds, test_time=test_time)
-    found = run_stage(corruptions=["jpeg"], test_time=test_time)
+    found = run_stage(corruptions=["jpeg"], **{"evaluate.test_time": test_time})
     metrics, points = read_tables()
     table = read_predictions("test")
     prepared = read_prepared()
@@ -124,10 +119,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
         assert row["sensitivity"] == pytest.approx(flagged[labels == mel].mean(), abs=1e-12)
         assert row["specificity"] == pytest.approx((~flagged)[labels != mel].mean(), abs=1e-12)
     # The paired interval by the weights of the bootstrap.
-    hits = {
-        "clean": probabilities_of(table).argmax(axis=1) == labels,
-        "jpeg": probabilities.argmax(axis=1) == labels,
-    }
+    hits = {"clean": probabilities_of(table).argmax(axis=1) == labels, "jpeg": probabilities.argmax(axis=1) == labels}
     weights = np.concatenate([*lesion_weights(table["lesion_id"], draws=DRAWS, seed=0)])
     drawn = [np.average(hits["jpeg"], weights=row) - np.average(hits["clean"], weights=row) for row in weights]
     row = cell(metrics, "jpeg", 5, metric="accuracy")
@@ -136,7 +128,7 @@ def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
     assert row["strength"] == 7
 
 
-def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean(run_stage: Run) -> None:
+def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean_until_predictions_change(run_stage: Run) -> None:
     write_inputs()
     found = run_stage(severities=[5, 2])
     metrics, points = read_tables()
@@ -165,15 +157,9 @@ def test_every_condition_stands_in_the_tables_and_the_summary_is_their_mean(run_
     assert found["corruptions"]["jpeg"]["strengths"] == [18, 7]
     with Image.open("plots/extras/robustness/examples.png") as page:
         assert page.format == "PNG"
-
-
-def test_the_clean_figures_are_of_the_predictions_and_a_change_of_them_outdates_the_extra(run_stage: Run) -> None:
-    write_inputs()
-    found = run_stage(corruptions=["hue"])
-    table = read_predictions("test")
+    table, content = read_predictions("test"), read_extra("robustness")
     assert found["clean"]["accuracy"] == pytest.approx((probabilities_of(table).argmax(axis=1) == labels_of(table)).mean())
     assert (found["images"], found["lesions"], found["side"]) == (IMAGES, IMAGES // 2, SIZE)
-    content = read_extra("robustness")
     assert content is not None and outdated(content) == []
     write_predictions({"val": table.head(10), "test": table.head(20)})
     assert outdated(content) == ["predictions"]
@@ -187,16 +173,11 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
     monkeypatch.setattr(predictions, "CHUNK_BYTES", 1)
     run_stage(**noise | {"machine.batch_size": 7})
     assert read_tables()[0]["value"].to_numpy() == pytest.approx(first["value"].to_numpy(), abs=1e-5)
-    predictor = predictions.CorruptedPredictions(
-        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
-    )
-    assert predictor.chunk == 7
-    noisy = predictor(Condition("noise", 1, 0.08))[COLUMNS].to_numpy()
+    condition, predict = Condition("noise", 1, 0.08), predictor()
+    assert predict.chunk == 7
     run_stage(**noise, seed=1)
-    other = predictions.CorruptedPredictions(
-        read_predictions("test"), load_params().robustness, load_params().machine, test_time="none"
-    )
-    assert np.abs(other(Condition("noise", 1, 0.08))[COLUMNS].to_numpy() - noisy).max() > 1e-4
+    noisy, other = (each(condition)[COLUMNS].to_numpy() for each in (predict, predictor()))
+    assert np.abs(other - noisy).max() > 1e-4
     run_stage(**jpeg_only)
     values, intervals = read_tables()[0]["value"], read_tables()[0]["value_low"]
     run_stage(**jpeg_only | {"bootstrap.seed": 1})
@@ -206,15 +187,17 @@ def test_neither_batches_nor_chunks_matter_and_the_seed_does(run_stage: Run, mon
 def test_a_classifier_of_another_run_is_refused(run_stage: Run) -> None:
     write_inputs()
     table = read_predictions("test")
-    moved = table.copy()
-    shifted = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
-    moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4
-    write_predictions({"val": table.head(10), "test": moved})
+
+    def shift(by: float) -> None:
+        moved = table.copy()
+        moved.loc[3, COLUMNS[:2]] += np.array([-by, by])
+        write_predictions({"val": table.head(10), "test": moved})
+
+    shift(5e-4)
     message = rf"classifier and predictions are not of one run: .*{table['image_id'][3]} .* 0\.0005 .*test.csv: run `dvc repro`"
     refuses(message, run_stage, corruptions=["hue"])
     assert not Path("metrics/extras/robustness.json").exists() and not Path("plots/extras/robustness").exists()
-    moved.loc[3, COLUMNS] = shifted + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-5  # rounding
-    write_predictions({"val": table.head(10), "test": moved})
+    shift(5e-5)  # rounding
     run_stage(corruptions=["hue"], severities=[1])
 
 

@@ -1,7 +1,5 @@
 """How many cores there are: no more than a control group allows."""
 
-from __future__ import annotations
-
 import math
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Freed memory stays with the process, so that the next block of its size costs no page faults."""
 
-from __future__ import annotations
-
 import resource
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Arithmetic on a GPU: in full float32 wherever a classifier is asked, and the switch thrown back behind everybody."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a stage starts."""
 
-from __future__ import annotations
-
 import gc
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Nobody sees a file or a folder half-written."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

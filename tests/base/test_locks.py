@@ -1,7 +1,5 @@
 """One process at a time in a stage; and a process that is told to end takes its temporary files with it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

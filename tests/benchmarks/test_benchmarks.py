@@ -1,7 +1,5 @@
 """The benchmarks: what the clock holds, what the two sides are made of, and that the command runs."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from skinlesion.base.errors import PipelineError
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.training import setup
 from skinlesion.training.augmentation.presets import PRESETS, resolve
-from tests.conftest import WriteParams
+from tests.conftest import WriteParams, refuses
 
 TINY = {"train.batch_size": 8, "machine.device": "cpu", "train.epochs": 3}
 
@@ -175,23 +173,12 @@ def test_a_repeated_list_begins_again(images: stage_loop.Images) -> None:
 
 @pytest.mark.usefixtures("images", "in_this_process")
 def test_ours_is_the_stages_training_under_each_setting(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_params(
-        TINY
-        | {
-            "train.backbone": "mobilenet_v3_small",
-            "train.metadata": True,
-            "machine.channels_last": False,
-            "train.augmentation.preset": "strong",
-        }
-    )
+    others = {"train.metadata": True, "machine.channels_last": False, "train.augmentation.preset": "strong"}
+    write_params(TINY | {"train.backbone": "mobilenet_v3_small"} | others)
     asked, compiled = [], []
     build = setup.build_training
     monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
-    monkeypatch.setattr(
-        setup,
-        "build_training",
-        lambda *parts, **named: asked.append(named) or build(*parts, **named),
-    )
+    monkeypatch.setattr(setup, "build_training", lambda *parts, **named: asked.append(named) or build(*parts, **named))
     params = training.load_params().train.model_copy(update=training.AS_PLAIN | {"batch_size": 8})
     machine = training.load_params().machine.model_copy(update=training.MACHINE_AS_PLAIN)
     speeds = training.benchmark(Path("drawn"), params, machine, settings=list(training.SETTINGS), steps=1, rounds=1)
@@ -224,8 +211,7 @@ def test_every_contestant_has_a_process_of_its_own_in_this_folder(workspace: Pat
         assert len(processes) == 3
         assert one.call(os.getpid) in processes
         assert Path(two.call(os.getcwd)) == workspace.resolve()
-        with pytest.raises(PipelineError, match="process of 'two' was ended, probably for want of memory"):
-            two.call(os._exit, 9)
+        refuses("process of 'two' was ended, probably for want of memory", two.call, os._exit, 9)
 
 
 @pytest.mark.operations
@@ -256,8 +242,7 @@ def test_a_compiler_that_is_missing_is_explained(write_params: WriteParams, monk
 
     monkeypatch.setattr(contestant, "warm_up", fail)
     options = "--backbones mobilenet_v3_small --settings 32-compiled --size 32 --batch 4 --device cpu"
-    with pytest.raises(PipelineError, match=r"set train\.compile=false"):
-        training.main(options.split())
+    refuses(r"set train\.compile=false", training.main, options.split())
 
 
 @pytest.mark.parametrize("argument", ["--rounds=0", "--settings=fast", "--device=tpu"])

@@ -1,7 +1,5 @@
 """The benchmark of maps: both sides make the same ones, and the command prints and writes what it found."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The worked example of costs: its arithmetic, and that the page has what the command prints."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

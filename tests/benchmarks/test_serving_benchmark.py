@@ -1,7 +1,5 @@
 """The benchmark of serving: what its clients count, how engines are compared, and that what it builds can be served."""
 
-from __future__ import annotations
-
 import json
 import math
 import socketserver

@@ -1,7 +1,5 @@
 """Chromium, and the demo that it opens."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

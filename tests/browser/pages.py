@@ -1,7 +1,5 @@
 """What a user does on the demo's page, in the page's own words."""
 
-from __future__ import annotations
-
 from mimetypes import guess_type
 from typing import Protocol
 

@@ -1,7 +1,5 @@
 """`make app`, started for the tests in a workspace of its own, in which it can write no file."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -15,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from skinlesion.artifacts.paths import CLASSIFIER
-from skinlesion.base.files import write_json
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.results.decisions import CLASSIFIER_SHA256
 from tests.conftest import ROOT
 from tests.loopback import free_port, wait_until_answered
-from tests.serving.predictor_cases import make_workspace
-
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "mel_sensitivity", "mel_specificity")
+from tests.serving.predictor_cases import make_workspace, write_measured
 
 
 @dataclass
@@ -39,11 +33,7 @@ class Served:
         shutil.rmtree(self.folder / "models", ignore_errors=True)
         data = {"source": "sample" if synthetic else "dataverse", "synthetic": synthetic}
         make_workspace(self.folder, [{"backbone": "squeezenet1_1", "data": data} | member for member in members or ({},)])
-        test = {"images": 97, "lesions": 73, **dict.fromkeys(METRICS, 0.8)}
-        intervals = {name: {"low": 0.7, "high": 0.9} for name in METRICS}
-        content = {"test": test | {"intervals": intervals}, "bootstrap": {"confidence": 0.95}}
-        content[CLASSIFIER_SHA256] = classifier_digest(self.folder / CLASSIFIER)
-        write_json(self.folder / "metrics/evaluate.json", content)
+        write_measured(self.folder, classifier_digest(self.folder / CLASSIFIER))
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """For everybody: by keyboard, on a laptop and on a phone, in light and in dark, and for who does not see it."""
 
-from __future__ import annotations
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect

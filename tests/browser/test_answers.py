@@ -1,12 +1,10 @@
 """An image is answered as the predictor answers it, and the page follows every choice."""
 
-from __future__ import annotations
-
 import re
 import shutil
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, Page, expect
 
 from app.examples import draw_example
 from app.words import NOT_FOR_CLINICAL_USE, SYNTHETIC, in_percent
@@ -21,11 +19,16 @@ pytestmark = pytest.mark.browser
 NEVUS = draw_example("nv")
 
 
+def hand_in_nevus(page: Page) -> Locator:
+    """The card of a drawn nevus."""
+    hand_in(page, ("mole.png", NEVUS))
+    return case(page, "mole.png")
+
+
 def test_an_image_is_answered_as_the_predictor_answers_it(served: Served, open_demo: Open) -> None:
     page = open_demo()
     expect(page.get_by_text(SYNTHETIC)).to_be_visible()
-    hand_in(page, ("mole.png", NEVUS))
-    card = case(page, "mole.png")
+    card = hand_in_nevus(page)
     [prediction] = load_predictor(served.folder).predict([decode_upload(NEVUS).image])
     rows = card.locator("table.bars tbody tr")
     expect(rows).to_have_count(7)
@@ -47,8 +50,7 @@ def test_an_image_is_answered_as_the_predictor_answers_it(served: Served, open_d
 
 def test_another_operating_point_changes_the_sentence(served: Served, open_demo: Open) -> None:
     page = open_demo()
-    hand_in(page, ("mole.png", NEVUS))
-    card = case(page, "mole.png")
+    card = hand_in_nevus(page)
     expect(card).to_contain_text("Flagged for melanoma: its probability")
     expect(page.get_by_text("it flagged 92 % of those with melanoma")).to_be_visible()
     choose(page, "Operating point", "nothing")
@@ -59,8 +61,7 @@ def test_another_operating_point_changes_the_sentence(served: Served, open_demo:
 
 def test_the_map_follows_method_diagnosis_and_opacity(served: Served, open_demo: Open) -> None:
     page = open_demo()
-    hand_in(page, ("mole.png", NEVUS))
-    card = case(page, "mole.png")
+    card = hand_in_nevus(page)
     over = card.get_by_alt_text("Heat map over the image")
     seen = {over.get_attribute("src")}
     choose(page, "What the heat map shows: evidence for", "vascular lesion")
@@ -106,8 +107,7 @@ def test_a_classifier_with_metadata_asks_and_uses_it(served: Served, open_demo: 
     served.train({"metadata": True}, {"metadata": True, "seed": 1}, synthetic=False)
     page = open_demo()
     expect(page.get_by_text(SYNTHETIC)).to_have_count(0)
-    hand_in(page, ("mole.png", NEVUS))
-    numbers = case(page, "mole.png").locator(".number")
+    numbers = hand_in_nevus(page).locator(".number")
     shown = [numbers.all_text_contents()]
     page.get_by_label("Age in years").fill("85")
     page.get_by_label("Age in years").press("Enter")
@@ -124,8 +124,8 @@ def test_a_classifier_with_metadata_asks_and_uses_it(served: Served, open_demo: 
 
 def test_without_a_classifier_the_page_says_which_command_makes_one(served: Served, open_demo: Open) -> None:
     page = open_demo()
-    hand_in(page, ("mole.png", NEVUS))
-    before = case(page, "mole.png").locator(".number").all_text_contents()
+    numbers = hand_in_nevus(page).locator(".number")
+    before = numbers.all_text_contents()
     shutil.rmtree(served.folder / "models")
     empty = open_demo()
     expect(empty.get_by_test_id("stAlert")).to_contain_text("make run")
@@ -135,7 +135,7 @@ def test_without_a_classifier_the_page_says_which_command_makes_one(served: Serv
     served.train({"size": 48})
     page.get_by_role("button", name="vascular lesion", exact=True).click()
     case(page, "Drawn example: vascular lesion")
-    expect(case(page, "mole.png").locator(".number")).not_to_have_text(before)
+    expect(numbers).not_to_have_text(before)
     (served.folder / "models/calibration.json").write_text("{")
     damaged = open_demo()
     expect(damaged.get_by_test_id("stAlert")).to_contain_text("calibration.json")

@@ -1,7 +1,5 @@
 """The demo by the command of its container: that the server answers does not say that the page can be drawn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The table and the page to print that the demo gives."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """What is handed in leaves no trace: no file, no line of the log, nothing for the next visitor."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

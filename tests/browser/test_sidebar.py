@@ -1,7 +1,5 @@
 """The choices at the side, without a browser."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The audit of the packages: what it tolerates and until when, with answers of pip-audit recorded here instead of its service."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,6 +14,7 @@ from tests.conftest import ROOT, refuses
 TODAY = datetime.now(UTC).date()
 HOLE = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-1", "GHSA-aaaa-bbbb-cccc"], "fix_versions": ["13.0.1"]}
 ENTRY = {"id": "CVE-2026-1", "package": "pillow", "reason": "no such images here", "until": TODAY + timedelta(days=30)}
+PAST = ENTRY | {"until": TODAY - timedelta(days=1)}
 # Stands for pip-audit: `python -m pip_audit` finds it in the working directory. Its answer lies beside it.
 FAKE = """import pathlib, sys
 print("what it says of itself", file=sys.stderr)
@@ -60,23 +59,17 @@ def test_no_hole_and_a_tolerated_one_pass(answer: Any, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("found", "entries", "message"),
     [
-        pytest.param(
-            [HOLE], [], r"pillow 13.0.0: CVE-2026-1, GHSA-aaaa-bbbb-cccc, PYSEC-2026-1 \(fixed in 13.0.1\)", id="unknown"
-        ),
-        pytest.param([HOLE | {"fix_versions": []}], [], r"no fixed version yet", id="no fix"),
-        pytest.param([HOLE], [ENTRY | {"package": "numpy"}], r"pillow 13.0.0(.|\n)*CVE-2026-1 of numpy is not found", id="other"),
-        pytest.param([], [ENTRY], r"CVE-2026-1 of pillow is not found any more: take the entry out", id="stale"),
-        pytest.param(
-            [HOLE],
-            [ENTRY | {"until": TODAY - timedelta(days=1)}],
-            r"CVE-2026-1 of pillow is tolerated until .*, which must be from today",
-            id="past",
-        ),
-        pytest.param([HOLE], [ENTRY | {"until": TODAY + timedelta(days=181)}], r"from today to 180 days ahead", id="far"),
-        pytest.param([HOLE], [ENTRY | {"until": "soon"}], r"allow.0.until = 'soon': Input should be a valid date", id="no day"),
-        pytest.param([HOLE], [ENTRY | {"reason": " "}], r"allow.0.reason = ' ': ", id="no reason"),
-        pytest.param([HOLE], [ENTRY | {"why": "x"}], r"allow.0.why = 'x': Extra inputs are not permitted", id="key"),
+        ([HOLE], [], r"pillow 13.0.0: CVE-2026-1, GHSA-aaaa-bbbb-cccc, PYSEC-2026-1 \(fixed in 13.0.1\)"),
+        ([HOLE | {"fix_versions": []}], [], r"no fixed version yet"),
+        ([HOLE], [ENTRY | {"package": "numpy"}], r"pillow 13.0.0(.|\n)*CVE-2026-1 of numpy is not found"),
+        ([], [ENTRY], r"CVE-2026-1 of pillow is not found any more: take the entry out"),
+        ([HOLE], [PAST], r"CVE-2026-1 of pillow is tolerated until .*, which must be from today"),
+        ([HOLE], [ENTRY | {"until": TODAY + timedelta(days=181)}], r"from today to 180 days ahead"),
+        ([HOLE], [ENTRY | {"until": "soon"}], r"allow.0.until = 'soon': Input should be a valid date"),
+        ([HOLE], [ENTRY | {"reason": " "}], r"allow.0.reason = ' ': "),
+        ([HOLE], [ENTRY | {"why": "x"}], r"allow.0.why = 'x': Extra inputs are not permitted"),
     ],
+    ids=["unknown", "no fix", "other", "stale", "past", "far", "no day", "no reason", "key"],
 )
 def test_what_fails(answer: Any, found: list[dict[str, Any]], entries: list[dict[str, Any]], message: str) -> None:
     answer(packages(*found), *entries)
@@ -106,7 +99,6 @@ def test_the_list_in_the_repository_is_in_date() -> None:
 
 def test_every_requirements_file_is_asked_about() -> None:
     asked = {word for question in audit.QUESTIONS for word in question}
+    files = {path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*"))}
     covered_by_the_locks = {"requirements.txt", "requirements/remotes.txt", "requirements/tools.lock", "requirements/app.txt"}
-    assert {
-        path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("requirements*.txt"), *ROOT.glob("requirements/*"))
-    } - covered_by_the_locks <= asked
+    assert files - covered_by_the_locks <= asked

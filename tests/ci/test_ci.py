@@ -1,7 +1,5 @@
 """The scripts of ci/, each by itself. tests/operations rehearses the whole GPU job."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -10,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from ci.report import MARKER, stage_of
 from ci.run_log import read_log
 from skinlesion.config.params import load_params
 from tests.conftest import ROOT, WriteParams, refuses
+from tests.pipeline.clone import make_repository, run
 
 PNG = publish.SIGNATURE + b"content"
 
@@ -92,9 +92,7 @@ def sample(workspace: Path) -> Path:
     for name in ("dvc.lock", *(f"metrics/{name}.json" for name in compare_sample.METRIC_FILES)):
         (workspace / name).parent.mkdir(exist_ok=True)
         (workspace / name).write_bytes((ROOT / name).read_bytes())
-    name = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "--quiet"], ["add", "--all"], [*name, "commit", "--quiet", "--message", "sample"]):
-        subprocess.run(["git", *words], check=True)
+    make_repository(workspace, "sample")
     return workspace
 
 
@@ -135,15 +133,9 @@ def test_a_revision_that_is_not_there(sample: Path) -> None:
 
 
 @pytest.fixture
-def history(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def history(workspace: Path) -> Callable[..., str]:
     """A git repository of three commits on main and one on a branch that left main at the first; runs git there."""
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "t")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "t@t")
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
-
+    git = partial(run, workspace, "git")
     git("init", "--quiet", "--initial-branch", "main")
     for name in ("one", "two", "three"):
         git("commit", "--quiet", "--allow-empty", "--message", name)
@@ -166,22 +158,21 @@ def history(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
 )
 def test_what_a_run_is_compared_with(history: Callable[..., str], at: str, base: str, expected: str) -> None:
     history("switch", "--quiet", "--detach", at)
-    command = f"source {ROOT}/ci/environment.sh; base_commit"
-    done = subprocess.run(["bash", "-c", command], env=os.environ | {"BASE": base}, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == history("rev-parse", expected)
+    found = run(Path(), "bash", "-c", f"source {ROOT}/ci/environment.sh; base_commit", BASE=base)
+    assert found == history("rev-parse", expected)
 
 
 def test_a_failure_is_reported_with_the_end_of_its_log(history: Callable[..., str]) -> None:
-    environment = os.environ | {"RUN_URL": "https://x/runs/1"}
-    subprocess.run([ROOT / "ci/report_failure.sh"], env=environment, check=True)
+    command = [str(ROOT / "ci/report_failure.sh")]
+    run(Path(), *command, RUN_URL="https://x/runs/1")
     report = Path("ci-report/report.md").read_text(encoding="utf-8")
     assert report.startswith(f"{MARKER}\n## Pipeline report: failed") and "failed before the pipeline was run" in report
     lines = "\n".join(["first", *["between"] * 60, "error: no space ```left"])
     Path("ci-report/repro.log").write_text(lines, encoding="utf-8")
-    subprocess.run([ROOT / "ci/report_failure.sh"], env=environment, check=True)
+    run(Path(), *command, RUN_URL="https://x/runs/1")
     report = Path("ci-report/report.md").read_text(encoding="utf-8")
     assert "error: no space left\n````" in report and "first" not in report and "[The log](https://x/runs/1)" in report
-    assert history("rev-parse", "--short=10", "HEAD") in report and read_pictures(Path("ci-report/plots")) == {}
+    assert history("rev-parse", "--short=10", "HEAD").strip() in report and read_pictures(Path("ci-report/plots")) == {}
 
 
 @pytest.mark.parametrize(

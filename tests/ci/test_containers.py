@@ -1,7 +1,5 @@
 """Dockerfile.serving and compose.yaml as text: users, files, rights and networks (tests/operations runs them)."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -19,7 +17,7 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy/compose.yam
 def test_both_images_have_the_same_base_by_digest() -> None:
     other = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8").splitlines()
     bases = [[line for line in lines if line.startswith("FROM")] for lines in (LINES, other)]
-    assert bases[0] == bases[1] and re.fullmatch(r"FROM \S+:\S+@sha256:[0-9a-f]{64}", bases[0][0])
+    assert bases[0] == bases[1] != [] and all(re.fullmatch(r"FROM \S+:\S+@sha256:[0-9a-f]{64}", base) for base in bases[0])
 
 
 def test_the_image_takes_the_code_and_what_the_hashes_name() -> None:

@@ -1,7 +1,5 @@
 """A workspace in which recipes are tried."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

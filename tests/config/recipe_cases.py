@@ -1,7 +1,5 @@
 """The recipes' names, what their files say, and what DVC's parser makes of their words."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The words of recipes: DVC's own parser makes of them exactly what the files say, and what it could not is refused."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import re
@@ -113,16 +111,14 @@ def test_value_survives_dvc(
 
 REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"train": {"epochs": 0}}, ["params.yaml with recipe own is refused", "train.epochs = 0", "greater than or equal to 1"]),
-    ({"train": {"epoch": 3}}, ["train.epoch: unknown key; did you mean 'epochs'?"]),
     ({"train": {"augmentation": {"mixp": 3}}}, ["train.augmentation.mixp: unknown key; did you mean 'mixup'?"]),
     ({"trian": {"epochs": 3}}, ["trian: unknown key; did you mean 'train'?"]),
     ({"train": 3}, ["train = 3"]),
     ({"train": {"backbone": "efficientnet_bO"}}, ["train.backbone", "did you mean 'efficientnet_b"]),
-    ({"train": {"class_multipliers": {"mell": 3}}}, ["'mell' is not a diagnosis; did you mean 'mel'?"]),
-    ({"train": {"weights": "my weights.pth"}}, ["train.weights = 'my weights.pth' cannot go through a command line unharmed"]),
-    ({"train": {"weights": "*.pth"}}, ["train.weights = '*.pth' cannot go through a command line unharmed"]),
-    ({"train": {"weights": "${a}"}}, ["train.weights = '${a}' cannot go"]),
-    ({"train": {"weights": "it's"}}, ["cannot go through a command line unharmed: set it in params.yaml itself"]),
+    *(
+        ({"train": {"weights": name}}, [f"train.weights = {name!r} cannot go through a command line unharmed: set it in params"])
+        for name in ("my weights.pth", "*.pth", "${a}", "it's")
+    ),
     ({"threshold_sweep": {"groups": {"my group": ["mel"]}}}, ["threshold_sweep.groups = {'my group'", "cannot go through"]),
     (
         {"ensemble": {"members": ["b"], "overrides": {"b": {"backbone": "restnet18"}}}},
@@ -161,15 +157,10 @@ def test_unknown_recipe(name: str, message: str, refused: Refused) -> None:
 
 
 def test_refusal_of_the_command_itself() -> None:
-    done = subprocess.run([sys.executable, "-m", "recipes", "cosine"], cwd=ROOT, text=True, capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "--recipe-was-refused\n")
+    command = f'"{sys.executable}" -m recipes cosine | xargs "{sys.executable}" -m dvc exp run'
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.stderr.startswith("error: there is no recipe 'cosine'; did you mean 'cosine_b0'?")
-
-
-def test_dvc_refuses_the_word_of_a_refused_recipe() -> None:
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--recipe-was-refused"]
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
-    assert done.returncode != 0 and "unrecognized arguments: --recipe-was-refused" in done.stderr
+    assert done.returncode != 0 and "unrecognized arguments: --recipe-was-refused" in done.stderr  # by DVC
 
 
 def test_outside_the_project(workspace: Path, refused: Refused) -> None:

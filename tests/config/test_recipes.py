@@ -1,7 +1,5 @@
 """Recipes: what they say, how they combine, and that they leave nothing of a network to what was there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +49,9 @@ two_phase_resnet50    resnet50        224  30     32    1e-4 0.01 none   focal  
 cosine_b0             efficientnet_b0 224  20     32    3e-4 0.01 cosine cross_entropy 0    none    1   shuffle  macro_f1   7
 """
 ROWS = [dict(zip(TABLE.split("\n")[1].split(), line.split(), strict=True)) for line in TABLE.strip().split("\n")[1:]]
-COLUMNS = {
-    "backbone": "backbone",
-    "epochs": "epochs",
-    "batch": "batch_size",
-    "lr": "lr",
-    "wd": "weight_decay",
-    "rates": "schedule",
-    "loss": "loss",
-    "eps": "label_smoothing",
-    "weights": "class_weights",
-    "sampler": "sampler",
-    "select_by": "select_by",
-    "stop": "patience",
-}
+# Columns that have another name than the option.
+COLUMNS = {"batch": "batch_size", "wd": "weight_decay", "rates": "schedule", "eps": "label_smoothing"}
+COLUMNS |= {"weights": "class_weights", "stop": "patience"}
 # Flips, rotation, smallest crop, jitter; what is not said here is off.
 AUGMENTATION: dict[str, tuple[bool, float, float, float]] = {
     "capstone_resnet50": (True, 10, 1.0, 0),
@@ -85,10 +72,10 @@ def test_published_recipe_is_that_of_the_table(row: dict[str, str], params_file:
     name = row["name"]
     params = resolved(params_file, name)
     train = params.train
-    values = {"size": params.prepare.size, "mel": train.class_multipliers.get("mel", 1)}
-    values |= {column: getattr(train, option) for column, option in COLUMNS.items()}
-    assert values == {column: YAML(typ="safe", pure=True).load(row[column]) for column in values}
-    assert row.keys() == values.keys() | {"name"} and set(train.class_multipliers) <= {"mel"}
+    found = train.model_dump() | {"name": name, "size": params.prepare.size, "mel": train.class_multipliers.get("mel", 1)}
+    table = {COLUMNS.get(column, column): YAML(typ="safe", pure=True).load(value) for column, value in row.items()}
+    assert {option: found[option] for option in table} == table
+    assert set(train.class_multipliers) <= {"mel"}
     assert train.weights == "imagenet" and train.optimizer == "adamw" and train.average == "none"
     assert train.precision == ("auto" if name.startswith(("dsci", "cosine")) else "32"), "AMP or not"
     assert params.ensemble.member_names() == ["base-0"] and params.evaluate.test_time == "none"

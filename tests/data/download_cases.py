@@ -1,7 +1,5 @@
 """A small source in Kaggle's layout, drawn here, and the ways to pack it; shared by the tests of `download`."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil
@@ -20,24 +18,28 @@ from skinlesion.data.sources.dataverse import FILES, RemoteFile
 from skinlesion.diagnoses import CLASSES
 from tests.data.scripted_server import Scripted
 
+Content = dict[str, bytes]
 WIDTH, HEIGHT = 40, 30
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The bytes of a picture in a format of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def jpeg(seed: int, mode: str = "RGB") -> bytes:
     """A whole JPEG of `WIDTH` x `HEIGHT` noise."""
     shape = (HEIGHT, WIDTH, 3) if mode == "RGB" else (HEIGHT, WIDTH)
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode), "JPEG")
 
 
 def mask(width: int = WIDTH, height: int = HEIGHT, value: int = 255) -> bytes:
     """A PNG with a bright rectangle in it."""
     pixels = np.zeros((height, width), dtype=np.uint8)
     pixels[5:20, 5:20] = value
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels), "PNG")
 
 
 def huge_jpeg(width: int = 10_000, height: int = 10_000) -> bytes:

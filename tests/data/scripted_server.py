@@ -1,7 +1,5 @@
 """An HTTP server on this machine that behaves well, or as badly as a test tells it to."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +45,6 @@ class Scripted:
 def serve() -> Iterator[Scripted]:
     """Run the server for the length of the block, in which no proxy stands between; only clients with our name are served."""
     scripted = Scripted()
-    patch = pytest.MonkeyPatch()
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        patch.delenv(name, raising=False)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -96,14 +91,14 @@ def serve() -> Iterator[Scripted]:
         def log_message(self, *arguments: object) -> None:
             """Keep the tests' output free of access logs."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    scripted.url = f"http://127.0.0.1:{server.server_port}"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield scripted
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-        patch.undo()
+    with pytest.MonkeyPatch.context() as patch, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            patch.delenv(name, raising=False)
+        scripted.url = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield scripted
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,7 +1,5 @@
 """Archives that must not be trusted and images that are not whole."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path
@@ -13,7 +11,7 @@ from skinlesion.data.sources import archives
 from skinlesion.data.sources.archives import member_names, read_members
 from skinlesion.data.sources.images import check_files
 from tests.conftest import refuses
-from tests.data.download_cases import huge_jpeg, huge_png, jpeg, mask, pack, write_files
+from tests.data.download_cases import encoded, huge_jpeg, huge_png, jpeg, mask, pack, write_files
 
 
 def members(path: Path) -> list[tuple[str, bytes]]:
@@ -95,16 +93,10 @@ def check(raw: Path) -> int:
     return check_files(raw, ["ISIC_0000001", "ISIC_0000002"])
 
 
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_whole_files_pass(tmp_path: Path) -> None:
     assert check(raw_with(tmp_path, jpeg(2))) == 0
     assert check(raw_with(tmp_path, jpeg(2), mask())) == 1
-    assert check(raw_with(tmp_path, jpeg(2), png(Image.open(io.BytesIO(mask())).convert("1")))) == 1  # a bit a pixel
+    assert check(raw_with(tmp_path, jpeg(2), encoded(Image.open(io.BytesIO(mask())).convert("1"), "PNG"))) == 1  # a bit a pixel
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """`download` from Harvard Dataverse (a server of our own plays it) and from Kaggle (its package, real and replaced)."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import os

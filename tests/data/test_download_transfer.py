@@ -1,7 +1,5 @@
 """`skinlesion.data.sources.transfer.fetch` against a server that cuts, lies, refuses and stalls."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How an image fits the square and a map finds its way back, against cases computed by hand."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import numpy as np

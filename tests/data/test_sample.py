@@ -1,7 +1,5 @@
 """The synthetic sample: what is promised of the files, the table and the pixels."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,14 +17,10 @@ from skinlesion.data.sample.sample import _apportion, _class_counts, _draw_patie
 from skinlesion.data.sample.view import draw_views
 from skinlesion.diagnoses import CLASSES
 from tests.conftest import refuses
-from tests.stage_cases import bytes_below
+from tests.stage_cases import files_of
 
 WIDTH, HEIGHT = 100, 72
 DEFAULT_LESIONS = 360
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {Path(path).relative_to(folder).as_posix(): content for path, content in bytes_below(folder).items()}
 
 
 def draw(folder: Path, *, seed: int = 7, lesions: int = 35, width: int = WIDTH, height: int = HEIGHT) -> pd.DataFrame:
@@ -54,12 +48,12 @@ def test_equal_arguments_draw_equal_bytes(sample: tuple[Path, pd.DataFrame], tmp
     np.random.seed(99)  # the global generator must not matter
     again = draw(tmp_path / "again")
     pd.testing.assert_frame_equal(again, sample[1])
-    assert contents(tmp_path / "again") == contents(sample[0])
+    assert files_of(tmp_path / "again") == files_of(sample[0])
 
 
 def test_another_seed_draws_other_pixels(sample: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     draw(tmp_path / "other", seed=8)
-    ours, theirs = contents(sample[0]), contents(tmp_path / "other")
+    ours, theirs = files_of(sample[0]), files_of(tmp_path / "other")
     assert not [name for name in ours if name.endswith(".jpg") and ours[name] == theirs.get(name)]
     assert ours["metadata.csv"] != theirs["metadata.csv"]
 
@@ -70,7 +64,7 @@ def test_files_are_those_of_the_table_rgb_jpegs_and_binary_masks(sample: tuple[P
     assert metadata["image_id"].tolist() == image_ids
     files = [f"images/{image_id}.jpg" for image_id in image_ids]
     files += [f"segmentations/{image_id}_segmentation.png" for image_id in image_ids]
-    assert contents(folder).keys() == {*files, "metadata.csv"}
+    assert files_of(folder).keys() == {*files, "metadata.csv"}
     for image_id in image_ids:
         with Image.open(image_path(image_id, folder)) as picture, Image.open(mask_path(image_id, folder)) as mask:
             assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (WIDTH, HEIGHT))
@@ -219,12 +213,6 @@ def test_every_class_has_traits_that_exist_and_rivals() -> None:
         assert set(COMMON | traits) == set(NAMES)
         assert dx not in CONFUSED_WITH[dx]
     assert set(BOUNDS) <= set(NAMES)
-
-
-def test_the_smallest_sample(tmp_path: Path) -> None:
-    metadata = draw(tmp_path / "raw", lesions=21, width=64, height=64)
-    assert metadata.groupby("dx")["lesion_id"].nunique().to_dict() == dict.fromkeys(CLASSES, 3)
-    assert all(mask_of(image_id, tmp_path / "raw").any() for image_id in metadata["image_id"])
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 256), (600, 450)])

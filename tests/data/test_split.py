@@ -1,13 +1,7 @@
 """Lesions never cross a split: proved through the stage on small data, and on HAM10000's metadata where it is there."""
 
-from __future__ import annotations
-
 import hashlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +14,8 @@ from skinlesion.artifacts.splits import SPLIT_NAMES, fingerprint, read_split
 from skinlesion.base.errors import PipelineError
 from skinlesion.data import splitting
 from skinlesion.diagnoses import CLASSES
-from tests.conftest import ROOT, MakeRaw, WriteParams
-from tests.stage_cases import bytes_below, write_lists
+from tests.conftest import MakeRaw, WriteParams, refuses
+from tests.stage_cases import bytes_below, read_metrics, write_lists
 
 # Of some 190 images a class has a handful in a split, so that one image is half a point or more.
 SMALL = {"split.max_deviation": 8.0}
@@ -31,7 +25,7 @@ WRITTEN = ("data/splits", "metrics", "plots")
 def run() -> tuple[dict[str, pd.DataFrame], dict]:
     """Run the stage; the three lists as a later stage reads them, and the metrics."""
     stages.split.main()
-    return {name: read_split(name) for name in SPLIT_NAMES}, json.loads(Path("metrics/split.json").read_text())
+    return {name: read_split(name) for name in SPLIT_NAMES}, read_metrics("split")
 
 
 def refused() -> str:
@@ -164,7 +158,7 @@ def test_relative_links_start_at_the_main_root(
     tmp_path_factory: pytest.TempPathFactory, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     main = tmp_path_factory.mktemp("main")
-    (main / "links.csv").write_text("image_id_a,image_id_b\nISIC_0000000,ISIC_0000000\n")
+    (main / "links.csv").write_text("\ufeffimage_id_a;image_id_b\r\nISIC_0000000;ISIC_0000000\r\n", encoding="utf-8")
     write_params({**SMALL, "split.links": "links.csv"})
     assert "split.links: links.csv not found" in refused()
     monkeypatch.setenv("DVC_ROOT", str(main))
@@ -186,13 +180,15 @@ def test_links_that_cannot_be(metadata: pd.DataFrame, write_params: WriteParams)
 
 
 @pytest.mark.usefixtures("raw_folder")
-def test_rows_and_images_must_match(write_params: WriteParams) -> None:
+def test_rows_and_images_must_match_or_the_lists_of_before_stay(write_params: WriteParams) -> None:
     write_params(SMALL)
-    folder = Path("data/raw/images")
+    run()
+    before, folder = bytes_below(*WRITTEN), Path("data/raw/images")
     (folder / "ISIC_0000003.jpg").rename(folder / "ISIC_0999999.jpg")
-    assert "1 row(s) of the metadata without an image: ISIC_0000003" in refused()
+    refuses(r"1 row\(s\) of the metadata without an image: ISIC_0000003", stages.split.main)
     (folder / "ISIC_0000003.jpg").touch()
-    assert "1 image(s) without a row in the metadata: ISIC_0999999" in refused()
+    refuses(r"1 image\(s\) without a row in the metadata: ISIC_0999999", stages.split.main)
+    assert bytes_below(*WRITTEN) == before
 
 
 def test_a_lesion_with_two_diagnoses(make_raw: MakeRaw, metadata: pd.DataFrame, write_params: WriteParams) -> None:
@@ -263,20 +259,6 @@ def test_a_planted_overlap_stops_the_stage(
     monkeypatch.setattr(stages.split, "deal", leaky_deal)
     write_params(SMALL)
     assert f"{kind} in two splits: " in (message := refused()) and f"{planted[0]} in train and test" in message
-
-
-def test_command_line(raw_folder: Path, write_params: WriteParams) -> None:
-    write_params(SMALL)
-    command = [sys.executable, "-m", "stages.split"]
-    options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "check": False}
-    done = subprocess.run(command, **options)
-    assert (done.returncode, done.stdout) == (0, "") and "split: train" in done.stderr
-    before = bytes_below(*WRITTEN)
-    (raw_folder / "images" / "ISIC_0000003.jpg").unlink()
-    failed = subprocess.run(command, **options)
-    assert failed.returncode == 1 and "Traceback" not in failed.stderr
-    assert failed.stderr.startswith("error: 1 row(s) of the metadata without an image: ISIC_0000003")
-    assert bytes_below(*WRITTEN) == before
 
 
 def test_ham10000_is_dealt_evenly(ham10000: Path) -> None:

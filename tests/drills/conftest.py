@@ -1,14 +1,12 @@
 """What the drills share: their marker, how long they take, and the ledger of their rounds."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from tests.conftest import BuildOnce
 from tests.drills.ledger import Ledger, ledger_from_environment
 from tests.drills.project import Project, copy_project, run_undisturbed
 
@@ -49,14 +47,9 @@ def seed_of_moments() -> int:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(build_once: BuildOnce) -> Path:
     """The tiny project, run once without a disturbance, for all processes of this test run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
-    with FileLock(f"{shared}.lock"):
-        if not (shared / "reference.json").is_file():
-            run_undisturbed(shared / "project")
-    return shared / "project"
+    return build_once("undisturbed", lambda folder: run_undisturbed(folder / "project")) / "project"
 
 
 @pytest.fixture

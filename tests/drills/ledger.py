@@ -1,7 +1,5 @@
 """What the drills write down: a line a round, what was broken and how it ended. `python -m tests.drills.table` sums it up."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """A tiny project on which the drills are done: run once undisturbed, and held afterwards against what it then was."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -10,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
+from dvc.utils.fs import remove
 from ruamel.yaml import YAML
 
 from tests.drills.ledger import Corrupt
@@ -141,6 +139,12 @@ class Project:
         """`dvc repro`, which must succeed; what it said."""
         return self.succeed("dvc", "repro")
 
+    def restore(self) -> str:
+        """`dvc repro`, after which all must be as after an undisturbed run; what it said."""
+        output = self.repro()
+        self.check()
+        return output
+
     def refuse(self, *command: str, why: str) -> str:
         """Run a command, which must end with an error that matches `why`, and without a traceback; what it said."""
         status, output = self.run(*command)
@@ -227,19 +231,11 @@ class Project:
             process.leave()
 
 
-def hold(what: str, found: dict[str, str], wanted: dict[str, str]) -> None:
-    """Compare MD5s by path."""
+def hold(what: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Compare contents, or their MD5s, by path."""
     odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     if odd:
         raise Corrupt(f"{what}: {odd} missing, new or other than after an undisturbed run")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -281,6 +277,6 @@ def watch(process: Process) -> Iterator[tuple[str, float]]:
 
 def copy_project(undisturbed: Path, folder: Path) -> Project:
     """A copy to break, with its links, times and cache."""
-    content: dict[str, Any] = json.loads((undisturbed.parent / "reference.json").read_text(encoding="utf-8"))
+    content = json.loads((undisturbed.parent / "reference.json").read_text(encoding="utf-8"))
     subprocess.run(["cp", "-a", str(undisturbed), str(folder)], check=True)
     return Project(folder, Reference(**content))

@@ -8,8 +8,6 @@ A fault is called as "SIGKILL in train": the table sums over what stands behind 
 did not survive.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
@@ -32,9 +30,7 @@ MARKERS = ("<!-- drills:begin -->", "<!-- drills:end -->")
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 FIGURES = ("rounds", *OUTCOMES, "mended", "seconds")
 # What a record must have: a drill whose rounds this machine skipped (a mount, a clock that can be set) would be missed by nobody.
-DRILLS = frozenset(
-    ("cache", "clock", "disk full", "fuzz", "interrupted", "million rows", "read-only", "servers", "together"),
-)
+DRILLS = frozenset(("cache", "clock", "disk full", "fuzz", "interrupted", "million rows", "read-only", "servers", "together"))
 MOST_NAMED = 4  # places; of more, their number is said
 
 logger = logging.getLogger(__name__)

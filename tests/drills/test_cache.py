@@ -1,11 +1,10 @@
 """Files of the cache and of the workspace removed or altered: it is noticed, and made good with the documented commands."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from tests.drills.conftest import only_full, wants_full
 from tests.drills.ledger import Corrupt, Ledger
 from tests.drills.project import Project
-from tests.drills.stages import STAGES
+from tests.pipeline.clone import STAGES
 
 WEIGHTS = "models/members/base-0/weights.safetensors"
 IMAGES = "data/prepared/images.npy"
@@ -29,15 +28,13 @@ def flip(path: Path) -> None:
     overwrite(path, content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
-def cut(path: Path) -> None:
-    """Lose the second half."""
+def cut(path: Path, share: float = 0.5) -> None:
+    """Lose the second half, or all but another share."""
     content = path.read_bytes()
-    overwrite(path, content[: len(content) // 2])
+    overwrite(path, content[: int(share * len(content))])
 
 
-def empty(path: Path) -> None:
-    """Lose everything."""
-    overwrite(path, b"")
+empty = partial(cut, share=0.0)
 
 
 def overwrite(path: Path, content: bytes) -> None:
@@ -70,8 +67,7 @@ def test_altered_behind_dvc(project: Project, ledger: Ledger, name: str, damage:
         project.refuse(*VERIFY, why=altered)
         output = project.succeed(*VERIFY, "--remove")
         assert re.search(rf"removed 1 of \d+ files: {re.escape(name)}; now run `dvc pull`", output), output
-        project.repro()
-        project.check()
+        project.restore()
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, IMAGES, TABLE, LIST] if wants_full() else [IMAGES])
@@ -79,8 +75,7 @@ def test_removed_from_the_cache(project: Project, ledger: Ledger, name: str) -> 
     with ledger.round("cache", "cached file removed"):
         cached(project, name).unlink()
         assert "not in cache" in project.succeed("dvc", "status", "dvc.yaml")
-        project.repro()
-        project.check()
+        project.restore()
 
 
 def alter_in_place(folder: Path) -> None:
@@ -91,12 +86,12 @@ def alter_in_place(folder: Path) -> None:
     flip(path)
 
 
-def replace_output(folder: Path) -> None:
+def replace_output(folder: Path, name: str = TABLE, damage: Callable[[Path], None] = cut) -> None:
     """As most editors do it: a new file in the old one's place. The cache still has the right one."""
-    other = folder / "data/predictions/other.csv"
-    shutil.copyfile(folder / TABLE, other)
-    cut(other)
-    os.replace(other, folder / TABLE)
+    other = folder / "other"
+    shutil.copyfile(folder / name, other)
+    damage(other)
+    os.replace(other, folder / name)
 
 
 def remove_outputs(folder: Path) -> None:
@@ -107,10 +102,6 @@ def remove_outputs(folder: Path) -> None:
         (folder / name / ".gitkeep").touch()
 
 
-def remove_cache(folder: Path) -> None:
-    shutil.rmtree(folder / ".dvc/cache")
-
-
 @only_full
 @pytest.mark.parametrize(
     ("fault", "damage", "status", "reruns"),
@@ -118,7 +109,7 @@ def remove_cache(folder: Path) -> None:
         ("linked output made writable and altered", alter_in_place, "models/members/base-0", True),
         ("output replaced by another file", replace_output, "modified: .*data/predictions", False),
         ("outputs removed from the workspace", remove_outputs, "deleted: .*data/prepared", False),
-        ("whole cache removed", remove_cache, "not in cache", True),
+        ("whole cache removed", lambda folder: shutil.rmtree(folder / ".dvc/cache"), "not in cache", True),
     ],
 )
 def test_a_workspace_that_is_damaged(
@@ -129,8 +120,7 @@ def test_a_workspace_that_is_damaged(
         damage(project.folder)
         noticed = project.succeed("dvc", "status", "dvc.yaml")
         assert re.search(status, noticed), noticed
-        assert ("Running stage" in project.repro()) == reruns
-        project.check()
+        assert ("Running stage" in project.restore()) == reruns
 
 
 @only_full
@@ -145,34 +135,27 @@ def test_a_run_that_is_remembered_is_damaged(project: Project, ledger: Ledger) -
         project.refuse("dvc", "repro", why="failed to reproduce 'threshold-sweep'")
         output = project.succeed(*VERIFY, "--remove")
         assert re.search(rf"removed {len(runs)} of \d+ files: ", output), output
-        assert "Running stage 'threshold-sweep'" in project.repro()
-        project.check()
+        assert "Running stage 'threshold-sweep'" in project.restore()
 
 
 BY_HAND = [
-    (WEIGHTS, "stages.assemble", "cut"),
-    ("models/classifier/base-0/weights.safetensors", "stages.evaluate", "cut"),
-    (IMAGES, "stages.evaluate", "cut"),
-    (IMAGES, "stages.baselines", "empty"),
-    (TABLE, "stages.threshold_sweep", "cut"),
-    (TABLE, "stages.subgroups", "empty"),
-    ("data/raw/metadata.csv", "stages.split", "cut"),
-    ("models/calibration.json", "stages.selective", "cut"),
-    ("models/operating_points.json", "stages.failures", "empty"),
-    ("metrics/evaluate.json", "stages.report", "cut"),
+    (WEIGHTS, "stages.assemble", cut),
+    ("models/classifier/base-0/weights.safetensors", "stages.evaluate", cut),
+    *((IMAGES, "stages.evaluate", cut), (IMAGES, "stages.baselines", empty)),
+    *((TABLE, "stages.threshold_sweep", cut), (TABLE, "stages.subgroups", empty)),
+    *(("data/raw/metadata.csv", "stages.split", cut), ("models/calibration.json", "stages.selective", cut)),
+    *(("models/operating_points.json", "stages.failures", empty), ("metrics/evaluate.json", "stages.report", cut)),
 ]
 
 
 @pytest.mark.parametrize(("name", "stage", "damage"), BY_HAND if wants_full() else BY_HAND[4:5])
-def test_a_stage_by_hand_refuses_what_is_damaged(project: Project, ledger: Ledger, name: str, stage: str, damage: str) -> None:
+def test_a_stage_by_hand_refuses_what_is_damaged(
+    project: Project, ledger: Ledger, name: str, stage: str, damage: Callable[[Path], None]
+) -> None:
     with ledger.round("cache", "damaged input of a stage by hand"):
-        path = project.folder / name
-        content = path.read_bytes()
-        path.unlink()  # the link, not the cached file
-        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+        replace_output(project.folder, name, damage)
         status, output = project.run("python", "-m", stage)
         if status == 0:
             raise Corrupt(f"{stage} took a damaged {name} for whole:\n{output}")
         assert "Traceback" not in output and re.search(rf"(?m)^error: .*{re.escape(name)}", output), output
-        project.repro()
-        project.check()
+        project.restore()

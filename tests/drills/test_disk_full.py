@@ -1,7 +1,5 @@
 """Drill: the disk is full after so many bytes. One clear message, nothing half-written; with space again, the same outputs."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -59,7 +57,7 @@ def raw_images(write_params: WriteParams) -> None:
 
 
 def trainable(write_params: WriteParams) -> None:
-    write_inputs(Path(), images=70)
+    write_inputs(images=70)
     write_params(TINY | {"train.epochs": 2, "train.backbone": networks.BACKBONE})
 
 
@@ -130,12 +128,7 @@ def enter(folder: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> dict[s
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_full_disk(
-    name: str,
-    workspace: Path,
-    small_disk: Path,
-    write_params: WriteParams,
-    monkeypatch: pytest.MonkeyPatch,
-    ledger: Ledger,
+    name: str, workspace: Path, small_disk: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:
     stage = STAGES[name]
     rounds = stage.full if wants_full() else stage.short

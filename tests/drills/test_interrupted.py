@@ -1,7 +1,5 @@
 """Killed, terminated or interrupted at random moments of every stage: the next `dvc repro` ends as if nothing had been."""
 
-from __future__ import annotations
-
 import re
 import signal
 import time
@@ -13,7 +11,7 @@ import pytest
 from tests.drills.conftest import seed_of_moments, wants_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import Process, Project, wait_for
-from tests.drills.stages import STAGES
+from tests.pipeline.clone import STAGES
 
 CUT = r"'\./dvc\.lock' (is invalid|validation failed)|unable to read: 'dvc\.lock'|Unable to read RWLock-file"
 TOLD = r"error: another process is running \S+ in this workspace \(\.resume/running/\S+ is locked\): wait until it ends"

@@ -1,7 +1,5 @@
 """A download from Dataverse killed between its files and within them: the next one asks for what is missing, and no more."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 from collections.abc import Iterator
@@ -20,15 +18,11 @@ from tests.data.test_download_servers import harvard
 from tests.drills.conftest import seed_of_moments, wants_full
 from tests.drills.ledger import Ledger
 from tests.drills.project import hold, wait_for
+from tests.stage_cases import bytes_below
 
 __all__ = ["harvard"]  # the fixture: a server of our own with a small data set
 
 STALL = 0.5  # seconds before the last byte of each file
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Every file below `folder`, as text, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes().hex() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -47,7 +41,7 @@ def test_only_what_is_missing_is_asked_for_again(slow: Scripted, workspace: Path
     with ledger.round("interrupted", "SIGKILL of a download from Dataverse") as facts:
         download.main()
         raw = workspace / "data/raw"
-        undisturbed = digests(raw)
+        undisturbed = bytes_below(raw)
         kept = workspace / ".resume/download/dataverse"
         shutil.rmtree(kept)
         before = len(slow.asked)
@@ -58,11 +52,11 @@ def test_only_what_is_missing_is_asked_for_again(slow: Scripted, workspace: Path
         process.kill()
         process.join()
         facts |= {"seed": seed, "moment": round(moment, 3)}
-        hold("data/raw after the kill", digests(raw), undisturbed)  # the old content stays until the new one is whole
+        hold("data/raw after the kill", bytes_below(raw), undisturbed)  # the old content stays until the new one is whole
         whole = [path.name for path in kept.iterdir() if path.suffix != ".part"]
         assert len(whole) >= files - 1
         before = len(slow.asked)
         download.main()
         assert len(slow.asked) - before == 4 - len(whole)
-        hold("data/raw", digests(raw), undisturbed)
+        hold("data/raw", bytes_below(raw), undisturbed)
         assert list((workspace / "data").glob(".*.partial")) == []

@@ -1,9 +1,6 @@
 """Drill: tables of a million images. Time and peak memory of the stages that do nothing but read, deal and count them."""
 
-from __future__ import annotations
-
 import os
-import re
 import subprocess
 import sys
 import time
@@ -16,13 +13,15 @@ from scipy.special import softmax
 
 from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.splits import SPLIT_NAMES, read_split
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, METADATA_COLUMNS, PROBABILITY_COLUMNS, write_table
+from skinlesion.artifacts.tables import METADATA_COLUMNS, write_table
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import write_operating_points
 from skinlesion.evaluation.results.predictions import write_predictions
 from tests.conftest import ROOT, WriteParams
 from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
+from tests.loopback import high_water
+from tests.stage_cases import with_logits
 
 SHORT, FULL = 100_000, 1_000_000
 SHARES = (0.033, 0.051, 0.11, 0.012, 0.111, 0.669, 0.014)  # of the diagnoses, about those of HAM10000
@@ -47,19 +46,6 @@ def make_metadata(rows: int) -> pd.DataFrame:
             "localization": np.array(["back", "face"])[lesions % 2],
         }
     )
-
-
-def make_predictions(metadata: pd.DataFrame) -> pd.DataFrame:
-    logits = np.random.default_rng(1).normal(size=(len(metadata), len(CLASSES))).round(4)
-    numbers = np.hstack([logits, softmax(logits, axis=1).round(8)])
-    columns = [*LOGIT_COLUMNS, *PROBABILITY_COLUMNS]
-    return metadata.join(pd.DataFrame(numbers, columns=columns, index=metadata.index))
-
-
-def high_water(pid: int) -> int:
-    """The most memory that a process has held so far, bytes; 0 for one that has ended and was not waited for."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    return int(found[1]) * 1024 if found else 0
 
 
 def measured(module: str, rows: int, facts: dict[str, object]) -> None:
@@ -94,14 +80,14 @@ def test_a_million_rows(workspace: Path, write_params: WriteParams, ledger: Ledg
     with ledger.round("million rows", f"split of {rows:,} rows") as facts:
         measured("stages.split", rows, facts)
         lists = {name: read_split(name) for name in SPLIT_NAMES}
-        if sum(map(len, lists.values())) != rows or set().union(*(part["image_id"] for part in lists.values())) != set(
-            metadata["image_id"]
-        ):
+        dealt = set().union(*(part["image_id"] for part in lists.values()))
+        if sum(map(len, lists.values())) != rows or dealt != set(metadata["image_id"]):
             raise Corrupt("the lists do not hold every image once")
 
     point = {"rule": "youden", "constraint": None, "threshold": 0.5, "val": {}}
     about = {"target": "mel", "classes": ["mel"], "score": "s", "rule": "r", "chosen_on": "val", "points": {"youden": point}}
     write_operating_points(about)
-    write_predictions({"test": make_predictions(metadata)})
+    logits = np.random.default_rng(1).normal(size=(rows, len(CLASSES))).round(4)
+    write_predictions({"test": with_logits(metadata, logits, softmax(logits, axis=1).round(8))})
     with ledger.round("million rows", f"failures of {rows:,} predictions") as facts:
         measured("stages.failures", rows, facts)

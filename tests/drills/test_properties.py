@@ -1,7 +1,5 @@
 """Drill: what a user can hand in, made up by the thousand; it works, or one message names what is wrong with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,13 +1,10 @@
 """Drill: a server that cuts, stalls, lies and refuses, in any order. An honest one's data or a refusal; never a wrong file."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from tests.data.download_cases import dataverse_files, pack, publish
 from tests.data.scripted_server import Answer, Scripted, serve
 from tests.drills.conftest import wants_full
 from tests.drills.ledger import Corrupt, Ledger
+from tests.stage_cases import bytes_below
 
 SHORT, FULL = 8, 200  # rounds of answers drawn at random
 ANSWERS = 16  # bad ones in a round, at most
@@ -28,6 +26,8 @@ SCRATCH = Path(".resume/download/dataverse")
 # How a run may end that does not bring the data; each message says what came, and what to do.
 REFUSALS = ("tries in a row brought nothing", "has the MD5", "cannot be downloaded: HTTP", "sends more than the")
 
+Files = tuple[dataverse.RemoteFile, ...]
+Ended = tuple[int, str]  # exit code of a process, and what it said
 Draw = Callable[[random.Random], Answer]
 BAD_ANSWERS: dict[str, Draw] = {
     "cut": lambda chance: Answer(cut_after=chance.randrange(0, 6000)),
@@ -55,15 +55,7 @@ def _wait(chance: random.Random) -> dict[str, str]:
     return {} if value is None else {"Retry-After": value}
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: exit code and what it said."""
-
-    code: int | None
-    output: str
-
-
-def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str) -> None:
+def play(place: str, url: str, files: Files, log: str) -> None:
     """`python -m stages.download` in a process of its own, with our server and its checksums in the place of Harvard's."""
     os.chdir(place)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
@@ -74,7 +66,7 @@ def play(place: str, url: str, files: tuple[dataverse.RemoteFile, ...], log: str
     run_stage(download.main)
 
 
-def run(server: Scripted, files: tuple[dataverse.RemoteFile, ...]) -> Ended:
+def run(server: Scripted, files: Files) -> Ended:
     """One run of the stage in the working directory, begun from a process that has imported what it needs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["stages.download", "torchvision"])
@@ -85,7 +77,7 @@ def run(server: Scripted, files: tuple[dataverse.RemoteFile, ...]) -> Ended:
     if process.exitcode is None:
         process.kill()
         raise AssertionError(f"still running after 120 s: {log.read_text(encoding='utf-8')}")
-    return Ended(process.exitcode, log.read_text(encoding="utf-8"))
+    return process.exitcode, log.read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -102,13 +94,9 @@ def server() -> Iterator[Scripted]:
 
 
 @pytest.fixture
-def files(published: dict[str, bytes], server: Scripted) -> tuple[dataverse.RemoteFile, ...]:
+def files(published: dict[str, bytes], server: Scripted) -> Files:
     """As `dataverse.FILES`, with the checksums of ours; the server has them."""
     return publish(published, server)
-
-
-def snapshot() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(Path("data").rglob("*")) if path.is_file()}
 
 
 def check_scratch(published: dict[str, bytes]) -> None:
@@ -120,29 +108,25 @@ def check_scratch(published: dict[str, bytes]) -> None:
 
 def check_end(ended: Ended, expected: dict[str, bytes], published: dict[str, bytes]) -> bool:
     """Whether the data came; raises where something wrong came, or where it is not said why nothing did."""
-    assert "Traceback" not in ended.output, ended.output
+    code, output = ended
+    assert "Traceback" not in output, output
     check_scratch(published)
-    if ended.code == 0:
-        if snapshot() != expected:
+    left = bytes_below("data")
+    if code == 0:
+        if left != expected:
             raise Corrupt("the stage succeeded with other data than an honest server's")
         return True
-    last = ended.output.strip().splitlines()[-1]
-    assert ended.code == 1, ended.output
-    assert last.startswith("error: "), ended.output
+    last = output.strip().splitlines()[-1]
+    assert code == 1 and last.startswith("error: "), output
     assert any(refusal in last for refusal in REFUSALS), last
-    if snapshot():
-        raise Corrupt(f"left behind after a refusal: {', '.join(snapshot())}")
+    if left:
+        raise Corrupt(f"left behind after a refusal: {', '.join(left)}")
     return False
 
 
-def test_bad_answers(
-    server: Scripted,
-    files: tuple[dataverse.RemoteFile, ...],
-    published: dict[str, bytes],
-    ledger: Ledger,
-) -> None:
-    assert run(server, files).code == 0
-    expected = snapshot()
+def test_bad_answers(server: Scripted, files: Files, published: dict[str, bytes], ledger: Ledger) -> None:
+    assert run(server, files)[0] == 0
+    expected = bytes_below("data")
     full = wants_full()
     plans = [(name, [name] * count) for name in BAD_ANSWERS for count in ((1, 12) if full else ())]
     for seed in range(FULL if full else SHORT):

@@ -1,15 +1,14 @@
 """Two at once: two `dvc repro`, two trainings, and a `dvc repro` beside the training that a killed one left behind."""
 
-from __future__ import annotations
-
 import re
 import signal
 
 import pytest
+from dvc.utils.fs import remove
 
 from tests.drills.conftest import only_full
 from tests.drills.ledger import Ledger
-from tests.drills.project import Project, remove, wait_for
+from tests.drills.project import Project, wait_for
 
 TRAIN = ("python", "-m", "stages.train", "--member", "base", "--seed", "0")
 DVC_BUSY = r"ERROR: .*(is busy, it is being blocked by:\s+\(PID \d+\): \S*dvc repro|Unable to acquire lock)"
@@ -34,8 +33,7 @@ def test_both_begin_at_the_same_moment(project: Project, ledger: Ledger) -> None
         both = [project.start("dvc", "repro") for _ in range(2)]
         refused = [process for process in both if process.end() != 0]
         assert all(re.search(DVC_BUSY, process.output) for process in refused), [process.output for process in both]
-        project.repro()
-        project.check()
+        project.restore()
 
 
 @only_full
@@ -67,5 +65,4 @@ def test_a_training_that_outlived_its_dvc(project: Project, ledger: Ledger) -> N
         for orphan in orphans:
             orphan.resume()
         wait_for(lambda: not project.orphans(), "the end of the training that lived on")
-        project.repro()
-        project.check()
+        project.restore()

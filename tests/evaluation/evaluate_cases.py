@@ -1,7 +1,5 @@
 """What the tests of `evaluate` share: a small classifier whose head is fitted, and the stage run with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,5 @@
 """The stage `assemble`, and the classifier on disk: what is written, how it comes back, and what is refused."""
 
-from __future__ import annotations
-
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,15 +10,13 @@ import pytest
 import torch
 
 from skinlesion.artifacts.paths import CLASSIFIER, MEMBERS, PLOTS
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
-from skinlesion.artifacts.splits import SplitFacts, write_splits
-from skinlesion.artifacts.tables import write_table
 from skinlesion.base.files import read_json, write_json
 from skinlesion.model.classifier import load_classifier, load_ensemble, read_classifier_config, save_classifier
 from skinlesion.report.curves import TABLES
 from stages import assemble
 from tests.conftest import WriteParams, refuses
 from tests.model.classifier_cases import make_config, make_network
+from tests.stage_cases import PATIENT, files_of, write_lists, write_prepared
 
 HISTORY = [column for columns in TABLES.values() for column in columns]
 FINGERPRINT = "0123456789abcdef" * 4
@@ -39,14 +34,9 @@ def write_member(member: str, seed: int, backbone: str = "shufflenet_v2_x0_5", *
 
 def write_images() -> None:
     """Nine prepared images of noise, and the three lists that deal them out."""
-    frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L", "dx_type": "histo"})
-    frame = frame.assign(age=50.0, sex="male", localization="back", width=32, height=32, fit="squash", color_constancy="none")
-    PREPARED.mkdir(parents=True)
-    noise = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
-    np.save(PREPARED / "images.npy", noise)
-    write_table(frame, PREPARED / "index.csv", INDEX_COLUMNS)
-    splits = {"train": frame[:7], "val": frame[7:8], "test": frame[8:]}
-    write_splits(splits, SplitFacts(FINGERPRINT, "sample", True))
+    frame = pd.DataFrame({"image_id": [f"I{number}" for number in range(9)], "dx": "mel", "lesion_id": "L"}).assign(**PATIENT)
+    write_prepared(frame["image_id"], np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3)))
+    write_lists({"train": frame[:7], "val": frame[7:8], "test": frame[8:]}, FINGERPRINT)
 
 
 def write_two(write_params: WriteParams, **second: Any) -> None:
@@ -67,34 +57,18 @@ def members(workspace: Path, write_params: WriteParams) -> Path:
     return workspace
 
 
-def content_of(folder: Path) -> dict[str, str]:
-    """sha256 of every file below a folder."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.*")}
-
-
 def test_the_classifier_is_the_members_that_params_name_in_their_order(members: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assemble.main()
     names = ["base-3", "base-0", "b2-3", "b2-0"]
-    written = content_of(CLASSIFIER)
-    assert set(written) == {
-        "ensemble.json",
-        *(f"{name}/{file}" for name in names for file in ("config.json", "weights.safetensors")),
-    }
-    for name in names:
-        for file in ("config.json", "weights.safetensors"):
-            assert (CLASSIFIER / name / file).read_bytes() == (MEMBERS / name / file).read_bytes()
+    copied = {f"{name}/{file}" for name in names for file in ("config.json", "weights.safetensors")}
+    written, trained = files_of(CLASSIFIER), files_of(MEMBERS)
+    assert set(written) == {"ensemble.json"} | copied
+    assert all(written[path] == trained[path] for path in copied)
     ensemble = read_json(CLASSIFIER / "ensemble.json")
     assert [member["name"] for member in ensemble["members"]] == names
-    assert ensemble["members"][0] == {
-        "name": "base-3",
-        "member": "base",
-        "seed": 3,
-        "backbone": "shufflenet_v2_x0_5",
-        "epoch": 8,
-        "needs_metadata": False,
-        "weights_sha256": "ab" * 32,
-    }
+    first = {"name": "base-3", "member": "base", "seed": 3, "backbone": "shufflenet_v2_x0_5", "epoch": 8}
+    assert ensemble["members"][0] == first | {"needs_metadata": False, "weights_sha256": "ab" * 32}
     assert [member["needs_metadata"] for member in ensemble["members"]] == [False, False, True, True]
     assert ensemble["needs_metadata"]
     shared = {key: ensemble[key] for key in ("size", "fit", "color_constancy", "fingerprint", "images_sha256")}
@@ -128,12 +102,12 @@ def test_a_member_that_augments_otherwise_has_a_picture_of_its_own(members: Path
 
 def test_a_second_run_gives_equal_bytes_and_a_member_that_is_gone_is_left_out(members: Path, write_params: WriteParams) -> None:
     assemble.main()
-    first = content_of(CLASSIFIER)
+    first = files_of(CLASSIFIER)
     assemble.main()
-    assert content_of(CLASSIFIER) == first
+    assert files_of(CLASSIFIER) == first
     write_params()  # base with seed 0 alone
     assemble.main()
-    assert set(content_of(CLASSIFIER)) == {"ensemble.json", "base-0/config.json", "base-0/weights.safetensors"}
+    assert set(files_of(CLASSIFIER)) == {"ensemble.json", "base-0/config.json", "base-0/weights.safetensors"}
     assert not read_json(CLASSIFIER / "ensemble.json")["needs_metadata"]
     assert not list(members.rglob("*.partial"))
 
@@ -180,7 +154,7 @@ def test_members_that_disagree_are_refused(members: Path, different: dict[str, A
     write_json(CLASSIFIER / "ensemble.json", {"members": "of before"})
     write_member("b2", 3, "mobilenet_v3_small", **different)
     refuses(rf"member 'b2-3' was not trained .* of member 'base-3' \({reason}\): run `dvc repro`", assemble.main)
-    assert [*content_of(CLASSIFIER)] == ["ensemble.json"] and read_json(CLASSIFIER / "ensemble.json") == {"members": "of before"}
+    assert [*files_of(CLASSIFIER)] == ["ensemble.json"] and read_json(CLASSIFIER / "ensemble.json") == {"members": "of before"}
 
 
 # One classifier

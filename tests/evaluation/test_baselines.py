@@ -1,7 +1,5 @@
 """Classifiers that see little: their features by hand, what they can and cannot learn, and the stage."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,18 +1,10 @@
 """The bootstrap over lesions: draws, seeds, coverage."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
 from skinlesion.evaluation.metrics import bootstrap as module
-from skinlesion.evaluation.metrics.bootstrap import (
-    bootstrap,
-    describe_draws,
-    lesion_weights,
-    percentile_intervals,
-    point_estimate,
-)
+from skinlesion.evaluation.metrics.bootstrap import bootstrap, lesion_weights, percentile_intervals
 from tests.conftest import refuses, resamples
 
 
@@ -76,12 +68,3 @@ def test_percentiles_leave_out_undefined_draws() -> None:
     intervals = percentile_intervals(values, 0.9)
     assert intervals["some"] == {"low": pytest.approx(5), "high": pytest.approx(95)}
     assert np.isnan(list(intervals["none"].values())).all()
-
-
-def test_point_estimate_counts_every_image_once() -> None:
-    assert point_estimate(mean_of(np.array([1.0, 2.0, 6.0])), 3) == {"mean": 3.0}
-
-
-def test_draws_are_described_in_full() -> None:
-    expected = {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 2}
-    assert describe_draws(resamples(100, seed=2, confidence=0.9)) == expected

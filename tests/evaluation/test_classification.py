@@ -1,22 +1,11 @@
 """Weighted metrics against scikit-learn, by hand, and where they are undefined."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.classification import (
-    HEADLINE,
-    ClassificationMetrics,
-    area_under_roc,
-    average_precision,
-    flagged_counts,
-    rank_scores,
-    ratio,
-    thin,
-)
+from skinlesion.evaluation.metrics.classification import HEADLINE, ClassificationMetrics, ratio, thin
 from skinlesion.evaluation.metrics.plot_tables import confusion_table, precision_recall_table, roc_table
 
 MEL, NV = CLASSES.index("mel"), CLASSES.index("nv")
@@ -74,16 +63,6 @@ def test_weighted_metrics_equal_scikit_learns_with_sample_weight_also_among_tied
             theirs["macro_auc"] = sklearn_metrics.roc_auc_score(truth, scores, sample_weight=weight)
             for name, value in theirs.items():
                 assert ours[name][draw] == pytest.approx(value, abs=1e-12), name
-
-
-def test_a_weight_counts_like_copies_of_the_image() -> None:
-    labels, probabilities = make_predictions(3, images=80, decimals=1)
-    weights = whole_weights(4, draws=3, images=80)
-    weighted = ClassificationMetrics(labels, probabilities).headline(weights)
-    for draw, weight in enumerate(weights.astype(int)):
-        copied = ClassificationMetrics(np.repeat(labels, weight), np.repeat(probabilities, weight, axis=0))
-        for name, values in copied.headline(np.ones((1, weight.sum()))).items():
-            assert weighted[name][draw] == pytest.approx(values[0], abs=1e-12), name
 
 
 def test_per_class_values_equal_scikit_learns() -> None:
@@ -147,15 +126,6 @@ def test_equal_probabilities_go_to_the_first_class() -> None:
 def test_labels_and_probabilities_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"3 labels and probabilities of shape \(2, 7\)"):
         ClassificationMetrics(np.zeros(3, dtype=int), np.ones((2, 7)))
-
-
-def test_areas_under_curves_by_hand() -> None:
-    # Scores .9 .8 .8 .1 with truth + + - -: one pair of four is a tie.
-    counts = flagged_counts(rank_scores(np.array([1, 1, 0, 0]), np.array([0.9, 0.8, 0.8, 0.1])), np.ones((1, 4)))
-    assert np.array_equal(counts[0], [[1, 2, 2]])
-    assert np.array_equal(counts[1], [[0, 1, 2]])
-    assert area_under_roc(*counts)[0] == 3.5 / 4
-    assert average_precision(*counts)[0] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
 def test_thin_keeps_both_ends_and_the_steep_part() -> None:

@@ -3,8 +3,6 @@
 Scores of a lesion's images share a normal effect, so the images are not independent, and the true values are known exactly.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

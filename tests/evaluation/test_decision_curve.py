@@ -1,7 +1,5 @@
 """Predictive values at another prevalence, and the decision curve, by hand and by counting."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,8 +1,5 @@
 """The stages that read prediction tables, on tables in which something cannot be measured: a value, a null, or one message."""
 
-from __future__ import annotations
-
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +9,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from skinlesion.artifacts.paths import METRICS
 from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_calibration
@@ -20,6 +16,7 @@ from skinlesion.evaluation.results.predictions import PREDICTIONS, write_predict
 from stages import failures, selective, subgroups, threshold_sweep
 from tests.conftest import WriteParams, refuses
 from tests.evaluation.test_subgroups import make_predictions, write_inputs
+from tests.stage_cases import read_metrics
 
 TEST = PREDICTIONS / "test.csv"
 STAGES = (threshold_sweep, selective, subgroups, failures)
@@ -46,9 +43,8 @@ def write_tables(workspace: Path, write_params: WriteParams) -> Callable[..., No
     def write(val: pd.DataFrame, test: pd.DataFrame, overrides: dict[str, Any] | None = None) -> None:
         write_params({"bootstrap.draws": 100} | (overrides or {}))
         write_inputs(make_predictions(300))
-        write_calibration(
-            {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val", "test_time": "none"}
-        )
+        calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"}
+        write_calibration(calibration | {"test_time": "none"})
         write_predictions({"val": val, "test": test})
 
     return write
@@ -71,7 +67,7 @@ def run(stage: ModuleType) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stage.main()
-    return json.loads((METRICS / f"{stage.__name__.rpartition('.')[2]}.json").read_text(encoding="utf-8"))
+    return read_metrics(stage.__name__.rpartition(".")[2])
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -117,9 +113,9 @@ def test_one_lesion_has_intervals_of_no_width_and_no_operating_point(tables: Tab
 def test_equal_scores_are_flagged_together_and_answered_together(tables: Tables, write_tables: WriteTables) -> None:
     val, test = (undecided(table) for table in tables)
     write_tables(val, test, {"threshold_sweep.specificity_constraints": []})
-    for point in run(threshold_sweep)["points"].values():
+    swept = run(threshold_sweep)
+    for point in swept["points"].values():
         assert (point["test"]["sensitivity"], point["test"]["specificity"], point["test"]["flagged"]) == (1, 0, 1)
-    swept = json.loads(Path("metrics/threshold_sweep.json").read_text(encoding="utf-8"))
     assert swept["test"]["auc"] == 0.5
     answered = run(selective)
     assert all(point["test"]["coverage"] == 1 for point in answered["abstention"].values())

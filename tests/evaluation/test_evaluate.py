@@ -1,7 +1,5 @@
 """The stage `evaluate` on a small real classifier: what it writes, that it can be recomputed, and what it refuses."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.splits import fingerprint, read_split
-from skinlesion.artifacts.tables import LOGIT_COLUMNS, PROBABILITY_COLUMNS
+from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
 from skinlesion.base.errors import PipelineError
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import Predicted, predict
@@ -27,14 +25,14 @@ from skinlesion.model.classifier import load_ensemble
 from stages import evaluate
 from tests.conftest import WriteParams, refuses
 from tests.evaluation.evaluate_cases import COUNTS, CPU, evaluate_with, read_splits, rewrite_splits, write_images
-from tests.stage_cases import bytes_below, logits_of, probabilities_of, read_metrics, write_lists
+from tests.evaluation.test_classification import by_scikit_learn
+from tests.stage_cases import files_of, logits_of, probabilities_of, read_metrics, write_lists
 
 
 def written(folder: Path) -> dict[str, bytes]:
     """Every byte that the stage wrote, by its path in the folder."""
-    found = bytes_below(*(folder / name for name in ("data/predictions", "metrics", "plots")))
-    found |= {str(folder / CALIBRATION): (folder / CALIBRATION).read_bytes()}
-    return {str(Path(path).relative_to(folder)): content for path, content in found.items()}
+    names = ("data/predictions", "metrics", "plots", str(CALIBRATION))
+    return {path: content for path, content in files_of(folder).items() if path.startswith(names)}
 
 
 def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -> None:
@@ -45,25 +43,13 @@ def test_metrics_can_be_recomputed_from_the_prediction_tables(evaluated: Path) -
         table, stated = read_predictions(name, evaluated / PREDICTIONS), metrics[name]
         truth = table["dx"].to_numpy()
         probabilities = probabilities_of(table)
-        predicted = np.array(CLASSES)[probabilities.argmax(axis=1)]
-        expected = {
+        labels = np.array([CLASSES.index(dx) for dx in truth])
+        by_others = by_scikit_learn(labels, probabilities, np.ones(len(table)))
+        expected = {name: by_others[name] for name in HEADLINE} | {
             "images": len(table),
             "lesions": table["lesion_id"].nunique(),
-            "accuracy": sklearn_metrics.accuracy_score(truth, predicted),
-            "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(truth, predicted),
-            "macro_f1": sklearn_metrics.f1_score(truth, predicted, average="macro", zero_division=0),
-            "weighted_f1": sklearn_metrics.f1_score(truth, predicted, average="weighted", zero_division=0),
-            "macro_auc": sklearn_metrics.roc_auc_score(truth, probabilities, multi_class="ovr"),
-            "macro_average_precision": sklearn_metrics.average_precision_score(
-                truth[:, None] == np.array(CLASSES), probabilities
-            ),
-            "top2_accuracy": sklearn_metrics.top_k_accuracy_score(truth, probabilities, k=2),
-            "mel_sensitivity": (predicted[truth == "mel"] == "mel").mean(),
-            "mel_specificity": (predicted[truth != "mel"] != "mel").mean(),
             "nll_after": sklearn_metrics.log_loss(truth, probabilities),
-            "nll_before": -scipy.special.log_softmax(table[list(LOGIT_COLUMNS)], axis=1)[
-                np.arange(len(table)), evaluate.labels_of(table)
-            ].mean(),
+            "nll_before": sklearn_metrics.log_loss(truth, softmax(logits_of(table), axis=1)),
             "brier_after": sklearn_metrics.brier_score_loss(truth, probabilities, scale_by_half=False),
         }
         for metric, value in expected.items():
@@ -93,7 +79,7 @@ def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> No
         predict_lesions(pd.concat([table, table.head(1).assign(dx="nv" if table["dx"].iloc[0] != "nv" else "mel")]))
 
 
-def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(project: Path) -> None:
+def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(copied: Path) -> None:
     classifier = load_ensemble()["base-0"]
     temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
@@ -109,7 +95,7 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(proj
 
 
 def test_vector_scaling_fits_validation_better_and_changes_no_logit(
-    project: Path, evaluated: Path, write_params: WriteParams
+    copied: Path, evaluated: Path, write_params: WriteParams
 ) -> None:
     evaluate_with(write_params, calibration="vector")
     vector, temperature = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
@@ -169,29 +155,29 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
 
 
-def test_a_second_run_writes_the_same_bytes(project: Path, evaluated: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(copied: Path, evaluated: Path) -> None:
     for name in ("data/predictions", "metrics", "plots"):
-        shutil.rmtree(project / name)
+        shutil.rmtree(copied / name)
     evaluate.main()
-    assert written(project) == written(evaluated)
-    assert len(written(project)) == 11
+    assert written(copied) == written(evaluated)
+    assert len(written(copied)) == 11
 
 
-def test_what_is_chosen_on_validation_does_not_see_test(project: Path, evaluated: Path) -> None:
+def test_what_is_chosen_on_validation_does_not_see_test(copied: Path, evaluated: Path) -> None:
     prepared = read_prepared()
     images = np.array(prepared.images)
     rows = prepared.rows_of(read_split("test")["image_id"])
     images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
     np.save(PREPARED / "images.npy", images)
     evaluate.main()
-    after, before = written(project), written(evaluated)
+    after, before = written(copied), written(evaluated)
     for name in ("models/calibration.json", "data/predictions/val.csv"):
         assert after[name] == before[name]
     assert read_metrics("evaluate")["val"] == read_metrics("evaluate", evaluated)["val"]
     assert read_metrics("evaluate")["test"]["accuracy"] < read_metrics("evaluate", evaluated)["test"]["accuracy"]
 
 
-def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Path, write_params: WriteParams) -> None:
+def test_seed_and_confidence_change_intervals_alone(copied: Path, evaluated: Path, write_params: WriteParams) -> None:
     evaluate_with(write_params, **{"bootstrap.seed": 1})
     other, first = read_metrics("evaluate")["test"], read_metrics("evaluate", evaluated)["test"]
     assert other.pop("intervals") != first.pop("intervals")
@@ -202,7 +188,7 @@ def test_seed_and_confidence_change_intervals_alone(project: Path, evaluated: Pa
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
 
 
-def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(project: Path) -> None:
+def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(copied: Path) -> None:
     splits = read_splits()
     splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
     rewrite_splits(splits)
@@ -218,7 +204,7 @@ def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(pro
 
 
 def test_a_temperature_at_the_end_of_its_range_is_said(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
@@ -232,21 +218,21 @@ def test_a_temperature_at_the_end_of_its_range_is_said(
     assert read_metrics("evaluate")["test"]["accuracy"] == 1
 
 
-def test_a_classifier_of_other_lists_is_refused(project: Path) -> None:
+def test_a_classifier_of_other_lists_is_refused(copied: Path) -> None:
     splits = read_splits()
     splits["val"], splits["test"] = splits["test"], splits["val"]
     write_lists(splits, fingerprint(splits))
-    before = written(project)
+    before = written(copied)
     refuses(r"models/classifier was trained on other lists.*run `train` again", evaluate.main)
-    assert written(project) == before
+    assert written(copied) == before
 
 
-def test_images_of_another_size_are_refused(project: Path) -> None:
+def test_images_of_another_size_are_refused(copied: Path) -> None:
     write_images(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
     refuses(r"prepared at 48 px.*trained at 32 px", evaluate.main)
 
 
 @pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
-def test_a_missing_input_is_named(project: Path, path: str) -> None:
-    (project / path).unlink()
+def test_a_missing_input_is_named(copied: Path, path: str) -> None:
+    (copied / path).unlink()
     refuses(f"{path} not found", evaluate.main)

@@ -1,7 +1,5 @@
 """The stage `evaluate` with several members, several views of an image, and metadata: against torch and NumPy by hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +44,7 @@ def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_
         return np.mean([model(view).double().softmax(dim=1) for view in views_of(inputs, test_time)], axis=0)
 
 
-def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(project: Path, three_members: list[Member]) -> None:
+def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(copied: Path, three_members: list[Member]) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
@@ -64,7 +62,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(projec
     assert losses[1] == min(losses)
 
 
-def test_members_are_measured_alone_and_their_spread_is_told(project: Path, three_members: list[Member]) -> None:
+def test_members_are_measured_alone_and_their_spread_is_told(copied: Path, three_members: list[Member]) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
@@ -97,7 +95,7 @@ def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
 
 @pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
 def test_test_time_augmentation_averages_over_views(
-    project: Path, evaluated: Path, write_params: WriteParams, test_time: str
+    copied: Path, evaluated: Path, write_params: WriteParams, test_time: str
 ) -> None:
     evaluate_with(write_params, test_time=test_time)
     splits = read_splits()
@@ -109,7 +107,7 @@ def test_test_time_augmentation_averages_over_views(
     assert metrics["members"] == plain["members"]  # each alone, without test-time views
 
 
-def test_size_of_a_batch_does_not_matter(project: Path, write_params: WriteParams) -> None:
+def test_size_of_a_batch_does_not_matter(copied: Path, write_params: WriteParams) -> None:
     seen = []
     for batch_size in (9, 500):
         evaluate_with(write_params, test_time="flips", **{"machine.batch_size": batch_size})
@@ -117,7 +115,7 @@ def test_size_of_a_batch_does_not_matter(project: Path, write_params: WriteParam
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
 
 
-def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Path) -> None:
+def test_a_classifier_with_metadata_predicts_each_image_with_its_own(copied: Path) -> None:
     splits = read_splits()
     for frame in splits.values():
         frame["age"] = np.where(np.arange(len(frame)) % 3 == 0, np.nan, 30.0 + np.arange(len(frame)))
@@ -143,7 +141,7 @@ def test_a_classifier_with_metadata_predicts_each_image_with_its_own(project: Pa
     assert np.abs(moved - logits).max() > 1e-3
 
 
-def test_logits_that_are_not_finite_are_refused_and_the_member_named(project: Path) -> None:
+def test_logits_that_are_not_finite_are_refused_and_the_member_named(copied: Path) -> None:
     splits = read_splits()
     configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits)) for seed in (0, 1)]
     members = [(make_network(config), config) for config in configs]

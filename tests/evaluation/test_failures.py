@@ -1,7 +1,5 @@
 """The stage `failures`: a hand-made table whose every row is known, against counts by hand, and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from skinlesion.evaluation.results.decisions import OPERATING_POINTS, write_oper
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import failures
 from tests.conftest import WriteParams, refuses
-from tests.stage_cases import PATIENT, probabilities_of, read_metrics, with_logits
+from tests.stage_cases import PATIENT, predicted_of, read_metrics, with_logits
 
 # image, lesion, truth, predicted, its probability, probability of melanoma (the rest is spread over the others)
 ROWS = [
@@ -83,8 +81,7 @@ def test_the_counts_are_those_of_the_list(inputs: Path) -> None:
     assert counted["confident_errors"]["share_of_errors"] == pytest.approx(5 / 7)
     assert counted["confident_errors"]["by_pair"][0] == {"dx": "nv", "predicted": "mel", "images": 2}
     table = make_table()
-    predicted = np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
-    missed_share = 1 - recall_score(table["dx"] == "mel", predicted == "mel")
+    missed_share = 1 - recall_score(table["dx"] == "mel", predicted_of(table) == "mel")
     assert counted["missed_melanomas"]["images"] / counted["melanomas"]["images"] == pytest.approx(missed_share)
 
 

@@ -1,7 +1,5 @@
 """Abstaining and sets of diagnoses: hand-made cases, coverage by simulation, and the stage on made tables."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The stage `subgroups`: every cell against scikit-learn, what is small, who is worst, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.results.predictions import write_predictions
 from stages import subgroups
 from tests.conftest import WriteParams
-from tests.stage_cases import probabilities_of, stage_runner, with_logits
+from tests.stage_cases import predicted_of, stage_runner, with_logits
 
 DRAWS = 150
 
@@ -74,10 +72,6 @@ def cell(table: pd.DataFrame, attribute: str, group: str, metric: str) -> pd.Ser
     return pd.Series(row._asdict())
 
 
-def predicted(table: pd.DataFrame) -> np.ndarray:
-    return np.array(CLASSES)[probabilities_of(table).argmax(axis=1)]
-
-
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_every_cell_is_what_scikit_learn_gives_for_its_images(run_stage: Run) -> None:
     predictions = make_predictions()
@@ -100,11 +94,11 @@ def test_every_cell_is_what_scikit_learn_gives_for_its_images(run_stage: Run) ->
     for (attribute, group), rows in chosen.items():
         part = predictions[rows]
         expected = {
-            "accuracy": accuracy_score(part["dx"], predicted(part)),
-            "balanced_accuracy": balanced_accuracy_score(part["dx"], predicted(part)),
+            "accuracy": accuracy_score(part["dx"], predicted_of(part)),
+            "balanced_accuracy": balanced_accuracy_score(part["dx"], predicted_of(part)),
             "macro_auc": np.mean([roc_auc_score(part["dx"] == dx, part[f"probability_{dx}"]) for dx in part["dx"].unique()]),
             "mel_auc": roc_auc_score(part["dx"] == "mel", part["probability_mel"]),
-            "mel_sensitivity": (predicted(part)[part["dx"] == "mel"] == "mel").mean(),
+            "mel_sensitivity": (predicted_of(part)[part["dx"] == "mel"] == "mel").mean(),
         }
         for metric, value in expected.items():
             row = cell(table, attribute, group, metric)
@@ -112,14 +106,14 @@ def test_every_cell_is_what_scikit_learn_gives_for_its_images(run_stage: Run) ->
             assert (row["images"], row["lesions"]) == (len(part), part["lesion_id"].nunique())
             assert row["melanoma_lesions"] == part.loc[part["dx"] == "mel", "lesion_id"].nunique()
     men = predictions[predictions["sex"] == "male"]
-    hits = (predicted(men) == men["dx"]).to_numpy()
+    hits = (predicted_of(men) == men["dx"]).to_numpy()
     drawn = [np.average(hits, weights=row) for row in np.concatenate([*lesion_weights(men["lesion_id"], draws=DRAWS, seed=0)])]
     row = cell(table, "sex", "male", "accuracy")
     assert [row["low"], row["high"]] == pytest.approx(list(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
     histology = cell(table, "dx_type", "histo", "accuracy")
     assert metrics["histology_only"]["accuracy"] == pytest.approx(histology["value"], abs=1e-12)
     assert metrics["histology_only"]["intervals"]["accuracy"]["low"] == pytest.approx(histology["low"], abs=1e-12)
-    assert metrics["all"]["accuracy"] == pytest.approx(accuracy_score(predictions["dx"], predicted(predictions)), abs=1e-12)
+    assert metrics["all"]["accuracy"] == pytest.approx(accuracy_score(predictions["dx"], predicted_of(predictions)), abs=1e-12)
 
 
 def test_the_worst_group_is_named_and_neither_small_nor_unknown_nor_a_way_of_diagnosis(run_stage: Run) -> None:

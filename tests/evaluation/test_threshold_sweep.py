@@ -1,7 +1,5 @@
 """The stage `threshold-sweep` on made prediction tables."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -14,34 +12,28 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
-from skinlesion.evaluation.results.decisions import (
-    OPERATING_POINTS,
-    read_operating_points,
-    write_calibration,
-)
+from skinlesion.evaluation.results.decisions import OPERATING_POINTS, read_operating_points, write_calibration
 from skinlesion.evaluation.results.predictions import read_predictions, write_predictions
 from stages import threshold_sweep
 from tests.conftest import ROOT, WriteParams, refuses
 from tests.evaluation.test_selective import make_predictions
-from tests.stage_cases import bytes_below, read_metrics
+from tests.stage_cases import Run, bytes_below, stage_runner
 
 RECALLS = ["recall_0.85", "recall_0.90", "recall_0.95"]
 POINTS = [*RECALLS, "specificity_0.90", "cost_10", "guaranteed_0.85", "youden"]
 
 
 @pytest.fixture
-def project(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace with params and prediction tables."""
-    write_params({"bootstrap.draws": 200})
+def run_stage(workspace: Path, write_params: WriteParams) -> Run:
+    """Run the stage on made prediction tables; its metrics."""
     write_predictions({"val": make_predictions("val", seed=0), "test": make_predictions("test", seed=1)})
     calibration = {"method": "temperature", "scale": [1.0] * 7, "bias": [0.0] * 7}
     write_calibration(calibration | {"test_time": "none", "classifier_sha256": "cafe"})
-    return workspace
+    return stage_runner(write_params, threshold_sweep.main, "threshold_sweep", **{"bootstrap.draws": 200})
 
 
-def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> None:
-    threshold_sweep.main()
-    metrics = read_metrics("threshold_sweep")
+def test_points_hold_on_validation_and_are_audited_on_test(run_stage: Run) -> None:
+    metrics = run_stage()
     assert list(metrics["points"]) == POINTS
     test = read_predictions("test")
     weights = np.concatenate([*lesion_weights(test["lesion_id"], draws=200, seed=0)])[:, test["dx"] == "mel"]
@@ -63,10 +55,10 @@ def test_points_hold_on_validation_and_are_audited_on_test(project: Path) -> Non
     assert [point["constraint"] for point in metrics["points"].values()] == [0.85, 0.9, 0.95, 0.9, 10, 0.85, None]
 
 
-def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
-    threshold_sweep.main()
+def test_auc_and_prevalence_of_both_splits(run_stage: Run) -> None:
+    metrics = run_stage()
     for split in ("val", "test"):
-        table, stated = read_predictions(split), read_metrics("threshold_sweep")[split]
+        table, stated = read_predictions(split), metrics[split]
         positive = table["dx"] == "mel"
         assert stated["auc"] == pytest.approx(roc_auc_score(positive, table["probability_mel"]))
         assert stated["prevalence"] == pytest.approx(positive.mean())
@@ -74,25 +66,18 @@ def test_auc_and_prevalence_of_both_splits(project: Path) -> None:
         assert stated["intervals"]["auc"]["low"] < stated["auc"] < stated["intervals"]["auc"]["high"]
 
 
-def test_operating_points_say_how_to_apply_them(project: Path) -> None:
-    threshold_sweep.main()
+def test_operating_points_say_how_to_apply_them(run_stage: Run) -> None:
+    stated = run_stage()["points"]
     content = json.loads(OPERATING_POINTS.read_text(encoding="utf-8"))
-    assert {key: content[key] for key in ("target", "classes", "score", "rule", "chosen_on", "classifier_sha256")} == {
-        "target": "mel",
-        "classes": ["mel"],
-        "score": "sum of calibrated probabilities",
-        "rule": "flag when score >= threshold",
-        "chosen_on": "val",
-        "classifier_sha256": "cafe",
-    }
-    stated = read_metrics("threshold_sweep")["points"]
+    expected = {"target": "mel", "classes": ["mel"], "score": "sum of calibrated probabilities"}
+    expected |= {"rule": "flag when score >= threshold", "chosen_on": "val", "classifier_sha256": "cafe"}
+    assert {key: content[key] for key in expected} == expected
     for name, point in content["points"].items():
         assert point == {key: stated[name][key] for key in ("rule", "constraint", "threshold", "val")}
 
 
-def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
-    write_params({"threshold_sweep.target": "malignant", "bootstrap.draws": 100})
-    threshold_sweep.main()
+def test_a_group_is_a_target(run_stage: Run) -> None:
+    run_stage(target="malignant")
     content = read_operating_points()
     assert content.classes == ["mel", "bcc", "akiec"]
     table = read_predictions("val")
@@ -103,28 +88,26 @@ def test_a_group_is_a_target(project: Path, write_params: WriteParams) -> None:
     assert np.isclose(score, point.threshold, rtol=0, atol=1e-12).any()
 
 
-def test_another_test_set_changes_no_threshold(project: Path) -> None:
-    threshold_sweep.main()
-    before, metrics_before = OPERATING_POINTS.read_bytes(), read_metrics("threshold_sweep")
+def test_another_test_set_changes_no_threshold(run_stage: Run) -> None:
+    metrics, before = run_stage(), OPERATING_POINTS.read_bytes()
     write_predictions({"val": read_predictions("val"), "test": make_predictions("test", seed=7, images=90)})
-    threshold_sweep.main()
+    assert run_stage()["points"]["youden"]["test"] != metrics["points"]["youden"]["test"]
     assert OPERATING_POINTS.read_bytes() == before
-    assert read_metrics("threshold_sweep")["points"]["youden"]["test"] != metrics_before["points"]["youden"]["test"]
     write_predictions({"val": make_predictions("val", seed=8), "test": read_predictions("test")})
-    threshold_sweep.main()
+    run_stage()
     assert OPERATING_POINTS.read_bytes() != before
 
 
-def test_a_second_run_writes_the_same_bytes(project: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(run_stage: Run) -> None:
     written = []
     for _ in range(2):
-        threshold_sweep.main()
+        run_stage()
         written.append(bytes_below("metrics", "models", "plots"))
     assert written[0] == written[1] and len(written[0]) == 6  # the calibration, which it reads, among them
 
 
-def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> None:
-    threshold_sweep.main()
+def test_plots_have_their_columns_and_the_chosen_thresholds(run_stage: Run) -> None:
+    run_stage()
     curve = pd.read_csv("plots/threshold_sweep/curve.csv")
     points = pd.read_csv("plots/threshold_sweep/operating_points.csv")
     assert ",".join(curve.columns) == "split,threshold,sensitivity,specificity,precision,f1,flagged"
@@ -147,10 +130,8 @@ def test_plots_have_their_columns_and_the_chosen_thresholds(project: Path) -> No
     assert merged["sensitivity"].to_numpy() == pytest.approx(merged["sensitivity_of_curve"].to_numpy())
 
 
-def test_predictive_values_at_the_prevalences_that_params_name(project: Path, write_params: WriteParams) -> None:
-    write_params({"threshold_sweep.prevalences": [0.03, 0.5], "bootstrap.draws": 100})
-    threshold_sweep.main()
-    for point in read_metrics("threshold_sweep")["points"].values():
+def test_predictive_values_at_the_prevalences_that_params_name(run_stage: Run) -> None:
+    for point in run_stage(prevalences=[0.03, 0.5])["points"].values():
         assert list(point["at_prevalence"]) == ["0.03", "0.5"]
         found, cleared = point["test"]["sensitivity"], point["test"]["specificity"]
         rare = point["at_prevalence"]["0.03"]
@@ -160,29 +141,22 @@ def test_predictive_values_at_the_prevalences_that_params_name(project: Path, wr
         assert rare["ppv"] < point["at_prevalence"]["0.5"]["ppv"]
 
 
-def test_only_the_points_that_are_asked_for(project: Path, write_params: WriteParams) -> None:
-    empty = {
-        f"threshold_sweep.{name}": [] for name in ("specificity_constraints", "cost_ratios", "guaranteed_recalls", "prevalences")
-    }
-    write_params({"bootstrap.draws": 100, **empty})
-    threshold_sweep.main()
-    metrics = read_metrics("threshold_sweep")
+def test_only_the_points_that_are_asked_for(run_stage: Run) -> None:
+    metrics = run_stage(specificity_constraints=[], cost_ratios=[], guaranteed_recalls=[], prevalences=[])
     assert list(metrics["points"]) == [*RECALLS, "youden"]
     assert all(point["at_prevalence"] == {} for point in metrics["points"].values())
 
 
 def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so(
-    project: Path, write_params: WriteParams, caplog: pytest.LogCaptureFixture
+    run_stage: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_params({"threshold_sweep.guaranteed_recalls": [0.999], "bootstrap.draws": 100})
-    threshold_sweep.main()
-    point = read_metrics("threshold_sweep")["points"]["guaranteed_0.999"]
+    point = run_stage(guaranteed_recalls=[0.999])["points"]["guaranteed_0.999"]
     assert point["threshold"] == 0 and point["test"]["flagged"] == 1
     assert "guaranteed_0.999: " in caplog.text and "too few to promise it: everything is flagged" in caplog.text
 
 
-def test_the_decision_curve_is_of_test(project: Path) -> None:
-    threshold_sweep.main()
+def test_the_decision_curve_is_of_test(run_stage: Run) -> None:
+    run_stage()
     curve = pd.read_csv("plots/threshold_sweep/decision_curve.csv")
     table = read_predictions("test")
     positive, flagged = table["dx"] == "mel", table["probability_mel"] >= 0.2
@@ -192,23 +166,20 @@ def test_the_decision_curve_is_of_test(project: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize(("keep_melanomas", "share"), [(False, "none"), (True, "all")])
-def test_a_split_without_both_kinds_is_refused(project: Path, split: str, keep_melanomas: bool, share: str) -> None:
+def test_a_split_without_both_kinds_is_refused(run_stage: Run, split: str, keep_melanomas: bool, share: str) -> None:
     tables = {name: read_predictions(name) for name in ("val", "test")}
     tables[split] = tables[split][(tables[split]["dx"] == "mel") == keep_melanomas]
     write_predictions(tables)
-    refuses(rf"{split}: {share} of the \d+ images show the target \(mel\)", threshold_sweep.main)
+    refuses(rf"{split}: {share} of the \d+ images show the target \(mel\)", run_stage)
     assert not OPERATING_POINTS.exists()
     assert not Path("metrics").exists()
 
 
-def test_it_runs_as_a_module_without_torch(project: Path) -> None:
+def test_it_runs_as_a_module_without_torch(run_stage: Run) -> None:
+    run_stage()
     code = "import sys, runpy; runpy.run_module('stages.threshold_sweep', run_name='__main__'); print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "False"
     assert "recall_0.90: threshold 0." in ran.stderr
-    (project / "params.yaml").unlink()
-    failed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("error: params.yaml not found")

@@ -1,7 +1,5 @@
 """The views of test-time augmentation: which they are, and what averaging over them gives."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,14 +32,8 @@ def predicted(backbone: nn.Module, images: np.ndarray, test_time: TestTime) -> n
     ids = [f"I{number}" for number in range(count)]
     index = pd.DataFrame({"image_id": ids, "width": size, "height": size, "fit": "squash", "color_constancy": "none"})
     classifier = Classifier(SkinNetwork(backbone, nn.Identity()), config)
-    found = predict(
-        classifier,
-        PreparedImages(images, index),
-        pd.DataFrame({"image_id": ids}),
-        device=torch.device("cpu"),
-        batch_size=2,
-        test_time=test_time,
-    )
+    options = {"device": torch.device("cpu"), "batch_size": 2, "test_time": test_time}
+    found = predict(classifier, PreparedImages(images, index), index[["image_id"]], **options)
     assert found.logits.dtype == np.float32
     return np.exp(found.log_probabilities)
 

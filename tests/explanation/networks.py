@@ -1,7 +1,5 @@
 """Networks that the tests explain: small ones of known weights, and those of torchvision with random ones."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Class activation maps: evidence where it was planted, numbers by hand, and what metadata and attention do to them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -19,17 +17,7 @@ from skinlesion.model.classifier import normalize
 from skinlesion.model.layers import FAMILY_LAYERS
 from skinlesion.model.metadata import MetadataEncoder
 from skinlesion.model.network import SkinNetwork
-from tests.explanation.networks import (
-    CPU,
-    SIZE,
-    build,
-    color_network,
-    config_of,
-    maps_of,
-    noise_images,
-    small_network,
-    tiny_vit,
-)
+from tests.explanation.networks import CPU, SIZE, build, color_network, config_of, maps_of, noise_images, small_network, tiny_vit
 from tests.model.classifier_cases import last_linear
 
 # Networks that pool their last feature map and end in one linear layer: how to get at the map.

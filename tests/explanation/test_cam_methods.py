@@ -1,7 +1,5 @@
 """Every method by its name: planted evidence, torchcam's own numbers, who is refused and why, and what is left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -51,14 +49,8 @@ def test_every_method_of_torchcam_is_there() -> None:
 
 def test_unknown_method_layer_class_and_diagnosis_are_named() -> None:
     model, images = small_network(), noise_images(2, SIZE)
-    refuses(
-        r"^gradcam.methods: no method 'GradCam'; did you mean 'GradCAM'\?; known: CAM, ",
-        maps_of,
-        model,
-        images,
-        [0, 1],
-        method="GradCam",
-    )
+    message = r"^gradcam.methods: no method 'GradCam'; did you mean 'GradCAM'\?; known: CAM, "
+    refuses(message, maps_of, model, images, [0, 1], method="GradCam")
     refuses("SmallNet has no layer 'secnd'; nearest: second", maps_of, model, images, [0, 1], method="ScoreCAM", layer="secnd")
     for message, classes, options in [
         ("no class -1; they are numbers from 0 to 6: akiec, bcc, ", [0, -1], {}),
@@ -113,9 +105,8 @@ def test_torchcam_gives_the_same_one_image_at_a_time(method: str, network: str) 
     options: dict[str, Any] = {"fc_layer": "head"} if method == "CAM" else {}
     images, classes = noise_images(5, SIZE), [0, 1, 2, 3, 6]
     expected = []
-    with getattr(torchcam.methods, method)(
-        model, f"backbone.{layer}", reshape_transform=reshape.get(network), **options
-    ) as extractor:
+    options["reshape_transform"] = reshape.get(network)
+    with getattr(torchcam.methods, method)(model, f"backbone.{layer}", **options) as extractor:
         for position, (image, class_index) in enumerate(zip(images, classes, strict=True)):
             torch.manual_seed(SEED + position)
             inputs = normalize(torch.from_numpy(image[None]), config_of("resnet18", SIZE))
@@ -135,10 +126,8 @@ def test_torchcam_gives_the_same_le_grad(layer: str) -> None:
     blocks = list(whole.encoder.layers)[0 if layer == "auto" else 1 :]
     with torchcam.methods.LeGrad(whole, blocks) as extractor:
         inputs = normalize(torch.from_numpy(images), config_of("resnet18", SIZE))
-        expected = [
-            scaled(extractor(index, whole(one[None]), normalized=False)[0][0].numpy())
-            for one, index in zip(inputs, classes, strict=True)
-        ]
+        pairs = zip(inputs, classes, strict=True)
+        expected = [scaled(extractor(index, whole(one[None]), normalized=False)[0][0].numpy()) for one, index in pairs]
     for batch_size in (1, 2):
         values = maps_of(model, images, classes, method="LeGrad", layer=layer, batch_size=batch_size)
         np.testing.assert_allclose(values, expected, atol=1e-5)
@@ -160,8 +149,7 @@ def test_refine_cam_multiplies_maps_where_their_cells_lie() -> None:
     for batch_size in (1, 4):
         values = maps_of(model, images, classes, method="RefineCAM", layer="second", batch_size=batch_size)
         np.testing.assert_allclose(values, expected, atol=1e-4)
-    stretched = torchcam.methods.RefineCAM(model, ["backbone.first", "backbone.second"])
-    with stretched:
+    with torchcam.methods.RefineCAM(model, ["backbone.first", "backbone.second"]) as stretched:
         inputs = normalize(torch.from_numpy(images), config_of("resnet18", SIZE))
         usual = stretched(classes, model(inputs), normalized=False)[0].numpy()
     assert max(np.abs(scaled(one) - other).max() for one, other in zip(usual, expected, strict=True)) > 0.1
@@ -191,12 +179,10 @@ def test_occlusion_by_hand() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_flipped_is_of_the_mirrored_images(method: str) -> None:
     model, layer = network_for(method)
-    images, samples = noise_images(2, SIZE), {"samples": 2}
-    mirrored = maps_of(model, images[:, :, ::-1], [0, 1], method=method, layer=layer, **samples)
-    np.testing.assert_allclose(
-        maps_of(model, images, [0, 1], method=method, layer=layer, flipped=True, **samples), mirrored, atol=1e-6
-    )
-    assert np.abs(maps_of(model, images, [0, 1], method=method, layer=layer, **samples) - mirrored).max() > 1e-3
+    images, options = noise_images(2, SIZE), {"method": method, "layer": layer, "samples": 2}
+    mirrored = maps_of(model, images[:, :, ::-1], [0, 1], **options)
+    np.testing.assert_allclose(maps_of(model, images, [0, 1], flipped=True, **options), mirrored, atol=1e-6)
+    assert np.abs(maps_of(model, images, [0, 1], **options) - mirrored).max() > 1e-3
 
 
 @pytest.mark.parametrize("method", DEFAULT_SAMPLES)

@@ -1,7 +1,5 @@
 """The measures of faithfulness together, of networks whose evidence is known: planted in the lesion, or in the middle."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The parts of the measures of faithfulness: by hand, and against scipy and the placement on originals."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +10,7 @@ from scipy.stats import spearmanr
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.explanation.cam import deletion, patches, randomization
+from skinlesion.explanation.cam.deletion import Score
 from skinlesion.explanation.cam.faithfulness import choose_some, other_images
 from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps
@@ -108,6 +107,11 @@ def test_removal_ranks() -> None:
     np.testing.assert_array_equal(ranks, deletion.removal_ranks(heat, shown, seeds=[0, 1]))
 
 
+def recording(seen: list[np.ndarray]) -> Score:
+    """A score of zero that keeps the batches that it is given."""
+    return lambda batch, positions: seen.append(batch.numpy()) or np.zeros(len(positions))
+
+
 def test_deletion_and_insertion_by_hand() -> None:
     """A score that counts the white of one patch: the patch taken away first, and last."""
     size = 32
@@ -137,12 +141,7 @@ def test_deletion_and_insertion_by_hand() -> None:
     np.testing.assert_allclose(deletion.area_under(removed)[1], (3 + (1 + mean) / 2) / 4)
     assert seen == [2] * 9  # three ends, and three steps between them of each curve
     seen_pixels: list[np.ndarray] = []
-
-    def keep(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
-        seen_pixels.append(batch.numpy())
-        return np.zeros(len(positions))
-
-    deletion.curves(keep, images, rows, ranks, shown, ends, steps=4, batch_size=2)
+    deletion.curves(recording(seen_pixels), images, rows, ranks, shown, ends, steps=4, batch_size=2)
     for altered in seen_pixels:  # what is no image, but padding, is neither taken away nor blurred
         np.testing.assert_array_equal(altered[:, 16:], images[rows][:, 16:])
     one_at_a_time = deletion.curves(score, images, rows, ranks, shown, ends, steps=4, batch_size=1)
@@ -154,12 +153,7 @@ def test_insertion_starts_from_a_gaussian_blur(side: int) -> None:
     """Against scipy, whose kernel is cut at the same three standard deviations."""
     images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     starts: list[np.ndarray] = []
-
-    def score(batch: torch.Tensor, positions: np.ndarray) -> np.ndarray:
-        starts.append(batch.numpy())
-        return np.zeros(len(positions))
-
-    deletion.measure_ends(score, images, np.array([0, 1]), np.ones((2, P, P), dtype=bool), batch_size=2)
+    deletion.measure_ends(recording(starts), images, np.array([0, 1]), np.ones((2, P, P), dtype=bool), batch_size=2)
     sigma = side / 8
     expected = gaussian_filter(images.astype(float), (0, sigma, sigma, 0), radius=int(3 * sigma), mode="mirror")
     np.testing.assert_allclose(starts[2].astype(float), expected, atol=1)

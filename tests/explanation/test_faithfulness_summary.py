@@ -1,12 +1,10 @@
 """What is said of measured maps: means with intervals over lesions, verdicts, the sanity check."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from skinlesion.explanation.cam import summary
+from skinlesion.explanation.cam import energy, summary
 from skinlesion.explanation.cam.faithfulness import FIGURES
 from tests.conftest import resamples
 
@@ -46,13 +44,8 @@ def test_summary_by_hand() -> None:
         "value": 2,
         "low": None,
         "high": None,
-        "other": {
-            "images": 1,
-            "value": 1,
-            "difference": 1,
-            **dict.fromkeys(("difference_low", "difference_high")),
-            "verdict": "undecided",
-        },
+        "other": dict.fromkeys(("images", "value", "difference"), 1)
+        | {"difference_low": None, "difference_high": None, "verdict": "undecided"},
     }
     assert found["all"]["pointing"]["center"]["verdict"] == "undecided"
     assert found["all"]["deletion"]["random"]["verdict"] == "better"  # less is better
@@ -64,13 +57,17 @@ def test_summary_by_hand() -> None:
     assert found["all"]["flip"]["value"] is None
 
 
-def test_intervals_are_over_lesions() -> None:
-    values = np.arange(10.0)[:, None]
-    (one_lesion,) = summary.mean_intervals(values, pd.Series(["L"] * 10), HOW)
-    assert one_lesion == {"images": 10, "lesions": 1, "value": 4.5, "low": None, "high": None}
-    (ten,) = summary.mean_intervals(values, pd.Series([f"L{number}" for number in range(10)]), HOW)
-    # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
-    assert (ten["low"], ten["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
+def test_intervals_are_over_lesions_not_images() -> None:
+    """One lesion with ten images has no spread over lesions, however much its images differ."""
+    table = pd.DataFrame({"lesion_id": "L", "dx": "nv", "outcome": "correct", "energy_ratio": np.arange(10.0)})
+    tables = (table, table.assign(lesion_id=[f"L{number}" for number in range(10)]))
+    one, ten = (summary.mean_intervals(each[["energy_ratio"]].to_numpy(), each["lesion_id"], HOW)[0] for each in tables)
+    one_ratio, ten_ratio = (energy.summarize_energy(each, HOW)["energy_ratio"] for each in tables)
+    assert one == {"images": 10, "lesions": 1, "value": 4.5, "low": None, "high": None}
+    assert one_ratio == dict.fromkeys(("mean", "median", "low", "high"), 4.5)
+    for spread in (ten, ten_ratio):
+        # The mean of 10 of 0..9 has a standard error of 0.91: about 4.5 +- 1.78.
+        assert (spread["low"], spread["high"]) == (pytest.approx(2.7, abs=0.25), pytest.approx(6.3, abs=0.25))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +93,5 @@ def test_sanity_check(correlations: list[float], passed: bool | None) -> None:
 
 
 def test_few_lesions_pass_no_sanity_check() -> None:
-    found = summary.judge_sanity(
-        measured_figures(shuffled=[0.1] * 4), pd.Series([f"L{number // 2}" for number in range(12)]), HOW
-    )
-    assert found["passed"] is None
+    six = pd.Series([f"L{number // 2}" for number in range(12)])
+    assert summary.judge_sanity(measured_figures(shuffled=[0.1] * 4), six, HOW)["passed"] is None

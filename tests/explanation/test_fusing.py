@@ -1,7 +1,5 @@
 """Folding batch norms: the same network, faster, its layers under their names, and nothing folded that must not be."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from skinlesion.artifacts.patients import WIDTH
 from skinlesion.explanation.cam.fusing import fuse_batch_norms, fuse_members
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
@@ -40,11 +39,7 @@ def trained(backbone: str, **spec: object) -> SkinNetwork:
 @pytest.mark.parametrize(
     ("backbone", "left"),
     [
-        ("resnet18", 0),
-        ("mobilenet_v2", 0),
-        ("efficientnet_b0", 0),
-        ("shufflenet_v2_x0_5", 0),
-        ("regnet_y_400mf", 0),
+        *((name, 0) for name in ("resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5", "regnet_y_400mf")),
         ("densenet121", 62),  # those before a convolution, not behind one
         ("squeezenet1_1", 0),  # it has none
     ],
@@ -77,16 +72,10 @@ def test_maps_are_the_same(layer: str) -> None:
 
 def test_attention_and_metadata_stay() -> None:
     model = trained("resnet18", attention="se", metadata=True)
-    images, metadata = torch.randn(2, 3, SIZE, SIZE), torch.rand(2, make_width(model))
+    images, metadata = torch.randn(2, 3, SIZE, SIZE), torch.rand(2, WIDTH)
+    fused = fuse_batch_norms(model, size=SIZE)
     with torch.no_grad():
-        torch.testing.assert_close(
-            fuse_batch_norms(model, size=SIZE)(images, metadata), model(images, metadata), rtol=1e-3, atol=1e-3
-        )
-
-
-def make_width(model: SkinNetwork) -> int:
-    """Width of the encoded metadata."""
-    return next(module for module in model.metadata_encoder.modules() if isinstance(module, nn.Linear)).in_features
+        torch.testing.assert_close(fused(images, metadata), model(images, metadata), rtol=1e-3, atol=1e-3)
 
 
 class Branching(nn.Module):

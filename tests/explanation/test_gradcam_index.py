@@ -1,10 +1,7 @@
 """The index of the cases that `gradcam` shows: what it finds, and that each case is drawn with its own maps."""
 
-from __future__ import annotations
-
 import base64
 import io
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,70 +19,29 @@ from skinlesion.explanation.cam import gallery, index, panels
 from skinlesion.explanation.cam.placing import map_to_original
 from stages import gradcam
 from tests.conftest import WriteParams
-from tests.explanation.workspace import (
-    CENTERS,
-    HEIGHT,
-    IMAGE_IDS,
-    SIZE,
-    WIDTH,
-    disc,
-    grey_pixels,
-    make_case,
-    make_correct,
-    make_predictions,
-    make_workspace,
-)
+from tests.explanation import workspace as given
+from tests.report.report_cases import Page
 
 
-@pytest.fixture
-def explained(write_params: WriteParams) -> None:
-    """A workspace in which the stage can run, on the CPU."""
+def test_the_index_is_one_accessible_file_that_finds_every_page_and_case(ready: Path, write_params: WriteParams) -> None:
     write_params({"machine.device": "cpu"})
-    make_workspace("squash")
-
-
-class Page(HTMLParser):
-    """What a test asks of a page: its elements with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def values(self, tag: str, attribute: str) -> list[str | None]:
-        return [attributes.get(attribute) for name, attributes in self.elements if name == tag]
-
-
-def read_index() -> Page:
-    return Page((PLOTS / "gradcam" / "index.html").read_text(encoding="utf-8"))
-
-
-@pytest.mark.usefixtures("explained")
-def test_the_index_is_one_accessible_file_that_finds_every_page_and_case() -> None:
     gradcam.main()
-    folder, page = PLOTS / "gradcam", read_index()
+    folder = PLOTS / "gradcam"
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
     table = pd.read_csv(folder / "cases.csv")
     links = page.values("a", "href")
     assert all((folder / str(link)).is_file() for link in links)
     assert set(links) == {path.name for path in folder.glob("*_*.png")}
     assert links[-len(table) :] == list(table["page"])  # the table's, in its order
-    text = " ".join(" ".join(page.words).split())
-    assert all(image_id in text for image_id in table["image_id"])
+    assert all(image_id in page.text for image_id in table["image_id"])
     headings = ["melanoma (mel)", "actinic keratosis / intraepithelial carcinoma (akiec)", "basal cell carcinoma (bcc)"]
-    places = [text.index(heading) for heading in headings]
+    places = [page.text.index(heading) for heading in headings]
     assert places == sorted(places)
-    assert "missed melanoma: 2; unsure correct: 1" in text
-    assert "actinic keratosis / intraepithelial carcinoma (akiec) No case." in text
-    assert index.SYNTHETIC in text
+    assert "missed melanoma: 2; unsure correct: 1" in page.text
+    assert "actinic keratosis / intraepithelial carcinoma (akiec) No case." in page.text
+    assert index.SYNTHETIC in page.text
     assert page.values("html", "lang") == ["en"]
-    tags = [tag for tag, _ in page.elements]
+    tags = [tag for tag, _ in page.tags]
     assert "script" not in tags and "link" not in tags
     assert (tags.count("title"), tags.count("h1"), tags.count("main")) == (1, 1, 1)
     assert all(page.values("img", "alt"))
@@ -99,16 +55,9 @@ def test_the_index_is_one_accessible_file_that_finds_every_page_and_case() -> No
 
 
 def test_the_index_escapes_and_names_what_is_unknown(tmp_path: Path) -> None:
-    table = pd.DataFrame([{"position": 1, "image_id": "<b>&1", "lesion_id": "L1", "dx": "mel", "predicted": "nv"}]).assign(
-        probability=0.75,
-        probability_true=0.125,
-        kind="missed melanoma",
-        page="mel_1.png",
-        age=np.nan,
-        sex="unknown",
-        localization="ear",
-    )
-    rows = index.class_rows(table, [index.make_thumbnail(make_case(image_id="<b>&1"))])
+    case = given.make_case(image_id="<b>&1", age=np.nan, sex="unknown")
+    table = pd.DataFrame([vars(case)]).assign(lesion_id="L1", probability=0.75, probability_true=0.125)
+    rows = index.class_rows(table, [index.make_thumbnail(case)])
     index.write_index(rows, table, tmp_path / "index.html", title="a & b", synthetic=False)
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<b>" not in text
@@ -123,7 +72,7 @@ def test_the_index_shows_the_first_of_each_class() -> None:
 
 
 def test_nothing_of_the_index_is_cut_off(tmp_path: Path) -> None:
-    several = [make_case(60, 45, position=number + 100, page=f"mel_{number // 2 + 1}.png") for number in range(5)]
+    several = [given.make_case(60, 45, position=number + 100, page=f"mel_{number // 2 + 1}.png") for number in range(5)]
     table = pd.DataFrame([{"dx": case.dx, "kind": case.kind, "page": case.page, "position": case.position} for case in several])
     rows = index.class_rows(table, [index.make_thumbnail(case) for case in several])
     assert [row.dx for row in rows] == ["mel", *(dx for dx in CLASSES if dx != "mel")]
@@ -132,29 +81,28 @@ def test_nothing_of_the_index_is_cut_off(tmp_path: Path) -> None:
     index.draw_index(rows, tmp_path / "index.png", title="SmoothGradCAMpp of layer " + "x y " * 60)
     index.draw_index(index.class_rows(table[:0], []), tmp_path / "none.png", title="GradCAM")
     for name in ("index.png", "none.png"):
-        pixels = grey_pixels(tmp_path / name)
-        assert (pixels < 128).any()
-        for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
-            assert (edge == 255).all()
+        assert (given.grey_pixels(tmp_path / name) < 128).any() and given.nothing_is_cut_off(tmp_path / name)
 
 
 def test_thumbnail_is_the_overlay_in_small_with_the_lesion_outlined() -> None:
-    case = make_case(800, 600)
+    case = given.make_case(800, 600)
     small = index.make_thumbnail(case)
     assert small.pixels.shape == (150, 200, 3)
     assert small.caption == ("1. ISIC_0024306", "missed melanoma: akiec 0.97")
-    plain = index.make_thumbnail(make_case(800, 600, lesion=None)).pixels
+    plain = index.make_thumbnail(given.make_case(800, 600, lesion=None)).pixels
     np.testing.assert_allclose(plain[:3], panels.overlay(case.image, case.predicted_map)[:12:4, ::4], atol=4)
     rows, columns = np.nonzero((small.pixels == 255).all(axis=2))
     radii = np.hypot(rows + 0.5 - 75, columns + 0.5 - 100)
     np.testing.assert_allclose(radii, 37.5, atol=2)
-    assert index.make_thumbnail(make_correct()).caption[1] == "typical correct: 1.00"
-    assert index.make_thumbnail(make_correct(width=80, height=64)).pixels.shape == (64, 80, 3)
+    assert index.make_thumbnail(given.make_correct()).caption[1] == "typical correct: 1.00"
+    assert index.make_thumbnail(given.make_correct(width=80, height=64)).pixels.shape == (64, 80, 3)
 
 
-@pytest.mark.usefixtures("explained")
-def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(
+    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Maps that differ by image and by class, whichever images are asked for, in whatever order."""
+    write_params({"machine.device": "cpu"})
 
     def map_of(row: int, dx: str) -> np.ndarray:
         return np.random.default_rng([row, CLASSES.index(dx)]).random((4, 4), dtype=np.float32)
@@ -166,16 +114,16 @@ def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(monkeypatc
     loaded: list[panels.Case] = []
     monkeypatch.setattr(gallery, "draw_pages", lambda drawn, *_, **__: loaded.extend(drawn))
     gradcam.main()
-    prepared, probabilities = read_prepared(), make_predictions().set_index("image_id")
-    assert {case.image_id for case in loaded} == set(IMAGE_IDS)
+    prepared, probabilities = read_prepared(), given.make_predictions().set_index("image_id")
+    assert {case.image_id for case in loaded} == set(given.IMAGE_IDS)
     for case in loaded:
         (row,) = prepared.rows_of([case.image_id])
         np.testing.assert_allclose(case.probabilities, probabilities.loc[case.image_id, list(PROBABILITY_COLUMNS)])
         with Image.open(image_path(case.image_id)) as file:
             np.testing.assert_array_equal(case.image, np.asarray(file.convert("RGB")))
-        np.testing.assert_array_equal(case.lesion, disc(IMAGE_IDS.index(case.image_id)))
+        np.testing.assert_array_equal(case.lesion, given.disc(given.IMAGE_IDS.index(case.image_id)))
         predicted, true = (
-            map_to_original(map_of(row, dx), WIDTH, HEIGHT, size=SIZE, fit="squash", centers=CENTERS)
+            map_to_original(map_of(row, dx), given.WIDTH, given.HEIGHT, size=given.SIZE, fit="squash", centers=given.CENTERS)
             for dx in (case.predicted, case.dx)
         )
         np.testing.assert_allclose(case.predicted_map, predicted)

@@ -1,9 +1,6 @@
 """The stage `gradcam` with ensembles, metadata and several methods, and the networks that it refuses."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,51 +22,30 @@ from skinlesion.explanation.cam.placing import map_to_original
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import gradcam
 from tests.conftest import WriteParams, refuses
-from tests.explanation.workspace import (
-    CENTERS,
-    HEIGHT,
-    IMAGE_IDS,
-    PREDICTED,
-    SHOW_ONLY_MISSES,
-    SIZE,
-    WIDTH,
-    disc,
-    make_classifier,
-    make_predictions,
-    make_workspace,
-    read_metrics,
-    read_plot,
-)
-
-
-@pytest.fixture
-def ready(workspace: Path, write_params: WriteParams) -> Path:
-    """A workspace in which the stage can run, on the CPU, drawing no more than it must."""
-    write_params(SHOW_ONLY_MISSES)
-    make_workspace("squash")
-    return workspace
+from tests.explanation import workspace as given
+from tests.stage_cases import read_metrics
 
 
 def test_an_ensemble_shows_the_mean_of_its_members_maps_each_placed_by_its_own_cells(ready: Path) -> None:
-    make_classifier("resnet18", "squeezenet1_1")
+    given.make_classifier("resnet18", "squeezenet1_1")
     gradcam.main()
-    metrics = read_metrics()
+    metrics = read_metrics("gradcam")
     assert metrics["layers"] == {"m0-0": {"layer": "layer2", "cells": [4, 4]}, "m1-0": {"layer": "features.4", "cells": [7, 7]}}
-    measured = read_plot("energy.csv").set_index("image_id")["energy_ratio"]
+    measured = given.read_plot("energy.csv").set_index("image_id")["energy_ratio"]
     options = MapOptions("GradCAM", torch.device("cpu"), batch_size=1)
     ensemble = load_ensemble()
-    places = {"m0-0": CENTERS, "m1-0": members.find_layers(ensemble, ["GradCAM"], "auto")["GradCAM"]["m1-0"].centers}
-    assert places["m1-0"] != CENTERS
+    places = {"m0-0": given.CENTERS, "m1-0": members.find_layers(ensemble, ["GradCAM"], "auto")["GradCAM"]["m1-0"].centers}
+    assert places["m1-0"] != given.CENTERS
     alone = []
-    for image_id, _, _, predicted, _ in PREDICTED:
+    for image_id, _, _, predicted, _ in given.PREDICTED:
         with Image.open(image_path(image_id)) as image:
-            square = np.asarray(fit_image(image, size=SIZE, fit="squash"))[None]
+            square = np.asarray(fit_image(image, size=given.SIZE, fit="squash"))[None]
         maps = {}
         for name, classifier in ensemble.items():
             (values,) = compute_maps(*classifier, square, [CLASSES.index(predicted)], options)
-            maps[name] = map_to_original(values, WIDTH, HEIGHT, size=SIZE, fit="squash", centers=places[name])
+            maps[name] = map_to_original(values, given.WIDTH, given.HEIGHT, size=given.SIZE, fit="squash", centers=places[name])
         mean = (maps["m0-0"] + maps["m1-0"]) / 2
-        lesion = disc(IMAGE_IDS.index(image_id))
+        lesion = given.disc(given.IMAGE_IDS.index(image_id))
         if mean.any():
             assert measured[image_id] == pytest.approx(energy.energy_ratio(mean, lesion), abs=1e-4)
             alone.append([energy.energy_ratio(each, lesion) for each in maps.values()])
@@ -94,18 +70,18 @@ def test_the_mean_of_members_is_strongest_at_one_and_zero_where_all_are_zero() -
 def test_title_of_an_ensemble_names_each_network_once(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
     monkeypatch.setattr(gradcam, "write_gallery", lambda *_, title, **__: titles.append(title))
-    make_classifier("resnet18", "resnet18", "squeezenet1_1")
+    given.make_classifier("resnet18", "resnet18", "squeezenet1_1")
     gradcam.main()
     networks = "layer layer2, resnet18 and layer features.4, squeezenet1_1"
     assert titles == [f"GradCAM of {networks}, mean of 3 members, split 'test', synthetic images"]
 
 
 def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predictions = make_predictions()
+    predictions = given.make_predictions()
     ages = [None if number == 4 else 20.0 + 5 * number for number in range(len(predictions))]
     predictions = predictions.assign(age=ages, sex=["male", "female"] * 6, localization=["back", "face", "unknown"] * 4)
     write_predictions({"test": predictions})
-    make_classifier(metadata=True)
+    given.make_classifier(metadata=True)
     seen = {}
     forward = type(load_ensemble()["m0-0"].model).forward
 
@@ -122,54 +98,43 @@ def test_a_network_with_metadata_is_explained_with_each_images_metadata(ready: P
     prepared, config = read_prepared(), load_ensemble()["m0-0"].config
     expected = encode_metadata(predictions)
     for position in range(len(predictions)):
-        row = prepared.rows_of([IMAGE_IDS[position]])
+        row = prepared.rows_of([given.IMAGE_IDS[position]])
         key = normalize(torch.from_numpy(prepared.images[row]), config)[0].numpy().tobytes()
         np.testing.assert_array_equal(seen[key], expected[position])
 
 
 def test_several_methods_are_measured_and_the_first_is_drawn(ready: Path, write_params: WriteParams) -> None:
     methods = {"gradcam.methods": ["LayerCAM", "GradCAM", "Occlusion"], "gradcam.perturbation_images": 4}
-    write_params(SHOW_ONLY_MISSES | methods | {"gradcam.faithfulness_images": 9, "gradcam.deletion_steps": 3})
+    write_params(given.SHOW_ONLY_MISSES | methods | {"gradcam.faithfulness_images": 9, "gradcam.deletion_steps": 3})
     gradcam.main()
-    metrics = read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["method"], metrics["images"], metrics["maps"]) == ("LayerCAM", 12, 9)
     found = metrics["faithfulness"]
     assert {name: each["images"] for name, each in found["methods"].items()} == {"LayerCAM": 9, "GradCAM": 9, "Occlusion": 4}
     assert found["compared"]["images"] == 4
     assert found["methods"]["Occlusion"]["layers"]["m0-0"]["layer"] == "image"
-    assert list(read_plot("groups.csv")["method"].unique()) == ["LayerCAM"]
-    assert list(read_plot("faithfulness.csv")["method"].unique()) == ["LayerCAM", "GradCAM", "Occlusion"]
-    assert len(read_plot("curves.csv")) == 2 * 4 * 5
-    images = read_plot("images.csv")
+    assert list(given.read_plot("groups.csv")["method"].unique()) == ["LayerCAM"]
+    assert list(given.read_plot("faithfulness.csv")["method"].unique()) == ["LayerCAM", "GradCAM", "Occlusion"]
+    assert len(given.read_plot("curves.csv")) == 2 * 4 * 5
+    images = given.read_plot("images.csv")
     value = found["methods"]["GradCAM"]["measures"]["deletion"]["value"]
     assert images[images["method"] == "GradCAM"]["deletion"].mean() == pytest.approx(value, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"gradcam.layer": "layer22"}, r"gradcam.layer: ResNet has no layer 'layer22'; nearest: layer2"),
-        (
-            {"gradcam.layer": "layer2"},
-            r"SqueezeNet has no layer 'layer2'.*\(GradCAM, layer 'layer2', of member 'm1-0'; each of the 2",
-        ),
-        ({"gradcam.methods": ["GradCAM", "LeGrad"]}, "LeGrad reads the attention"),
-    ],
-)
 def test_what_one_member_cannot_give_is_refused_before_any_work(
-    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any], message: str
+    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_classifier("resnet18", "squeezenet1_1")
-    write_params(SHOW_ONLY_MISSES | params)
+    given.make_classifier("resnet18", "squeezenet1_1")
+    write_params(given.SHOW_ONLY_MISSES | {"gradcam.layer": "layer2"})
     monkeypatch.setattr(members, "compute_maps", lambda *_, **__: pytest.fail("an image was explained"))
-    refuses(message, gradcam.main)
+    refuses(r"SqueezeNet has no layer 'layer2'.*\(GradCAM, layer 'layer2', of member 'm1-0'; each of the 2", gradcam.main)
 
 
 def test_one_split_is_explained(ready: Path, write_params: WriteParams) -> None:
-    few = make_predictions().iloc[:8]
-    write_predictions({"val": few, "test": make_predictions()})
-    write_params(SHOW_ONLY_MISSES | {"gradcam.split": "val"})
+    few = given.make_predictions().iloc[:8]
+    write_predictions({"val": few, "test": given.make_predictions()})
+    write_params(given.SHOW_ONLY_MISSES | {"gradcam.split": "val"})
     gradcam.main()
-    metrics = read_metrics()
+    metrics = read_metrics("gradcam")
     assert (metrics["images"], metrics["faithfulness"]["split"]) == (8, "val")
-    assert set(read_plot("images.csv")["image_id"]) == set(few["image_id"])
+    assert set(given.read_plot("images.csv")["image_id"]) == set(few["image_id"])

@@ -1,9 +1,5 @@
 """Which layers methods read, which they refuse and why, and where the cells of their maps come to lie."""
 
-from __future__ import annotations
-
-from typing import get_args
-
 import numpy as np
 import pytest
 import torch
@@ -122,13 +118,8 @@ FAMILIES = [
     ("vit_b_16", 32, "encoder.layers.encoder_layer_11.ln_1", 2, None, None),
     # From 128 pixels on, `auto` is the last feature map itself.
     ("convnext_tiny", 128, "features", 4, None, "features.5"),
-    ("densenet121", 128, "features", 4, "features", "features.denseblock3"),
-    ("mnasnet0_5", 128, "layers", 4, "layers", "layers.11"),
-    ("mobilenet_v2", 128, "features", 4, "features", "features.13"),
     ("mobilenet_v3_small", 128, "features", 4, None, "features.8"),
-    ("regnet_y_400mf", 128, "trunk_output", 4, "trunk_output", "trunk_output.block3"),
     ("resnet18", 128, "layer4", 4, "layer4", "layer3"),
-    ("shufflenet_v2_x0_5", 128, "conv5", 4, "conv5", "stage3"),
     ("swin_t", 128, "norm", 4, "norm", "features.5"),
 ]
 
@@ -202,12 +193,6 @@ def test_a_map_comes_back_to_where_the_evidence_was(fit: Fit, width: int, height
         reach = max(width, height) / 64 / 2 + 1
         assert abs(peak_x - x) <= reach
         assert abs(peak_y - y) <= reach
-
-
-def test_map_back_identity() -> None:
-    values = np.random.default_rng(0).random((48, 48))
-    for fit in get_args(Fit):
-        np.testing.assert_allclose(map_to_original(values, 48, 48, size=48, fit=fit, centers=(0.5, 1.0)), values)
 
 
 def test_a_constant_map_is_constant_inside_and_zero_outside() -> None:

@@ -1,7 +1,5 @@
 """Nearest training cases: the search against scikit-learn and by hand, its figures by hand, and its pages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.neighbors import search
 from skinlesion.explanation.neighbors.metrics import measure_neighbors
 from skinlesion.explanation.neighbors.pages import NARROWEST, ROWS_A_PAGE, CaseWithNeighbors, Neighbor, draw_pages
-from skinlesion.explanation.neighbors.search import COLUMNS, check_apart, choose_errors, find_neighbors, neighbor_table, vote
-from tests.conftest import refuses, resamples
+from skinlesion.explanation.neighbors.search import COLUMNS, choose_errors, find_neighbors, neighbor_table, vote
+from tests.conftest import resamples
+from tests.explanation.workspace import grey_pixels, nothing_is_cut_off
 from tests.stage_cases import predictions_of
 
 
@@ -34,15 +33,6 @@ def listing(lesions: list[str], image_ids: list[str] | None = None, dx: list[str
 
 
 # The search
-
-
-def test_the_search_is_that_of_scikit_learn() -> None:
-    wanted, searched = directions(23, 9, 0), directions(60, 9, 1)
-    lesions = [f"L{number}" for number in np.random.default_rng(2).permutation(60)]
-    found = find_neighbors(wanted, searched, listing(lesions), k=7)
-    distances, positions = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(searched).kneighbors(wanted)
-    assert found.positions.tolist() == positions.tolist()
-    np.testing.assert_allclose(found.similarities, 1 - distances, atol=2e-6)
 
 
 def test_a_lesion_stands_by_its_nearest_image() -> None:
@@ -68,22 +58,8 @@ def test_equally_near_images_come_by_their_id() -> None:
     assert find_neighbors(same, searched, listed, k=3).positions[0].tolist() == [2, 3, 1]
 
 
-def test_more_neighbours_than_lesions_are_refused() -> None:
-    rows = directions(4, 3, 0)
-    message = r"neighbors\.k is 4, and there are 3 training lesions: set it to 3 at most"
-    refuses(message, find_neighbors, rows, rows, listing(["A", "A", "B", "C"]), k=4)
-    assert find_neighbors(rows, rows, listing(["A", "A", "B", "C"]), k=3).positions.shape == (4, 3)
-
-
-def test_a_test_lesion_among_the_training_lesions_is_refused() -> None:
-    test = predictions_of([("I1", "L1", "mel", "mel", 0.5), ("I2", "T2", "nv", "nv", 0.5)])
-    refuses(r"1 lesion\(s\) are in training and in test \(T2\): run `split` again", check_apart, listing(["T1", "T2"]), test)
-    check_apart(listing(["T1", "T3"]), test)
-
-
 @pytest.mark.parametrize(
-    ("labels", "voted"),
-    [([4, 5, 5], 5), ([4, 5, 5, 4], 4), ([5, 4, 4, 5, 1], 5), ([1, 2, 3], 1), ([0, 6, 6, 2, 2], 6), ([3], 3)],
+    ("labels", "voted"), [([4, 5, 5], 5), ([4, 5, 5, 4], 4), ([5, 4, 4, 5, 1], 5), ([1, 2, 3], 1), ([0, 6, 6, 2, 2], 6), ([3], 3)]
 )
 def test_a_tied_vote_goes_to_the_nearest(labels: list[int], voted: int) -> None:
     assert vote(np.array([labels, labels[::-1]])).tolist()[0] == voted
@@ -226,9 +202,7 @@ def test_pages_are_full_before_the_next_one_begins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("neighbors", [1, 5, 20])
 def test_nothing_is_cut_off(tmp_path: Path, neighbors: int) -> None:
     (page,) = draw_pages([make_case(neighbors)], tmp_path, title="a title of a hundred characters " * 3, neighbors=neighbors)
-    with Image.open(page) as image:
-        pixels = np.asarray(image.convert("L"))
-    assert all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
+    assert nothing_is_cut_off(page)
 
 
 def test_frames_differ_without_colour(tmp_path: Path) -> None:
@@ -236,8 +210,7 @@ def test_frames_differ_without_colour(tmp_path: Path) -> None:
     pixels = np.full((30, 40, 3), 255, dtype=np.uint8)
     neighbors = [Neighbor(pixels, "", shares) for shares in ("truth", "prediction", "neither")]
     (page,) = draw_pages([CaseWithNeighbors(pixels, "", neighbors)], tmp_path, title="", neighbors=3)
-    with Image.open(page) as image:
-        inked = np.asarray(image.convert("L")) < 200
+    inked = grey_pixels(page) < 200
     edges = []
     for start in (281, 484, 686):  # of the neighbours' cells, pixels, a little inside their frames
         cell = inked[60:, start : start + 160]

@@ -1,7 +1,5 @@
 """The stage `neighbors`: what it finds, writes and pictures, against scikit-learn, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -24,9 +22,9 @@ from skinlesion.explanation.neighbors.search import COLUMNS
 from skinlesion.model.classifier import load_ensemble, normalize
 from stages import neighbors as stage
 from tests.conftest import WriteParams, refuses
-from tests.explanation.workspace import HEIGHT, SIZE, WIDTH, make_classifier
+from tests.explanation.workspace import HEIGHT, WIDTH, make_classifier, outputs, write_images
 from tests.model.classifier_cases import save_ensemble
-from tests.stage_cases import bytes_below, predictions_of, write_lists, write_prepared
+from tests.stage_cases import predictions_of, write_lists
 
 CPU = torch.device("cpu")
 
@@ -42,36 +40,22 @@ TEST = [
 ]
 
 
-def make_images(ids: list[str]) -> None:
-    """Originals, and the array of them, of random colours; rows in no order of the lists."""
-    squares = []
-    for number, image_id in enumerate(ids):
-        pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        image = Image.fromarray(pixels).resize((WIDTH, HEIGHT))
-        path = image_path(image_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
-        squares.append(np.asarray(image.resize((SIZE, SIZE))))
-    order = np.random.default_rng(0).permutation(len(ids))
-    write_prepared(np.array(ids)[order], np.stack(squares)[order], width=WIDTH, height=HEIGHT)
+def colours(number: int) -> np.ndarray:
+    """An image of random colours."""
+    pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize((WIDTH, HEIGHT)))
 
 
 @pytest.fixture
 def ready(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace in which the stage can run."""
     write_params({"machine.device": "cpu", "bootstrap.draws": 100})
-    make_images([row[0] for row in (*TRAIN, *TEST)])
+    write_images({row[0]: colours(number) for number, row in enumerate((*TRAIN, *TEST))})
     table = predictions_of(TEST)
     write_lists({"train": predictions_of((*row, "nv", 0.5) for row in TRAIN), "val": table.head(1), "test": table})
     write_predictions({"test": table})
     make_classifier("squeezenet1_1")
     return workspace
-
-
-def outputs() -> dict[str, bytes]:
-    """Every file that the stage wrote, by its name."""
-    found = bytes_below(PLOTS / "neighbors") | {"neighbors.json": (METRICS / "neighbors.json").read_bytes()}
-    return {Path(path).name: content for path, content in found.items()}
 
 
 def read_table() -> pd.DataFrame:
@@ -92,7 +76,7 @@ def embed_alone(name: str, image_ids: list[str]) -> np.ndarray:
 
 def test_the_stage_finds_what_scikit_learn_finds_in_the_features_of_the_head(ready: Path) -> None:
     stage.main()
-    assert set(outputs()) == {"neighbors.json", "neighbors.csv", "by_class.csv", "neighbors_1.png"}
+    assert set(outputs("neighbors")) == {"neighbors.json", "neighbors.csv", "by_class.csv", "neighbors_1.png"}
     table = read_table()
     assert tuple(table.columns) == COLUMNS and len(table) == 5 * len(TEST)
     train_ids, test_ids = ([row[0] for row in rows] for rows in (TRAIN, TEST))
@@ -133,8 +117,7 @@ def test_the_metrics_are_those_of_the_table(ready: Path) -> None:
 def test_members_count_alike_and_batches_change_nothing(ready: Path) -> None:
     make_classifier("squeezenet1_1", "resnet18")
     ids = [row[0] for row in TRAIN]
-    options = {"device": CPU, "batch_size": 3}
-    rows = embed(load_ensemble(), read_prepared(), ids, **options)
+    rows = embed(load_ensemble(), read_prepared(), ids, device=CPU, batch_size=3)
     each = [embed_alone(name, ids) for name in ("m0-0", "m1-0")]
     np.testing.assert_allclose(rows @ rows.T, np.mean([one @ one.T for one in each], axis=0), atol=1e-5)
     assert rows.dtype == np.float32 and rows.shape == (20, 512 + 512)
@@ -174,17 +157,17 @@ def test_equal_input_gives_equal_bytes_and_params_are_read(
         stage, "draw_pages", lambda *args, title, **rest: titles.append(title) or draw_pages(*args, title=title, **rest)
     )
     stage.main()
-    first = outputs()
+    first = outputs("neighbors")
     (PLOTS / "neighbors" / "neighbors_2.png").write_bytes(b"of an earlier run")
     stage.main()
-    assert outputs() == first and not list(ready.rglob("*.partial"))
+    assert outputs("neighbors") == first and not list(ready.rglob("*.partial"))
     write_params({"machine.device": "cpu", "bootstrap.draws": 100, "neighbors.k": 2, "neighbors.cases": 1})
     stage.main()
     found = read_json(METRICS / "neighbors.json")
     assert (found["k"], found["pictured"], len(read_table())) == (2, 1, 2 * len(TEST))
     assert titles[0].startswith("Errors on split 'test' and the 5 training lesions nearest") and "synthetic images" in titles[0]
     write_params({"neighbors.k": 11, "machine.device": "cpu"})
-    refuses(r"neighbors\.k is 11, and there are 10 training lesions", stage.main)
+    refuses(r"neighbors\.k is 11, and there are 10 training lesions: set it to 10 at most", stage.main)
     write_params({"neighbors.k": 0})
     refuses(r"neighbors\.k = 0: input should be greater than or equal to 1", stage.main)
 
@@ -217,7 +200,7 @@ def test_inputs_that_do_not_belong_together(ready: Path) -> None:
     make_classifier("squeezenet1_1")
     table = read_predictions("test")
     write_predictions({"test": table.assign(lesion_id="T3")})
-    refuses(r"in training and in test \(T3\)", stage.main)
+    refuses(r"1 lesion\(s\) are in training and in test \(T3\): run `split` again", stage.main)
     write_predictions({"test": table.replace({"image_id": {"ISIC_04": "ISIC_99"}})})
     refuses(r"ISIC_99 is listed in a split and was not prepared", stage.main)
     assert not PLOTS.exists() and not METRICS.exists()

@@ -1,7 +1,5 @@
 """What the tests of `gradcam` share: a workspace in which it can run, noise with dark discs, and cases to be drawn."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,14 @@ from PIL import Image
 
 from skinlesion.artifacts.paths import METRICS, PLOTS
 from skinlesion.artifacts.raw import RAW, image_path, mask_path
-from skinlesion.base.files import read_json, write_json
+from skinlesion.base.files import write_json
 from skinlesion.config.schema import Fit
 from skinlesion.data.geometry import fit_image
 from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.results.predictions import write_predictions
 from skinlesion.explanation.cam import members, panels
 from tests.model.classifier_cases import make_config, make_network, save_ensemble
-from tests.stage_cases import predictions_of, write_prepared
+from tests.stage_cases import bytes_below, predictions_of, write_prepared
 
 SIZE, WIDTH, HEIGHT = 32, 44, 33
 
@@ -70,37 +68,40 @@ def write_mask(image_id: str, lesion: np.ndarray) -> None:
     Image.fromarray(lesion.astype(np.uint8) * 255).save(path)
 
 
-def make_workspace(fit: Fit, *, masks: bool = True) -> None:
-    """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
+def write_images(images: dict[str, np.ndarray], fit: Fit = "squash") -> None:
+    """Originals, and the prepared array of them in another order, that is backwards."""
     squares = []
-    for number, image_id in enumerate(IMAGE_IDS):
-        pixels = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-        pixels[disc(number)] //= 3
+    for image_id, pixels in images.items():
         path = image_path(image_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
         squares.append(np.asarray(fit_image(Image.open(path), size=SIZE, fit=fit)))
+    write_prepared([*images][::-1], np.stack(squares)[::-1], width=WIDTH, height=HEIGHT, fit=fit)
+
+
+def make_workspace(fit: Fit, *, masks: bool = True) -> None:
+    """Everything that the stage reads but `params.yaml`, from 12 images of noise with a dark disc."""
+    images = {}
+    for number, image_id in enumerate(IMAGE_IDS):
+        images[image_id] = np.random.default_rng(number).integers(150, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        images[image_id][disc(number)] //= 3
         if masks:
             write_mask(image_id, disc(number))
+    write_images(images, fit)
     provenance = {"source": "sample", "synthetic": True, "licence": "CC0-1.0", "counts": {}}
     write_json(RAW / "provenance.json", provenance)
-    order = np.arange(len(IMAGE_IDS))[::-1]  # not that of the predictions
-    write_prepared(np.array(IMAGE_IDS)[order], np.stack(squares)[order], width=WIDTH, height=HEIGHT, fit=fit)
     write_predictions({"test": make_predictions()})
     make_classifier(fit=fit)
 
 
-SHOW_ONLY_MISSES = {
-    "machine.device": "cpu",
-    "gradcam.deletion_steps": 2,
-    "gradcam.confident_errors": 0,
-    "gradcam.unsure_correct": 0,
-    "gradcam.typical_correct": 0,
-}
+SHOW_ONLY_MISSES = {"machine.device": "cpu", "gradcam.deletion_steps": 2} | dict.fromkeys(
+    ("gradcam.confident_errors", "gradcam.unsure_correct", "gradcam.typical_correct"), 0
+)
 
 
-def read_metrics() -> dict[str, Any]:
-    return read_json(METRICS / "gradcam.json")
+def outputs(stage: str) -> dict[str, bytes]:
+    """Every file that a stage wrote, by its name."""
+    return {Path(path).name: content for path, content in bytes_below(METRICS, PLOTS / stage).items()}
 
 
 def read_plot(name: str) -> pd.DataFrame:
@@ -141,6 +142,12 @@ def make_correct(**changes: Any) -> panels.Case:
     certain = np.eye(len(CLASSES))[CLASSES.index("mel")]
     defaults = {"predicted": "mel", "true_map": None, "probabilities": certain, "kind": "typical correct"}
     return make_case(**defaults | changes)
+
+
+def nothing_is_cut_off(path: Path) -> bool:
+    """Whether the outermost pixels of a page are white."""
+    pixels = grey_pixels(path)
+    return all((edge == 255).all() for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]))
 
 
 def grey_pixels(path: Path) -> np.ndarray:

@@ -1,10 +1,9 @@
 """What the tests of the classifier share: small networks with seeded random weights, and how to save an ensemble of them."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,10 +113,10 @@ def tensors_left_by(call: Callable[[], object]) -> int:
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
-def save_ensemble(members: Iterable[tuple[SkinNetwork, ClassifierConfig]]) -> None:
+def save_ensemble(members: Iterable[tuple[SkinNetwork, ClassifierConfig]], root: Path = Path()) -> None:
     """Write `models/classifier` as the stage `assemble` does, as far as later stages read it."""
     names = []
     for model, config in members:
-        save_classifier(model.state_dict(), config, CLASSIFIER / config.name)
+        save_classifier(model.state_dict(), config, root / CLASSIFIER / config.name)
         names.append({"name": config.name})
-    write_json(CLASSIFIER / "ensemble.json", {"members": names})
+    write_json(root / CLASSIFIER / "ensemble.json", {"members": names})

@@ -1,7 +1,5 @@
 """Networks of any family from seeded random weights, and a batch for them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Attention on the last feature map, against the formulas of both papers, in every family that has a map."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -18,16 +16,8 @@ from tests.model.network_cases import build, images, wake
 
 # Every family that has a map, but for the largest.
 FAMILIES = (
-    "alexnet",
-    "convnext_tiny",
-    "densenet121",
-    "efficientnet_b0",
-    "googlenet",
-    "mnasnet0_5",
-    "mobilenet_v2",
-    "regnet_y_400mf",
-    "shufflenet_v2_x0_5",
-    "squeezenet1_1",
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "mobilenet_v2"),
+    *("regnet_y_400mf", "shufflenet_v2_x0_5", "squeezenet1_1"),
 )
 
 

@@ -1,7 +1,5 @@
 """Running statistics of batch norm: renewed over given batches as torch does it, and left alone by a pass."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """The network: every family behind one door, and every option a difference in what is computed."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import pytest
@@ -18,26 +16,12 @@ from tests.model.network_cases import build, images, wake
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
 FAMILIES = [
-    ("alexnet", 64, 4096, 0.0),
-    ("convnext_tiny", 32, 768, 0.0),
-    ("densenet121", 32, 1024, 0.0),
-    ("efficientnet_b0", 32, 1280, 0.2),
-    ("efficientnet_v2_s", 32, 1280, 0.2),
-    ("googlenet", 32, 1024, 0.2),
-    ("inception_v3", 75, 2048, 0.5),
-    ("maxvit_t", 224, 512, 0.0),
-    ("mnasnet0_5", 32, 1280, 0.2),
-    ("mobilenet_v2", 32, 1280, 0.2),
+    *(("alexnet", 64, 4096, 0.0), ("inception_v3", 75, 2048, 0.5), ("maxvit_t", 224, 512, 0.0), ("squeezenet1_1", 32, 512, 0.5)),
+    *(("vgg11", 32, 4096, 0.5), ("regnet_y_400mf", 32, 440, 0.0), ("resnet18", 32, 512, 0.0), ("resnext50_32x4d", 32, 2048, 0.0)),
+    *((name, 32, 768, 0.0) for name in ("convnext_tiny", "swin_t", "swin_v2_t", "vit_b_32")),
+    *((name, 32, 1024, dropout) for name, dropout in {"densenet121": 0.0, "shufflenet_v2_x0_5": 0.0, "googlenet": 0.2}.items()),
+    *((name, 32, 1280, 0.2) for name in ("efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5", "mobilenet_v2")),
     ("mobilenet_v3_small", 32, 1024, 0.2),
-    ("regnet_y_400mf", 32, 440, 0.0),
-    ("resnet18", 32, 512, 0.0),
-    ("resnext50_32x4d", 32, 2048, 0.0),
-    ("shufflenet_v2_x0_5", 32, 1024, 0.0),
-    ("squeezenet1_1", 32, 512, 0.5),
-    ("swin_t", 32, 768, 0.0),
-    ("swin_v2_t", 32, 768, 0.0),
-    ("vgg11", 32, 4096, 0.5),
-    ("vit_b_32", 32, 768, 0.0),
 ]
 
 
@@ -166,17 +150,8 @@ def test_memory_order_and_compilation_change_nothing() -> None:
 
 
 def test_a_spec_is_what_params_say(write_params: WriteParams) -> None:
-    chosen = {
-        "backbone": "efficientnet_b0",
-        "head": "mlp",
-        "hidden": 33,
-        "hidden_dropout": 0.11,
-        "dropout": 0.12,
-        "dropout_samples": 3,
-        "attention": "se",
-        "metadata": True,
-        "metadata_dropout": 0.13,
-    }
+    chosen = {"backbone": "efficientnet_b0", "head": "mlp", "hidden": 33, "hidden_dropout": 0.11, "dropout": 0.12}
+    chosen |= {"dropout_samples": 3, "attention": "se", "metadata": True, "metadata_dropout": 0.13}
     spec = NetworkSpec.of(load_params(write_params({f"train.{name}": value for name, value in chosen.items()})).train)
     assert asdict(spec) == chosen
     assert NetworkSpec(**asdict(spec)) == spec

@@ -1,9 +1,6 @@
 """The API as a process of its own, as `make api` starts it, and raw requests to it."""
 
-from __future__ import annotations
-
 import json
-import re
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -12,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks.api_server import serve
+from tests.loopback import high_water
 
 
 @dataclass
@@ -29,14 +28,18 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def predict(self, *files: bytes, name: str = "a.jpg", route: str = "/predict") -> httpx.Response:
+        """What it answers to files, all of one name."""
+        field = "file" if route == "/explain" else "files"
+        return httpx.post(self.url + route, files=[(field, (name, data)) for data in files], timeout=60)
+
     def log(self) -> list[dict[str, Any]]:
         """Every line of the log, each of which must be JSON."""
         return [json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines()]
 
     def peak_memory(self) -> int:
         """Most resident memory so far, bytes."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", text)[1])
+        return high_water(self.process.pid)
 
     def stop(self, timeout: float = 30) -> int:
         """Ask it to stop, and give its exit code."""

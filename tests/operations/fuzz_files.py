@@ -1,7 +1,5 @@
 """The files that schemathesis sends, which loads this by SCHEMATHESIS_HOOKS: often images, as noise alone ends at the decoder."""
 
-from __future__ import annotations
-
 import schemathesis
 from hypothesis import strategies
 

@@ -1,7 +1,5 @@
 """A real nginx on the loopback with the configuration of deploy/proxy, before an API or a demo that runs there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """An S3-compatible server on this machine (moto's), which checks keys and signatures as the real ones do."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,20 +1,20 @@
 """Hostile files to the API as a process: an answer or a problem each, in little memory, and the API lives on."""
 
-from __future__ import annotations
-
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.api.cases import image_file
 from tests.operations.api_process import Running, api_process
+from tests.serving.predictor_cases import PNG_END as END
 from tests.serving.predictor_cases import encoded, lesion_image, make_workspace, with_scans
+from tests.serving.predictor_cases import png_header as header
+from tests.serving.predictor_cases import png_of as png
 from tests.serving.test_dicom import compressed, with_items
 
 pytestmark = pytest.mark.operations
@@ -27,28 +27,11 @@ MOST_MEMORY = 300_000_000  # more than it had when ready: two images of 25 megap
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     root = make_workspace(tmp_path_factory.mktemp("served"))
     with api_process(root, tmp_path_factory.mktemp("process"), rate_limit=0) as one:
-        assert predict(one, JPEG).status_code == 200
+        assert one.predict(JPEG).status_code == 200
         one.before = one.peak_memory()
         yield one
         assert one.stop() == 0
         assert not any(line["level"] == "ERROR" for line in one.log())
-
-
-def predict(running: Running, *files: bytes, name: str = "a.jpg", route: str = "/predict") -> httpx.Response:
-    field = "file" if route == "/explain" else "files"
-    return httpx.post(running.url + route, files=[(field, (name, data)) for data in files], timeout=60)
-
-
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG of these chunks, each with its right checksum."""
-    body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def header(width: int, height: int, depth: int = 8, color: int = 2) -> tuple[bytes, bytes]:
-    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
 
 
 def zeros(size: int) -> bytes:
@@ -68,12 +51,9 @@ def exif_loop() -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 2) + entry + struct.pack("<I", 8)
 
 
-def dicom_junk() -> bytes:
-    return bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000)
-
-
-END = (b"IEND", b"")
 ROW = zlib.compress(bytes(1 + 3 * 100))
+PIXELS = (b"IDAT", zlib.compress(bytes(301 * 100)))  # of 100 x 100
+GIGABYTE = 1_000_000_000
 FILES: dict[str, Callable[[], bytes]] = {
     "JPEG cut after the header": lambda: JPEG[:700],
     "JPEG cut in the last tenth": lambda: JPEG[: len(JPEG) * 9 // 10],
@@ -83,17 +63,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG of 25 megapixels and 40 scans, which is taken": lambda: with_scans(Image.new("RGB", (5000, 5000), "tan"), 30),
     "PNG that says 2,000,000,000 x 1": lambda: png(header(2_000_000_000, 1), (b"IDAT", ROW), END),
     "PNG of 60,000 x 60,000 zeros": lambda: png(header(60_000, 60_000), (b"IDAT", zeros(100_000_000)), END),
-    "PNG with more pixels than its size": lambda: png(header(100, 100), (b"IDAT", zeros(1_000_000_000)), END),
+    "PNG with more pixels than its size": lambda: png(header(100, 100), (b"IDAT", zeros(GIGABYTE)), END),
     "PNG with a text of a gigabyte": lambda: png(
-        header(100, 100),
-        (b"iTXt", b"a\0\1\0\0\0" + zeros(1_000_000_000)),
-        (b"zTXt", b"a\0\0" + zeros(1_000_000_000)),
-        (b"IDAT", zlib.compress(bytes(301 * 100))),
-        END,
+        *(header(100, 100), (b"iTXt", b"a\0\1\0\0\0" + zeros(GIGABYTE)), (b"zTXt", b"a\0\0" + zeros(GIGABYTE)), PIXELS, END)
     ),
-    "PNG with a colour profile of a gigabyte": lambda: png(
-        header(100, 100), (b"iCCP", b"a\0\0" + zeros(1_000_000_000)), (b"IDAT", zlib.compress(bytes(301 * 100))), END
-    ),
+    "PNG with a colour profile of a gigabyte": lambda: png(header(100, 100), (b"iCCP", b"a\0\0" + zeros(GIGABYTE)), PIXELS, END),
     "PNG without pixels": lambda: png(header(100, 100), END),
     "PNG of size 0": lambda: png(header(0, 0), END),
     "PNG with a length beyond its end": lambda: png(header(100, 100))[:33] + b"\xff\xff\xff\xffIDAT",
@@ -106,7 +80,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "JPEG with EXIF of noise": lambda: with_exif(b"II*\0\x08\0\0\0" + np.random.default_rng(2).bytes(9000)),
     "JPEG with a colour profile of noise": lambda: encoded(lesion_image(), icc_profile=np.random.default_rng(3).bytes(100_000)),
     "PNG with a colour profile of noise": lambda: encoded(lesion_image(), "PNG", icc_profile=b"junk"),
-    "DICOM of noise": dicom_junk,
+    "DICOM of noise": lambda: bytes(128) + b"DICM" + np.random.default_rng(0).bytes(5000),
     "DICOM of nothing": lambda: bytes(128) + b"DICM",
     "DICOM of 400,000 items": lambda: with_items(400_000),
     "DICOM with a JPEG of 25 megapixels": lambda: compressed(Image.new("RGB", (5000, 5000), "tan"), Rows=5000, Columns=5000),
@@ -122,31 +96,30 @@ def test_a_hostile_file_gets_an_answer_or_a_problem_in_little_time_and_memory(ru
     assert len(data) < 10_000_000
     started = time.monotonic()
     for route in ("/predict", "/explain"):
-        response = predict(running, data, route=route)
+        response = running.predict(data, route=route)
         assert response.status_code in (200, 413, 415, 422), response.text
         if response.status_code != 200:
             assert response.headers["content-type"] == "application/problem+json" and response.json()["detail"]
     assert time.monotonic() - started < 15
     assert running.peak_memory() - running.before < MOST_MEMORY
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
 
 
 @pytest.mark.parametrize(
     "name", ["../../../etc/passwd", "C:\\Windows\\a.jpg", "ä😀\u202egpj.exe", "a;b=c", "a" * 3000, " ", '"', "%00", "a\r\nB: c"]
 )
 def test_no_name_of_a_file_does_any_harm(running: Running, name: str) -> None:
-    response = predict(running, JPEG, name=name)
+    response = running.predict(JPEG, name=name)
     assert response.status_code == 200 and len(response.json()["images"][0]["name"]) <= 200
 
 
 def test_ten_thousand_parts_are_refused_at_the_limit(running: Running) -> None:
-    many = [("files", (f"{number}.jpg", b"x")) for number in range(10_000)]
-    response = httpx.post(f"{running.url}/predict", files=many, timeout=30)
+    response = running.predict(*[b"x"] * 10_000)
     assert response.status_code == 413 and response.json()["type"] == "/docs#too-many-files"
 
 
 def test_the_log_repeats_nothing_of_a_file(running: Running) -> None:
-    predict(running, b"secret bytes", name="secret name.jpg")
+    running.predict(b"secret bytes", name="secret name.jpg")
     assert "secret" not in running.log_file.read_text(encoding="utf-8")
     line = running.log()[-1]
     assert (line["route"], line["level"], len(line["id"])) == ("/predict", "INFO", 32)

@@ -1,7 +1,5 @@
 """The API as a process: fuzzed by its own documentation, stopped under load, and started where it cannot be."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

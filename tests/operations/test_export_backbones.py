@@ -1,7 +1,5 @@
 """Every family of torchvision's networks as ONNX in float32 and int8; most of them by `make drills` alone."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -18,40 +16,27 @@ from tests.model.classifier_cases import make_config, make_network
 pytestmark = pytest.mark.operations
 
 RICH: dict[str, Any] = {"head": "mlp", "metadata": True, "dropout": 0.3, "dropout_samples": 3}
-NETWORKS: list[tuple[str, int, dict[str, Any]]] = [
-    ("alexnet", 96, {}),
-    ("convnext_tiny", 64, {"attention": "se"}),
-    ("densenet121", 64, {}),
-    ("efficientnet_b0", 64, {"attention": "cbam", **RICH}),
-    ("efficientnet_v2_s", 64, {}),
-    ("googlenet", 64, {}),
-    ("inception_v3", 96, {}),
-    ("maxvit_t", 224, {}),
-    ("mnasnet0_5", 64, {}),
-    ("mobilenet_v2", 64, {}),
-    ("mobilenet_v3_small", 64, {"attention": "se"}),
-    ("regnet_y_400mf", 64, {}),
-    ("resnet18", 64, {"attention": "cbam", **RICH}),
-    ("shufflenet_v2_x0_5", 64, {}),
-    ("squeezenet1_1", 64, {}),
-    ("swin_t", 64, {"attention": "cbam"}),
-    ("swin_v2_t", 64, RICH),
-    ("vgg11", 64, {}),
-    ("vit_b_32", 64, {}),
-]
-
-
+# Networks of other options than none, and of another size than 64 px.
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{name: {"attention": "se"} for name in ("convnext_tiny", "mobilenet_v3_small")},
+    **{name: {"attention": "cbam", **RICH} for name in ("efficientnet_b0", "resnet18")},
+    "swin_t": {"attention": "cbam"},
+    "swin_v2_t": RICH,
+}
+SIZES = {"alexnet": 96, "inception_v3": 96, "maxvit_t": 224}
+NETWORKS = (
+    *(*OPTIONS, *SIZES, "densenet121", "efficientnet_v2_s", "googlenet", "mnasnet0_5", "mobilenet_v2", "regnet_y_400mf"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "vgg11", "vit_b_32"),
+)
 # One of each kind of network; the others take minutes, and `make drills` runs them.
 ALWAYS = ("convnext_tiny", "efficientnet_b0", "mobilenet_v2", "swin_t")
 LATER = (pytest.mark.drills, pytest.mark.skipif(os.environ.get("DRILLS") != "full", reason="only by make drills: minutes"))
 
 
-@pytest.mark.parametrize(
-    ("backbone", "size", "options"),
-    [pytest.param(*each, id=each[0], marks=() if each[0] in ALWAYS else LATER) for each in NETWORKS],
-)
-def test_a_family_says_in_onnx_what_it_says_in_torch(tmp_path: Path, backbone: str, size: int, options: dict[str, Any]) -> None:
-    config = make_config(backbone, size=size, **options)
+@pytest.mark.parametrize("backbone", [pytest.param(each, marks=() if each in ALWAYS else LATER) for each in NETWORKS])
+def test_a_family_says_in_onnx_what_it_says_in_torch(tmp_path: Path, backbone: str) -> None:
+    size = SIZES.get(backbone, 64)
+    config = make_config(backbone, size=size, **OPTIONS.get(backbone, {}))
     model = make_network(config)
     plain, small = tmp_path / "model.onnx", tmp_path / "model-int8.onnx"
     export_network(Classifier(model, config), plain, weights_sha256="0")

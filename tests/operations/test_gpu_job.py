@@ -4,8 +4,6 @@ Three runs share a remote: the first on one machine computes everything, the sec
 a parameter and computes what depends on it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -71,15 +69,7 @@ class Rehearsal:
                 run(self.folder, "git", "clone", "--quiet", str(self.origin), str(clone))
             for kind in ("project", *(["tools"] if name != "one" else [])):
                 script = f"source ci/environment.sh; environment_of . {kind}"
-                told = subprocess.run(
-                    ["bash", "-c", script],
-                    cwd=clone,
-                    env=os.environ | {"PIPELINE_STATE": str(state)},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                environment = Path(told.stdout.strip())
+                environment = Path(run(clone, "bash", "-c", script, PIPELINE_STATE=str(state)).strip())
                 (environment / "bin").mkdir(parents=True)
                 (environment / ".complete").touch()
                 for program in ("python", "dvc"):  # a link to a virtual environment's python would leave the environment
@@ -106,14 +96,10 @@ class Rehearsal:
             "github.token": "token",
             "vars.PIPELINE_STATE": str(self.machine(machine)),
             "vars.DVC_REMOTE_URL": str(self.folder / "remote"),
-            "vars.DVC_REMOTE_ENDPOINT": "",
-            "vars.DVC_REMOTE_REGION": "",
             "vars.DVC_REMOTE_READABLE": "" if private else "true",
-            "inputs.recipes": "",
             "inputs.overrides": overrides,
-            "secrets.AWS_ACCESS_KEY_ID": "",
-            "secrets.AWS_SECRET_ACCESS_KEY": "",
-            "secrets.AWS_SESSION_TOKEN": "",
+            **dict.fromkeys(("vars.DVC_REMOTE_ENDPOINT", "vars.DVC_REMOTE_REGION", "inputs.recipes"), ""),
+            **{f"secrets.AWS_{name}": "" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")},
         }
         artifacts = self.folder / f"artifacts-{number}"
         outputs = {}

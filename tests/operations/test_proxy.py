@@ -1,7 +1,5 @@
 """The proxy before the API: slow clients, connections, bodies and malformed requests end at it, and the API lives on."""
 
-from __future__ import annotations
-
 import re
 import socket
 import subprocess
@@ -37,10 +35,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield one
         assert "temporary file" not in (folder / "nginx.log").read_text(encoding="utf-8")  # to which no body or answer went
         assert not any(line["level"] == "ERROR" for line in one.log())
-
-
-def predict(running: Running, *files: bytes) -> httpx.Response:
-    return httpx.post(f"{running.url}/predict", files=[("files", ("a.jpg", data)) for data in files], timeout=60)
 
 
 def connect(running: Running, stack: ExitStack, address: str) -> socket.socket:
@@ -108,7 +102,7 @@ def test_a_length_or_header_that_is_not_true_is_a_problem(running: Running, head
     answer = send_raw(running.port, [request(headers, body)])
     assert status_of(answer) == 400
     assert b"application/problem+json" in answer and re.search(rb"(?i)x-request-id: [0-9a-f]{32}\r\n", answer)
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
 
 
 def test_slow_clients_are_cut_off_and_nobody_else_waits(running: Running) -> None:
@@ -122,7 +116,7 @@ def test_slow_clients_are_cut_off_and_nobody_else_waits(running: Running) -> Non
         for _ in range(2 * PAUSE):
             with suppress(OSError):  # closed by the proxy, as the end of the test demands
                 trickling.sendall(b"a")
-            assert predict(running, JPEG).status_code == 200
+            assert running.predict(JPEG).status_code == 200
             time.sleep(1)
         for one in (*silent, trickling, pausing):
             one.settimeout(1)
@@ -139,7 +133,7 @@ def test_a_client_has_so_many_requests_at_a_time_and_the_others_are_served(runni
         with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9")) as client:
             refused = client.get(f"{running.url}/model")
         assert kind_of(refused, 503) == "busy" and refused.headers["retry-after"] == "1"
-        assert predict(running, JPEG).status_code == 200
+        assert running.predict(JPEG).status_code == 200
         metrics = httpx.get(f"{running.url}/metrics").text
     assert "skinlesion_requests_in_work 0.0" in metrics  # a body that is not whole has not reached the API
 
@@ -160,20 +154,31 @@ def test_a_client_that_does_not_read_is_cut_off(running: Running) -> None:
             with pytest.raises(ConnectionResetError):
                 while connection.recv(65_536):
                     pass
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
 
 
 def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None:
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", running.port)) as connection:
             connection.sendall(request(b"Content-Length: 100000\r\n", BODY_START))
-    assert predict(running, JPEG).status_code == 200
+    assert running.predict(JPEG).status_code == 200
     text = httpx.get(f"{running.url}/metrics").text
     assert "skinlesion_requests_in_work 0.0" in text and "skinlesion_queued_images 0.0" in text
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json", "/nothing", "/predict"])
+def test_head_passes_and_leaves_the_connection_whole(running: Running, path: str) -> None:
+    with httpx.Client(base_url=running.url) as client:  # one connection: a body after HEAD would spoil the next answer
+        for _ in range(2):
+            head, get = client.head(path), client.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b"") and get.content
+            assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
 def test_while_the_api_is_away_requests_are_answered_by_a_problem(tmp_path: Path) -> None:
     with proxy(tmp_path, api=1) as (port, _):
+        away = httpx.head(f"http://127.0.0.1:{port}/health")
+        assert (away.status_code, away.content, away.headers["retry-after"]) == (502, b"", "1")
         assert kind_of(httpx.get(f"http://127.0.0.1:{port}/model"), 502) == "not-ready"
 
 

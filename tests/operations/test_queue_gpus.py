@@ -1,7 +1,5 @@
 """One worker of DVC's queue a GPU, with a stand-in for training that notes which GPU it sees."""
 
-from __future__ import annotations
-
 import fcntl
 import subprocess
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline.clone import run
+from tests.pipeline.clone import commit_all, run
 
 pytestmark = pytest.mark.operations
 
@@ -41,9 +39,9 @@ def test_two_experiments_at_once_see_a_gpu_each(tmp_path: Path) -> None:
     (project / "train.py").write_text(STAND_IN, encoding="utf-8")
     (project / "dvc.yaml").write_text(STAGE.format(folder=seen), encoding="utf-8")
     (project / "params.yaml").write_text("seed: 0\n", encoding="utf-8")
-    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"], ["git", "add", "--all"]):
-        run(project, *command)
-    run(project, "git", "commit", "--quiet", "--message", "stand-in")
+    run(project, "git", "init", "--quiet")
+    run(project, "dvc", "init", "--quiet")
+    commit_all(project, "stand-in")
     run(project, "dvc", "exp", "run", "--queue", "-S", "seed=range(1,3)")
     assert "the queue is empty" in run(project, str(SCRIPT), "0", "3")
     assert sorted(path.read_text(encoding="utf-8") for path in seen.iterdir()) == ["0", "3"]

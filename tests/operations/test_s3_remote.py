@@ -1,7 +1,6 @@
 """What one clone has trained, no other trains: through an S3-compatible server, a shared folder, and a shared cache."""
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -13,12 +12,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.operations.s3_server import BUCKET, REGION, S3, serve_s3
-from tests.pipeline.clone import TINY, copy_working_tree, stages_run, user_environment
+from tests.pipeline.clone import TINY, commit_all, copy_working_tree, stages_run, user_environment
+from tests.stage_cases import bytes_below
 
 pytestmark = pytest.mark.operations
 
 TARGET = "evaluate"  # the last stage that the test runs: data, training, and metrics of `cache: false`
 LEARNT = ("data/predictions", "models/classifier", "models/members")
+PUSH_RUNS = ("python", "-m", "tools.push_runs")
 
 
 def attempt(folder: Path, *command: str, keys: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -36,8 +37,8 @@ def succeed(folder: Path, *command: str, keys: dict[str, str] | None = None) -> 
 
 
 def files_below(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    found = (path for name in names for path in (folder / name).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    with contextlib.chdir(folder):
+        return bytes_below(*names)
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,15 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     with serve_s3(base) as storage:
         copy_working_tree(first, TINY)
         succeed(first, "dvc", "remote", "add", "--default", "storage", f"s3://{BUCKET}/skin-lesion")
-        succeed(first, "dvc", "remote", "modify", "storage", "endpointurl", storage.url)
-        succeed(first, "dvc", "remote", "modify", "storage", "region", REGION)
-        succeed(first, "dvc", "remote", "modify", "storage", "verify", "true")
-        succeed(first, "git", "add", "--all")
-        succeed(first, "git", "commit", "--quiet", "--message", "params and remote, nothing run yet")
+        for name, value in {"endpointurl": storage.url, "region": REGION, "verify": "true"}.items():
+            succeed(first, "dvc", "remote", "modify", "storage", name, value)
+        commit_all(first, "params and remote, nothing run yet")
         succeed(first, "git", "branch", "not-run")
         assert "train@base-0" in stages_run(succeed(first, "dvc", "repro", TARGET))
-        succeed(first, "git", "add", "--all")
-        succeed(first, "git", "commit", "--quiet", "--message", "run")
+        commit_all(first, "run")
         succeed(first, "dvc", "push", "--run-cache", keys=storage.environment)
         before_runs = storage.names()
-        assert "7 runs are at the remote" in succeed(first, "python", "-m", "tools.push_runs", keys=storage.environment)
+        assert "7 runs are at the remote" in succeed(first, *PUSH_RUNS, keys=storage.environment)
         yield Team(first, storage, before_runs)
 
 
@@ -117,20 +115,14 @@ def test_no_file_holds_the_credentials(team: Team, tmp_path: Path) -> None:
 
 
 REPRO = ("dvc", "repro", "--pull", TARGET)
-PUSH_RUNS = ("python", "-m", "tools.push_runs")
+NO_KEY = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 
 
 @pytest.mark.parametrize(
     ("keys", "url", "commands", "why"),
     [
         pytest.param({"AWS_SECRET_ACCESS_KEY": "wrong"}, None, [REPRO, ("dvc", "pull")], "Forbidden", id="wrong secret"),
-        pytest.param(
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-            None,
-            [REPRO, PUSH_RUNS],
-            "Unable to locate credentials",
-            id="no key",
-        ),
+        pytest.param(NO_KEY, None, [REPRO, PUSH_RUNS], "Unable to locate credentials", id="no key"),
         # Not `dvc pull`: it tries again for every file, which takes minutes.
         pytest.param({}, "http://127.0.0.1:1", [REPRO], "Could not connect to the endpoint URL", id="no server"),
     ],
@@ -181,7 +173,7 @@ def test_a_file_that_was_altered_at_the_remote_is_refused(team: Team, tmp_path: 
 def test_a_folder_is_a_remote_too(team: Team, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     succeed(team.first, "dvc", "remote", "add", "--local", "folder", str(folder))
-    assert "7 runs are at the remote" in succeed(team.first, "python", "-m", "tools.push_runs", "--remote", "folder")
+    assert "7 runs are at the remote" in succeed(team.first, *PUSH_RUNS, "--remote", "folder")
     clone = team.clone(tmp_path / "clone", "not-run")
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     assert stages_run(succeed(clone, "dvc", "repro", "--pull", TARGET)) == []
@@ -192,7 +184,7 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     """As on a machine that pulled everybody's records, and some are of before a `dvc gc`."""
     folder = tmp_path / "shared"
     succeed(team.first, "dvc", "remote", "add", "--local", "--force", "folder", str(folder))
-    succeed(team.first, "python", "-m", "tools.push_runs", "--remote", "folder")
+    succeed(team.first, *PUSH_RUNS, "--remote", "folder")
     lists = sorted(folder.glob("files/md5/??/*.dir"))
     assert lists
     for listed in lists:
@@ -201,7 +193,7 @@ def test_runs_that_lost_their_files_keep_nobody_from_pushing(team: Team, tmp_pat
     succeed(clone, "dvc", "remote", "add", "--local", "--default", "folder", str(folder))
     succeed(clone, "dvc", "pull", "--run-cache", "--allow-missing")
     assert (clone / ".dvc/cache/runs").is_dir() and not (clone / "data/raw").exists()
-    output = succeed(clone, "python", "-m", "tools.push_runs")
+    output = succeed(clone, *PUSH_RUNS)
     assert "7 runs are at the remote, 0 of their files new there" in output and "7 of them cannot be brought back" in output
 
 

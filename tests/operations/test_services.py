@@ -1,7 +1,5 @@
 """The services of compose.yaml without a container engine: run without rights where nothing but /tmp can be written."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -60,13 +58,8 @@ def served() -> Iterator[Path]:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         make_workspace(folder)
         (folder / "metrics").mkdir()
-        probe = subprocess.run(
-            [*UNSHARE, "true"],
-            env=os.environ | {"SERVED": str(folder), "RIGHTS": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = os.environ | {"SERVED": str(folder), "RIGHTS": ""}
+        probe = subprocess.run([*UNSHARE, "true"], env=environment, capture_output=True, text=True, check=False)
         if "Operation not permitted" in probe.stderr or "ermission denied" in probe.stderr:
             pytest.skip(f"this machine lets nobody mount: {probe.stderr}")
         assert probe.returncode == 0, probe.stderr

@@ -1,7 +1,5 @@
 """Carrying out a job of a workflow here: its steps in their order, with their folders and variables."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A clone of this working tree with tiny params, in which tests run the whole pipeline through DVC as a user would."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -10,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from dvc.utils.hydra import apply_overrides
 
 from tests.conftest import ROOT
 
 AFTER_EVALUATION = ["threshold-sweep", "baselines", "selective", "subgroups", "failures", "gradcam", "neighbors", "report"]
 AFTER_TRAINING = ["assemble", "evaluate", *AFTER_EVALUATION]
-STAGES = ["download", "split", "prepare", "synthesize", "train", *AFTER_TRAINING]
+BEFORE_TRAINING = ["download", "split", "prepare", "synthesize"]
+STAGES = [*BEFORE_TRAINING, "train@base-0", *AFTER_TRAINING]
 
 LOCKS = ("dvc.lock", "extras/dvc.lock")
 NO_EXTRAS = "schema: '2.0'\nstages: {}\n"
@@ -50,9 +49,10 @@ def user_environment() -> dict[str, str]:
     }  # fmt: skip
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, **environment: str) -> str:
     """Run a command in the clone, which must succeed; returns what it said."""
-    done = subprocess.run(command, cwd=folder, env=user_environment(), text=True, capture_output=True, timeout=400)
+    variables = user_environment() | environment
+    done = subprocess.run(command, cwd=folder, env=variables, text=True, capture_output=True, timeout=400)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
@@ -64,35 +64,25 @@ def stages_run(output: str) -> list[str]:
 
 def copy_working_tree(folder: Path, params: dict[str, Any]) -> None:
     """Make `folder` a git repository with this working tree's files, some params set (`{"split.fold": 2}`), nothing run yet."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
+    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file() and name not in LOCKS and not name.startswith("metrics/"):  # those are of the default run
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / "extras/dvc.lock").write_text(NO_EXTRAS, encoding="utf-8")
     set_params(folder / "params.yaml", params)
-    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
-    commit_all(folder, "tiny")
+    make_repository(folder, "tiny")
 
 
 def set_params(path: Path, params: dict[str, Any]) -> None:
-    """Set some values of a `params.yaml`, its comments kept."""
-    yaml = YAML()
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    for key, value in params.items():
-        *sections, last = key.split(".")
-        section = document
-        for name in sections:
-            section = section[name]
-        section[last] = value
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(document, file)
+    """Set some values of a `params.yaml`, its comments kept, as `dvc exp run -S` does."""
+    apply_overrides(path, [f"{key}={value}" for key, value in params.items()])
+
+
+def make_repository(folder: Path, message: str) -> None:
+    """Make a folder a git repository of what it holds."""
+    run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    commit_all(folder, message)
 
 
 def commit_all(folder: Path, message: str) -> None:

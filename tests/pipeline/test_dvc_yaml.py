@@ -1,7 +1,5 @@
 """What `dvc.yaml` and `extras/dvc.yaml` say of the stages: their deps against their imports, and what an edit reruns."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache
@@ -14,14 +12,13 @@ from ruamel.yaml import YAML
 
 from skinlesion.config.schema import UNSEEN_BY_DVC
 from tests.conftest import ROOT
-from tests.pipeline.clone import AFTER_TRAINING
+from tests.pipeline.clone import BEFORE_TRAINING, STAGES
 
 # They decide how a stage fails, writes and checks, not what it computes; `params.yaml` is tracked value by value.
 UNTRACKED = ("skinlesion/base/", "skinlesion/config/", "stages/__init__.py", "extras/__init__.py")
 PACKAGES = ("skinlesion", "stages", "extras")
 
-BEFORE_TRAINING = {"download", "split", "prepare", "synthesize"}
-EVERYTHING = {*BEFORE_TRAINING, "train@base-0", *AFTER_TRAINING}
+EVERYTHING = set(STAGES)
 EDITS = {  # files that are edited together, stages that this makes stale, and stages that it must not
     "below training": (
         [
@@ -38,23 +35,20 @@ EDITS = {  # files that are edited together, stages that this makes stale, and s
         {*BEFORE_TRAINING, "train@base-0", "assemble"},
     ),
     "base and config": (
-        ["skinlesion/base/files.py", "skinlesion/base/errors.py", "skinlesion/config/params.py"],
-        set[str](),
-        EVERYTHING,
+        *(["skinlesion/base/files.py", "skinlesion/base/errors.py", "skinlesion/config/params.py"], set[str](), EVERYTHING),
     ),
     "training": (["skinlesion/training/losses.py"], {"train@base-0"}, EVERYTHING - {"train@base-0"}),
-    "the network": (["skinlesion/model/network.py"], {"train@base-0", "evaluate"}, BEFORE_TRAINING),
+    "the network": (["skinlesion/model/network.py"], {"train@base-0", "evaluate"}, {*BEFORE_TRAINING}),
     "the sample": (["skinlesion/data/sample/lesion.py"], {"download"}, EVERYTHING - {"download"}),
 }
 
 
-def read_stages(file: str = "dvc.yaml") -> dict[str, dict[str, Any]]:
-    """The stages of a `dvc.yaml`, by name."""
-    return YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"]
-
-
 # Name and content of every stage, those of the extras included.
-DECLARED = {**read_stages(), **read_stages("extras/dvc.yaml")}
+DECLARED: dict[str, dict[str, Any]] = {
+    name: stage
+    for file in ("dvc.yaml", "extras/dvc.yaml")
+    for name, stage in YAML(typ="safe").load((ROOT / file).read_text(encoding="utf-8"))["stages"].items()
+}
 
 
 @cache

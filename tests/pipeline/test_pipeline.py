@@ -1,7 +1,5 @@
 """The whole pipeline through DVC on a tiny sample, in a clone: what runs, what does not, and what is compared."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

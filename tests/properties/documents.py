@@ -1,7 +1,5 @@
 """JSON that one stage writes and another reads, with something wrong in it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

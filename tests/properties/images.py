@@ -1,8 +1,5 @@
 """JPEGs and zip archives, damaged: through `download`, which must refuse or bring them whole, and through `prepare`."""
 
-from __future__ import annotations
-
-import io
 import shutil
 from functools import partial
 from pathlib import Path
@@ -15,7 +12,7 @@ from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW, image_path
 from stages import download, prepare
 from tests.conftest import WriteParams
-from tests.data.download_cases import HEIGHT, WIDTH, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
+from tests.data.download_cases import HEIGHT, WIDTH, encoded, huge_jpeg, jpeg, kaggle_files, mask, pack, write_files
 from tests.properties.mutations import changed_bytes
 from tests.properties.outcome import Property, message_of, refused_by_name
 
@@ -23,12 +20,10 @@ ONE = "ISIC_0000003"
 SOURCE = Path("source")
 
 
-def encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
+def noise(kind: str, mode: str = "RGB", **options: object) -> bytes:
     """A picture of noise in any of Pillow's kinds and modes."""
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(pixels).convert(mode), kind, **options)
 
 
 def with_segment(marker: int, content: bytes) -> bytes:
@@ -41,9 +36,9 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 6  # turned by a quarter
 
 PICTURES: tuple[bytes, ...] = (
-    *(jpeg(3), jpeg(3, "L"), encoded("JPEG", "CMYK"), encoded("JPEG", progressive=True), encoded("JPEG", subsampling=2)),
-    *(encoded("JPEG", exif=EXIF.tobytes()), encoded("JPEG", icc_profile=b"nonsense"), encoded("JPEG", quality=1)),
-    *(encoded("PNG"), encoded("PNG", "I;16"), encoded("GIF", "P"), encoded("BMP"), encoded("TIFF"), encoded("WEBP"), mask()),
+    *(jpeg(3), jpeg(3, "L"), noise("JPEG", "CMYK"), noise("JPEG", progressive=True), noise("JPEG", subsampling=2)),
+    *(noise("JPEG", exif=EXIF.tobytes()), noise("JPEG", icc_profile=b"nonsense"), noise("JPEG", quality=1)),
+    *(noise("PNG"), noise("PNG", "I;16"), noise("GIF", "P"), noise("BMP"), noise("TIFF"), noise("WEBP"), mask()),
     *(huge_jpeg(), huge_jpeg(5001, 5000), huge_jpeg(65_535, 65_535), huge_jpeg(0, 0), huge_jpeg(1, 1), huge_jpeg(WIDTH, 0)),
     *(with_segment(0xE1, b"Exif\0\0" + b"MM\0*\xff\xff\xff\xff"), with_segment(0xE2, b"MPF\0II*\0\x08\0\0\0\xff\xff")),
     *(with_segment(0xE2, b"ICC_PROFILE\0\x05\x01x"), with_segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0\0\xff\xff\xff\xff")),

@@ -1,7 +1,5 @@
 """How a good file becomes a bad one."""
 
-from __future__ import annotations
-
 import copy
 import math
 from typing import Any

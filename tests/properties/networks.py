@@ -1,7 +1,5 @@
 """What `evaluate` reads besides the lists: the classifier's files and the prepared images; and the weights to begin with."""
 
-from __future__ import annotations
-
 import io
 import json
 from functools import partial
@@ -37,7 +35,7 @@ IDS = [f"SYNTH_{number:07d}" for number in range(70)]
 def lay_out(write_params: WriteParams) -> None:
     """A tiny data set and an untrained network of its size."""
     write_params(FEW_DRAWS)
-    write_inputs(Path(), images=len(IDS))
+    write_inputs(images=len(IDS))
     own = fingerprint({name: read_split(name) for name in SPLIT_NAMES})
     (SPLITS / "facts.json").write_text(json.dumps(FACTS | {"fingerprint": own}))
     config = make_config(BACKBONE, fingerprint=own)
@@ -78,10 +76,10 @@ def header(text: str) -> bytes:
 ARRAY = as_npy(np.zeros((70, 32, 32, 3), np.uint8))
 ARRAYS: tuple[bytes, ...] = (
     *(b"", as_npy(np.zeros((70, 32, 32, 3))), as_npy(np.array([{}], dtype=object)), b"PK\x03\x04", b"\x80\x04N."),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (9223372036854775807, 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': ('x', 32, 32, 3)}"),
-    header("{'descr': '|u1', 'fortran_order': False, 'shape': (70, 32, 32, 3)}"),
+    *(
+        header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({images}, 32, 32, 3)}}")
+        for images in (-1, 2**63 - 1, "'x'", 70)
+    ),
     header("{'descr': '|O', 'fortran_order': False, 'shape': (70,)}"),
     header("__import__('os').system('touch owned')"),
     header("[" * 60_000),

@@ -1,7 +1,5 @@
 """What a property is, how it is tried on examples, and how a stage ends as its user sees it."""
 
-from __future__ import annotations
-
 import io
 import logging
 import re

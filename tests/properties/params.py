@@ -1,7 +1,5 @@
 """`params.yaml`: any text, and the repository's own with something wrong in it."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """All properties, by name."""
 
-from __future__ import annotations
-
 from tests.properties import documents, images, networks, params, tables
 from tests.properties.outcome import Property
 

@@ -1,7 +1,5 @@
 """Tables whose rows are images, as spreadsheets, scripts and disks leave them: metadata, predictions, lists of a split."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,10 +72,10 @@ def damaged_wholes(frame: pd.DataFrame, column: str, row: int) -> dict[str, tupl
         "CRLF": (to_csv(frame, lineterminator="\r\n"), False),
         "CR": (to_csv(frame, lineterminator="\r"), False),
         "BOM": (b"\xef\xbb\xbf" + whole, False),
-        "UTF-16": (whole.decode().encode("utf-16"), True),
+        "UTF-16": (whole.decode().encode("utf-16"), False),
         "semicolons": (to_csv(frame, sep=";"), False),
         "tabs": (to_csv(frame, sep="\t"), False),
-        "pipes": (to_csv(frame, sep="|"), True),
+        "pipes": (to_csv(frame, sep="|"), False),
         "an open quote": (whole.replace(b"\n", b'\n"', 1), False),
         "a quote too many": (whole.replace(b",", b',"', 9), False),
         "no line feed": (whole.rstrip(b"\n"), False),

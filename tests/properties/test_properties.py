@@ -1,7 +1,5 @@
 """A few examples of every property of `tests/properties`, the same ones in every run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A run of the sample, to report on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

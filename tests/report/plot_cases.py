@@ -1,7 +1,5 @@
 """Small tables for every plot of both dvc.yaml, and a repository that has them in two revisions."""
 
-from __future__ import annotations
-
 import csv
 import subprocess
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A run of the sample for the report, the report written from it, and what the extras may have found."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from html import unescape
@@ -117,6 +115,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+
+    def values(self, tag: str, attribute: str) -> list[str | None]:
+        return [attributes.get(attribute) for name, attributes in self.tags if name == tag]
 
 
 BOOTSTRAP = {"draws": 100, "unit": "lesion", "confidence": 0.9, "seed": 0}

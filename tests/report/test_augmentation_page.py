@@ -1,7 +1,5 @@
 """The page of augmentations: its rows, that it changes with the run's values, and that its text can be read."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The curves of several members in one table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

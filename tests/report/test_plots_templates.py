@@ -1,10 +1,9 @@
 """The plots of both dvc.yaml, filled by DVC itself from small tables, with one revision and two; and the page of them all."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,17 @@ def marks(svg: str, kind: str) -> list[str]:
     return re.findall(rf'<(?:path|text|line)[^>]*aria-roledescription="{kind}(?: mark)?"[^>]*>', svg)
 
 
-def label(element: str) -> str:
-    """What a mark says of itself."""
-    found = re.search(r'aria-label="([^"]*)"', element)
+def attribute(element: str, name: str) -> str:
+    """An attribute of a mark; empty where it has none. `aria-label` is what it says of itself."""
+    found = re.search(rf' {name}="([^"]*)"', element)
     return found[1] if found else ""
+
+
+label, fill = (partial(attribute, name=name) for name in ("aria-label", "fill"))
+
+
+def path_points(element: str) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([-\d.]+),([-\d.]+)", attribute(element, "d"))]
 
 
 def stated(element: str, name: str) -> float:
@@ -146,12 +152,6 @@ def test_epochs_start_at_one(svgs: dict[tuple[str, str], str]) -> None:
     assert sorted({stated(mark, "epoch") for mark in marks(svgs["show", "train_metrics"], "point")}) == [1, 2]
 
 
-def fill(element: str) -> str:
-    found = re.search(r'fill="([^"]*)"', element)
-    assert found
-    return found[1]
-
-
 def luminance(color: str) -> float:
     """Relative luminance of an SVG colour (WCAG 2.2)."""
     found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", color)
@@ -175,12 +175,6 @@ def test_numbers_stand_out_from_their_cells(svgs: dict[tuple[str, str], str], na
 def test_confusion_of_an_absent_class_is_left_blank(svgs: dict[tuple[str, str], str]) -> None:
     numbers = re.findall(r'aria-label="[^"]*actual diagnosis: vasc; label: ([^"]*)"', svgs["show", "evaluate_confusion_share"])
     assert numbers == [""] * 7
-
-
-def path_points(element: str) -> list[tuple[float, float]]:
-    found = re.search(r' d="([^"]*)"', element)
-    assert found
-    return [(float(x), float(y)) for x, y in re.findall(r"[ML]([-\d.]+),([-\d.]+)", found[1])]
 
 
 def test_roc_goes_from_corner_to_corner_whatever_the_order_of_the_rows(svgs: dict[tuple[str, str], str]) -> None:

@@ -1,7 +1,5 @@
 """The stage `report`: its numbers are those of the metrics files, what is missing is named, and the page needs nothing else."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -120,10 +118,7 @@ def test_it_says_so_on_top_where_the_images_are_synthetic(quick: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        *(
-            (f"metrics/{name}.json", rf"metrics/{name}.json not found: run the stage that writes it first")
-            for name in METRIC_FILES
-        ),
+        *((f"metrics/{name}.json", f"{name}.json not found: run the stage that writes it first") for name in METRIC_FILES),
         ("metrics/train/base-0.json", "metrics/train/base-0.json not found"),
         ("models/classifier/base-0/config.json", "config.json not found"),
         ("plots/evaluate/roc.csv", "plots/evaluate/roc.csv not found"),

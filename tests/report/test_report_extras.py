@@ -1,7 +1,5 @@
 """The report on the extras, and the checklists: each answer is decided by what the run left behind."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

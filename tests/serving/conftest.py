@@ -1,7 +1,5 @@
 """An ensemble that was exported once for all tests of `export`."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the tests of `export` share: a tiny ensemble of two backbones, and the stage run with it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

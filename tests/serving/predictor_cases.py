@@ -1,8 +1,8 @@
 """What the tests of predictor, command line, demo and API share: a workspace as a run leaves it, around small random networks."""
 
-from __future__ import annotations
-
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,13 @@ from skinlesion.artifacts.paths import CLASSIFIER
 from skinlesion.base.files import write_json
 from skinlesion.config.schema import TestTime
 from skinlesion.evaluation.inference.identity import classifier_digest
-from skinlesion.evaluation.results.decisions import (
-    CALIBRATION,
-    CONFORMAL,
-    OPERATING_POINTS,
-    write_calibration,
-    write_conformal,
-    write_operating_points,
-)
-from skinlesion.model.classifier import save_classifier
-from tests.model.classifier_cases import make_config, make_network
+from skinlesion.evaluation.metrics.classification import LEADING
+from skinlesion.evaluation.results import decisions
+from tests.model.classifier_cases import make_config, make_network, save_ensemble
 
 TEMPERATURE = 1.6
-FITTED: dict[str, Any] = {
-    "method": "temperature",
-    "scale": [1 / TEMPERATURE] * 7,
-    "bias": [0.0] * 7,
-    "fitted_on": "val",
-    "temperature": TEMPERATURE,
-}
+FITTED: dict[str, Any] = {"method": "temperature", "scale": [1 / TEMPERATURE] * 7, "bias": [0.0] * 7}
+FITTED |= {"fitted_on": "val", "temperature": TEMPERATURE}
 POINTS: dict[str, Any] = {
     "target": "mel",
     "classes": ["mel"],
@@ -51,19 +39,23 @@ SETS: dict[str, Any] = {"method": "raps", "penalty": 0.01, "free": 2, "levels": 
 
 def make_workspace(root: Path, members: Sequence[dict[str, Any]] = ({},), *, test_time: TestTime = "none") -> Path:
     """Lay `models/` of an ensemble out below `root`; each member is overrides of `tests.model.classifier_cases.make_config`."""
-    names = []
-    for seed, overrides in enumerate(members):
-        config = make_config(**{"seed": seed} | overrides)
-        save_classifier(make_network(config, seed=seed).state_dict(), config, root / CLASSIFIER / config.name)
-        names.append({"name": config.name})
-    write_json(root / CLASSIFIER / "ensemble.json", {"members": names})
+    configs = [make_config(**{"seed": seed} | overrides) for seed, overrides in enumerate(members)]
+    save_ensemble([(make_network(config, seed=seed), config) for seed, config in enumerate(configs)], root)
     whose = {"classifier_sha256": classifier_digest(root / CLASSIFIER)}
     calibration = FITTED | {"test_time": test_time} | whose
-    write_calibration(calibration, root / CALIBRATION)
-    write_operating_points(POINTS | whose, root / OPERATING_POINTS)
+    decisions.write_calibration(calibration, root / decisions.CALIBRATION)
+    decisions.write_operating_points(POINTS | whose, root / decisions.OPERATING_POINTS)
     apart = calibration | {"scale": [SET_SCALE] * 7, "temperature": 1 / SET_SCALE}
-    write_conformal(SETS | {"calibration": apart}, root / CONFORMAL)
+    decisions.write_conformal(SETS | {"calibration": apart}, root / decisions.CONFORMAL)
     return root
+
+
+def write_measured(root: Path, digest: str | None, value: float = 0.8) -> None:
+    """What `evaluate` measured of the classifier with this digest."""
+    intervals = {name: {"low": value - 0.1, "high": value + 0.1} for name in LEADING}
+    test = {"images": 97, "lesions": 73, **dict.fromkeys(LEADING, value), "intervals": intervals}
+    content = {decisions.CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
+    write_json(root / "metrics/evaluate.json", content)
 
 
 def lesion_image(seed: int = 0, *, width: int = 90, height: int = 70) -> Image.Image:
@@ -82,6 +74,23 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file with its right checksum."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these chunks."""
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def png_header(width: int, height: int, depth: int = 8, color: int = 2) -> tuple[bytes, bytes]:
+    return b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+
+
+PNG_END = (b"IEND", b"")
 
 
 def with_scans(image: Image.Image, copies: int) -> bytes:

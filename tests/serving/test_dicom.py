@@ -1,7 +1,5 @@
 """DICOM files, made by pydicom itself: pictures are read, refusals say why, and no bomb is unpacked before its size is known."""
 
-from __future__ import annotations
-
 import builtins
 import io
 import logging
@@ -12,17 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    RLELossless,
-    generate_uid,
-)
 
 from skinlesion.serving.upload_checks import UploadError
 from skinlesion.serving.uploads import MAX_BYTES, decode_upload
@@ -34,11 +24,11 @@ NAME = "Doe^Jane"
 
 
 def make_dicom(
-    data: bytes = PIXELS.tobytes(), *, syntax: str = ExplicitVRLittleEndian, without: tuple[str, ...] = (), **overrides: Any
+    data: bytes = PIXELS.tobytes(), *, syntax: str = uid.ExplicitVRLittleEndian, without: tuple[str, ...] = (), **overrides: Any
 ) -> bytes:
     """A file of `PIXELS`, or of what `data` and the overrides of its header make of it."""
     dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, generate_uid()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = uid.CTImageStorage, uid.generate_uid()
     dataset.PatientName, dataset.PatientAge, dataset.PatientSex = NAME, "070Y", "F"
     header = {"Rows": 70, "Columns": 90, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
     header |= {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
@@ -50,20 +40,25 @@ def make_dicom(
         dataset["PixelData"].VR = "OB"
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.file_meta.MediaStorageSOPClassUID, dataset.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+    dataset.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 
 
+def around(frame: bytes, **overrides: Any) -> bytes:
+    """A file of a JPEG's bytes."""
+    color = {"PhotometricInterpretation": "YBR_FULL_422"}
+    return make_dicom(encapsulate([frame]), syntax=uid.JPEGBaseline8Bit, **color | overrides)
+
+
 def compressed(image: Image.Image = IMAGE, **overrides: Any) -> bytes:
-    frame = encoded(image, quality=95)
-    color = "YBR_FULL_422" if image.mode == "RGB" else "MONOCHROME2"
-    header = {"PhotometricInterpretation": color, "SamplesPerPixel": 3 if image.mode == "RGB" else 1}
-    return make_dicom(encapsulate([frame]), syntax=JPEGBaseline8Bit, **header | overrides)
+    grey = {} if image.mode == "RGB" else {"PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1}
+    return around(encoded(image, quality=95), **grey | overrides)
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
 def test_an_uncompressed_image_is_read_as_it_is(syntax: str) -> None:
     upload = decode_upload(make_dicom(syntax=syntax))
     assert upload.image.mode == "RGB" and upload.notes == ()
@@ -91,7 +86,7 @@ def test_a_jpeg_inside_is_the_jpeg_alone() -> None:
 
 def deflated(size: int) -> bytes:
     """A file whose data set unpacks to `size` zeros."""
-    whole = make_dicom(syntax=DeflatedExplicitVRLittleEndian)
+    whole = make_dicom(syntax=uid.DeflatedExplicitVRLittleEndian)
     header = 132 + 12 + int.from_bytes(whole[140:144], "little")  # preamble, the length of the file's own header, that header
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     return whole[:header] + packer.compress(bytes(size)) + packer.flush()
@@ -105,10 +100,8 @@ def with_items(count: int) -> bytes:
 
 
 def test_a_jpeg_inside_has_the_colours_that_its_header_says() -> None:
-    planes = Image.merge(
-        "YCbCr", IMAGE.split()
-    )  # stored as they are: Pillow transforms no YCbCr, and nothing says that it is RGB
-    stored = make_dicom(encapsulate([encoded(planes, quality=100, subsampling=0)]), syntax=JPEGBaseline8Bit)
+    planes = Image.merge("YCbCr", IMAGE.split())  # stored so: Pillow transforms no YCbCr, and nothing says that it is RGB
+    stored = around(encoded(planes, quality=100, subsampling=0), PhotometricInterpretation="RGB")
     assert np.abs(np.asarray(decode_upload(stored).image).astype(int) - PIXELS).max() <= 6
 
 
@@ -116,43 +109,27 @@ def test_some_items_are_read(recwarn: pytest.WarningsRecorder) -> None:
     np.testing.assert_array_equal(np.asarray(decode_upload(with_items(900)).image), PIXELS)
 
 
-WHOLE = make_dicom()
-BIG = encoded(Image.new("RGB", (5200, 5200)))
 REFUSED: dict[str, tuple[bytes, str, str]] = {
     "frames": (make_dicom(PIXELS.tobytes() * 2, NumberOfFrames=2), "animated", "2 frames"),
     "16 bits": (make_dicom(bytes(2 * PIXELS.size), BitsAllocated=16, BitsStored=12, HighBit=11), "bit-depth", "16 bits"),
     "signed": (make_dicom(PixelRepresentation=1), "bit-depth", "sign"),
     "huge": (make_dicom(Rows=60_000, Columns=60_000), "too-many-pixels", "60000 x 60000"),
     "small": (make_dicom(bytes(40 * 40 * 3), Rows=40, Columns=40), "too-small", "40 x 40"),
-    "inverse": (make_dicom(PhotometricInterpretation="MONOCHROME1", SamplesPerPixel=1), "unsupported-type", "colours of a kind"),
-    "palette": (
-        make_dicom(PhotometricInterpretation="PALETTE COLOR", SamplesPerPixel=1),
-        "unsupported-type",
-        "colours of a kind",
-    ),
-    "run lengths": (make_dicom(encapsulate([b"0" * 64]), syntax=RLELossless), "unsupported-type", "compressed in a way"),
+    **{
+        kind: (make_dicom(PhotometricInterpretation=kind, SamplesPerPixel=1), "unsupported-type", "colours of a kind")
+        for kind in ("MONOCHROME1", "PALETTE COLOR")
+    },
+    "run lengths": (make_dicom(encapsulate([b"0" * 64]), syntax=uid.RLELossless), "unsupported-type", "compressed in a way"),
     "deflated": (deflated(100), "unsupported-type", "compressed in a way"),
     "no image": (make_dicom(without=("PixelData",)), "unsupported-type", "holds no image"),
     "no size": (make_dicom(without=("Rows",)), "broken", "damaged"),
     "cut": (make_dicom()[:-100], "broken", "damaged"),
     "no pixels": (make_dicom(b""), "broken", "damaged"),
-    "larger inside": (
-        make_dicom(encapsulate([BIG]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
-        "broken",
-        "another size than its header",
-    ),
-    "scans without end": (
-        make_dicom(encapsulate([with_scans(IMAGE, 60)]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
-        "broken",
-        "more than 50 scans",
-    ),
+    "larger inside": (around(encoded(Image.new("RGB", (5200, 5200)))), "broken", "another size than its header"),
+    "scans without end": (around(with_scans(IMAGE, 60)), "broken", "more than 50 scans"),
     "items without end": (with_items(400_000), "broken", "more than 1000 items"),
-    "grey inside": (
-        make_dicom(encapsulate([encoded(IMAGE.convert("L"))]), syntax=JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"),
-        "broken",
-        "other colours than its header",
-    ),
-    "PNG inside": (make_dicom(encapsulate([encoded(IMAGE, "PNG")]), syntax=JPEGBaseline8Bit), "broken", ""),
+    "grey inside": (around(encoded(IMAGE.convert("L"))), "broken", "other colours than its header"),
+    "PNG inside": (around(encoded(IMAGE, "PNG"), PhotometricInterpretation="RGB"), "broken", ""),
     "noise": (bytes(128) + b"DICM" + np.random.default_rng(0).bytes(3000), "broken", "damaged"),
     "nothing": (bytes(128) + b"DICM", "broken", "damaged"),
 }
@@ -195,7 +172,8 @@ def test_without_pydicom_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) ->
             raise ImportError(name)
         return real(name, *args, **options)
 
+    whole = make_dicom()
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(UploadError, match="pip install pydicom") as raised:
-        decode_upload(WHOLE)
+        decode_upload(whole)
     assert raised.value.reason == "unsupported-type"

@@ -1,7 +1,5 @@
 """The extra `export` on a tiny ensemble: graphs that say what torch says, and int8 that is int8."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -28,13 +26,7 @@ from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import predict_batch
 from skinlesion.evaluation.metrics.bootstrap import lesion_weights
 from skinlesion.evaluation.metrics.calibration import Calibrator
-from skinlesion.evaluation.results.decisions import (
-    CALIBRATION,
-    CLASSIFIER_SHA256,
-    OPERATING_POINTS,
-    read_calibration,
-    read_operating_points,
-)
+from skinlesion.evaluation.results import decisions
 from skinlesion.evaluation.results.predictions import read_predictions
 from skinlesion.model.classifier import load_ensemble, save_classifier
 from skinlesion.serving.engines import ENGINES
@@ -171,9 +163,9 @@ def test_threads_share_a_network(exported_here: None) -> None:
 
 def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> None:
     members, test, prepared = load_ensemble(), read_predictions("test"), read_prepared()
-    options = {"prepared": prepared, "calibrator": Calibrator.of(read_calibration())}
+    options = {"prepared": prepared, "calibrator": Calibrator.of(decisions.read_calibration())}
     options |= {"batch_size": 8, "test_time": "flips"}
-    parity = describe_parity(test, test, read_operating_points())
+    parity = describe_parity(test, test, decisions.read_operating_points())
     assert parity["largest_difference"] == 0 and parity["same_flag"] == {"recall_0.90": 1, "youden": 1}
     check_parity(parity | {"largest_difference": 9e-5}, members, test, **options)
     with pytest.raises(PipelineError, match=r"float32 network gives image ISIC_005 .* 0\.0002 .*cannot be exported faithfully"):
@@ -185,11 +177,11 @@ def test_a_graph_that_says_something_else_is_refused(exported_here: None) -> Non
 def sign(*paths: Path) -> None:
     """Let files say that they belong to the classifier that is there."""
     for path in paths:
-        write_json(path, read_json(path) | {CLASSIFIER_SHA256: classifier_digest()})
+        write_json(path, read_json(path) | {decisions.CLASSIFIER_SHA256: classifier_digest()})
 
 
 def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
-    sign(CALIBRATION, OPERATING_POINTS)
+    sign(decisions.CALIBRATION, decisions.OPERATING_POINTS)
     images, patients = [lesion_image(seed) for seed in range(6)], [Patient(age=20.0 + seed, sex="male") for seed in range(6)]
     given = {name: load_predictor(engine=name).predict(images, patients, point="youden") for name in ENGINES}
     values = {engine: np.array([list(each.probabilities.values()) for each in all_of]) for engine, all_of in given.items()}
@@ -201,10 +193,10 @@ def test_the_predictor_runs_on_any_engine(exported_copy: Path) -> None:
     sensitivity = eight_bits.points["youden"].sensitivity
     assert sensitivity is not None and asdict(sensitivity) == stated["sensitivity@youden"]
     assert eight_bits.card()["test"]["accuracy"] == stated["accuracy"]
-    write_json(Path("metrics/export.json"), read_metrics("export") | {CLASSIFIER_SHA256: "cafe"})
+    write_json(Path("metrics/export.json"), read_metrics("export") | {decisions.CLASSIFIER_SHA256: "cafe"})
     another = load_predictor(engine="onnx-int8")
     assert another.points["youden"].sensitivity is None and another.card()["test"] is None
     save_classifier(make_network(load_ensemble()["base-1"].config, seed=9).state_dict(), load_ensemble()["base-1"].config,
                     CLASSIFIER / "base-1")  # fmt: skip
-    sign(CALIBRATION)
+    sign(decisions.CALIBRATION)
     refuses(r"models/export is not of the classifier in .*extras/dvc.yaml:export", load_predictor, engine="onnx")

@@ -1,7 +1,5 @@
 """Exported files that are damaged, missing or of another classifier, and predictions of another run: each is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Warnings of quality: each on the fault that it names, none on a good picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

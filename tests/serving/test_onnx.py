@@ -1,7 +1,5 @@
 """Networks as ONNX graphs without a stage around them: what cannot be exported, which layers are quantised, and the clock."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

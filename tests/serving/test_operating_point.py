@@ -1,7 +1,5 @@
 """An operating point and its rates in words."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The command line: a row for every file, in order, whatever is wrong with some of them."""
 
-from __future__ import annotations
-
 import csv
 import os
 import subprocess
@@ -123,7 +121,25 @@ def test_what_is_left_out_of_a_folder_is_said(
     (images / "photo.heic").touch()
     with caplog.at_level("WARNING"):
         run(monkeypatch, "images", "--csv", "out.csv")
-    assert "images: 3 other files are left out (2 .heic, 1 .txt)" in caplog.text
+    assert "images: 3 other files are left out (more/photo.HEIC, notes.txt, photo.heic)" in caplog.text
+
+
+def test_pictures_of_a_folder_are_told_by_content_and_links_followed_once(
+    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images / "cut.jpg").rename(Path("cut.jpg"))
+    (images / "small.jpg").unlink()
+    (images / "d.jfif").write_bytes((images / "b.jpg").read_bytes())
+    (images / "e").write_bytes((images / "a.PNG").read_bytes())
+    Path("linked").mkdir()
+    Path("linked/f.JPE").write_bytes((images / "b.jpg").read_bytes())
+    for name, target in (("linked", "linked"), ("loop", "images"), ("up", ".")):
+        (images / name).symlink_to(Path(target).absolute())
+    assert run(monkeypatch, "images", "--csv", "out.csv") == 0
+    assert [row["file"] for row in rows()] == [
+        f"images/{name}" for name in ("a.PNG", "b.jpg", "d.jfif", "e", "linked/f.JPE", "more/c.jpeg")
+    ]
+    assert "left aside, links to folders that are looked through anyway: loop, up" in caplog.text
 
 
 def test_a_file_is_predicted_once_by_whatever_path(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +157,7 @@ def test_no_name_is_a_formula(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("arguments", "message"),
     [
         (("nowhere",), "nowhere not found: name files or folders that exist"),
-        (("images/empty",), r"images/empty holds no file that ends in \.jpg, \.jpeg, \.png, \.dcm"),
+        (("images/empty",), r"images/empty holds no JPEG, PNG or DICOM file: name another folder"),
         (("images", "--age", "50"), "this classifier sees the image alone: leave out --age"),
         (("images", "--operating-point", "nothin"), r"no operating point 'nothin'; did you mean 'nothing'\?"),
         (("images", "--sex", "woman"), "no sex 'woman'; known: female, male"),

@@ -1,7 +1,5 @@
 """The predictor: the stages' own numbers for any image, from several threads, and nothing claimed that was not measured."""
 
-from __future__ import annotations
-
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +18,6 @@ from skinlesion.artifacts.patients import SITES, Patient
 from skinlesion.artifacts.prepared import PREPARED, read_prepared
 from skinlesion.artifacts.raw import RAW
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS
-from skinlesion.base.errors import PipelineError
-from skinlesion.base.files import write_json
 from skinlesion.config.contents import Calibration
 from skinlesion.data.preparing import write_prepared
 from skinlesion.diagnoses import CLASSES
@@ -30,8 +26,7 @@ from skinlesion.evaluation.inference.identity import classifier_digest
 from skinlesion.evaluation.inference.inference import Member, predict_ensemble
 from skinlesion.evaluation.inference.predictions import prediction_table, vote
 from skinlesion.evaluation.metrics.calibration import Calibrator
-from skinlesion.evaluation.metrics.classification import LEADING
-from skinlesion.evaluation.results.decisions import CALIBRATION, CLASSIFIER_SHA256, CONFORMAL, OPERATING_POINTS
+from skinlesion.evaluation.results.decisions import CALIBRATION, CONFORMAL, OPERATING_POINTS
 from skinlesion.explanation.cam.maps import compute_maps
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.explanation.cam.placing import map_to_original
@@ -41,7 +36,7 @@ from skinlesion.serving.prediction import chance_of
 from skinlesion.serving.predictor import load_predictor
 from skinlesion.serving.uploads import decode_upload
 from tests.conftest import refuses
-from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace
+from tests.serving.predictor_cases import FITTED, SET_SCALE, encoded, lesion_image, make_workspace, write_measured
 
 IDS = [f"I{number}" for number in range(5)]
 TWO = ({}, {"metadata": True, "member": "b"})
@@ -57,14 +52,8 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
     listed = pd.DataFrame({"image_id": IDS, "lesion_id": IDS, "dx": "nv", "dx_type": "histo"})
     listed["age"] = [None, 40.0, 55.0, 70.0, 85.0]
     listed["sex"], listed["localization"] = ["unknown", "male", "female", "male", "female"], ["unknown", *SITES[:4]]
-    predicted = predict_ensemble(
-        load_ensemble(root / CLASSIFIER),
-        read_prepared(prepared),
-        listed,
-        device=torch.device("cpu"),
-        batch_size=2,
-        test_time=test_time,
-    )
+    ensemble, options = load_ensemble(root / CLASSIFIER), {"batch_size": 2, "test_time": test_time}
+    predicted = predict_ensemble(ensemble, read_prepared(prepared), listed, device=torch.device("cpu"), **options)
     return prediction_table(listed, vote(predicted, test_time), Calibrator.of(Calibration(**FITTED, test_time=test_time)))
 
 
@@ -180,8 +169,8 @@ def test_one_member_of_several_is_not_calibrated_and_says_so(tmp_path: Path) -> 
     assert list(prediction.probabilities.values()) == pytest.approx(list(softmax(logits, axis=1)[0]))
     assert (prediction.point, prediction.flagged, prediction.sets) == (None, None, {})
     assert "not calibrated" in prediction.warnings[-1]
-    with pytest.raises(PipelineError, match=r"'recall_0\.90' was chosen for the ensemble and says nothing of member 'base-1'"):
-        predictor.predict([image], point="recall_0.90")
+    message = r"'recall_0\.90' was chosen for the ensemble and says nothing of member 'base-1'"
+    refuses(message, predictor.predict, [image], point="recall_0.90")
 
 
 def test_the_only_member_is_the_ensemble(tmp_path: Path) -> None:
@@ -226,8 +215,8 @@ def test_no_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
 
 def test_names_of_people_are_checked(tmp_path: Path) -> None:
     predictor = load_predictor(make_workspace(tmp_path))
-    with pytest.raises(PipelineError, match=r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"):
-        predictor.predict([lesion_image()], point="recall_0.9")
+    message = r"no operating point 'recall_0.9'; did you mean 'recall_0.90'\?; known: everything"
+    refuses(message, predictor.predict, [lesion_image()], point="recall_0.9")
     refuses(r"no diagnosis 'melanoma'; .*known: akiec", lambda: predictor.explain(lesion_image(), diagnosis="melanoma"))
     refuses("no method 'GradCam'; did you mean 'GradCAM'", predictor.explain, lesion_image(), diagnosis="mel", method="GradCam")
     for wrong, message in (
@@ -279,20 +268,17 @@ def test_the_network_runs_for_one_at_a_time(tmp_path: Path) -> None:
 def test_another_classifiers_maps_are_no_explanation(tmp_path: Path) -> None:
     predictor = load_predictor(make_workspace(tmp_path))
     make_workspace(tmp_path, ({"seed": 0, "hidden": 16, "head": "mlp"},))
-    with pytest.raises(PipelineError, match="models/classifier was written anew since its classifier was loaded"):
-        predictor.explain(lesion_image(), diagnosis="mel")
+    message = "models/classifier was written anew since its classifier was loaded"
+    refuses(message, predictor.explain, lesion_image(), diagnosis="mel")
 
 
 def test_figures_of_another_run_are_not_the_classifiers(tmp_path: Path) -> None:
     """metrics/ is in git and models/ is not: a switch of branches parts them."""
     make_workspace(tmp_path)
-    values = dict.fromkeys(LEADING, 0.8)
-    test = {"images": 20, "lesions": 15, **values, "intervals": {key: {"low": 0.7, "high": 0.9} for key in LEADING}}
     own = classifier_digest(tmp_path / CLASSIFIER)
     for digest, found in ((own, True), ("cafe", False), (None, False)):
-        content = {CLASSIFIER_SHA256: digest, "bootstrap": {"confidence": 0.95}, "test": test}
-        write_json(tmp_path / "metrics/evaluate.json", content)
+        write_measured(tmp_path, digest, 0.75)
         measured = load_predictor(tmp_path).card()["test"]
         assert (measured is not None) == found
         if measured is not None:
-            assert measured["accuracy"] == {"value": 0.8, "low": 0.7, "high": 0.9} and measured["images"] == 20
+            assert measured["accuracy"] == {"value": 0.75, "low": 0.65, "high": 0.85} and measured["images"] == 97

@@ -1,8 +1,5 @@
 """Files that anybody may hand in: what is decoded to which pixels, what is refused, and what the sender reads."""
 
-from __future__ import annotations
-
-import io
 import struct
 import zlib
 from typing import Any
@@ -15,19 +12,14 @@ from skinlesion.data.preparing import Prepared, prepare_image
 from skinlesion.serving import uploads
 from skinlesion.serving.upload_checks import UploadError
 from skinlesion.serving.uploads import decode_upload
-from tests.serving.predictor_cases import encoded, lesion_image, with_scans
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+from tests.serving.predictor_cases import PNG_END, chunk, encoded, lesion_image, png_header, png_of, with_scans
 
 
 def png(width: int, height: int, depth: int, color: int, pixels: bytes | None = None) -> bytes:
     """A PNG of any header, its pixels zero if not given."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
     rows = pixels if pixels is not None else bytes(height * (1 + width * channels * depth // 8))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return png_of(png_header(width, height, depth, color), (b"IDAT", zlib.compress(rows)), PNG_END)
 
 
 @pytest.mark.parametrize("options", [{"quality": 95}, {"quality": 60, "subsampling": 2}, {"progressive": True}])
@@ -86,11 +78,62 @@ def test_a_colour_profile_is_mentioned() -> None:
     assert decode_upload(encoded(lesion_image(), icc_profile=srgb)).notes == ()
 
 
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+PHOTO, DRAWING = encoded(lesion_image()), encoded(lesion_image(), "PNG")
+LARGE = zlib.compress(bytes(3_000_000))
+# Whole pixels with something beside them that Pillow does not take.
+BESIDE: dict[str, bytes] = {
+    **{
+        name: DRAWING[:33] + chunks + DRAWING[33:]
+        for name, chunks in {
+            "large text": chunk(b"zTXt", b"a\0\0" + LARGE),
+            "large XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+            "large profile": chunk(b"iCCP", b"a\0\0" + LARGE),
+            "much text": b"".join(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000))) for _ in range(70)),
+            "text with a wrong checksum": chunk(b"tEXt", b"a\0b")[:-1] + b"?",
+            "profile of an unknown method": chunk(b"iCCP", b"a\0\7abc"),
+            "damaged EXIF": chunk(b"eXIf", b"garbage"),
+            "short gamma": chunk(b"gAMA", b"a"),
+        }.items()
+    },
+    "large text at the end": DRAWING[:-12] + chunk(b"zTXt", b"a\0\0" + LARGE) + DRAWING[-12:],
+    **{
+        f"JPEG, {name}": PHOTO[:2] + data + PHOTO[20:]
+        for name, data in {
+            "short JFIF": segment(0xE0, b"JFIF\0\1"),
+            "short profile": PHOTO[2:20] + segment(0xE2, b"ICC_PROFILE\0"),
+            "short Adobe": PHOTO[2:20] + segment(0xEE, b"Adobe"),
+            "large profile": PHOTO[2:20] + b"".join(
+                segment(0xE2, b"ICC_PROFILE\0" + bytes([part, 40]) + bytes(65_000)) for part in range(1, 41)
+            ),
+            "damaged EXIF": PHOTO[2:20] + segment(0xE1, b"Exif\0\0garbage"),
+        }.items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_the_pixels_does_not_decide(name: str) -> None:
+    upload, plain = decode_upload(BESIDE[name]), decode_upload(PHOTO if name.startswith("JPEG") else DRAWING)
+    assert upload.image.tobytes() == plain.image.tobytes()
+    assert [note[:30] for note in upload.notes] == (["The image has a colour profile"] if "profile" in name else [])
+
+
+def test_a_picture_with_a_large_text_is_turned_as_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    data = encoded(lesion_image(), "PNG", exif=exif)
+    upload = decode_upload(data[:33] + chunk(b"zTXt", b"a\0\0" + LARGE) + data[33:])
+    assert upload.image.tobytes() == lesion_image().transpose(Image.Transpose.ROTATE_180).tobytes()
+
+
 def test_of_a_phones_picture_with_depth_the_first_counts() -> None:
     image = lesion_image()
-    buffer = io.BytesIO()
-    image.save(buffer, "MPO", save_all=True, append_images=[lesion_image(5)])
-    assert decode_upload(buffer.getvalue()).image.size == image.size
+    data = encoded(image, "MPO", save_all=True, append_images=[lesion_image(5)])
+    assert decode_upload(data).image.size == image.size
 
 
 ANIMATION = encoded(lesion_image(), "PNG", save_all=True, append_images=[lesion_image(1)])
@@ -103,27 +146,26 @@ GIF = encoded(lesion_image(), "GIF")
         (b"", "empty", "The file is empty"),
         (b"x" * (uploads.MAX_BYTES + 1), "too-large", "The file has 10.0 MB, more than 10: save it smaller."),
         (GIF, "unsupported-type", "This is a GIF: send a JPEG or a PNG."),
-        (encoded(lesion_image(), "TIFF"), "unsupported-type", "This is a TIFF: send"),
-        (encoded(lesion_image(), "WEBP"), "unsupported-type", "This is a WebP: send"),
-        (encoded(lesion_image(), "BMP"), "unsupported-type", "This is a BMP: send"),
+        *((encoded(lesion_image(), kind), "unsupported-type", f"This is a {kind}: send") for kind in ("TIFF", "WebP", "BMP")),
         (b"%PDF-1.7\n", "unsupported-type", "This is a PDF: send"),
         (b"\0\0\0\x18ftypheic" + bytes(90), "unsupported-type", "This is a HEIC or AVIF image, or a video: send"),
         (b"age,sex\n50,male\n", "unsupported-type", "This is not an image of a known kind: send"),
+        (b"\n<!DOCTYPE html><html>", "unsupported-type", "This is an HTML page: send"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported-type", "This is a JPEG XL: send"),
+        (DRAWING[:8] + chunk(b"CgBI", b"abcd") + DRAWING[8:], "unsupported-type", "This is a PNG for iPhones alone: send"),
+        (b"II+\0" + bytes(90), "unsupported-type", "This is a TIFF: send"),
+        (PHOTO.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "bit-depth", "This image has 12 bits a channel: save"),
+        (PHOTO.replace(b"\xff\xc0", b"\xff\xc3"), "unsupported-type", "This is a lossless JPEG"),
+        (PHOTO.replace(b"\xff\xc0", b"\xff\xf7"), "unsupported-type", "This is a lossless JPEG"),
         (encoded(lesion_image())[:1500], "broken", "The file is damaged or incomplete"),
         (encoded(lesion_image(), "PNG")[:3000], "broken", "The file is damaged or incomplete"),
         (png(90, 70, 8, 2, b"nothing like so many rows"), "broken", "The file is damaged or incomplete"),
         (png(60_000, 60_000, 8, 2, b""), "too-many-pixels", "The image has more than 25 megapixels"),
         (png(5001, 5000, 8, 2, b""), "too-many-pixels", "5001 x 5000 pixels, more than 25 megapixels: save it smaller."),
-        (
-            encoded(lesion_image(width=49)),
-            "too-small",
-            "The image has 49 x 70 pixels; each side must have 50: send the original.",
-        ),
+        (encoded(lesion_image(width=49)), "too-small", "has 49 x 70 pixels; each side must have 50: send the original."),
         (ANIMATION, "animated", "This is an animation: send a still image."),
         (encoded(lesion_image().convert("CMYK")), "cmyk", "printing colours (CMYK)"),
-        (png(90, 70, 16, 2), "bit-depth", "This image has 16 bits a channel: save it with 8."),
-        (png(90, 70, 16, 0), "bit-depth", "This image has 16 bits a channel: save it with 8."),
-        (png(90, 70, 16, 6), "bit-depth", "This image has 16 bits a channel: save it with 8."),
+        *((png(90, 70, 16, color), "bit-depth", "This image has 16 bits a channel: save it with 8.") for color in (2, 0, 6)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

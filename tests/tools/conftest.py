@@ -1,7 +1,5 @@
 """A finished run to record."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

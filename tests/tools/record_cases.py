@@ -1,7 +1,5 @@
 """A workspace after `dvc repro`, as small as the recorder can have it, and the metrics of a prediction table by scikit-learn."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -19,27 +17,12 @@ from skinlesion.diagnoses import CLASSES
 from tests.conftest import ROOT
 from tests.stage_cases import PATIENT, with_logits
 
+PROVEN_INTERVALS = {"accuracy": {"low": 0.7, "high": 0.8}, "macro_auc": {"low": 0.85, "high": 0.9}}
+WORST = {"attribute": "age", "group": "below 30", "lesions": 90, "melanoma_lesions": 12}
 SUBGROUPS = {
     "all": {"accuracy": 0.9, "macro_auc": 0.95, "mel_sensitivity": 0.6},
-    "histology_only": {
-        "images": 1200,
-        "lesions": 800,
-        "accuracy": 0.75,
-        "macro_auc": 0.875,
-        "intervals": {"accuracy": {"low": 0.7, "high": 0.8}, "macro_auc": {"low": 0.85, "high": 0.9}},
-    },
-    "worst": {
-        "mel_sensitivity": {
-            "attribute": "age",
-            "group": "below 30",
-            "lesions": 90,
-            "melanoma_lesions": 12,
-            "value": 0.25,
-            "low": 0.1,
-            "high": 0.4,
-        },
-        "macro_auc": None,
-    },
+    "histology_only": {"images": 1200, "lesions": 800, "accuracy": 0.75, "macro_auc": 0.875, "intervals": PROVEN_INTERVALS},
+    "worst": {"mel_sensitivity": WORST | {"value": 0.25, "low": 0.1, "high": 0.4}, "macro_auc": None},
 }
 RATES = {"coverage": 0.7, "accuracy": 0.9, "melanomas_missed": 0.1}
 INTERVALS = {name: {"low": value - 0.01, "high": value + 0.01} for name, value in RATES.items()}

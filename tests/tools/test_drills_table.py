@@ -1,7 +1,5 @@
 """The drills' table: what it sums up, what it refuses, and that README has the recorded one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

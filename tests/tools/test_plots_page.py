@@ -1,8 +1,5 @@
 """The page of all plots: it needs no network, says what is synthetic, compares revisions and links to the explained cases."""
 
-from __future__ import annotations
-
-import json
 import re
 import shutil
 import urllib.parse
@@ -12,6 +9,7 @@ import pytest
 
 from tests.conftest import refuses
 from tests.report.plot_cases import VEGA_PLOTS
+from tests.tools.record_cases import set_source
 from tools.dvc_commands import run_dvc_json
 from tools.plots_page import SYNTHETIC, banner, link_to_cases, write_page
 
@@ -33,14 +31,8 @@ def test_a_table_without_rows_gives_no_plot_and_no_error(in_repository: Path) ->
     assert shown == {"data": {"gradcam_energy": []}}
 
 
-def write_provenance(root: Path, *, synthetic: bool) -> None:
-    (root / "data" / "raw").mkdir(parents=True, exist_ok=True)
-    content = {"source": "sample", "synthetic": synthetic, "licence": "CC0-1.0", "counts": {}}
-    (root / "data" / "raw" / "provenance.json").write_text(json.dumps(content), encoding="utf-8")
-
-
 def test_the_page_needs_no_network_and_says_synthetic(in_repository: Path) -> None:
-    write_provenance(in_repository, synthetic=True)
+    set_source(synthetic=True)
     page = write_page(Path("dvc_plots"), []).read_text(encoding="utf-8")
     assert SYNTHETIC in page
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']?(https?:)?//", page)
@@ -50,7 +42,7 @@ def test_the_page_needs_no_network_and_says_synthetic(in_repository: Path) -> No
 
 
 def test_the_page_compares_revisions(in_repository: Path) -> None:
-    write_provenance(in_repository, synthetic=True)
+    set_source(synthetic=True)
     page = write_page(Path("dvc_plots"), ["HEAD"]).read_text(encoding="utf-8")
     assert "Revisions compared: HEAD." in page
     assert '"rev": "HEAD"' in page
@@ -58,13 +50,13 @@ def test_the_page_compares_revisions(in_repository: Path) -> None:
 
 def test_banner_of_real_and_of_unknown_images(workspace: Path) -> None:
     assert "unknown" in banner()
-    write_provenance(workspace, synthetic=False)
+    set_source(synthetic=False)
     assert banner() == ""
 
 
 def test_the_page_links_to_the_explained_cases(in_repository: Path) -> None:
     assert link_to_cases(Path("dvc_plots")) == ""
-    write_provenance(in_repository, synthetic=True)
+    set_source(synthetic=True)
     index = in_repository / "plots" / "gradcam" / "index.html"
     index.write_text("the cases", encoding="utf-8")
     for folder in (Path("dvc_plots"), Path("else where/deep"), in_repository.parent / "outside"):

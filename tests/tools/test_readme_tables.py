@@ -1,7 +1,5 @@
 """README's tables and the summary: every figure of a record at its place."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

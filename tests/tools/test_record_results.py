@@ -1,8 +1,7 @@
 """Recording a run: what a record holds, what is left out of it, and what is refused."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,30 +105,32 @@ def test_a_stale_workspace_is_refused(finished_run: Path, write_params: WritePar
     assert not Path("results").exists()
 
 
-def test_metrics_of_another_run_are_refused(finished_run: Path) -> None:
+def change_a_metric() -> None:
     content = read_json(Path("metrics/evaluate.json"))
     content["test"]["accuracy"] += 1e-6
     write("metrics/evaluate.json", content)
-    refuses(r"test\.csv gives accuracy .* not of one run", record, "run-1")
 
 
-def test_a_row_of_another_run_is_refused(finished_run: Path) -> None:
+def change_rows() -> None:
     table, columns = prediction_table(2, "T"), list(PROBABILITY_COLUMNS)
     table.loc[[0, 20], columns] = table.loc[[20, 0], columns].to_numpy()
     table.to_csv("data/predictions/test.csv", index=False)
     commit_to_dvc()
-    refuses(r"test\.csv gives", record, "run-1")
 
 
-def test_a_classifier_of_another_split_is_refused(finished_run: Path) -> None:
-    write("metrics/split.json", {"fingerprint": "beef"})
-    refuses("not trained on the lists", record, "run-1")
-
-
-@pytest.mark.parametrize("missing", ["metrics/gradcam.json", "metrics/train/base-0.json"])
-def test_missing_metrics_are_named(finished_run: Path, missing: str) -> None:
-    Path(missing).unlink()
-    refuses(f"{missing} not found", record, "run-1")
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change_a_metric, r"test\.csv gives accuracy .* not of one run"),
+        (change_rows, r"test\.csv gives"),
+        (lambda: write("metrics/split.json", {"fingerprint": "beef"}), "not trained on the lists"),
+        (lambda: Path("metrics/gradcam.json").unlink(), "metrics/gradcam.json not found"),
+        (lambda: Path("metrics/train/base-0.json").unlink(), "metrics/train/base-0.json not found"),
+    ],
+)
+def test_what_is_not_of_one_run_is_refused(finished_run: Path, spoil: Callable[[], None], message: str) -> None:
+    spoil()
+    refuses(message, record, "run-1")
     assert not Path("results").exists()
 
 

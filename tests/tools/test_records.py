@@ -1,7 +1,5 @@
 """The runs that are recorded: every figure comes out of the prediction tables again, and README says what they say."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m tools.verify_cache`: what was altered behind DVC's back is found, named, taken away, and made anew by DVC."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 
@@ -18,7 +16,7 @@ stages:
     deps: [seed]
     outs: [models/network]
 """
-CONFIG = "[core]\n    analytics = false\n[cache]\n    type = hardlink,symlink,copy\n"
+CONFIG = "[core]\n    no_scm = true\n    analytics = false\n[cache]\n    type = hardlink,symlink,copy\n"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
     (folder / "seed").write_text("1", encoding="utf-8")
     run(folder, "dvc", "init", "--quiet", "--no-scm")
-    (folder / ".dvc/config").write_text("[core]\n    no_scm = true\n" + CONFIG.partition("\n")[2], encoding="utf-8")
+    (folder / ".dvc/config").write_text(CONFIG, encoding="utf-8")
     run(folder, "dvc", "repro")
     return folder
 

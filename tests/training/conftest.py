@@ -1,7 +1,5 @@
 """Fixtures of the tests of training."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,6 @@ def train_params(repository_params: dict[str, Any]) -> MakeParams:
 @pytest.fixture
 def prepared_workspace(workspace: Path, write_params: WriteParams) -> Path:
     """A workspace with everything that `train` reads."""
-    write_inputs(workspace)
+    write_inputs()
     write_params(TINY)
     return workspace

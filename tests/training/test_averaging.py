@@ -1,7 +1,5 @@
 """Averaged weights against averages computed by hand, and their way through a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

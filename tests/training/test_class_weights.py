@@ -1,7 +1,5 @@
 """Class weights by hand and against scikit-learn, and the epoch from which they count."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What only a GPU can show: it says what a CPU says, trains the same bytes twice, and goes on where it was killed."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +62,7 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
 def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
     workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_inputs(workspace)
+    write_inputs()
     write_params(TINY | {"machine.device": "cuda", "train.loggers": [], "train.average": "ema"})
     train_base()
     first = (MEMBER / "weights.safetensors").read_bytes()

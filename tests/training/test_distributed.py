@@ -1,12 +1,7 @@
 """Two processes on the CPU, started by Fabric and by torchrun, must train what one does, and only the first may write."""
 
-from __future__ import annotations
-
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +10,8 @@ import safetensors.torch
 import torch
 
 from skinlesion.training import engine
-from tests.conftest import ROOT, WriteParams, refuses
-from tests.training.training_cases import ARGUMENTS, MEMBER, PLOTS, SUMMARY, TINY, start_train, train_base, write_inputs
+from tests.conftest import WriteParams, refuses
+from tests.training.training_cases import MEMBER, PLOTS, SUMMARY, TINY, finish, kill_at, start_train, train_base, write_inputs
 
 # A network without batch norm and dropout: what remains must agree but for rounding. 42 training images make two batches of
 # 16 and one of 10; 13 validation images make uneven shares.
@@ -31,6 +26,7 @@ SHARED = TINY | {
     "train.accumulate": 2,
     "train.average": "ema",
 }
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def results() -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]:
@@ -39,29 +35,18 @@ def results() -> tuple[pd.DataFrame, dict[str, torch.Tensor], dict[str, object]]
     return pd.read_csv(PLOTS / "history.csv"), safetensors.torch.load_file(MEMBER / "weights.safetensors"), summary
 
 
-def start_two(launcher: str) -> subprocess.Popen[str]:
-    """Start the stage as DVC does, or by torchrun."""
-    if launcher == "fabric":
-        return start_train()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([*command, "-m", "stages.train", *ARGUMENTS], env=environment, text=True, stderr=subprocess.PIPE)
-
-
 def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteParams) -> None:
-    write_inputs(workspace, images=70)
+    write_inputs(images=70)
     write_params(SHARED)
     train_base()
     alone = results()
     write_params(SHARED | {"machine.devices": 2})
-    for launcher in ("fabric", "torchrun"):
+    for launcher in ((), TORCHRUN):
         shutil.rmtree(MEMBER)
-        process = start_two(launcher)
-        stderr = process.communicate(timeout=200)[1]
-        assert process.returncode == 0, (launcher, stderr)
+        stderr = finish(start_train(*launcher))
         assert stderr.count("epoch 1/2: training loss") == 1, launcher  # the second process says nothing
         history, weights, summary = results()
-        pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4, obj=launcher)
+        pd.testing.assert_frame_equal(history, alone[0], rtol=2e-3, atol=2e-4, obj=str(launcher))
         for name, tensor in alone[1].items():
             torch.testing.assert_close(weights[name], tensor, rtol=1e-2, atol=2e-4)
         assert summary["images"] == alone[2]["images"] == {"train": 42, "synthetic": 0, "val": 13}
@@ -70,27 +55,18 @@ def test_two_processes_train_what_one_does(workspace: Path, write_params: WriteP
 @pytest.mark.operations
 def test_two_processes_freeze_sample_and_stop_and_go_on(workspace: Path, write_params: WriteParams) -> None:
     """With batch norm and dropout two are not one, but they must end, and after a stop as if there had been none."""
-    write_inputs(workspace)
+    write_inputs()
     options = {"machine.devices": 2, "machine.device": "cpu", "train.freeze_epochs": 1, "train.sampler": "balanced"}
     write_params(TINY | options | {"train.metadata": True, "train.precision": "32"})
-    process = start_train()
-    assert process.wait(timeout=200) == 0, process.stderr.read()
+    finish(start_train())
     undisturbed = (MEMBER / "weights.safetensors").read_bytes()
-    process = start_train()
-    for line in process.stderr:
-        if line.startswith("epoch 2/"):
-            break
-    process.kill()
-    process.wait()
-    process = start_train()
-    stderr = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, stderr
-    assert "resuming from" in stderr
+    kill_at("epoch 2/")
+    assert "resuming from" in finish(start_train())
     assert (MEMBER / "weights.safetensors").read_bytes() == undisturbed
 
 
 def test_a_failure_of_the_first_process_ends_the_second(workspace: Path, write_params: WriteParams) -> None:
-    write_inputs(workspace, images=70)
+    write_inputs(images=70)
     write_params(TINY | {"machine.devices": 2, "machine.device": "cpu", "train.precision": "32"})
     (workspace / "plots").write_text("no folder", encoding="utf-8")  # only the first process writes there
     process = start_train()

@@ -1,7 +1,5 @@
 """The precision that a name means on a device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Batches depend on the seed and the epoch, and on nothing else."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

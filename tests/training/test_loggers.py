@@ -1,13 +1,9 @@
 """Loggers with stand-ins for packages that may be absent, and with the real ones where they are installed."""
 
-from __future__ import annotations
-
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from filelock import FileLock
@@ -30,63 +26,20 @@ def log(names: list[str]) -> None:
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put an object in the place of a module."""
-
-    def put(name: str, **content: Any) -> None:
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
-
-    return put
-
-
-@pytest.fixture
-def tensorboard(stand_in: Callable[..., None]) -> list[tuple[Any, ...]]:
-    """Calls of a stand-in for TensorBoard's writer."""
-    calls: list[tuple[Any, ...]] = []
-
-    class SummaryWriter:
-        def __init__(self, folder: str) -> None:
-            self.folder = Path(folder)
-
-        def add_scalar(self, name: str, value: float, *, global_step: int) -> None:
-            calls.append((self.folder.name, name, value, global_step))
-
-        def flush(self) -> None:
-            calls.append((self.folder.name, "flush"))
-
-        def close(self) -> None:
-            calls.append((self.folder.name, "close"))
-
-    stand_in("torch.utils.tensorboard", SummaryWriter=SummaryWriter)
-    return calls
-
-
-@pytest.fixture
-def mlflow(stand_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Calls of a stand-in for MLflow, without its environment variables."""
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's environment variables are not set."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    calls: list[tuple[Any, ...]] = []
 
-    class MlflowException(Exception):
-        pass
 
-    def log_metrics(metrics: dict[str, float], *, step: int) -> None:
-        if metrics["train/loss"] < 0:
-            raise MlflowException("no route")
-        calls.append(("log_metrics", metrics, step))
-
-    stand_in(
-        "mlflow",
-        exceptions=SimpleNamespace(MlflowException=MlflowException),
-        set_tracking_uri=lambda uri: calls.append(("set_tracking_uri", uri)),
-        get_tracking_uri=lambda: "http://there",
-        set_experiment=lambda name: calls.append(("set_experiment", name)),
-        start_run=lambda *, run_name: calls.append(("start_run", run_name)),
-        log_metrics=log_metrics,
-        end_run=lambda: calls.append(("end_run",)),
-    )
-    return calls
+@pytest.fixture
+def mlflow(without_settings: None, monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """A stand-in for MLflow."""
+    stand_in = Mock()
+    stand_in.exceptions.MlflowException = ConnectionError
+    stand_in.get_tracking_uri.return_value = "http://there"
+    monkeypatch.setitem(sys.modules, "mlflow", stand_in)
+    return stand_in
 
 
 def test_no_logger_still_makes_the_folder(workspace: Path) -> None:
@@ -103,58 +56,59 @@ def test_dvclive_writes_a_row_an_epoch_into_the_folder(workspace: Path) -> None:
 
 
 def test_tensorboard_gets_every_scalar_in_a_new_folder_under_the_main_root(
-    workspace: Path, tensorboard: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(workspace / "root"))
-    calls = [
-        *[("train/loss", 1.5, 1), ("val/macro_auc", 0.6, 1), ("flush",)],
-        *[("train/loss", 1.25, 2), ("val/macro_auc", 0.7, 2), ("flush",), ("close",)],
-    ]
+    folder = workspace / "root/logs/tensorboard/base-0"
     for number in ("001", "002"):
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in := Mock())
         log(["tensorboard"])
-        assert tensorboard[-7:] == [(number, *call) for call in calls]
-    assert sorted(path.name for path in (workspace / "root/logs/tensorboard/base-0").iterdir()) == ["001", "002"]
+        opened, *calls = stand_in.mock_calls
+        assert opened == call.SummaryWriter(str(folder / number))
+        writer, scalar = call.SummaryWriter(), call.SummaryWriter().add_scalar
+        assert calls == [
+            *(scalar("train/loss", 1.5, global_step=1), scalar("val/macro_auc", 0.6, global_step=1), writer.flush()),
+            *(scalar("train/loss", 1.25, global_step=2), scalar("val/macro_auc", 0.7, global_step=2), writer.flush()),
+            writer.close(),
+        ]
+    assert sorted(path.name for path in folder.iterdir()) == ["001", "002"]
     assert list((workspace / FOLDER).iterdir()) == []  # which is an output of the stage
 
 
-def test_mlflow_gets_a_run_with_the_name_of_the_member(workspace: Path, mlflow: list[tuple[Any, ...]]) -> None:
+def test_mlflow_gets_a_run_with_the_name_of_the_member(workspace: Path, mlflow: Mock) -> None:
     log(["mlflow"])
-    assert mlflow == [
-        ("set_tracking_uri", f"sqlite:///{workspace.resolve()}/logs/mlflow/mlflow.db"),
-        ("set_experiment", "skin-lesions"),
-        ("start_run", "base-0"),
-        ("log_metrics", EPOCHS[0], 1),
-        ("log_metrics", EPOCHS[1], 2),
-        ("end_run",),
+    assert mlflow.mock_calls == [
+        call.set_tracking_uri(f"sqlite:///{workspace.resolve()}/logs/mlflow/mlflow.db"),
+        *(call.set_experiment("skin-lesions"), call.start_run(run_name="base-0")),
+        *(call.log_metrics(metrics, step=step) for step, metrics in enumerate(EPOCHS, start=1)),
+        call.end_run(),
     ]
 
 
-def test_mlflow_makes_its_tables_alone(workspace: Path, mlflow: list[tuple[Any, ...]]) -> None:
+def test_mlflow_makes_its_tables_alone(workspace: Path, mlflow: Mock) -> None:
     (workspace / "logs/mlflow").mkdir(parents=True)
     held = FileLock(workspace / "logs/mlflow/mlflow.lock")
     opening = threading.Thread(target=open_loggers, args=(["mlflow"], FOLDER), daemon=True)
     with held:
         opening.start()
         opening.join(0.3)
-        assert ("set_experiment", "skin-lesions") not in mlflow
+        mlflow.set_experiment.assert_not_called()
     opening.join(10)
-    assert mlflow[-1] == ("start_run", "base-0")
+    assert mlflow.mock_calls[-1] == call.start_run(run_name="base-0")
 
 
-def test_mlflow_keeps_to_its_environment_variables(
-    workspace: Path, mlflow: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_keeps_to_its_environment_variables(workspace: Path, mlflow: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     log(["mlflow"])
-    assert mlflow[:2] == [("set_experiment", "mine"), ("start_run", "base-0")]
+    assert mlflow.mock_calls[:2] == [call.set_experiment("mine"), call.start_run(run_name="base-0")]
     assert not (workspace / "logs").exists()
 
 
-def test_a_failing_mlflow_server_is_named(workspace: Path, mlflow: list[tuple[Any, ...]]) -> None:
+def test_a_failing_mlflow_server_is_named(workspace: Path, mlflow: Mock) -> None:
     [logger] = open_loggers(["mlflow"], FOLDER)
-    message = r"MLflow at http://there fails \(no route\).*MLFLOW_TRACKING_URI.*train.loggers"
-    refuses(message, logger.log_epoch, {"train/loss": -1.0})
+    mlflow.log_metrics.side_effect = ConnectionError("no route")
+    refuses(r"MLflow at http://there fails \(no route\).*MLFLOW_TRACKING_URI.*train.loggers", logger.log_epoch, EPOCHS[0])
 
 
 @pytest.mark.parametrize("name", ["dvclive", "tensorboard", "mlflow"])
@@ -185,10 +139,8 @@ def test_tensorboard_itself_reads_the_curves(workspace: Path) -> None:
     assert scalars == [(1, pytest.approx(0.6)), (2, pytest.approx(0.7))]
 
 
-def test_mlflow_itself_keeps_the_curves(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_itself_keeps_the_curves(workspace: Path, without_settings: None) -> None:
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     log(["mlflow"])
     client = mlflow.MlflowClient(f"sqlite:///{workspace.resolve()}/logs/mlflow/mlflow.db")
     [run] = client.search_runs([client.get_experiment_by_name("skin-lesions").experiment_id])

@@ -1,7 +1,5 @@
 """Losses on hand-computed cases, and against torch, torchvision and the authors' own code."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,13 +17,8 @@ from tests.training.training_cases import MakeParams
 
 LOSSES = ("cross_entropy", "focal", "class_balanced", "ldam", "logit_adjusted")
 FEW = [4, 1, 0, 0, 0, 0, 0]
-PLAIN = {
-    "label_smoothing": 0.0,
-    "class_weights": "none",
-    "class_weights_mean": "images",
-    "class_multipliers": {},
-    "defer_weights": 0.0,
-}
+PLAIN = {"label_smoothing": 0.0, "class_weights": "none", "class_weights_mean": "images", "class_multipliers": {}}
+PLAIN |= {"defer_weights": 0.0}
 
 Make = Callable[..., Criterion]
 

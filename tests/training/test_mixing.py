@@ -1,7 +1,5 @@
 """MixUp and CutMix: shares, targets and pixels by hand, their distribution against SciPy's and torchvision's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Optimizers and sharpness-aware minimization against steps computed by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,10 +1,5 @@
 """A training that was stopped or killed ends as if it had not been, and goes on from no checkpoint but its own."""
 
-from __future__ import annotations
-
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +9,17 @@ from filelock import FileLock
 
 from skinlesion.artifacts.prepared import PREPARED
 from skinlesion.base import locks
-from skinlesion.base.errors import PipelineError
 from skinlesion.training import fit, loop
 from tests.conftest import WriteParams, refuses
-from tests.training.training_cases import MEMBER, TINY, outputs, start_train, train_base
+from tests.training.training_cases import MEMBER, TINY, finish, kill_at, outputs, start_train, train_base
 
 
 def test_killed_in_mid_training_it_goes_on_and_ends_the_same(prepared_workspace: Path) -> None:
     train_base()
     undisturbed = outputs()
-    process = start_train()
-    for line in process.stderr:
-        if line.startswith("epoch 1/"):
-            break
-    time.sleep(0.3)  # somewhere in the second epoch
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_at("epoch 1/")
     assert list((prepared_workspace / ".resume" / "train").glob("*.pt"))
-    process = start_train()
-    stderr = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, stderr
+    stderr = finish(start_train())
     assert "resuming from" in stderr and "epoch 1/3" not in stderr
     assert outputs() == undisturbed
     assert not list((prepared_workspace / ".resume" / "train").glob("*.pt"))
@@ -55,30 +41,24 @@ def test_a_stopped_training_ends_as_if_it_had_not_been(
     write_params(TINY | {"train.epochs": 4} | options)
     train_base()
     undisturbed = outputs()
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fit, "train_one_epoch", stop_after(2))
-        train_base()
+    stop_after(2)
     torch.manual_seed(999)  # what another process would have
     train_base()
     assert outputs() == undisturbed
 
 
-def stop_after(epochs: int) -> Callable[..., dict[str, float]]:
-    """`train_one_epoch` that raises StopIteration once so many epochs are done."""
+def stop_after(epochs: int) -> None:
+    """Run the stage, and stop it once so many epochs are done."""
     left = iter([loop.train_one_epoch] * epochs)
-
-    def train_or_stop(*arguments: object, **options: object) -> dict[str, float]:
-        return next(left)(*arguments, **options)
-
-    return train_or_stop
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(fit, "train_one_epoch", lambda *arguments, **options: next(left)(*arguments, **options))
+        train_base()
 
 
 @pytest.fixture
-def interrupted(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(prepared_workspace: Path) -> Path:
     """A training that was stopped after its first epoch and left a checkpoint."""
-    with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        patch.setattr(fit, "train_one_epoch", stop_after(1))
-        train_base()
+    stop_after(1)
     return next((prepared_workspace / ".resume" / "train").glob("*.pt"))
 
 
@@ -103,10 +83,7 @@ def test_a_damaged_checkpoint_is_named(interrupted: Path) -> None:
 
 def test_the_same_training_twice_at_once_is_refused(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "LOCK_TIMEOUT", 0.1)
-    with (
-        FileLock(interrupted.with_suffix(".lock")),
-        pytest.raises(PipelineError, match="another process is training exactly this"),
-    ):
-        train_base()
+    with FileLock(interrupted.with_suffix(".lock")):
+        refuses("another process is training exactly this", train_base)
     train_base()
     assert MEMBER.is_dir()

@@ -1,6 +1,6 @@
 """Samplers: which images an epoch draws, how often, and how processes share a batch."""
 
-from __future__ import annotations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +17,9 @@ VIEWED_LABELS = np.repeat([0, 1], [100, 100])[ORDER]
 VIEWED_LESIONS = np.concatenate([np.arange(100), 100 + np.arange(100) // 5])[ORDER]
 
 
-def sampler_of(
-    labels: np.ndarray,
-    lesions: np.ndarray | None = None,
-    *,
-    sampler: str = "shuffle",
-    one_view_per_lesion: bool = False,
-    seed: int = 3,
-) -> EpochSampler:
+def sampler_of(labels: np.ndarray, lesions: np.ndarray | None = None, **options: Any) -> EpochSampler:
     lesions = np.arange(len(labels)) if lesions is None else lesions
-    return EpochSampler(labels, lesions, sampler=sampler, one_view_per_lesion=one_view_per_lesion, seed=seed)
+    return EpochSampler(labels, lesions, **{"sampler": "shuffle", "one_view_per_lesion": False, "seed": 3} | options)
 
 
 def draws_of(sampler: EpochSampler, epoch: int) -> list[Draw]:

@@ -1,7 +1,5 @@
 """The pieces of the loop on hand-computed cases and against scikit-learn, and the train stage through its public door."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math

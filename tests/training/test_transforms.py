@@ -1,7 +1,5 @@
 """Augmentation of one image: what each value does, in which range, and that torch's default generator alone decides."""
 
-from __future__ import annotations
-
 import colorsys
 import itertools
 import math
@@ -145,14 +143,8 @@ def test_zoom_magnifies_either_way(zoom: float) -> None:
 def test_rotation_and_zoom_are_torchvisions_away_from_the_border(angle: float, magnification: float) -> None:
     image = v2.functional.gaussian_blur(torch.randint(0, 256, (3, 33, 33), dtype=torch.uint8), [5, 5])
     ours = ReflectedAffine(180.0).transform(image, {"angle": math.radians(angle), "magnification": magnification})
-    theirs = v2.functional.affine(
-        image,
-        angle=-angle,  # of `affine` clockwise
-        translate=[0, 0],
-        scale=magnification,
-        shear=[0.0, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
-    )
+    still: dict[str, Any] = {"translate": [0, 0], "shear": [0.0, 0.0], "interpolation": InterpolationMode.BILINEAR}
+    theirs = v2.functional.affine(image, angle=-angle, scale=magnification, **still)  # whose angles are clockwise
     inside = slice(8, 25)
     assert (ours.int() - theirs.int())[:, inside, inside].abs().max() <= 1
 

@@ -1,13 +1,12 @@
 """What tests of training share: a workspace with a tiny data set that can be learnt, and ways to run the stage in it."""
 
-from __future__ import annotations
-
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,12 @@ import torch
 
 from skinlesion.artifacts import paths
 from skinlesion.artifacts.paths import MEMBERS, METRICS
-from skinlesion.artifacts.prepared import INDEX_COLUMNS, PREPARED
-from skinlesion.artifacts.splits import SplitFacts, write_splits
 from skinlesion.artifacts.synthetic import training_fingerprint, write_synthetic
-from skinlesion.artifacts.tables import write_table
 from skinlesion.config.training import TrainParams
 from skinlesion.diagnoses import CLASSES
 from stages import train
 from tests.conftest import ROOT
+from tests.stage_cases import PATIENT, bytes_below, write_lists, write_prepared
 
 # What the fixture `train_params` gives: values of the section `train` to the section.
 MakeParams = Callable[..., TrainParams]
@@ -44,24 +41,19 @@ PLOTS = paths.PLOTS / "train" / "base-0"
 ARGUMENTS = ["--member", "base", "--seed", "0"]
 
 
-def write_inputs(workspace: Path, *, images: int = 140) -> None:
+def write_inputs(*, images: int = 140) -> None:
     """Everything that `train` reads: 32 px images whose mean color tells the class, with noise; three fifths train."""
     random = np.random.default_rng(0)
     colors = random.integers(40, 216, size=(7, 3))
     labels = np.arange(images) % 7
     noise = random.normal(0, 25, size=(images, 32, 32, 3))
-    pixels = np.clip(colors[labels][:, None, None, :] + noise, 0, 255).astype(np.uint8)
     ids = [f"SYNTH_{number:07d}" for number in range(images)]
-    (workspace / PREPARED).mkdir(parents=True)
-    np.save(workspace / PREPARED / "images.npy", pixels)
-    index = pd.DataFrame({"image_id": ids, "width": 32, "height": 32, "fit": "squash", "color_constancy": "none"})
-    write_table(index, PREPARED / "index.csv", INDEX_COLUMNS)
+    write_prepared(ids, colors[labels][:, None, None, :] + noise, width=32, height=32)
     frame = pd.DataFrame({"lesion_id": [f"L{number}" for number in range(images)], "image_id": ids})
-    frame["dx"] = [CLASSES[label] for label in labels]
-    frame = frame.assign(dx_type="histo", age=50.0, sex="male", localization="back")
+    frame = frame.assign(dx=[CLASSES[label] for label in labels], **PATIENT)
     first, second = images * 3 // 5, images * 4 // 5 - 1
     splits = {"train": frame.iloc[:first], "val": frame.iloc[first:second], "test": frame.iloc[second:]}
-    write_splits(splits, SplitFacts("0123", "sample", True))
+    write_lists(splits, "0123")
     write_synthetic([], [], size=32, facts={"fingerprint": training_fingerprint(splits["train"])})
 
 
@@ -72,18 +64,29 @@ def train_base() -> None:
 
 def outputs() -> dict[str, bytes]:
     """Bytes of everything that the stage wrote."""
-    folders = (MEMBER, METRICS, PLOTS)
-    return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+    return bytes_below(MEMBER, METRICS, PLOTS)
 
 
-def start_train(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Start the stage as DVC does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.train", *(arguments or ARGUMENTS)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        text=True,
-        stderr=subprocess.PIPE,
-    )
+def start_train(*launcher: str) -> subprocess.Popen[str]:
+    """Start the stage as DVC does, or by a launcher."""
+    command = [sys.executable, *launcher, "-m", "stages.train", *ARGUMENTS]
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a training that must succeed said."""
+    stderr = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, stderr
+    return stderr
+
+
+def kill_at(line: str) -> None:
+    """Start the stage, and kill it when it says a line that begins so."""
+    process = start_train()
+    assert any(said.startswith(line) for said in process.stderr or ())
+    time.sleep(0.3)  # somewhere in the next epoch
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ difference would compare two quantities and is undefined (NaN). Accuracy, weight
 move with the mix of diagnoses, too: their difference is not the classifier's alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`data/external`: images of another source, laid out as `data/raw`, on which the trained classifier is measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Ids of images and of lesions, file bytes, decoded pixels and thumbnails are comp
 anew or resized, which shares neither bytes nor pixels. A copy that was cropped or turned is not detected.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable
@@ -20,6 +18,7 @@ from PIL import Image
 from sklearn.metrics import pairwise_distances_argmin
 
 from skinlesion.artifacts.raw import image_path
+from skinlesion.base.decoding import decode_picture
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.base.parallel import map_in_order
 from skinlesion.config.audits import NearCopies
@@ -56,11 +55,11 @@ def read_contents(image_ids: Iterable[str], raw: Path, *, workers: int) -> Conte
 
 def _read(image_id: str, raw: Path) -> tuple[str, str, np.ndarray]:
     path = image_path(image_id, raw)
-    with Image.open(path, formats=["JPEG"]) as opened:
-        image = opened.convert("RGB")
+    content = path.read_bytes()
+    image = decode_picture(content, ["JPEG"], lambda opened: opened.convert("RGB"))
     decoded = hashlib.sha256(f"{image.width} x {image.height}".encode() + image.tobytes()).hexdigest()
     thumbnail = np.asarray(image.resize(THUMBNAIL, Image.Resampling.BOX), dtype=np.float32).ravel()
-    return hashlib.sha256(path.read_bytes()).hexdigest(), decoded, thumbnail
+    return hashlib.sha256(content).hexdigest(), decoded, thumbnail
 
 
 def prove_disjoint(
@@ -121,10 +120,12 @@ def prove_disjoint(
             "set external.near_copies=report to keep such)"
         )
     sizes = {"external": (external, theirs), "internal": (internal, ours)}
+    # One sha256 for a set of files, whatever their order.
+    digests = {name: hashlib.sha256("\n".join(sorted(each.files)).encode()).hexdigest() for name, (_, each) in sizes.items()}
     return {
         **{
-            name: {"images": len(table), "lesions": int(table["lesion_id"].nunique()), "files_sha256": _digest_of_all(content)}
-            for name, (table, content) in sizes.items()
+            name: {"images": len(table), "lesions": int(table["lesion_id"].nunique()), "files_sha256": digests[name]}
+            for name, (table, _) in sizes.items()
         },
         "shared": {by: len(names) for by, names in shared.items()},
         "near_copies": alike,
@@ -151,8 +152,3 @@ def _equal(theirs: Contents, their_digests: list[str], ours: Contents, our_diges
 def _name_pairs(pairs: list[tuple[str, str]], list_of: dict[str, str]) -> list[str]:
     """`A is B (train)` for every pair."""
     return [f"{name} is {other} ({list_of.get(other, 'no list')})" for name, other in pairs]
-
-
-def _digest_of_all(contents: Contents) -> str:
-    """One sha256 for a set of files, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(contents.files)).encode()).hexdigest()

@@ -3,8 +3,6 @@
 What is shown to be one is the skin in the pictures. Two lesions that lie side by side on it can each be the subject of one.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

@@ -1,7 +1,5 @@
 """Local features of an image: corners and spots of the lesion, and descriptions of them that turn and grow with the image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2
@@ -36,7 +34,7 @@ class Keypoints:
     def __len__(self) -> int:
         return len(self.position)
 
-    def mirrored(self) -> Keypoints:
+    def mirrored(self) -> "Keypoints":
         """The features of the image mirrored left to right."""
         position = (self.width - 1 - self.position.real) + 1j * self.position.imag
         return Keypoints(

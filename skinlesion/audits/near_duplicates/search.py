@@ -1,7 +1,5 @@
 """The search for pairs of images that show one lesion, over all images: features, candidates, verification."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,13 +8,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
 from skinlesion.artifacts.raw import image_path
 from skinlesion.audits.near_duplicates.alignment import correlate, fit_similarity
 from skinlesion.audits.near_duplicates.keypoints import Keypoints, find_keypoints, inside_ring, to_gray
 from skinlesion.audits.near_duplicates.vocabulary import Index
+from skinlesion.base.decoding import decode_picture
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.parallel import map_in_order
 
@@ -61,8 +60,7 @@ def read_gray(image_id: str) -> np.ndarray:
     """
     path = image_path(image_id)
     try:
-        with Image.open(path) as file:
-            return to_gray(np.asarray(file.convert("RGB")))
+        return to_gray(decode_picture(path.read_bytes(), ["JPEG"], lambda file: np.asarray(file.convert("RGB"))))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise PipelineError(f"image {path} is not readable ({error}): run `download` again") from None
 

@@ -1,7 +1,5 @@
 """Tables of the pairs of images that the search for near-duplicates verified."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path

@@ -5,8 +5,6 @@ without comparing all with all; of the votes for an image, those count that agre
 embedding and weak geometric consistency, ECCV 2008, here with the shift too).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -9,8 +9,6 @@ works in blocks of 8 pixels and noise is of each pixel alone, and both weigh mor
 less than half a pixel, as the weakest one below 112 pixels, changes hardly anything: a small square has no detail so fine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -4,8 +4,6 @@ Clean and corrupted predictions are of the same images and are measured in the s
 of two draws is a draw of the difference, as in `skinlesion.evaluation.metrics.pairing`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A page that shows one image under every corruption, at every severity."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

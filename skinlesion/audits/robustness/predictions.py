@@ -1,7 +1,5 @@
 """What the classifier says of corrupted images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

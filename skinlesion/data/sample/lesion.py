@@ -5,8 +5,6 @@ A caricature of dermoscopy, made so that a small network can learn it and be wro
 lesions is blended with a class that dermatologists confuse it with. It says nothing about real skin.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

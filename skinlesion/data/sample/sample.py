@@ -4,8 +4,6 @@ What it copies from HAM10000 (Tschandl, Rosendahl, Kittler, Scientific Data 5, 1
 and rounded frequencies; no pixel of the data set is in it. Metrics on it say that the pipeline works, nothing about skin.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -4,8 +4,6 @@ Nothing in this module knows a diagnosis, and its random numbers come from gener
 lesion's mask is independent of the class, so that a map of a network's evidence can be checked against the mask.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

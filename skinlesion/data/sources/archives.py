@@ -1,8 +1,7 @@
 """Read the wanted files of a zip archive without trusting it: no path of its own, bounded in number and in bytes."""
 
-from __future__ import annotations
-
 import errno
+import logging
 import lzma
 import re
 import struct
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from skinlesion.base.errors import PipelineError, reason_of
+
+logger = logging.getLogger(__name__)
 
 # The Kaggle mirror has 20,036 members and 5.6 GB with its doubled folders; an image of 600 x 450 pixels has some 300 kB.
 MAX_MEMBERS = 100_000
@@ -43,13 +44,22 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         ) from None
 
 
-def _base_name(member: zipfile.ZipInfo) -> str:
-    """The name without any folder, whatever separator the archive's author used; empty for a folder."""
-    return re.split(r"[/\\]", member.filename)[-1]
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip archive: by its ending, or, where it has none, by its content."""
+    return path.suffix.lower() == ".zip" or (not path.suffix and zipfile.is_zipfile(path))
 
 
-def member_names(archive: Path) -> list[str]:
-    """Base names of an archive's files, sorted.
+def _parts(member: zipfile.ZipInfo) -> list[str]:
+    """Its folders and its name, whatever separator the archive's author used; the name is empty for a folder."""
+    return re.split(r"[/\\]", member.filename)
+
+
+def _is_aside(member: zipfile.ZipInfo, aside: re.Pattern[str] | None) -> bool:
+    return aside is not None and any(aside.match(part) for part in _parts(member))
+
+
+def member_names(archive: Path, aside: re.Pattern[str] | None = None) -> list[str]:
+    """Base names of an archive's files, sorted, without those whose name, or a folder's above them, `aside` matches.
 
     Raises
     ------
@@ -57,11 +67,16 @@ def member_names(archive: Path) -> list[str]:
         It is broken or has more than `MAX_MEMBERS` members.
     """
     with _opened(archive) as opened:
-        return sorted(name for member in opened.infolist() if (name := _base_name(member)))
+        members = [member for member in opened.infolist() if not _is_aside(member, aside)]
+        if left := len(opened.infolist()) - len(members):
+            logger.warning("left aside in %s, no part of HAM10000: %d members", archive, left)
+        return sorted(name for member in members if (name := _parts(member)[-1]))
 
 
-def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Base name and content of every member whose base name is wanted, in the archive's order.
+def read_members(
+    archive: Path, wanted: Callable[[str], object], aside: re.Pattern[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Base name and content of every member whose base name is wanted, in the archive's order, without those of `aside`.
 
     Raises
     ------
@@ -72,8 +87,8 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
     total = 0
     with _opened(archive) as opened:
         for member in opened.infolist():
-            name = _base_name(member)
-            if not wanted(name):
+            name = _parts(member)[-1]
+            if not wanted(name) or _is_aside(member, aside):
                 continue
             if member.flag_bits & 1:
                 raise PipelineError(f"{archive}: {name} is encrypted: unpack the archive yourself and give the folder as path")

@@ -1,7 +1,5 @@
 """HAM10000's original archives on Harvard Dataverse (doi:10.7910/DVN/DBW86T), by file id and published MD5."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is published about HAM10000: its counts, its licence and how to cite it."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from skinlesion.base.errors import PipelineError

@@ -1,8 +1,5 @@
 """Prove that every row has its image, every image its row, and that every file is whole; each is decoded once."""
 
-from __future__ import annotations
-
-import io
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from skinlesion.artifacts.raw import MASK_SUFFIX, MAX_PIXELS, image_path, list_images, mask_path
 from skinlesion.base.cores import available_cores
+from skinlesion.base.decoding import decode_picture, kind_of
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 
 
@@ -35,7 +33,10 @@ def check_files(raw: Path, image_ids: Iterable[str]) -> int:
     images = set(list_images(raw))
     masks = {path.stem.removesuffix(MASK_SUFFIX) for path in (raw / "segmentations").glob("*.png")}
     for offenders, meaning in (
-        (listed - images, "have a row in the metadata and no image: complete the source, or delete the rows"),
+        (
+            listed - images,
+            "have a row in the metadata and no image: complete the source (see what was left aside), or delete the rows",
+        ),
         (images - listed, "are images without a row in the metadata: complete it, or move the images elsewhere"),
         (masks - listed, "have a mask and no row in the metadata: complete it, or move the masks elsewhere"),
     ):
@@ -73,17 +74,20 @@ def _describe_problem(raw: Path, image_id: str) -> str | None:
 def _decode(path: Path, kind: str) -> Image.Image:
     """The decoded image; raises ValueError if it is none of that kind, too large, or broken."""
     content = path.read_bytes()  # outside the `try`: what fails here is the disk and not the image
+    if (found := kind_of(content)) != f"a {kind}":
+        raise ValueError(f"{found}, not a {kind} file" if found else f"not a {kind} file")
     try:
-        image = Image.open(io.BytesIO(content), formats=[kind])
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
-            )
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"not a {kind} file") from None
+        return decode_picture(content, [kind], _load)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for broken data; all become the caller's one
         raise ValueError(reason_of(error)) from None
+
+
+def _load(image: Image.Image) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, over the {MAX_PIXELS // 1_000_000} megapixels that are accepted"
+        )
+    image.load()
     return image

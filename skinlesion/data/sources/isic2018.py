@@ -1,7 +1,5 @@
 """The test set of the ISIC 2018 challenge, task 3, which lies beside HAM10000 on Harvard Dataverse."""
 
-from __future__ import annotations
-
 import logging
 from itertools import chain
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The copy of HAM10000 on Kaggle, through Kaggle's own package and its own credentials."""
 
-from __future__ import annotations
-
 import zipfile
 from functools import partialmethod
 from pathlib import Path

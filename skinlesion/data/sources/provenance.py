@@ -1,7 +1,5 @@
 """What `provenance.json` says of a set of images: what the files were, and how many there are of what."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Download one large file over HTTP on a line that may be slow, cut or refused, and trust it only by its checksum."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time

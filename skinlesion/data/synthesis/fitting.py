@@ -4,8 +4,6 @@ It works at a side of at most 64 pixels: training images are resized to it by ar
 interpolation. A VAE's images are blurred anyway, so larger ones would cost time and show nothing more.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ Structured Output Representation using Deep Conditional Generative Models, NeurI
 prior of every class; the Kullback-Leibler term weighted as in Higgins et al., beta-VAE, ICLR 2017.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,7 +1,5 @@
 """A page that shows what was drawn beside what the network was trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

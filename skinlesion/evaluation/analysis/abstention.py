@@ -5,8 +5,6 @@ confidence, the others are left to a dermatologist; `coverage` is the share of i
 answers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """Classifiers that see little, for what a network's figures are worth: metadata alone, or the image's colours alone."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import HistGradientBoostingClassifier

@@ -8,8 +8,6 @@ asked, and are larger. The numbers come from a seed. A set is never empty.
 The promise is of lesions drawn as those of calibration were, over all diagnoses together: a rare one can be covered less often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What an operating point means for those who are examined: predictive values at another prevalence, and net benefit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """What a classifier fails on and a person would want to see: missed melanomas, and errors made with confidence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

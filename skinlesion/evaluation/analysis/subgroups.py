@@ -4,8 +4,6 @@ Groups differ in more than what they are named after. A group of follow-up nevi 
 recall of nevi; one without melanoma has no melanoma figures at all. Hence every row says how many melanomas it holds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any

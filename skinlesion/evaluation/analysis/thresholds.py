@@ -5,8 +5,6 @@ score >= threshold. The thresholds that can be chosen are the distinct scores of
 nothing changes, so a grid could only miss the best one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How good each member of an ensemble is alone, and how far they lie apart."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which trained classifier a calibration, an operating point or an export belongs to: a digest that each of them carries."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Running classifiers over prepared images: one by one, and as an ensemble that votes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """How a prediction table is made: for validation and test, and for images of another source."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

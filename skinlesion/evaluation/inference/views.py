@@ -1,7 +1,5 @@
 """Test-time augmentation: the views of a batch over which probabilities are averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

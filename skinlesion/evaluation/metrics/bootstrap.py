@@ -10,8 +10,6 @@ four seeds; in 91 to 96 % of sets of 300 lesions, 93 to 94 % on average. The int
 narrow.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -109,11 +107,11 @@ class Measured(NamedTuple):
     drawn: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> Measured:
+    def of(cls, measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> "Measured":
         """What `measure` gives for some images, which show `lesion_ids`."""
         return cls(point_estimate(measure, len(lesion_ids)), bootstrap(measure, lesion_ids, how))
 
-    def less(self, other: Measured) -> Measured:
+    def less(self, other: "Measured") -> "Measured":
         """The difference, draw by draw. It is paired where both are of the same images and drawn with one seed."""
         values = {name: self.values[name] - other.values[name] for name in other.values}
         return Measured(values, {name: self.drawn[name] - other.drawn[name] for name in other.drawn})

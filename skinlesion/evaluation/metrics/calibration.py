@@ -1,7 +1,5 @@
 """From logits to probabilities that can be believed: what is fitted on validation, and how it is applied."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +44,7 @@ class Calibrator:
         return float(1 / self.scale[0]) if self.method == "temperature" else None
 
     @classmethod
-    def of(cls, calibration: Calibration) -> Calibrator:
+    def of(cls, calibration: Calibration) -> "Calibrator":
         """From `models/calibration.json` (`skinlesion.evaluation.results.decisions.read_calibration`)."""
         return cls(calibration.method, np.array(calibration.scale, np.float64), np.array(calibration.bias, np.float64))
 

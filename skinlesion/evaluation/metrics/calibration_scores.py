@@ -1,7 +1,5 @@
 """By what calibration is judged: scores, their decomposition, recalibration curves and reliability tables."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq

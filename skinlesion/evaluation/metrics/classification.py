@@ -14,8 +14,6 @@ Where a metric is undefined:
 A prediction is the class of highest probability, the first in the order of `CLASSES` among equal ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

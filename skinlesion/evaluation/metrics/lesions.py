@@ -1,7 +1,5 @@
 """One prediction a lesion: a patient has a lesion, and not the one to four photographs of it that happen to be in the archive."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from skinlesion.artifacts.tables import PROBABILITY_COLUMNS

@@ -4,8 +4,6 @@ Both are measured in the same bootstrap draws of lesions (`metrics.bootstrap`): 
 interval of the difference is narrower than two intervals side by side suggest.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ import pandas as pd
 
 from skinlesion.base.errors import PipelineError, name_some
 from skinlesion.config.schema import BootstrapParams
-from skinlesion.evaluation.metrics.bootstrap import bootstrap, percentile_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measured, percentile_intervals
 from skinlesion.evaluation.metrics.tables import metrics_of
 
 
@@ -68,16 +66,8 @@ def compare(paired: Paired, how: BootstrapParams) -> pd.DataFrame:
     A row a metric of `HEADLINE`, then `f1_<class>` a class: `metric, first, second, difference` (second less first),
     `low, high` (percentile interval of the difference), `p` (`p_value`). NaN where a metric is undefined.
     """
-    measured = [metrics_of(table) for table in paired]
-    images, lesions = len(paired.first), paired.first["lesion_id"]
-    points = [point_estimate(each.headline, images) for each in measured]
-
-    def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
-        values = [each.headline(weights) for each in measured]
-        return {name: values[1][name] - values[0][name] for name in values[0]}
-
-    drawn = bootstrap(difference, lesions, how)
-    ends = pd.DataFrame(percentile_intervals(drawn, how.confidence)).T
-    table = pd.DataFrame({"first": points[0], "second": points[1]}).rename_axis("metric")
-    table = table.assign(difference=table["second"] - table["first"]).join(ends)
-    return table.assign(p={name: p_value(values) for name, values in drawn.items()}).reset_index()
+    first, second = (Measured.of(metrics_of(table).headline, paired.first["lesion_id"], how) for table in paired)
+    apart = second.less(first)
+    table = pd.DataFrame({"first": first.values, "second": second.values, "difference": apart.values}).rename_axis("metric")
+    table = table.join(pd.DataFrame(percentile_intervals(apart.drawn, how.confidence)).T)
+    return table.assign(p={name: p_value(values) for name, values in apart.drawn.items()}).reset_index()

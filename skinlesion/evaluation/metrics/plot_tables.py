@@ -1,7 +1,5 @@
 """The tables that the plots of a prediction table are drawn from: confusion matrix, ROC and precision-recall curves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

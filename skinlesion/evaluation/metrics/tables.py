@@ -1,7 +1,5 @@
 """The metrics of a prediction table."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -4,8 +4,6 @@
 or its content cannot be applied.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

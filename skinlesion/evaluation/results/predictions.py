@@ -1,7 +1,5 @@
 """The contract of `data/predictions`: a table of validation and one of test, a row an image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which predictions are shown: every missed melanoma, then the errors, doubts and typical successes that teach most."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

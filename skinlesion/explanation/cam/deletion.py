@@ -6,8 +6,6 @@ as there, starts from the blurred image. How fast either goes also depends on th
 take more of an image's evidence away than coarse ones, so that areas of methods with different cells do not compare.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +58,7 @@ class Ends:
     gone: np.ndarray
     blurred: np.ndarray
 
-    def some(self, positions: np.ndarray) -> Ends:
+    def some(self, positions: np.ndarray) -> "Ends":
         """Of those images alone."""
         return Ends(self.whole[positions], self.gone[positions], self.blurred[positions])
 

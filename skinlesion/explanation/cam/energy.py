@@ -1,7 +1,5 @@
 """Does the network look at the lesion? The share of a map's energy inside the lesion's mask, over the lesion's area share."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """torchcam's extractors on our networks: with metadata, with noise by image, and with maps fused where their cells lie."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -11,8 +11,6 @@ Six questions, each with what it is held against:
 - `shuffled`: does the map of the network with all weights shuffled (`cam.randomization`) still do so? It must not.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -118,7 +116,7 @@ def measure_methods(
 def _measure(
     subject: Subject,
     positions: np.ndarray,
-    orders: _Orders,
+    orders: "_Orders",
     within: np.ndarray,
     shuffled: Mapping[str, Mapping[str, Classifier]],
 ) -> Faithfulness:

@@ -4,8 +4,6 @@ In eval mode a batch norm multiplies and shifts each channel by constants, and s
 (`torch.nn.utils.fusion`). A CPU, which is bound by memory in these layers, is two to three times as fast without them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from contextlib import ExitStack

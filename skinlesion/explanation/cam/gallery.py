@@ -1,7 +1,5 @@
 """The chosen cases as files: their pages, the index of these in two forms, and the table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What the pages of cases are found by: a picture for `dvc plots show`, and a page in HTML that links to them."""
 
-from __future__ import annotations
-
 import base64
 import io
 import textwrap

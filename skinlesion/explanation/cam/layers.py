@@ -1,7 +1,5 @@
 """Which layer of a network a class activation map is taken from, and how its output becomes a grid of feature maps."""
 
-from __future__ import annotations
-
 import difflib
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -42,7 +40,7 @@ class TargetLayer:
     layout: Layout
     side: int
     centers: Centers
-    parts: tuple[TargetLayer, ...] = ()
+    parts: tuple["TargetLayer", ...] = ()
 
     def to_feature_maps(self, output: torch.Tensor) -> torch.Tensor:
         """The layer's output, or a gradient of its shape, as (N, C, side, side)."""

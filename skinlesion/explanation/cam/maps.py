@@ -1,7 +1,5 @@
 """Maps of where a network found its evidence: in batches, the same whatever their size, and without a trace in the model."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

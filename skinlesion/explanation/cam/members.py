@@ -1,7 +1,5 @@
 """The maps of an ensemble: each member's from a layer of its own, placed by its own cells, then averaged."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

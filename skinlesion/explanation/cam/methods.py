@@ -3,8 +3,6 @@
 Which papers they are, and where torchcam departs from them, stands in `skinlesion.explanation.cam.maps.compute_maps`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """A network that is looked at is left as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Occlusion sensitivity, a control that needs no gradients and no layer: what the score loses where the image is covered."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Pages of cases, a set for each true diagnosis: `mel_1.png`, `mel_2.png`, ..."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One case of a page: the image, the maps of the predicted and of the true class, and the probabilities of all seven."""
 
-from __future__ import annotations
-
 import textwrap
 from dataclasses import dataclass
 

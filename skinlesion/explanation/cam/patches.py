@@ -1,7 +1,5 @@
 """Maps on the patches of the network's square: one grid for every layer and member, on which maps are ranked and compared."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

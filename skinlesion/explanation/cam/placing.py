@@ -1,7 +1,5 @@
 """Where the cells of a map come to lie: on the pixels of the network's square, of an original, or on the cells of another map."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

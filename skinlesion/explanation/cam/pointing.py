@@ -4,8 +4,6 @@ Zhang et al., Top-down Neural Attention by Excitation Backprop, IJCV 2018, secti
 Lesions are photographed in the middle, so that a map must be held against a guess that always says "the centre".
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

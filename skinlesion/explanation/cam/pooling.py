@@ -1,7 +1,5 @@
 """Whether a network pools a layer's feature maps straight into one linear layer, as CAM needs it, and that layer's weights."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any
 

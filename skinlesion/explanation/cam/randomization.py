@@ -5,8 +5,6 @@ layer, and the maps are compared with the trained network's. Here they are shuff
 distribution, and batch norm's statistics are then computed anew, or the random features would run out of all bounds.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,6 @@ ResNet, an EfficientNet or a MobileNet, whose strided convolutions have odd kern
 centred on pixel i * s, half a cell to the upper left of its tile: 16 pixels of 224.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """What is explained: the images and predictions of a split, and the ensemble that made them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +12,7 @@ from skinlesion.artifacts.patients import encode_metadata
 from skinlesion.explanation.cam import patches
 from skinlesion.explanation.cam.deletion import Score
 from skinlesion.explanation.cam.gallery import Placed
+from skinlesion.explanation.cam.layers import TargetLayer
 from skinlesion.explanation.cam.members import MemberMaps, explain, place_mean
 from skinlesion.explanation.cam.methods import MapOptions
 from skinlesion.model.classifier import Classifier, normalize
@@ -42,11 +41,11 @@ class Subject:
         config = next(iter(self.members.values())).config
         return {"size": config.size, "fit": config.fit}
 
-    def some(self, positions: np.ndarray) -> Subject:
+    def some(self, positions: np.ndarray) -> "Subject":
         """Of those rows of the table alone."""
         return self.of(self.table.iloc[positions])
 
-    def of(self, table: pd.DataFrame) -> Subject:
+    def of(self, table: pd.DataFrame) -> "Subject":
         """The same of another table."""
         return replace(self, table=table)
 
@@ -60,10 +59,10 @@ class Subject:
         positions = {image_id: position for position, image_id in enumerate(self.table["image_id"])}
         return lambda image: place_mean(maps, positions[image.image_id], image.width, image.height, **self.square)
 
-    def describe_maps(self, maps: Mapping[str, MemberMaps]) -> str:
-        """What the maps are of: the method, and the networks, each once, with their layers."""
+    def describe_maps(self, layers: Mapping[str, TargetLayer]) -> str:
+        """What the maps of these layers, one a member, are of: the method, and the networks, each once, with their layers."""
         networks = dict.fromkeys(
-            f"layer {maps[name].layer.name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}"
+            f"layer {layers[name].name}, {config.backbone}{' with metadata' if config.needs_metadata else ''}"
             for name, (_, config) in self.members.items()
         )
         several = f", mean of {len(self.members)} members" if len(self.members) > 1 else ""

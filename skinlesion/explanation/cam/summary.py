@@ -1,7 +1,5 @@
 """How faithful maps are, as `metrics/gradcam.json` says it: means with intervals over lesions, by class and outcome; verdicts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any

@@ -1,7 +1,5 @@
 """The tables that the plots of `gradcam` are drawn from: measures, curves, the sanity check, and the figures of each image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What each method reads of a network: one layer, two that it puts together, whole blocks of attention, or the image alone."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable
 

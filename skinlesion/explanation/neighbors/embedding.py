@@ -1,7 +1,5 @@
 """Where a classifier puts an image: what its head is given of the picture, as a direction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What nearest training cases are worth: how many share the truth, what their vote reaches, and what its agreement tells."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,7 @@ import pandas as pd
 from skinlesion.artifacts.tables import labels_of, probabilities_of
 from skinlesion.config.schema import BootstrapParams
 from skinlesion.diagnoses import CLASSES
-from skinlesion.evaluation.metrics.bootstrap import Measure, bootstrap_intervals, point_estimate
+from skinlesion.evaluation.metrics.bootstrap import Measured
 from skinlesion.evaluation.metrics.classification import ClassificationMetrics, area_under_roc, flagged_counts, rank_scores, ratio
 from skinlesion.explanation.neighbors.search import vote
 
@@ -57,7 +55,7 @@ def measure_neighbors(test: pd.DataFrame, labels: np.ndarray, training: pd.DataF
         areas = {name: area_under_roc(*flagged_counts(ranking, weights)) for name, ranking in scores.items()}
         return values | areas | {"detection": areas["neighbors"] - areas["confidence"]}
 
-    found = _bounded(measure, test["lesion_id"], how)
+    found = Measured.of(measure, test["lesion_id"], how).with_intervals(how.confidence)
     lesions = training.groupby("lesion_id")["dx"].first().value_counts(normalize=True)
     return {
         "share_of_truth": {
@@ -82,13 +80,6 @@ def measure_neighbors(test: pd.DataFrame, labels: np.ndarray, training: pd.DataF
 def _mean(weights: np.ndarray, values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Weighted mean over the images of a group, (draws,); NaN in draws without any."""
     return ratio(weights[:, group] @ values[group].astype(np.float64), weights[:, group].sum(axis=1), undefined=np.nan)
-
-
-def _bounded(measure: Measure, lesion_ids: pd.Series, how: BootstrapParams) -> dict[str, dict[str, float]]:
-    """`value`, `low` and `high` of all that `measure` gives."""
-    values = point_estimate(measure, len(lesion_ids))
-    intervals = bootstrap_intervals(measure, lesion_ids, how)
-    return {name: {"value": value, **intervals[name]} for name, value in values.items()}
 
 
 def _sizes(test: pd.DataFrame, group: np.ndarray) -> dict[str, int]:

@@ -1,7 +1,5 @@
 """Pages of cases: each test image in a row with the training images nearest to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -87,7 +85,10 @@ def _draw_page(cases: Sequence[CaseWithNeighbors], title: str, neighbors: int) -
         # Apart from the test images, which have no frame.
         x = (LEFT + 0.02) / width
         figure.add_artist(Line2D([x, x], [FOOTER / height, 1 - (HEADER - 0.05) / height], color="0.75", linewidth=0.8))
-    _draw_key(figure, height)
+    # What the frames mean.
+    lines = [Line2D([], [], color=color, linestyle=line, linewidth=2.6, label=label) for color, line, label in FRAMES.values()]
+    place = (0.5, 0.22 / height)
+    figure.legend(handles=lines, loc="center", bbox_to_anchor=place, ncols=3, fontsize=11, frameon=False, handlelength=3.2)
     return figure
 
 
@@ -107,10 +108,3 @@ def _draw_cell(
         if shares is not None:
             color, line, _ = FRAMES[shares]
             spine.set(color=color, linestyle=line, linewidth=2.6)
-
-
-def _draw_key(figure: Figure, height: float) -> None:
-    """What the frames mean."""
-    lines = [Line2D([], [], color=color, linestyle=line, linewidth=2.6, label=label) for color, line, label in FRAMES.values()]
-    place = (0.5, 0.22 / height)
-    figure.legend(handles=lines, loc="center", bbox_to_anchor=place, ncols=3, fontsize=11, frameon=False, handlelength=3.2)

@@ -1,7 +1,5 @@
 """The training cases nearest to an image in a classifier's own space: an exact search, and what its neighbours would say."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,14 +1,14 @@
 """Writing a classifier's network as an ONNX graph, in float32 by torch and in int8 by ONNX Runtime's static quantisation."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -151,7 +151,7 @@ def quantize_network(
             quantization.quantize_static(
                 graph,
                 target,
-                Batches(batches),
+                SimpleNamespace(get_next=partial(next, iter(batches), None)),  # the next batch, None at the end
                 quant_format=quantization.QuantFormat.QDQ,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -179,14 +179,3 @@ def layers_with_weights(graph: onnx.ModelProto) -> list[str]:
     """Names of the nodes that multiply by weights of the network, in the graph's order."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     return [node.name for node in graph.graph.node if node.op_type in WITH_WEIGHTS and weights & set(node.input)]
-
-
-class Batches:
-    """What ONNX Runtime's calibration asks for the next batch until there is none."""
-
-    def __init__(self, batches: Iterable[dict[str, np.ndarray]]) -> None:
-        self.batches = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next batch, None at the end."""
-        return next(self.batches, None)

@@ -4,8 +4,6 @@ What stays torch is everything around the network: preparation, normalisation, v
 (`skinlesion.evaluation.inference.inference.predict_batch`), which an `OnnxNetwork` is given to.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -130,26 +128,14 @@ def load_onnx_ensemble(folder: Path, precision: str, *, classifier: Path = CLASS
         An unknown precision; nothing was exported; a file is missing, damaged or of another member or precision; or the export is
         of other weights than `classifier` has now.
     """
-    chosen = find_known("precision", precision, PRECISIONS)
-    exported = read_export(folder).members
+    chosen, path = find_known("precision", precision, PRECISIONS), folder / EXPORT_FILE
+    if not path.is_file():
+        raise PipelineError(f"{path} not found, the classifier was not exported: {AGAIN} first")
+    exported = check_content(Exported, read_json(path), path, stage=STAGE).members
     names = read_member_names(classifier)
     if list(exported) != names:
         raise stale(folder, classifier, f"members are {brief(names)}, exported were {brief(list(exported))}")
     return {name: load_onnx_member(folder, name, chosen, exported[name], classifier=classifier) for name in names}
-
-
-def read_export(folder: Path) -> Exported:
-    """Read and check `export.json`.
-
-    Raises
-    ------
-    PipelineError
-        Missing or damaged.
-    """
-    path = folder / EXPORT_FILE
-    if not path.is_file():
-        raise PipelineError(f"{path} not found, the classifier was not exported: {AGAIN} first")
-    return check_content(Exported, read_json(path), path, stage=STAGE)
 
 
 def load_onnx_member(folder: Path, name: str, precision: Precision, exported: ExportedMember, *, classifier: Path) -> Member:

@@ -1,7 +1,5 @@
 """What exported networks say of prepared images, and how far that is from what torch said of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 

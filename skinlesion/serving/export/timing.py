@@ -1,7 +1,5 @@
 """How fast engines answer: what a caller waits for one image and for a batch, measured in turns on this machine."""
 
-from __future__ import annotations
-
 import os
 import statistics
 import time

@@ -1,7 +1,5 @@
 """Hair-like occlusion: thin dark curves over a training image, as real hair lies over many dermatoscopic images."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MixUp and CutMix: a batch mixed with itself, images and targets alike."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What each preset of `train.augmentation` does to a training image."""
 
-from __future__ import annotations
-
 from skinlesion.config.augmentation import Augmentation, AugmentationParams, Preset
 
 NONE = Augmentation(

@@ -1,7 +1,5 @@
 """Augmentation of training images as a torchvision v2 preset; evaluation sees the prepared square as it is."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
