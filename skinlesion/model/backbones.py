@@ -239,12 +239,11 @@ def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, back
 
 def _without_heads(model: nn.Module, state: dict[str, torch.Tensor], head: str) -> dict[str, torch.Tensor]:
     """A checkpoint without its heads, and with what torchvision's builders and references do to one before they load it."""
-    metadata = getattr(state, "_metadata", None)  # the versions of torch's and torchvision's layers, by which they load
+    # Torch's tags of versions are left out, as safetensors files have none: every layer then looks for its old layout.
     state = OrderedDict((name, tensor) for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS)))
     if isinstance(model, models.DenseNet):
         state = OrderedDict((DOTTED.sub(r"\1\2", name), tensor) for name, tensor in state.items())
     if isinstance(model, models.VisionTransformer) and "encoder.pos_embedding" in state:
         with suppress(ValueError, RuntimeError):  # of what is no square grid of patches, which is refused for its shape then
             state = interpolate_embeddings(model.image_size, model.patch_size, state)
-    state._metadata = metadata  # type: ignore[attr-defined]
     return state

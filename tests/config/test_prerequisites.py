@@ -32,6 +32,7 @@ def test_what_a_later_stage_would_lack_stops_before_the_download(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # so that it is found nowhere
     monkeypatch.setenv("PATH", str(workspace))
+    monkeypatch.setattr(download, "collect", lambda *_: pytest.fail("the download began"))
     (workspace / "data").mkdir()
     for present in ({"split.links": "pairs.csv"}, {}):
         write_params({"download.source": "dataverse"} | present | overrides)
