@@ -20,6 +20,7 @@ from skinlesion.base.errors import run_stage
 from skinlesion.base.files import atomic_folder, resolve_from_root, scratch_folder, write_json
 from skinlesion.base.locks import locked, one_at_a_time
 from skinlesion.config.params import DownloadParams, SampleParams, load_params
+from skinlesion.config.prerequisites import check_prerequisites
 from skinlesion.data.sample.sample import draw_sample
 from skinlesion.data.sources import dataverse, ham10000, kaggle
 from skinlesion.data.sources.images import check_files
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 @one_at_a_time("download")
 def main() -> None:
     """Fill `data/raw`, all of it or nothing."""
-    params = load_params().download
+    whole = load_params()
+    check_prerequisites(whole)
+    params = whole.download
     scratch = scratch_folder(f"download/{params.source}")
     shared = params.source in ("kaggle", "dataverse")  # their partial files are those of every workspace of this project
     with locked(scratch.with_suffix(".lock"), doing="downloading the same") if shared else nullcontext():

@@ -25,6 +25,8 @@ SEPARATORS = ",;\t|"
 IN_QUOTES = 'put a value that holds the separator in quotes, as "80,5"'
 
 AGE_LIMIT = 120.0  # years
+# How a missing age, sex or site is written: pandas' words for it, those of R and spreadsheets among them, and HAM10000's own.
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "unknown")
 # What an id must not begin with or hold: it names a file (`artifacts.raw.image_path`), and must not lead out of its folder or
 # hide there.
 _NOT_IN_AN_ID = r"^\.|[/\\\x00-\x1f\x7f]"
@@ -99,8 +101,8 @@ def _with_decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     """Read a CSV whose rows are images, keyed by `image_id`, and check what every such table promises.
 
-    Identifiers, diagnoses and sites are strings, `age` is a float in years (NaN where unknown); an empty `sex` or
-    `localization` becomes 'unknown'. Further columns are kept.
+    Identifiers, diagnoses and sites are strings, `age` is a float in years (NaN where unknown); a `sex` or `localization` that is
+    `MISSING` becomes 'unknown'. Further columns are kept.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     wanted = list(columns)
     text_columns = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "fit", "color_constancy")
     try:
-        frame = parse_csv(path, name=str(path), dtype=dict.fromkeys(text_columns, "str"), na_values={"age": ["", "NaN", "nan"]})
+        frame = parse_csv(path, name=str(path), dtype=dict.fromkeys(text_columns, "str"), na_values={"age": list(MISSING)})
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run the stage that writes it first, or `dvc repro`") from None
     missing = [name for name in wanted if name not in frame.columns]
@@ -120,7 +122,7 @@ def read_table(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     _check_rows(frame, path)
     for name in ("sex", "localization"):
         if name in frame.columns:
-            frame[name] = frame[name].replace("", "unknown")
+            frame[name] = frame[name].replace(list(MISSING), "unknown")
     return frame
 
 

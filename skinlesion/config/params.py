@@ -18,7 +18,7 @@ from skinlesion.config import evaluation, schema
 from skinlesion.config.audits import ExternalParams, ExtrasParams, LeakParams, NearDuplicatesParams, RobustnessParams
 from skinlesion.config.schema import BootstrapParams, MachineParams, Section, Seed, check_path, describe_problem
 from skinlesion.config.serving import ExportParams
-from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams
+from skinlesion.config.training import EnsembleParams, SynthesizeParams, TrainParams, find_size_problem
 
 PARAMS_FILE = Path("params.yaml")
 MOST_ALIASES = 20  # in a file; doubled as often as they allow, a value unfolds to a thousand of its kind
@@ -107,10 +107,14 @@ class Params(Section):
         makers = {f"ensemble.overrides.{name}": partial(self.member, name) for name in self.ensemble.members}
         for key, make in (makers | {"leak.overrides": self.leak_recipe}).items():
             try:
-                make()
+                backbone = make().backbone
             except ValidationError as error:
                 reasons = "; ".join(_describe(problem, "train") for problem in error.errors())
                 raise ValueError(f"{key} makes a refused `train`: {reasons}") from None
+            if problem := find_size_problem(backbone, self.prepare.size):
+                raise ValueError(f"prepare.size is {self.prepare.size}, and {problem} ({key}): change one of them")
+            if "LeGrad" in self.gradcam.methods and key in makers and not backbone.startswith("vit_"):
+                raise ValueError(f"gradcam.methods: LeGrad reads the attention of a ViT, and '{backbone}' ({key}) has none")
         return self
 
     def leak_recipe(self) -> TrainParams:

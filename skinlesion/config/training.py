@@ -31,6 +31,20 @@ def list_backbones() -> list[str]:
     return sorted(name or function for file in files for name, function in REGISTERED.findall(file.read_text(encoding="utf-8")))
 
 
+# Families with a dropout of their own directly before the last layer.
+WITH_DROPOUT = ("efficientnet", "googlenet", "inception", "mnasnet", "mobilenet", "squeezenet", "vgg")
+
+
+def find_size_problem(backbone: str, size: int) -> str | None:
+    """Why a backbone cannot take images of `size` x `size` pixels, if it cannot; torchvision itself says so after a download."""
+    least = {"alexnet": 63, "inception_v3": 75}.get(backbone, 1)  # of fewer pixels, pooling leaves none
+    # Patches of so many pixels; MaxViT's windows of 7 x 7 cells of 32.
+    step = int(backbone.rpartition("_")[2]) if backbone.startswith("vit_") else 224 if backbone.startswith("maxvit") else 1
+    if size >= least and size % step == 0:
+        return None
+    return f"backbone '{backbone}' takes images of {f'{least} pixels and more' if step == 1 else f'a multiple of {step} pixels'}"
+
+
 class EnsembleParams(Section):
     """Which members are trained: every one of `members` with every one of `seeds`."""
 
@@ -169,8 +183,17 @@ class TrainParams(Section):
     def _options_agree(self) -> "TrainParams":
         for wrong, reason in (
             (
-                self.dropout_samples > 1 and self.dropout == 0 and (self.head == "linear" or self.hidden_dropout == 0),
-                "dropout_samples needs dropout above 0: all samples would be equal",
+                self.dropout_samples > 1
+                and (self.dropout == 0 or (self.dropout is None and not self.backbone.startswith(WITH_DROPOUT)))
+                and (self.head == "linear" or self.hidden_dropout == 0),
+                f"dropout_samples needs dropout above 0, or all samples would be equal; null is none for '{self.backbone}'"
+                if self.dropout is None
+                else "dropout_samples needs dropout above 0: all samples would be equal",
+            ),
+            (
+                self.attention != "none" and self.backbone.startswith("vit_"),
+                f"attention gates a feature map, and '{self.backbone}' passes on tokens instead: set attention to none, or "
+                "choose a backbone with convolutions",
             ),
             (
                 self.schedule == "plateau" and self.plateau_patience >= self.patience,

@@ -1,6 +1,10 @@
 """Torchvision's classification networks by name, their heads taken off, and weights from ImageNet or a file."""
 
+import re
 import urllib.error
+from collections import OrderedDict
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -9,11 +13,13 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
+from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from skinlesion.base.errors import PipelineError, name_some, reason_of
 from skinlesion.base.files import file_digest, resolve_from_root
 from skinlesion.base.web import LONGEST_PAGE, name_answer, named_urllib
+from skinlesion.config.prerequisites import find_weights_problem
 from skinlesion.config.training import list_backbones
 
 RGB = tuple[float, float, float]
@@ -26,6 +32,11 @@ HALF_NORMALIZED = ("efficientnet_v2_l", "googlenet", "inception_v3")
 
 # GoogLeNet and Inception v3 train with auxiliary heads, which we leave out; checkpoints bring their tensors along.
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+
+# DenseNet's published files are from a time when names of layers could hold a full stop: denselayer1.norm.1 is norm1 now.
+DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+# What torch says of a tensor of another shape.
+MISFIT = re.compile(r"size mismatch for (\S+): .*?\[(.*?)\].*\[(.*?)\].*")
 
 
 def normalization(name: str) -> tuple[RGB, RGB]:
@@ -54,7 +65,7 @@ def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
     elif name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "init_weights": True}
     try:
-        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+        model: nn.Module = models.get_model(name, weights=None, **options)
         with torch.no_grad():
             model.eval()(torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError, ZeroDivisionError) as error:
@@ -62,7 +73,7 @@ def build_backbone(name: str, *, num_classes: int, size: int) -> nn.Module:
         raise PipelineError(
             f"backbone '{name}' cannot take images of {size} x {size} pixels ({reason}): change prepare.size"
         ) from None
-    if isinstance(model, torchvision.models.MNASNet):
+    if isinstance(model, models.MNASNet):
         # Its own method refuses state dicts without torch's version tags, which safetensors files do not have.
         model._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, model)
     return model.train()
@@ -128,6 +139,8 @@ def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | N
     if weights == "imagenet":
         state, digest = _imagenet_state(backbone)
     else:
+        if problem := find_weights_problem(weights):
+            raise PipelineError(problem)
         path = resolve_from_root(weights)
         state, digest = _read_state(path), file_digest(path, "sha256")
     _load_all_but_head(model, state, backbone=backbone, weights=weights)
@@ -136,11 +149,18 @@ def load_pretrained(model: nn.Module, weights: str, *, backbone: str) -> str | N
 
 def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
     """Download (or take from torch's cache) torchvision's default ImageNet weights."""
-    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    weights = models.get_model_weights(backbone).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         with named_urllib():
             state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of a damaged file torch raises what it documents nowhere
+        if cached.is_file() and not isinstance(error, OSError):
+            raise PipelineError(
+                f"ImageNet weights of '{backbone}': {cached} is damaged ({reason_of(error)}): delete it to download it again"
+            ) from None
         cause = str(error)
         if isinstance(error, urllib.error.HTTPError):
             cause, _ = name_answer(error.code, error.headers.items(), error.read(LONGEST_PAGE), error.url)
@@ -148,28 +168,24 @@ def _imagenet_state(backbone: str) -> tuple[dict[str, torch.Tensor], str]:
             f"ImageNet weights of '{backbone}' could not be downloaded from {weights.url} ({cause}): try again, or download "
             "the file in a browser and name it in train.weights, or start from random weights with train.weights=none"
         ) from None
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     return state, file_digest(cached, "sha256")
 
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a file."""
-    if not path.is_file():
-        raise PipelineError(
-            f"train.weights: no file {path} (a relative path starts at the project's root); or use none, imagenet"
-        )
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            # Tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # safetensors begins with a length in 8 bytes and JSON, torch's formats with a magic number
+            is_safetensors = file.read(9)[8:] == b"{"
+        # Of torch's, tensors and plain containers alone: an ordinary pickle runs whatever code its author put into it.
+        load = safetensors.torch.load_file
+        state = load(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
         raise PipelineError(f"train.weights: {path} is not a readable state dict ({reason_of(error)})") from None
     if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
-        raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors)")
+        way_out = f", and holds {name_some(state)}: save the state dict among them alone" if isinstance(state, dict) else ""
+        raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors){way_out}")
     return state
 
 
@@ -200,22 +216,34 @@ def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str,
 
 def _load_all_but_head(model: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
     """Load all of a checkpoint but its head, which the model may have or not; anything else that does not fit is refused."""
-    own, head = model.state_dict(), _head_name(model) + "."
-    own_head = {name: tensor for name, tensor in own.items() if name.startswith(head)}
-    own = {name: tensor for name, tensor in own.items() if name not in own_head}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS))}
-    if backbone.startswith("vit_") and "encoder.pos_embedding" in state:
-        # Interpolated to our image size, as torchvision's references do.
-        state = dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misfits = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if missing or unexpected or misfits:
-        problems = [("lacks", missing), ("has besides", unexpected), ("has other shapes in", sorted(misfits))]
-        described = "; ".join(f"{verb} {name_some(names, 3)}" for verb, names in problems if names)
+    head = _head_name(model) + "."
+    # A twin without memory takes the file's tensors as they are, by torch's and torchvision's own loading. That brings old
+    # layouts up to date: counters that batch norm did not have yet, layers that have another name now.
+    bare = {id(tensor): nn.Parameter(tensor.to("meta"), requires_grad=False) for tensor in model.parameters()}
+    twin = deepcopy(model, bare | {id(tensor): tensor.to("meta") for tensor in model.buffers()})
+    problems: dict[str, list[str]] = {}
+    try:
+        missing, unexpected = twin.load_state_dict(_without_heads(model, state, head), strict=False, assign=True)
+        problems = {"lacks": [name for name in missing if not name.startswith(head)], "has besides": unexpected}
+    except RuntimeError as error:  # torch names what has another shape, one a line, and nothing else then
+        lines = str(error).strip().splitlines()[1:]
+        problems = {"has other shapes in": [MISFIT.sub(r"\1 (\2) for (\3)", line.strip()) for line in lines]}
+    if any(problems.values()):
+        described = "; ".join(f"{verb} {name_some(sorted(names), 3)}" for verb, names in problems.items() if names)
         raise PipelineError(f"train.weights={weights} does not fit backbone '{backbone}': the file {described}")
-    check_numbers(state, f"train.weights={weights}", like=own, way_out="get the file again, or take another")
-    model.load_state_dict(state | own_head, strict=True)
+    own = model.state_dict()
+    filled = {name: tensor for name, tensor in twin.state_dict().items() if not name.startswith(head)}
+    check_numbers(filled, f"train.weights={weights}", like=own, way_out="get the file again, or take another")
+    model.load_state_dict(own | filled)
+
+
+def _without_heads(model: nn.Module, state: dict[str, torch.Tensor], head: str) -> dict[str, torch.Tensor]:
+    """A checkpoint without its heads, and with what torchvision's builders and references do to one before they load it."""
+    # Torch's tags of versions are left out, as safetensors files have none: every layer then looks for its old layout.
+    state = OrderedDict((name, tensor) for name, tensor in state.items() if not name.startswith((head, *AUXILIARY_HEADS)))
+    if isinstance(model, models.DenseNet):
+        state = OrderedDict((DOTTED.sub(r"\1\2", name), tensor) for name, tensor in state.items())
+    if isinstance(model, models.VisionTransformer) and "encoder.pos_embedding" in state:
+        with suppress(ValueError, RuntimeError):  # of what is no square grid of patches, which is refused for its shape then
+            state = interpolate_embeddings(model.image_size, model.patch_size, state)
+    return state

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from skinlesion.base.errors import PipelineError
 from skinlesion.config.training import TrainParams
 from skinlesion.model import backbones
 from skinlesion.model.attention import FeatureMapAttention, Kind, attach_attention
@@ -109,17 +108,11 @@ def build_network(spec: NetworkSpec, *, num_classes: int, size: int) -> SkinNetw
     Raises
     ------
     PipelineError
-        Unknown backbone, one that cannot take images of that size, attention on a network without a feature map, or
-        several dropout samples without dropout.
+        Unknown backbone, one that cannot take images of that size, or attention on a network without a feature map.
     """
     backbone = backbones.build_backbone(spec.backbone, num_classes=num_classes, size=size)
     last, own_dropout = backbones.remove_head(backbone)
     dropout = own_dropout if spec.dropout is None else spec.dropout
-    if spec.dropout_samples > 1 and dropout == 0 and (spec.head == "linear" or spec.hidden_dropout == 0):
-        raise PipelineError(
-            f"train.dropout_samples is {spec.dropout_samples}, and the head has no dropout, '{spec.backbone}' having none of its "
-            "own: set train.dropout above 0, or train.dropout_samples=1"
-        )
     attention = attach_attention(backbone, spec.attention, size=size)
     encoder = MetadataEncoder(dropout=spec.metadata_dropout) if spec.metadata else None
     width = last.in_features + (MetadataEncoder.FEATURES if encoder is not None else 0)

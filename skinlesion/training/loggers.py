@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import resolve_from_root
+from skinlesion.config.prerequisites import describe_missing_logger
 
 LOGS = "logs"  # from the main root; in .gitignore
 EXPERIMENT = "skin-lesions"  # of MLflow, where MLFLOW_EXPERIMENT_NAME names no other
@@ -103,11 +104,11 @@ class MLflowLogger:
             ) from None
 
 
-# The logger's class, the module that it takes, the package that brings it, and the file that lists that.
-LOGGERS: dict[str, tuple[type, str, str, str]] = {
-    "dvclive": (DVCLiveLogger, "dvclive", "dvclive", "requirements.txt"),
-    "tensorboard": (TensorBoardLogger, "torch.utils.tensorboard", "tensorboard", "requirements/loggers.txt"),
-    "mlflow": (MLflowLogger, "mlflow", "mlflow", "requirements/loggers.txt"),
+# The logger's class, and the module that it takes.
+LOGGERS: dict[str, tuple[type, str]] = {
+    "dvclive": (DVCLiveLogger, "dvclive"),
+    "tensorboard": (TensorBoardLogger, "torch.utils.tensorboard"),
+    "mlflow": (MLflowLogger, "mlflow"),
 }
 
 
@@ -126,16 +127,12 @@ def open_loggers(names: list[str], folder: Path) -> list[MetricLogger]:
 
 def _import_for(name: str) -> ModuleType:
     """The module that a logger needs, imported only when asked for."""
-    _, module, package, requirements = LOGGERS[name]
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(LOGGERS[name][1])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != name:
             raise  # the package is there and lacks something itself
-        raise PipelineError(
-            f"train.loggers names {name}, and the package {package} is not installed: pip install -r {requirements}, "
-            f"or leave {name} out of train.loggers"
-        ) from None
+        raise PipelineError(describe_missing_logger(name)) from None
 
 
 def _new_numbered_folder(parent: Path) -> Path:

@@ -95,6 +95,17 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"train.freeze_epochs": 7, "train.warmup_epochs": 2}, ["more than the 1 epochs of fine-tuning"]),
     ({"train.schedule": "one_cycle", "train.warmup_epochs": 0}, ["one_cycle rises for warmup_epochs and falls after"]),
     ({"train.dropout_samples": 4, "train.dropout": 0.0}, ["dropout_samples needs dropout above 0"]),
+    ({"train.dropout_samples": 4}, ["dropout_samples needs dropout above 0", "null is none for 'resnet18'"]),
+    ({"train.backbone": "vit_b_16", "train.attention": "se"}, ["'vit_b_16' passes on tokens instead: set attention to none"]),
+    ({"train.backbone": "vit_b_16", "prepare.size": 72}, ["prepare.size is 72, and backbone 'vit_b_16' takes images of a mult"]),
+    (
+        {"ensemble.overrides": {"base": {"backbone": "inception_v3"}}},
+        ["'inception_v3' takes images of 75 pixels and more (ensemble.overrides.base): change one of them"],
+    ),
+    (
+        {"gradcam.methods": ["GradCAM", "LeGrad"]},
+        ["LeGrad reads the attention of a ViT, and 'resnet18'"],
+    ),
     ({"train.backbone_lr": 0.001, "train.layer_decay": 0.9}, ["backbone_lr and layer_decay both set the backbone's rates"]),
     ({"train.loss": "class_balanced"}, ["class_balanced brings its own class weights"]),
     ({"train.loss": "ldam"}, ["ldam has a margin for the true class and no smoothed labels"]),
@@ -208,6 +219,8 @@ def test_accepted_values(write_params: WriteParams) -> None:
         "download.path": "../images",
         "threshold_sweep.target": "malignant",
         "split.fold": 4,
+        "train.backbone": "vgg11",
+        "train.dropout_samples": 4,
     }
     params = load_params(write_params(accepted))
     assert params.train.precision == "32"

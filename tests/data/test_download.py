@@ -15,7 +15,7 @@ from skinlesion.data.sources import ham10000 as published
 from skinlesion.data.sources.layout import find_inputs, write_metadata
 from stages import download
 from tests.conftest import WriteParams, refuses
-from tests.data.download_cases import jpeg, kaggle_files, pack, write_files
+from tests.data.download_cases import jpeg, kaggle_files, pack, table, write_files
 from tests.stage_cases import files_of
 
 SMALL_SAMPLE = {"download.sample.lesions": 21, "download.sample.width": 64, "download.sample.height": 64}
@@ -47,6 +47,14 @@ def test_missing_ages_are_kept_as_missing(take: Callable[..., Path]) -> None:
     ages = read_metadata(take(kaggle_files()))["age"]
     assert list(ages.isna()) == [False, True, False, False, False, True, False, False, False, False]
     assert ages[2] == 0.0
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "#N/A", "None", "unknown"])
+def test_what_r_pandas_and_spreadsheets_write_for_missing_is_missing(take: Callable[..., Path], word: str) -> None:
+    frame = table().replace({"age": "80.0", "sex": "male", "localization": "scalp"}, word)
+    metadata = read_metadata(take(kaggle_files() | {"HAM10000_metadata.csv": frame.to_csv(index=False).encode()}))
+    assert list(metadata["age"].isna()[:3]) == [True, True, False]
+    assert (set(metadata["sex"]), set(metadata["localization"])) == ({"female", "unknown"}, {"unknown"})
 
 
 def test_the_archive_itself_may_be_named(take: Callable[..., Path], workspace: Path) -> None:

@@ -1,5 +1,6 @@
 """Networks by name: a head for our classes, and weights that are loaded whole or refused."""
 
+import re
 import urllib.error
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 import torchvision
+from torchvision import models
 
 from skinlesion.base.errors import PipelineError
 from skinlesion.base.files import file_digest
-from skinlesion.config.training import list_backbones
+from skinlesion.config.training import WITH_DROPOUT, find_size_problem, list_backbones
 from skinlesion.model.backbones import build_backbone, load_pretrained, normalization, remove_head
 from tests.conftest import refuses
 from tests.data.scripted_server import Answer, serve
@@ -39,14 +41,14 @@ def test_unknown_name_and_impossible_size_are_refused() -> None:
 
 
 @pytest.mark.parametrize("with_head", [True, False])
-@pytest.mark.parametrize(("name", "suffix"), [("mobilenet_v2", ".pth"), ("mnasnet0_5", ".safetensors"), ("googlenet", ".pth")])
+@pytest.mark.parametrize(("name", "suffix"), [("mobilenet_v2", ".pth"), ("mnasnet0_5", ".safetensors"), ("googlenet", ".bin")])
 def test_a_checkpoint_of_1000_classes_fills_everything_but_the_head(
     tmp_path: Path, name: str, suffix: str, with_head: bool
 ) -> None:
     extra = {"init_weights": False} if name == "googlenet" else {}
     source = torchvision.models.get_model(name, **extra).state_dict()  # GoogLeNet's with its auxiliary heads
     path = tmp_path / f"weights{suffix}"
-    (torch.save if suffix == ".pth" else safetensors.torch.save_file)(source, path)
+    (torch.save if suffix == ".pth" else safetensors.torch.save_file)(source, path)  # which of the two it is, its content says
     model = build_backbone(name, num_classes=7, size=32)
     if not with_head:
         remove_head(model)
@@ -84,11 +86,13 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     (tmp_path / "damaged.pth").write_bytes(b"no checkpoint")
     (tmp_path / "damaged.safetensors").write_bytes(b"no checkpoint")
+    torch.save({"model": model.state_dict(), "epoch": 3}, tmp_path / "training.pth")
     wrong = model.state_dict() | {"conv1.weight": torch.zeros(64, 3, 5, 5)}
     torch.save(wrong, tmp_path / "shape.pth")
     refusals = {
         "resnet34.pth": r"does not fit backbone 'resnet18': the file has besides layer1\.2",
         "list.pth": "must hold a plain state dict",
+        "training.pth": r"must hold a plain state dict .*, and holds model, epoch: save the state dict among them alone",
         "damaged.pth": "is not a readable state dict",
         "damaged.safetensors": "is not a readable state dict",
         "shape.pth": r"has other shapes in conv1.weight \(64, 3, 5, 5\) for \(64, 3, 7, 7\)",
@@ -99,15 +103,103 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_imagenet_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    source = torchvision.models.get_model("resnet18").state_dict()
-    name = Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(source, tmp_path / "hub" / "checkpoints" / name)
+@pytest.mark.parametrize(
+    ("name", "changed", "difference"),
+    [
+        (
+            "mnasnet0_5",
+            {"layers.0.weight": (32, 3, 3, 3)},
+            r"layers.0.weight \(32, 3, 3, 3\) for \(16, 3, 3, 3\)",
+        ),  # its version 1
+        ("vit_b_32", {"encoder.pos_embedding": (1, 4, 768)}, r"encoder.pos_embedding \(1, 4, 768\) for \(1, 5, 768\)"),
+        ("vit_b_32", {"encoder.pos_embedding": (5, 768)}, r"encoder.pos_embedding \(5, 768\) for \(1, 5, 768\)"),
+    ],
+)
+def test_what_no_library_brings_up_to_date_is_refused_with_its_shape(
+    tmp_path: Path, name: str, changed: dict[str, tuple[int, ...]], difference: str
+) -> None:
+    model = build_backbone(name, num_classes=7, size=64)
+    torch.save(model.state_dict() | {key: torch.zeros(shape) for key, shape in changed.items()}, tmp_path / "w.pth")
+    refuses(f"has other shapes in {difference}$", load_pretrained, model, str(tmp_path / "w.pth"), backbone=name)
+
+
+def uncounted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As files from before batch norm counted its batches."""
+    for name in [name for name in state if name.endswith("num_batches_tracked")]:
+        del state[name]
+    return state
+
+
+def dotted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As DenseNet's published files, whose layers are called norm.1."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): tensor for name, tensor in uncounted(state).items()}
+
+
+def of_mlp_block(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As ViT's published files, whose layers have the names of torchvision 0.12."""
+    return {name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for name, t in state.items()}
+
+
+def as_it_is(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return state
+
+
+# The layout of each family's published file, by torchvision's source and the files' dates.
+PUBLISHED = {
+    **dict.fromkeys(("resnet18", "resnet34", "vgg11_bn", "inception_v3", "googlenet"), uncounted),
+    "densenet121": dotted,
+    "vit_b_32": of_mlp_block,
+    **dict.fromkeys(("alexnet", "convnext_tiny", "efficientnet_b0", "maxvit_t", "mnasnet0_5", "mnasnet1_0"), as_it_is),
+    **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnext50_32x4d", "shufflenet_v2_x0_5"), as_it_is),
+    **dict.fromkeys(("squeezenet1_1", "swin_t", "swin_v2_t"), as_it_is),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_params_hold_of_a_family_is_so(name: str) -> None:
+    sizes = {size: find_size_problem(name, size) for size in (32, 62, 63, 74, 75, 96, 224)}
+    taken = [size for size, problem in sizes.items() if problem is None]
+    refused = [size for size in sizes if size not in taken]
+    if refused:
+        refuses(f"cannot take images of {max(refused)} x", build_backbone, name, num_classes=7, size=max(refused))
+    model = build_backbone(name, num_classes=7, size=min(taken))
+    assert (remove_head(model)[1] > 0) == name.startswith(WITH_DROPOUT)
+    assert isinstance(model, models.VisionTransformer) == name.startswith("vit_")  # which has no map for attention to gate
+
+
+def cache_weights(monkeypatch: pytest.MonkeyPatch, home: Path, backbone: str, content: object) -> Path:
+    """Put a file where torch looks for a backbone's ImageNet weights before it downloads them."""
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    cached = home / "hub" / "checkpoints" / Path(models.get_model_weights(backbone).DEFAULT.url).name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(content) if isinstance(content, bytes) else torch.save(content, cached)
+    return cached
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_familys_published_file_is_loaded_by_imagenet_and_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = models.get_model(name, **({"init_weights": False} if name in ("googlenet", "inception_v3") else {})).state_dict()
+    wanted, published = dict(source), PUBLISHED[name](source)
+    files = [cache_weights(monkeypatch, tmp_path, name, published)]
+    if PUBLISHED[name] is not as_it_is:
+        files.append(tmp_path / "published.safetensors")
+        safetensors.torch.save_file(published, files[1])
+    model = build_backbone(name, num_classes=7, size=224)
+    remove_head(model)
+    for weights in ("imagenet", *map(str, files)):
+        for tensor in model.state_dict().values():
+            tensor.fill_(2)
+        load_pretrained(model, weights, backbone=name)
+        assert all(torch.equal(wanted[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut"])
+def test_a_damaged_file_in_torchs_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    cached = cache_weights(monkeypatch, tmp_path, "resnet18", content)
     model = build_backbone("resnet18", num_classes=7, size=32)
-    assert load_pretrained(model, "imagenet", backbone="resnet18")
-    assert torch.equal(model.conv1.weight, source["conv1.weight"])
+    refuses(f"'resnet18': {cached} is damaged .*: delete it", load_pretrained, model, "imagenet", backbone="resnet18")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.nn import functional
 from skinlesion.artifacts.patients import MISSING, WIDTH
 from skinlesion.config.params import load_params
 from skinlesion.model.network import NetworkSpec, build_network
-from tests.conftest import WriteParams, refuses
+from tests.conftest import WriteParams
 from tests.model.network_cases import build, images, wake
 
 # Backbone, size that it takes, width of its embedding, torchvision's dropout before its last layer.
@@ -109,12 +109,6 @@ def test_dropout_samples_average_the_logits_over_masks() -> None:
     eight.eval().head.layers.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     assert torch.equal(eight.head(embedding), eight.head.layers[1](embedding))
     assert rows == [3]  # one pass
-
-
-def test_dropout_samples_without_dropout_are_refused() -> None:
-    refuses(r"dropout_samples is 4, .*'resnet18' having none of its own: set train.dropout above 0", build, dropout_samples=4)
-    assert build(dropout_samples=4, backbone="mobilenet_v3_small").head.samples == 4
-    assert build(dropout_samples=4, head="mlp").head.samples == 4
 
 
 def test_metadata_reaches_the_logits() -> None:

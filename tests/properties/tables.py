@@ -25,7 +25,7 @@ from tests.properties.outcome import Property, message_of, refused_by_name
 
 REQUIRED = {*METADATA_COLUMNS, *LOGIT_COLUMNS, *PROBABILITY_COLUMNS}
 NO_ID = ("", "../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "..", ".hidden", "a\nb", "a\rb", "a\0b", "\x7f", "\t")
-NO_AGE = ("old", "-5", "-0.1", "121", "1e9", "1e400", "inf", "-inf", "0x10", "1_0", "True", "4 5", "\u0665", "NA", "null")
+NO_AGE = ("old", "-5", "-0.1", "121", "1e9", "1e400", "inf", "-inf", "0x10", "1_0", "True", "4 5", "\u0665", "na")
 NO_NUMBER = ("", "nan", "NaN", "inf", "-inf", "high", "1,5", "1e999", "--1", "0x1p3")
 # What a column cannot hold, and what it may.
 IMPOSSIBLE: dict[str, tuple[str, ...]] = {
