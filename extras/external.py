@@ -79,7 +79,11 @@ def main() -> None:
         "calibration": calibrator.method,
         "bootstrap": describe_draws(how) | {"unit_external": "lesion" if provenance["lesions_known"] else "image"},
         "absent_classes": absent,
-        "challenge": comparison.challenge_metric(compared, absent),
+        "challenge": {
+            "metric": comparison.CHALLENGE,
+            "classes": {name: len(CLASSES) - len(missing) for name, missing in absent.items()},
+            **{name: values[comparison.CHALLENGE_METRIC] for name, values in compared.items()},
+        },
         **described,
         "compared": compared,
         "operating_points": points,

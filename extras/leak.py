@@ -15,6 +15,7 @@ test images without a sibling. Synthetic images and `train.loggers` are left out
 Killed and started again it goes on from the last finished epoch of the training that was interrupted.
 """
 
+import itertools
 import logging
 from itertools import chain
 from typing import Any
@@ -66,7 +67,11 @@ def main() -> None:
     write_predictions(tables, TABLES)
     with atomic_folder(LEAK_PLOTS) as folder:
         write_table(inflation, folder / "inflation.csv", leak.COLUMNS)
-        history = history_table(trained)
+        history = pd.DataFrame(
+            {"training": one.config.name, "epoch": epoch} | {name.replace("/", "_"): value for name, value in metrics.items()}
+            for one in itertools.chain(*trained.values())
+            for epoch, metrics in enumerate(one.fitted.history, start=1)
+        )
         write_table(history, folder / "history.csv", history.columns)
     content = {
         "data": {"source": facts.source, "synthetic": facts.synthetic},
@@ -108,17 +113,6 @@ def describe_run(lists: leak.Lists, trained: dict[str, list[Trained]], params: L
         },
         "spread_over_seeds": spread(differences),
     }
-
-
-def history_table(trained: dict[str, list[Trained]]) -> pd.DataFrame:
-    """The metrics of every epoch of every training: `training`, `epoch` (1 is the first), a column a metric."""
-    rows = [
-        {"training": one.config.name, "epoch": epoch} | {name.replace("/", "_"): value for name, value in metrics.items()}
-        for each in trained.values()
-        for one in each
-        for epoch, metrics in enumerate(one.fitted.history, start=1)
-    ]
-    return pd.DataFrame(rows)
 
 
 def report(inflation: pd.DataFrame, share: float) -> None:

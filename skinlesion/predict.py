@@ -98,15 +98,13 @@ def check_output(out: Path, files: Sequence[Path]) -> Path:
     """
     out = out.resolve()
     header = ",".join(ROW_COLUMNS)
-    taken = out.exists() and (not out.is_file() or (out.stat().st_size > 0 and not _begins_with(out, header)))
+    taken = out.exists() and not out.is_file()
+    if out.is_file() and out.stat().st_size > 0:
+        with out.open("rb") as file:
+            taken = file.read(len(header)) != header.encode()
     if taken or out in {file.resolve() for file in files} or out.suffix.lower() in EXTENSIONS:
         raise PipelineError(f"--csv {out} is not a table of this command and is left as it is: name another file")
     return out
-
-
-def _begins_with(path: Path, text: str) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(text)) == text.encode()
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:

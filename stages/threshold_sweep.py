@@ -71,12 +71,7 @@ def choose_thresholds(rules: list[Rule], truth: Truth, lesion_ids: pd.Series, pa
 
 
 def describe_point(
-    rule: Rule,
-    threshold: float,
-    truths: dict[str, Truth],
-    lesion_ids: pd.Series,
-    prevalences: list[float],
-    how: BootstrapParams,
+    rule: Rule, threshold: float, truths: dict[str, Truth], lesion_ids: pd.Series, prevalences: list[float], how: BootstrapParams
 ) -> dict[str, Any]:
     """What a threshold achieves on validation and on test, with intervals over the lesions of test."""
     rates = thresholds.audit(*truths["test"], threshold)

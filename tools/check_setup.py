@@ -26,6 +26,7 @@ MAKE = (3, 81)
 PACKAGES, DOWNLOADS = (7, 3) if platform.system() == "Linux" else (3, 1)
 BUILT_IN = ("bz2", "ctypes", "lzma", "sqlite3", "ssl", "zlib")  # of which a Python built without their libraries lacks some
 OTHER_PYTHON = "install another, and name it: make PYTHON=/path/to/python3 (first `rm -rf {venv}` where it was made by this one)"
+SYSTEMS = "Linux with glibc 2.28 or later or macOS 14 or later is needed, on x86-64 (Linux alone) or ARM, 64 bits"
 NO_GIT = "install it (Debian, Ubuntu: `sudo apt install git`; macOS: `xcode-select --install`)"
 NO_REPOSITORY = (
     "{root} is not one, as a downloaded zip is not, and DVC works in nothing else: `git clone` the project instead, or make this "
@@ -90,25 +91,24 @@ def lacks_python(venv: Path) -> list:
 
 def lacks_system() -> list:
     """Whether torch and the others have wheels for the system and the processor."""
-    system, machine = platform.system(), platform.machine().lower()
-    need = "; Linux with glibc 2.28 or later or macOS 14 or later is needed, on x86-64 (Linux alone) or ARM, 64 bits: "
+    system, machine, mac = platform.system(), platform.machine().lower(), platform.mac_ver()[0]
+    bits, glibc = 64 if sys.maxsize > 2**32 else 32, glibc_version()
     if system not in ("Linux", "Darwin"):
-        return ["system: this is " + system + need + "on Windows use Ubuntu in WSL 2"]
-    if sys.maxsize < 2**32 or machine not in ("x86_64", "amd64", "aarch64", "arm64"):
-        bits = 32 if sys.maxsize < 2**32 else 64
-        return ["system: this is a Python of {} bits on {}".format(bits, machine) + need + "use another machine or Python"]
-    if system == "Darwin" and machine == "x86_64":
-        rosetta = "use Linux or a Mac with Apple silicon (if this is one, its Python is for Intel: take one for arm64)"
-        return ["system: this is macOS for Intel, for which torch has had no wheels since 2.3" + need + rosetta]
-    if system == "Darwin" and numbers(platform.mac_ver()[0]) < MACOS:
-        return ["system: this is macOS " + platform.mac_ver()[0] + need + "update it"]
-    glibc = glibc_version()
-    if system == "Linux" and not glibc:
-        told = "system: this is a Linux without glibc, as Alpine with musl" + need
-        return [told + "use Debian, Ubuntu or Fedora, in a container too"]
-    if system == "Linux" and numbers(glibc) < GLIBC:
-        return ["system: this is a Linux with glibc " + glibc + need + "use a newer one, in a container too"]
-    return []
+        found, way_out = system, "on Windows use Ubuntu in WSL 2"
+    elif bits == 32 or machine not in ("x86_64", "amd64", "aarch64", "arm64"):
+        found, way_out = "a Python of {} bits on {}".format(bits, machine), "use another machine or Python"
+    elif system == "Darwin" and machine == "x86_64":
+        found = "macOS for Intel, for which torch has had no wheels since 2.3"
+        way_out = "use Linux or a Mac with Apple silicon (if this is one, its Python is for Intel: take one for arm64)"
+    elif system == "Darwin" and numbers(mac) < MACOS:
+        found, way_out = "macOS " + mac, "update it"
+    elif system == "Linux" and not glibc:
+        found, way_out = "a Linux without glibc, as Alpine with musl", "use Debian, Ubuntu or Fedora, in a container too"
+    elif system == "Linux" and numbers(glibc) < GLIBC:
+        found, way_out = "a Linux with glibc " + glibc, "use a newer one, in a container too"
+    else:
+        return []
+    return ["system: this is {}; {}: {}".format(found, SYSTEMS, way_out)]
 
 
 def lacks_space(venv: Path) -> list:

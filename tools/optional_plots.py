@@ -4,8 +4,6 @@ from pathlib import Path, PurePath
 
 from ruamel.yaml import YAML
 
-from skinlesion.artifacts.paths import PLOTS
-
 EXTRA_STAGES = Path("extras/dvc.yaml")
 
 
@@ -19,8 +17,3 @@ def plots_of_extras(file: Path = EXTRA_STAGES) -> dict[str, str]:
         name, path = (entry, entry) if isinstance(entry, str) else next((key, next(iter(it["y"]))) for key, it in entry.items())
         drawn_from[name.removeprefix("../")] = PurePath(path).parent.name
     return drawn_from
-
-
-def extras_without_plots() -> list[str]:
-    """The optional stages that have plots and whose plots are not in the workspace, sorted."""
-    return sorted({extra for extra in plots_of_extras().values() if not (PLOTS / "extras" / extra).is_dir()})

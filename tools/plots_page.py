@@ -11,7 +11,6 @@ DVC's own loads Vega from a content delivery network. `--renew` gives it the Veg
 
 import argparse
 import html
-import logging
 import os
 import re
 import sys
@@ -27,9 +26,6 @@ from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_file
 from skinlesion.report.vega import VEGA_LITE
 from tools.dvc_commands import run_dvc
-from tools.optional_plots import extras_without_plots
-
-logger = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).resolve().parents[1] / ".dvc/plots_page.html"
 LIBRARY = re.compile(r'(?<=<script id="library">).*?(?=</script>)', re.DOTALL)
@@ -96,8 +92,6 @@ def write_page(folder: Path, revisions: list[str]) -> Path:
         template = Path(scratch) / "template.html"
         template.write_text(page_template(folder, revisions), encoding="utf-8")
         run_dvc("plots", *command, "--out", str(folder), "--html-template", str(template))
-    if missing := extras_without_plots():
-        logger.info("not on the page, since they were not run: %s (`dvc repro extras/dvc.yaml`)", ", ".join(missing))
     if not page.is_file():
         raise PipelineError(f"DVC found no plots, so {page} was not written: run `dvc repro` first")
     return page

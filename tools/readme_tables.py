@@ -66,15 +66,11 @@ def rows_below(measured: dict[str, Any]) -> Iterator[list[str]]:
         yield ["", "one prediction a lesion, the mean of its images", "", "", *values]
     members, spread = len(measured.get("members", {})), measured.get("spread", {}).get("test", {})
     if members > 1:
-        values = [plus_minus(spread[name]) if name in spread else "" for name in HEADLINE]
+        told = {name: "-" if None in each.values() else f"{each['mean']:.3f} ± {each['sd']:.3f}" for name, each in spread.items()}
+        values = [told.get(name, "") for name in HEADLINE]
         yield ["", f"each of the {members} members alone (mean ± standard deviation)", "", "", *values]
     baseline = test["majority_baseline"]
     yield ["", f"majority class ({baseline['class']})", "", "", *(number(baseline.get(name)) for name in HEADLINE)]
-
-
-def plus_minus(spread: dict[str, float | None]) -> str:
-    """Mean and standard deviation over members; a dash where they are undefined."""
-    return "-" if spread["mean"] is None or spread["sd"] is None else f"{spread['mean']:.3f} ± {spread['sd']:.3f}"
 
 
 def headline_table(records: list[Record]) -> Table:

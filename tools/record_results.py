@@ -114,13 +114,6 @@ def _read_lock(file: Path) -> dict[str, str]:
         raise PipelineError(f"{file} is damaged ({error!r}): run `dvc repro`") from None
 
 
-def copy_extra_tables(extras: list[str], record: Path) -> None:
-    """Put the tables that optional stages left in data/extras into a record."""
-    for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
-        (record / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(table, record / "extras" / table.parent.name / table.name)
-
-
 def render_plots(folder: Path, *, name: str, pictures: bool, extras: list[str]) -> list[str]:
     """Write the plots of the workspace to `folder`: Vega plots as SVG, pictures as they are if `pictures`.
 
@@ -147,8 +140,10 @@ def render_plots(folder: Path, *, name: str, pictures: bool, extras: list[str]) 
             if plot in without_file:
                 left_out.append(plot)
             elif entry.get("type") == "vega":
-                target = folder / f"{_flat(stem)}.svg"
-                target.write_text(render_vega(entry["content"], name=name), encoding="utf-8")
+                data = entry["content"]["data"]
+                data["values"] = [{**row, "rev": name} for row in data["values"]]
+                svg = vl_convert.vegalite_to_svg(entry["content"], vl_version=VEGA_LITE)
+                (folder / f"{_flat(stem)}.svg").write_text(svg, encoding="utf-8")
             elif entry.get("type") == "image" and pictures:
                 shutil.copyfile(entry["url"], folder / _flat(stem))
             else:
@@ -163,12 +158,6 @@ def plots_without_file(errors: list[dict[str, str]]) -> set[str]:
         failed = name_some(f"{error.get('name', '?')} ({error.get('msg', 'no reason given')})" for error in others)
         raise PipelineError(f"DVC cannot draw {failed}: run the stage that writes it, or correct `plots` in dvc.yaml")
     return {error["name"] for error in errors}
-
-
-def render_vega(content: dict[str, Any], *, name: str) -> str:
-    """A filled template as SVG, with `name` for the revision."""
-    rows = [{**row, "rev": name} for row in content["data"]["values"]]
-    return vl_convert.vegalite_to_svg({**content, "data": {**content["data"], "values": rows}}, vl_version=VEGA_LITE)
 
 
 def _flat(name: str) -> str:
@@ -231,7 +220,9 @@ def record(name: str, *, replace: bool = False) -> Path:
         shutil.copyfile(FAILURES / "failures.csv", folder / "failures.csv")
         shutil.copyfile(MAPS, folder / "maps.csv")
         shutil.copytree(REPORT, folder / "report")
-        copy_extra_tables(extras, folder)
+        for table in (path for extra in extras for path in sorted(EXTRA_TABLES.glob(f"{extra}/*.csv"))):
+            (folder / "extras" / table.parent.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(table, folder / "extras" / table.parent.name / table.name)
         left_out = render_plots(folder / "plots", name=name, pictures=data["synthetic"], extras=extras)
         described = provenance | {"extras_left_out": left_out_extras, "plots_left_out": left_out}
         write_json(folder / "provenance.json", described | {"files_sha256": file_digests(folder)})

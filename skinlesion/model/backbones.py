@@ -183,15 +183,13 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # torch documents no closed list of what a damaged or hostile file raises
         raise PipelineError(f"train.weights: {path} is not a readable state dict ({reason_of(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(name, str) and _is_plain(value) for name, value in state.items()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) and (value.layout, value.device.type) == (torch.strided, "cpu")
+        for name, value in state.items()
+    ):  # tensors whose values are in memory
         way_out = f", and holds {name_some(state)}: save the state dict among them alone" if isinstance(state, dict) else ""
         raise PipelineError(f"train.weights: {path} must hold a plain state dict (names to tensors){way_out}")
     return state
-
-
-def _is_plain(value: object) -> bool:
-    """Whether something from a file is a tensor with its values in memory."""
-    return isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
 def check_numbers(state: dict[str, torch.Tensor], place: str, *, like: dict[str, torch.Tensor], way_out: str) -> None:

@@ -63,6 +63,7 @@ def read_inputs() -> Inputs:
         if content.get("fingerprint") != facts.fingerprint:
             raise PipelineError(f"{place} is not of the lists in data/splits: run `dvc repro`")
     names = check_member_names(ensemble, CLASSIFIER / "ensemble.json")
+    extras = {name: read_extra(name) for name in EXTRAS}
     return Inputs(
         metrics=metrics,
         training={name: _read_named(METRICS / "train" / f"{name}.json") for name in names},
@@ -72,7 +73,7 @@ def read_inputs() -> Inputs:
         fingerprint=facts.fingerprint,
         synthetic=facts.synthetic,
         groups=_read_groups(GROUPS),
-        extras={name: _read_extra(name) for name in EXTRAS},
+        extras={name: None if found is None else Extra(found, outdated(found)) for name, found in extras.items()},
         params=read_params(),
         params_text=PARAMS_FILE.read_text(encoding="utf-8"),
         commit=git_commit(),
@@ -90,8 +91,3 @@ def _read_groups(path: Path) -> pd.DataFrame:
         return parse_csv(path, name=str(path), dtype=text, na_values={name: [""] for name in ("value", "low", "high")})
     except FileNotFoundError:
         raise PipelineError(f"{path} not found: run `subgroups` first, or `dvc repro`") from None
-
-
-def _read_extra(name: str) -> Extra | None:
-    content = read_extra(name)
-    return None if content is None else Extra(content, outdated(content))

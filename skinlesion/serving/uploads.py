@@ -89,7 +89,8 @@ def _decode(file: Image.Image, data: bytes) -> Upload:
         raise UploadError("bit-depth", f"This image has {data[24]} bits a channel: save it with 8.")
     notes = []
     image: Image.Image = file
-    if file.mode in GREY or (file.mode == "P" and _is_grey(file)):
+    palette = np.array(file.getpalette("RGB") if file.mode == "P" else [0, 0, 1]).reshape(-1, 3)
+    if file.mode in GREY or (palette == palette[:, :1]).all():
         notes.append(NO_COLORS)
     # A damaged one is there too.
     there = b"ICC_PROFILE\0" in data or b"iCCP" in data[: data.find(b"IDAT")]
@@ -118,12 +119,6 @@ def _orientation(file: Image.Image) -> int:
         return int(file.getexif().get(0x0112, 1))
     except Exception:  # what is beside the pixels does not decide whether they are taken
         return 1
-
-
-def _is_grey(file: Image.Image) -> bool:
-    """Whether a palette has greys alone."""
-    palette = np.array(file.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
 
 
 def _checked(upload: Upload) -> Upload:

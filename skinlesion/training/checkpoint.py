@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # What `skinlesion.training.fit` saves and needs to go on.
 STATE_KEYS = {
-    *("epoch", "network", "average", "optimizer", "schedule", "scaler", "generators", "history", "best_epoch", "best_state"),
+    *("epoch", "network", "average", "optimizer", "schedule", "scaler", "generators", "history", "best_epoch", "best_state")
 }
 
 

@@ -166,4 +166,4 @@ def test_without_external_images_there_is_a_way_out(external_project: Path) -> N
     write_json(EXTERNAL / "provenance.json", read_json(EXTERNAL / "provenance.json") | {"lesions_known": None})
     refuses("lacks lesions_known", read_external)
     shutil.rmtree(EXTERNAL)
-    refuses("run `external-download` first", external.main)
+    refuses(r"run `dvc exp run -S 'extras\.external=\[run\]' extras/dvc\.yaml:external`", external.main)

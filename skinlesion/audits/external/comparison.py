@@ -99,15 +99,6 @@ def compare_points(tables: dict[str, pd.DataFrame], operating_points: OperatingP
     }
 
 
-def challenge_metric(compared: dict[str, dict[str, Any]], absent: dict[str, list[str]]) -> dict[str, Any]:
-    """The challenge's own metric of both sets, and over how many classes it is a mean."""
-    return {
-        "metric": CHALLENGE,
-        "classes": {name: len(CLASSES) - len(missing) for name, missing in absent.items()},
-        **{name: values[CHALLENGE_METRIC] for name, values in compared.items()},
-    }
-
-
 def plot_tables(compared: dict[str, dict[str, Any]], points: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Rows of `PLOT_COLUMNS`, by file name: headline metrics, recall of each class, rates of each operating point."""
     plotted = {

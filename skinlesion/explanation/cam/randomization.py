@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
 
 from skinlesion.model.batch_norm import batch_norms, renewed_statistics
 from skinlesion.model.classifier import Classifier
@@ -45,7 +44,9 @@ def _shuffle_member(classifier: Classifier, generator: torch.Generator) -> dict[
     model, done = classifier.model, 0
     for depth, share in DEPTHS.items():
         model = copy.deepcopy(model).cpu().eval()
-        units = _from_the_top(model)
+        # In the order in which they are shuffled: what is not the backbone's, then its groups from the last down.
+        head = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
+        units = [head, *reversed(list(layer_groups(model.backbone).values()))]
         reached = 1 + round(share * (len(units) - 1))
         with torch.no_grad():
             for parameter in itertools.chain(*units[done:reached]):
@@ -54,12 +55,6 @@ def _shuffle_member(classifier: Classifier, generator: torch.Generator) -> dict[
         done = reached
         cascade[depth] = Classifier(model, classifier.config)
     return cascade
-
-
-def _from_the_top(model: SkinNetwork) -> list[list[nn.Parameter]]:
-    """The parameters in the order in which they are shuffled: what is not the backbone's, then its groups from the last down."""
-    head = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
-    return [head, *reversed(list(layer_groups(model.backbone).values()))]
 
 
 def renew_batch_norm(
