@@ -38,10 +38,6 @@ class Plan:
         seen = self.trainings * self.epochs * self.images * self.trained_share
         return seen / images_per_second / 3600
 
-    def gigabytes(self, size: int) -> float:
-        """Of the array that `prepare` writes: uint8, three channels."""
-        return self.images * size * size * 3 / 1e9
-
 
 def read_speeds(path: Path) -> tuple[str, int, list[tuple[str, str, float, str]]]:
     """The machine, the image size; of each backbone its name, the fastest setting, and images per second: median and range."""
@@ -61,7 +57,8 @@ def read_speeds(path: Path) -> tuple[str, int, list[tuple[str, str, float, str]]
 def describe(path: Path, plans: list[Plan]) -> list[str]:
     """A Markdown table: a row a backbone, the device-hours of each plan."""
     machine, size, speeds = read_speeds(path)
-    sizes = ", ".join(f"{plan.gigabytes(size):.1f} GB" for plan in plans)
+    # Of the array that `prepare` writes: uint8, three channels.
+    sizes = ", ".join(f"{plan.images * size * size * 3 / 1e9:.1f} GB" for plan in plans)
     header = ["backbone", "setting", "images/s (range of the rounds)", *(f"{plan.images:,} images, hours" for plan in plans)]
     rows = [
         [backbone, setting, f"{median:,.1f} ({spread})", *(f"{plan.hours(median):,.1f}" for plan in plans)]

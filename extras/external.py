@@ -36,6 +36,7 @@ from skinlesion.config.audits import NearCopies
 from skinlesion.config.params import load_params
 from skinlesion.config.schema import MachineParams, TestTime
 from skinlesion.data.preparing import write_prepared
+from skinlesion.diagnoses import CLASSES
 from skinlesion.evaluation.inference.inference import predict_ensemble
 from skinlesion.evaluation.inference.predictions import check_same_split, prediction_table, vote
 from skinlesion.evaluation.metrics.bootstrap import describe_draws

@@ -35,17 +35,13 @@ def found_extras() -> dict[str, Path]:
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
-def _recipe_digest() -> str:
-    """sha256 of the params that the leak demonstration trains with."""
-    return hashlib.sha256(json.dumps(load_params().leak_recipe().model_dump(), sort_keys=True).encode()).hexdigest()
-
-
 # What an extra can be measured on, and the sha256 of what the workspace has now.
 _DIGESTS: dict[str, Callable[[], str]] = {
     "images": lambda: file_digest(PREPARED / "images.npy", "sha256"),  # all images, as the network sees them
     # And so the classifier, its calibration and the split.
     "predictions": lambda: file_digest(PREDICTIONS / "test.csv", "sha256"),
-    "recipe": _recipe_digest,  # how networks are trained
+    # How the networks of the leak demonstration are trained.
+    "recipe": lambda: hashlib.sha256(json.dumps(load_params().leak_recipe().model_dump(), sort_keys=True).encode()).hexdigest(),
 }
 
 
