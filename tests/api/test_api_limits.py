@@ -115,9 +115,7 @@ def test_an_answer_that_takes_too_long_is_a_problem_and_the_next_one_comes(predi
     assert (next_one.status_code, in_work) == (200, 0)
 
 
-def test_images_that_nobody_waits_for_still_count_and_a_server_that_is_stuck_on_them_is_not_ready(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_abandoned_images_count_and_a_stuck_server_is_not_ready(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr("api.service.available_cores", lambda: 2)
     monkeypatch.setattr("api.service.decode_upload", lambda data: release.wait(10) and decode_upload(data))

@@ -54,9 +54,7 @@ def test_what_is_not_in_the_vocabulary_counts_as_missing_and_is_named(caplog: py
     assert "localization elbow, knee is not known" in messages
 
 
-def test_the_vocabulary_holds_the_sample_and_the_data_set(
-    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
-) -> None:
+def test_the_vocabulary_holds_sample_and_data_set(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> None:
     sites = (*sample.SITES, *sample.RARE_SITES)
     encode_metadata(frame([(50, "male", site) for site in sites]))
     assert not caplog.records

@@ -65,9 +65,7 @@ def provenance() -> dict[str, Any]:
     return read_external()[1]
 
 
-def test_a_challenge_is_named_and_a_browsers_copy_taken(
-    harvard: tuple[Scripted, Serve], workspace: Path, write_params: WriteParams
-) -> None:
+def test_a_challenge_named_and_a_copy_taken(harvard: tuple[Scripted, Serve], workspace: Path, write_params: WriteParams) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()))
     scripted.always = Answer(status=403, headers={"cf-mitigated": "challenge"})
@@ -91,9 +89,7 @@ def test_what_is_published_of_the_test_set() -> None:
     assert (isic2018.GROUND_TRUTH.number, isic2018.GROUND_TRUTH.md5) == (6924466, "2b5663aacc9644740f27e355cf7f369a")
 
 
-def test_isic2018_through_a_cut_with_its_known_gap_said(
-    harvard: tuple[Scripted, Serve], workspace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_isic2018_with_cut_and_gap(harvard: tuple[Scripted, Serve], workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()))
     scripted.answers = [Answer(), Answer(cut_after=500)]
@@ -134,9 +130,7 @@ def test_lesions_of_a_one_hot_table_are_taken_where_it_has_them(harvard: tuple[S
 
 
 @pytest.mark.parametrize("refusal", ["404", "other bytes"])
-def test_the_table_is_asked_for_without_the_query_where_the_original_is_not_given(
-    harvard: tuple[Scripted, Serve], refusal: str
-) -> None:
+def test_the_table_is_asked_for_without_query_where_no_original_is_given(harvard: tuple[Scripted, Serve], refusal: str) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()), at=TRUTH)
     if refusal == "other bytes":
@@ -241,9 +235,7 @@ def test_the_challenge_s_lesions_and_a_spreadsheet_s_commas(take: Callable[..., 
         ({"pictures/ISIC_0000099.jpg": jpeg(99)}, "images without a row in the metadata"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(
-    take: Callable[..., pd.DataFrame], change: dict[str, bytes | None], message: str
-) -> None:
+def test_an_unusable_folder_is_refused(take: Callable[..., pd.DataFrame], change: dict[str, bytes | None], message: str) -> None:
     files = clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()) | change
     refuses(message, take, {name: content for name, content in files.items() if content is not None})
     assert not EXTERNAL.exists()

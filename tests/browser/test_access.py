@@ -44,9 +44,7 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(("size", "dark"), [(LAPTOP, False), (LAPTOP, True), (PHONE, False), (PHONE, True)])
-def test_the_page_is_accessible_and_nothing_is_cut_off(
-    served: Served, open_demo: Open, size: tuple[int, int], dark: bool
-) -> None:
+def test_the_page_is_accessible_and_nothing_cut_off(served: Served, open_demo: Open, size: tuple[int, int], dark: bool) -> None:
     served.train({"metadata": True}, {"metadata": True, "seed": 1})
     page = open_demo(width=size[0], height=size[1], dark=dark)
     name = "a-very-long-name-without-a-space-as-cameras-and-programs-make-them-0123456789.jpg"

@@ -25,9 +25,7 @@ COMBINED = [("cosine_b0", "ham10000"), ("dsci_b0_mel3", "capstone_resnet50"), ("
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in NAMES), *COMBINED])
-def test_dvc_makes_of_the_words_what_the_files_say(
-    names: tuple[str, ...], params_file: Path, repository_params: dict[str, Any]
-) -> None:
+def test_dvc_makes_of_words_what_files_say(names: tuple[str, ...], params_file: Path, repository_params: dict[str, Any]) -> None:
     assert exactly(apply(params_file, *names)) == exactly(expected(repository_params, *names))
     assert load_params(params_file)
 

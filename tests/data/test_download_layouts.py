@@ -121,9 +121,7 @@ def test_every_layout_gives_the_same_images(take: Callable[..., Path], layout: s
     assert counts["dx_type"] == {"follow_up": 4, "histo": 6}
 
 
-def test_links_are_followed_once_and_loops_named(
-    take: Callable[..., Path], workspace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_links_followed_once_loops_named(take: Callable[..., Path], workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = kaggle_files(masks=False)
     write_files(workspace / "here", {path: content for path, content in files.items() if "part_2" not in path})
     there = write_files(workspace / "there", {path: content for path, content in files.items() if "part_2" in path})

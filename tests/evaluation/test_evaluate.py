@@ -94,9 +94,7 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(copi
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
-def test_vector_scaling_fits_validation_better_and_changes_no_logit(
-    copied: Path, evaluated: Path, write_params: WriteParams
-) -> None:
+def test_vector_scaling_fits_better_and_changes_no_logit(copied: Path, evaluated: Path, write_params: WriteParams) -> None:
     evaluate_with(write_params, calibration="vector")
     vector, temperature = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
     assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
@@ -203,9 +201,7 @@ def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(cop
     )
 
 
-def test_a_temperature_at_the_end_of_its_range_is_said(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_extreme_temperature_is_said(copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
     def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:

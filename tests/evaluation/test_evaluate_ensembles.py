@@ -94,9 +94,7 @@ def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
 
 
 @pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
-def test_test_time_augmentation_averages_over_views(
-    copied: Path, evaluated: Path, write_params: WriteParams, test_time: str
-) -> None:
+def test_test_time_augmentation_averages_views(copied: Path, evaluated: Path, write_params: WriteParams, test_time: str) -> None:
     evaluate_with(write_params, test_time=test_time)
     splits = read_splits()
     expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)

@@ -147,9 +147,7 @@ def test_only_the_points_that_are_asked_for(run_stage: Run) -> None:
     assert all(point["at_prevalence"] == {} for point in metrics["points"].values())
 
 
-def test_a_promise_that_too_few_lesions_cannot_keep_flags_everything_and_says_so(
-    run_stage: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_promise_too_few_lesions_cannot_keep_flags_all_and_says_so(run_stage: Run, caplog: pytest.LogCaptureFixture) -> None:
     point = run_stage(guaranteed_recalls=[0.999])["points"]["guaranteed_0.999"]
     assert point["threshold"] == 0 and point["test"]["flagged"] == 1
     assert "guaranteed_0.999: " in caplog.text and "too few to promise it: everything is flagged" in caplog.text

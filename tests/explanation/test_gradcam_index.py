@@ -98,9 +98,7 @@ def test_thumbnail_is_the_overlay_in_small_with_the_lesion_outlined() -> None:
     assert index.make_thumbnail(given.make_correct(width=80, height=64)).pixels.shape == (64, 80, 3)
 
 
-def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(
-    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_case_has_its_own_image_and_maps(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that differ by image and by class, whichever images are asked for, in whatever order."""
     write_params({"machine.device": "cpu"})
 

@@ -71,9 +71,7 @@ def test_a_drill_that_was_skipped_is_missed(rounds: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(Corrupt, "corrupt"), (ValueError, "failed")])
-def test_a_round_that_did_not_survive_is_an_error_and_is_not_recorded(
-    rounds: Path, error: type[Exception], outcome: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_round_is_an_error(rounds: Path, error: type[Exception], outcome: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(error), Ledger(rounds).round("cache", "cached file cut"):
         raise error("wrong")
     message = rf"1 of 5 rounds did not survive: cache: cached file cut \({outcome}\)\. Nothing is recorded"

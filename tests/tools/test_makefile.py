@@ -87,9 +87,7 @@ def test_all_that_is_missing_is_said_at_once(unpacked: Path) -> None:
     ],
     ids=["moved worktree", "empty .git", "newer git's"],
 )
-def test_a_repository_that_git_cannot_use_is_named_with_gits_words(
-    unpacked: Path, spoil: Callable[[Path], object], told: str
-) -> None:
+def test_a_repository_git_cannot_use_is_named_with_gits_words(unpacked: Path, spoil: Callable[[Path], object], told: str) -> None:
     spoil(unpacked)
     code, said = make(unpacked, "run")
     assert code == 2 and f"- git repository: {unpacked} is none that git can use: fatal: " in said and told in said, said
@@ -146,9 +144,7 @@ Version = namedtuple("Version", "major minor")
         (importlib.util, "find_spec", None, "venv and ensurepip: not part of .* `sudo apt install python3-venv`"),
     ],
 )
-def test_a_machine_that_cannot_run_it_is_told_so(
-    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, value: object, told: str
-) -> None:
+def test_an_unfit_machine_is_told(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, value: object, told: str) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(owner, name, (lambda *_: value) if callable(getattr(owner, name)) else value)
     with pytest.raises(SystemExit, match=told):

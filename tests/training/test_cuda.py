@@ -59,9 +59,7 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2 if method in ("SmoothGradCAMpp", "Occlusion") else 1e-3)
 
 
-def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
-    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twice_or_killed_the_same_bytes(workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs()
     write_params(TINY | {"machine.device": "cuda", "train.loggers": [], "train.average": "ema"})
     train_base()
