@@ -68,9 +68,8 @@ def test_requests_at_the_same_time_share_a_pass_and_get_their_own_answers(predic
     alone = run_with(predictor, lambda client, service: post(client, *images), max_batch=1)
     for response, expected in zip(together, alone.json()["images"], strict=True):
         probabilities = response.json()["images"][0]["prediction"]["probabilities"]
-        assert [each["probability"] for each in probabilities] == pytest.approx(
-            [each["probability"] for each in expected["prediction"]["probabilities"]], abs=1e-5
-        )
+        wanted = [each["probability"] for each in expected["prediction"]["probabilities"]]
+        assert [each["probability"] for each in probabilities] == pytest.approx(wanted, abs=1e-5)
     assert max(slow.passes[-12:]) == 1
 
 
@@ -198,9 +197,7 @@ def body_of(predictor: Predictor, chunks: Callable[[], AsyncIterator[bytes]], **
             taken += len(chunk)
             yield chunk
 
-    response = run_with(
-        predictor, lambda client, service: client.post("/predict", content=counted(), headers=MULTIPART), **settings
-    )
+    response = run_with(predictor, lambda client, _: client.post("/predict", content=counted(), headers=MULTIPART), **settings)
     return response, taken
 
 

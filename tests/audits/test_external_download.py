@@ -69,10 +69,8 @@ def test_a_challenge_named_and_a_copy_taken(harvard: tuple[Scripted, Serve], wor
     scripted, publish = harvard
     publish(as_csv(truth()))
     scripted.always = Answer(status=403, headers={"cf-mitigated": "challenge"})
-    refuses(
-        r"HTTP 403 \(a firewall's challenge.*browser.*external\.source=local and external\.path to that folder",
-        external_download.main,
-    )
+    way_out = r"external\.source=local and external\.path to that folder"
+    refuses(rf"HTTP 403 \(a firewall's challenge.*browser.*{way_out}", external_download.main)
     assert not EXTERNAL.exists()
     copies = {"ISIC2018_Task3_Test_GroundTruth.tab": as_csv(truth(), "\t"), "Images.zip": scripted.files[IMAGES]}
     write_files(workspace / "copy", copies)
@@ -103,9 +101,8 @@ def test_isic2018_with_cut_and_gap(harvard: tuple[Scripted, Serve], workspace: P
     assert stated["left_out"] == [isic2018.ABSENT] and stated["lesions_known"] is True
     assert f"{isic2018.ABSENT} is left out" in caplog.text
     assert stated["source"] == "isic2018" and stated["licence"] == "CC BY-NC 4.0" and not stated["synthetic"]
-    assert {entry["name"]: entry["md5"] for entry in stated["files"]} == {
-        file.name: file.md5 for file in (isic2018.GROUND_TRUTH, isic2018.IMAGES)
-    }
+    files = (isic2018.GROUND_TRUTH, isic2018.IMAGES)
+    assert {entry["name"]: entry["md5"] for entry in stated["files"]} == {file.name: file.md5 for file in files}
     assert stated["counts"]["images"] == 10
     external_download.main()
     assert len(scripted.asked) == 3  # both files were kept
@@ -222,7 +219,7 @@ def test_the_challenge_s_lesions_and_a_spreadsheet_s_commas(take: Callable[..., 
         ({"second.csv": b"a,b\n1,2\n"}, r"clinic holds different metadata files: .*second\.csv"),
         (
             dict.fromkeys(PICTURES) | {"a.png": mask()},
-            r"10 image\(s\) are missing, as ISIC_0000000; .*: a\.png \(a PNG\)\. Convert",
+            r"10 image\(s\) are missing, as ISIC_0000000; .*: a.png \(a PNG\). Convert",
         ),
         ({"diagnoses.csv": None}, r"holds no table \(\.csv"),
         (dict.fromkeys(PICTURES) | {"a.7z": b"7z"}, r"holds no image, as \.jpg, .*; it holds a\.7z"),

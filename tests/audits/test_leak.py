@@ -131,9 +131,8 @@ def test_inflation_is_the_difference_in_each_group() -> None:
     tables = {name: leak.prediction_table(listed, each) for name, each in logits.items()}
     rows = leak.measure_inflation(tables, siblings, resamples(100, confidence=0.9))
     assert tuple(rows.columns) == leak.COLUMNS
-    assert rows[["group", "metric"]].apply(tuple, axis=1).tolist() == [
-        (group, name) for group in leak.GROUPS for name in HEADLINE
-    ]
+    expected = [(group, name) for group in leak.GROUPS for name in HEADLINE]
+    assert rows[["group", "metric"]].apply(tuple, axis=1).tolist() == expected
     found = rows.set_index(["group", "metric"])
     right = {name: accuracy_score(labels[siblings], each[siblings].argmax(axis=1)) for name, each in logits.items()}
     gained = right["image_level"] - right["lesion_level"]

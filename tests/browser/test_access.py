@@ -36,11 +36,8 @@ def is_in_view(page: Page) -> bool:
 def faults(page: Page) -> list[str]:
     """What axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary']}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
+    grave = [(one["id"], one["nodes"][0]) for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{name}: {node['html'][:200]} {node['failureSummary']}" for name, node in grave]
 
 
 @pytest.mark.parametrize(("size", "dark"), [(LAPTOP, False), (LAPTOP, True), (PHONE, False), (PHONE, True)])

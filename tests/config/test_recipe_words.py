@@ -46,9 +46,7 @@ def test_words_survive_a_shell(params_file: Path) -> None:
 @pytest.mark.structure
 def test_dvc_takes_every_value_that_the_readme_sets(params_file: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [
-        shlex.split(command, comments=True) for command in re.findall(r"^dvc exp run (?!--queue|\$).*", text, re.MULTILINE)
-    ]
+    commands = [shlex.split(words, comments=True) for words in re.findall(r"^dvc exp run (?!--queue|\$).*", text, re.MULTILINE)]
     values = [[word for flag, word in itertools.pairwise(words) if flag == "-S"] for words in commands]
     assert len(values) > 5
     before = params_file.read_bytes()

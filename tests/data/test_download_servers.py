@@ -238,10 +238,8 @@ def test_kaggle_with_its_doubled_folders(kaggle: type[FakeKaggle], workspace: Pa
     provenance = read_provenance(workspace / "data" / "raw")
     assert provenance["counts"]["images"] == 10
     assert provenance["origin"].endswith("kmader/skin-cancer-mnist-ham10000")
-    assert [entry["name"] for entry in provenance["files"]] == [
-        "skin-cancer-mnist-ham10000.zip: HAM10000_metadata.csv",
-        "skin-cancer-mnist-ham10000.zip",
-    ]
+    archive = "skin-cancer-mnist-ham10000.zip"
+    assert [entry["name"] for entry in provenance["files"]] == [f"{archive}: HAM10000_metadata.csv", archive]
     assert provenance["files"][1]["md5"] == hashlib.md5(kaggle.content).hexdigest()
     assert not (workspace / SCRATCH / "kaggle").exists()
 

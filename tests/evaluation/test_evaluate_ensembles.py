@@ -55,10 +55,8 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(copied
         assert np.abs(each[0] - expected).max() > 0.05
     temperature = 1 / read_calibration().scale[0]
     val, labels = logits_of("val"), evaluate.labels_of(splits["val"])
-    losses = [
-        -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
-        for scale in (0.98 * temperature, temperature, 1.02 * temperature)
-    ]
+    scales = (0.98 * temperature, temperature, 1.02 * temperature)
+    losses = [-scipy.special.log_softmax(val / at, axis=1)[np.arange(len(val)), labels].mean() for at in scales]
     assert losses[1] == min(losses)
 
 

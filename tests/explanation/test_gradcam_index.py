@@ -120,10 +120,9 @@ def test_each_case_has_its_own_image_and_maps(ready: Path, write_params: WritePa
         with Image.open(image_path(case.image_id)) as file:
             np.testing.assert_array_equal(case.image, np.asarray(file.convert("RGB")))
         np.testing.assert_array_equal(case.lesion, given.disc(given.IMAGE_IDS.index(case.image_id)))
-        predicted, true = (
-            map_to_original(map_of(row, dx), given.WIDTH, given.HEIGHT, size=given.SIZE, fit="squash", centers=given.CENTERS)
-            for dx in (case.predicted, case.dx)
-        )
+        size = {"size": given.SIZE, "fit": "squash", "centers": given.CENTERS}
+        maps = (map_of(row, dx) for dx in (case.predicted, case.dx))
+        predicted, true = (map_to_original(each, given.WIDTH, given.HEIGHT, **size) for each in maps)
         np.testing.assert_allclose(case.predicted_map, predicted)
         if case.dx == case.predicted:
             assert case.true_map is None

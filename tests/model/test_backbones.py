@@ -104,11 +104,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "difference"),
     [
-        (
-            "mnasnet0_5",
-            {"layers.0.weight": (32, 3, 3, 3)},
-            r"layers.0.weight \(32, 3, 3, 3\) for \(16, 3, 3, 3\)",
-        ),  # its version 1
+        ("mnasnet0_5", {"layers.0.weight": (32, 3, 3, 3)}, r"layers.0.weight \(32, 3, 3, 3\) for \(16, 3, 3, 3\)"),  # version 1
         ("vit_b_32", {"encoder.pos_embedding": (1, 4, 768)}, r"encoder.pos_embedding \(1, 4, 768\) for \(1, 5, 768\)"),
         ("vit_b_32", {"encoder.pos_embedding": (5, 768)}, r"encoder.pos_embedding \(5, 768\) for \(1, 5, 768\)"),
     ],
@@ -224,9 +220,8 @@ def test_imagenet_weights_are_asked_for_by_our_name_and_what_comes_is_named(
             assert torch.equal(model.conv1.weight, source["conv1.weight"])
         else:
             way_out = "in a browser and name it in train.weights"
-            refuses(
-                rf"ImageNet weights of 'resnet18' .*{cause}.*{way_out}", load_pretrained, model, "imagenet", backbone="resnet18"
-            )
+            message = rf"ImageNet weights of 'resnet18' .*{cause}.*{way_out}"
+            refuses(message, load_pretrained, model, "imagenet", backbone="resnet18")
             assert list((tmp_path / "hub/checkpoints").iterdir()) == []
 
 

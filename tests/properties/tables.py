@@ -119,13 +119,11 @@ def prepare_download(write_params: WriteParams) -> None:
 def judge_download(damage: Damage) -> None:
     """Rows that no longer name the images are named by their ids; and after a refusal there is no data/raw."""
     Path("source/HAM10000_metadata.csv").write_bytes(damage.content)
-    message = message_of(download.main)
-    refused_by_name(
-        message, "HAM10000_metadata.csv", "have a row in the metadata and no image", "without a row", must=damage.must
-    )
-    assert Path("data/raw").exists() == (message is None)
-    assert sorted(path.name for path in Path("data").iterdir()) == (["raw"] if message is None else [])
-    if message is None:
+    said = message_of(download.main)
+    refused_by_name(said, "HAM10000_metadata.csv", "have a row in the metadata and no image", "without a row", must=damage.must)
+    assert Path("data/raw").exists() == (said is None)
+    assert sorted(path.name for path in Path("data").iterdir()) == (["raw"] if said is None else [])
+    if said is None:
         shutil.rmtree("data")
 
 

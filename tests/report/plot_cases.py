@@ -35,9 +35,8 @@ class Table:
 
 def small_tables(shift: int) -> dict[str, Table]:
     """Every table that the plots read, by its path below plots/; `shift` tells one revision from another."""
-    return (
-        split_tables(shift) | evaluate_tables(shift) | decision_tables() | gradcam_tables(shift) | other_tables() | curve_tables()
-    )
+    tables = split_tables(shift) | evaluate_tables(shift) | decision_tables()
+    return tables | gradcam_tables(shift) | other_tables() | curve_tables()
 
 
 SPLITS = ("train", "val", "test")
@@ -59,11 +58,8 @@ def split_tables(shift: int) -> dict[str, Table]:
 
 def evaluate_tables(shift: int) -> dict[str, Table]:
     # Shares over the whole scale; vasc is absent, so its shares are undefined.
-    confusion = [
-        (actual, predicted, 10 * row * column, "" if actual == "vasc" else (7 * row + column) / 41)
-        for row, actual in enumerate(CLASSES)
-        for column, predicted in enumerate(CLASSES)
-    ]
+    cells = [(row, actual, column, predicted) for row, actual in enumerate(CLASSES) for column, predicted in enumerate(CLASSES)]
+    confusion = [(a, p, 10 * row * column, "" if a == "vasc" else (7 * row + column) / 41) for row, a, column, p in cells]
     # Not in the order of the curve, with ties on both axes.
     roc, recall = ((1, 1), (0, 0.5), (0.25, 1), (0, 0), (0.25, 0.5)), ((1, 0.25), (0, 1), (0.5, 1), (1, 0.75), (0.5, 0.5))
     before_after = [(when, row, step, step, 3) for when in ("before", "after") for row, step in enumerate(STEPS)]
@@ -120,9 +116,7 @@ def gradcam_tables(shift: int) -> dict[str, Table]:
         for measure, of in (("energy", "map"), ("energy", "other"), ("pointing", "map"), ("pointing", "center"))
     ]
     of_class = [("GradCAM", "class", dx, "deletion", of) for dx in CLASSES for of in ("map", "random", "center")]
-    curves = [
-        (curve, order, x, 1 - x) for curve in ("deletion", "insertion") for order in ("CAM", "random", "center") for x in STEPS
-    ]
+    curves = [(curve, of, x, 1 - x) for curve in ("deletion", "insertion") for of in ("CAM", "random", "center") for x in STEPS]
     depths = ("mirrored image", "head", "last quarter", "last half", "last three quarters", "all layers")
     sanity = [(m, name, 0.25, *(("", "") if name == "head" else (0.125, 0.375))) for m in ("GradCAM", "CAM") for name in depths]
     energy = [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)]
@@ -181,7 +175,7 @@ def other_tables() -> dict[str, Table]:
 def curve_tables() -> dict[str, Table]:
     names = {
         "loss": ["train/loss", "val/loss"],
-        "metrics": [f"val/{name}" for name in METRIC_CURVES],
+        "metrics": [f"val/{one}" for one in METRIC_CURVES],
         "learning_rate": ["train/lr"],
     }
     return {

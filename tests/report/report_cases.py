@@ -34,13 +34,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "models/classifier/base-0/config.json": {
         "backbone": "resnet18",
         "seed": 0,
-        "params": {
-            "weights": "none",
-            "lr": 0.001,
-            "class_weights": "sqrt_inverse",
-            "sampler": "shuffle",
-            "loss": "cross_entropy",
-        },
+        "params": {"weights": "none", "lr": 0.001, "class_weights": "sqrt_inverse"}
+        | {"sampler": "shuffle", "loss": "cross_entropy"},
         "weights_sha256": None,
         "git_commit": "c" * 40,
         "versions": {"python": "3.11.7", "torch": "2.11.0"},

@@ -58,9 +58,7 @@ def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.M
 
 
 def test_rounds_of_several_commits_are_told_apart() -> None:
-    rounds = [
-        {"drill": drill, "commit": commit} for drill, commit in (("clock", "a" * 40), ("cache", "b" * 40), ("disk", "a" * 40))
-    ]
+    rounds = [{"drill": drill, "commit": at} for drill, at in (("clock", "a" * 40), ("cache", "b" * 40), ("disk", "a" * 40))]
     assert table.name_commits(table.commits_of(rounds)) == "commit aaaaaaa: clock, disk; commit bbbbbbb: cache"
     assert table.name_commits(table.commits_of(rounds[:1])) == "commit aaaaaaa"
 

@@ -131,12 +131,7 @@ Version = namedtuple("Version", "major minor")
         (sys, "maxsize", 2**31 - 1, "this is a Python of 32 bits on x86_64"),
         (check_setup, "glibc_version", "", "a Linux without glibc, as Alpine with musl.* use Debian"),
         (check_setup, "glibc_version", "2.17", "a Linux with glibc 2.17; .* use a newer one"),
-        (
-            sys,
-            "version_info",
-            Version(3, 10),
-            "the packages need CPython 3.11 to 3.14: install another, and name",
-        ),
+        (sys, "version_info", Version(3, 10), "the packages need CPython 3.11 to 3.14: install another, and name"),
         (sys, "version_info", Version(3, 15), "need CPython 3.11 to 3.14"),
         (platform, "python_implementation", "PyPy", "is PyPy 3"),
         (sysconfig, "get_config_var", 1, "is CPython, free-threaded 3"),

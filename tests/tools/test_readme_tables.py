@@ -49,10 +49,8 @@ def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkey
     accuracy = figures(prediction_table(2, "T"))["accuracy"]
     assert f"| {accuracy:.3f} [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}] |" in text
     report = "[page](results/run-1/report/index.html), [Markdown](results/run-1/report/report.md)"
-    assert (
-        f"| [run-1](results/run-1/), report: {report} | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |"
-        in text
-    )
+    kind = "real, source `local`, 200 x 150 px, network sees 64 x 64 (squash)"
+    assert f"| [run-1](results/run-1/), report: {report} | {kind} |" in text
     assert "| resnet18 from `resnet18.pth` (sha256 abababab) | 56 / 28 |" in text
     assert "| majority class (nv) |  |  | 0.125 | 0.143 | - | 0.500 | - | - |" in text
     point = "| mel: recall_0.90 | 0.0625 | sensitivity ≥ 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
@@ -81,10 +79,8 @@ def test_what_was_asked_of_a_point_is_said_by_its_rule() -> None:
 
 def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:
     write("models/classifier/ensemble.json", ENSEMBLE | {"members": [{"name": f"{name}-0"} for name in ("base", "b2", "meta")]})
-    others = {
-        "b2-0": {"backbone": "efficientnet_b2", "seed": 7, "params": {"weights": "none"}},
-        "meta-0": {"needs_metadata": True},
-    }
+    other = {"backbone": "efficientnet_b2", "seed": 7, "params": {"weights": "none"}}
+    others = {"b2-0": other, "meta-0": {"needs_metadata": True}}
     for name, changed in others.items():
         write(f"models/classifier/{name}/config.json", MEMBER_CONFIG | changed)
         write(f"metrics/train/{name}.json", {"member": name})
@@ -141,18 +137,12 @@ def evidence_of(**metrics: Any) -> dict[str, list[list[str]]]:
 
 
 def test_what_stands_behind_a_headline_is_a_row() -> None:
-    ((run, sizes, accuracy, macro_auc, worst, worst_auc, *answered),) = evidence_of(subgroups=SUBGROUPS, selective=SELECTIVE)[
-        "What"
-    ]
-    assert (run, sizes, accuracy, macro_auc) == (
-        *("[mine](results/mine/)", "1,200 / 800"),
-        *("0.750 [0.700, 0.800]", "0.875 [0.850, 0.900]"),
-    )
+    (row,) = evidence_of(subgroups=SUBGROUPS, selective=SELECTIVE)["What"]
+    run, sizes, accuracy, macro_auc, worst, worst_auc, *answered = row
+    assert (run, sizes) == ("[mine](results/mine/)", "1,200 / 800")
+    assert (accuracy, macro_auc) == ("0.750 [0.700, 0.800]", "0.875 [0.850, 0.900]")
     assert (worst, worst_auc) == ("0.250 [0.100, 0.400] (age below 30, 12 melanoma lesions)", "-")
-    assert answered == [
-        *("the surest 60% of validation", "0.700 [0.690, 0.710]"),
-        *("0.900 [0.890, 0.910]", "0.100 [0.090, 0.110]"),
-    ]
+    assert answered == ["the surest 60% of validation", "0.700 [0.690, 0.710]", "0.900 [0.890, 0.910]", "0.100 [0.090, 0.110]"]
     nothing_proven = SUBGROUPS | {"histology_only": None, "worst": dict.fromkeys(SUBGROUPS["worst"])}
     assert evidence_of(subgroups=nothing_proven)["What"] == evidence_of()["What"] == [[run, *["-"] * 9]]
 
