@@ -169,43 +169,16 @@ def prepare_lists(write_params: WriteParams) -> None:
 
 LISTED = test_baselines.make_frame("train", seed=0, images=30)
 TEST_TABLE, TRAIN_LIST = PREDICTIONS / "test.csv", SPLITS / "train.csv"
-
-SPLIT_WORDS = ("metadata", "lesion", "diagnosis", "split.")
-AFTER_EVALUATE = (threshold_sweep.main, selective.main, subgroups.main, failures.main)
+judge_split = partial(judge, RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split."))
+stages_after = (threshold_sweep.main, selective.main, subgroups.main, failures.main)
+judge_after = partial(judge, TEST_TABLE, stages_after, ("test", "lesion"))
+judge_compare = partial(judge, TEST_TABLE, (compare_with_other,), ("test.csv", "image", "lesion"))
+judge_baselines = partial(judge, TRAIN_LIST, (baselines.main,), ("train.csv", "not prepared"))
 
 PROPERTIES = (
     Property("metadata in download", prepare_download, damaged_tables(table()), judge_download, cost=4),
-    *(
-        Property(name, prepare, damaged_tables(frame), partial(judge, path, mains, words), cost=cost)
-        for name, prepare, frame, path, mains, words, cost in (
-            ("metadata in split", prepare_split, metadata_rows(), RAW / "metadata.csv", (split.main,), SPLIT_WORDS, 10),
-            (
-                "predictions in the stages after evaluate",
-                prepare_predictions,
-                PREDICTED,
-                TEST_TABLE,
-                AFTER_EVALUATE,
-                ("test", "lesion"),
-                30,
-            ),
-            (
-                "predictions in compare",
-                prepare_predictions,
-                PREDICTED,
-                TEST_TABLE,
-                (compare_with_other,),
-                ("test.csv", "image", "lesion"),
-                8,
-            ),
-            (
-                "lists in baselines",
-                prepare_lists,
-                LISTED[[*METADATA_COLUMNS]],
-                TRAIN_LIST,
-                (baselines.main,),
-                ("train.csv", "not prepared"),
-                60,
-            ),
-        )
-    ),
+    Property("metadata in split", prepare_split, damaged_tables(metadata_rows()), judge_split, cost=10),
+    Property("predictions in the stages after evaluate", prepare_predictions, damaged_tables(PREDICTED), judge_after, cost=30),
+    Property("predictions in compare", prepare_predictions, damaged_tables(PREDICTED), judge_compare, cost=8),
+    Property("lists in baselines", prepare_lists, damaged_tables(LISTED[list(METADATA_COLUMNS)]), judge_baselines, cost=60),
 )

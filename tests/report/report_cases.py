@@ -18,6 +18,7 @@ from tests.report.plot_cases import write_tables
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
 MISSING = object()
+COUNTS = {"images": 481, "lesions": 360, "masks": 481, "dx_type": {"histo": 258, "follow_up": 223}}
 
 # What a run leaves, beside tables and the metrics committed with the project, as far as the report reads it.
 WRITTEN: dict[str, dict[str, Any]] = {
@@ -42,11 +43,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
     },
     "data/splits/facts.json": {"fingerprint": FINGERPRINT, "source": "sample", "synthetic": True},
     "data/raw/provenance.json": {"source": "sample", "synthetic": True, "origin": "drawn", "licence": "CC0-1.0"}
-    | {
-        "citation": "none",
-        "files": [{"name": "metadata.csv", "bytes": 1, "md5": "d" * 32}],
-        "counts": {"images": 481, "lesions": 360, "masks": 481, "dx_type": {"histo": 258, "follow_up": 223}},
-    },
+    | {"citation": "none", "files": [{"name": "metadata.csv", "bytes": 1, "md5": "d" * 32}], "counts": COUNTS},
 }
 
 
