@@ -210,9 +210,7 @@ def test_the_model_says_what_it_is(served: Served, predictor: Predictor) -> None
         ("POST", "/predict?operating_point=nothing", 422, "invalid"),
     ],
 )
-def test_an_address_or_method_that_is_not_there_is_a_problem(
-    served: Served, method: str, path: str, status: int, kind: str
-) -> None:
+def test_an_unknown_address_or_method_is_a_problem(served: Served, method: str, path: str, status: int, kind: str) -> None:
     assert kind_of(served.client.request(method, path), status) == kind
 
 

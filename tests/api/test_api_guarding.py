@@ -48,9 +48,7 @@ def test_its_own_pages_and_programs_are_let_in(served: Served) -> None:
     ],
     ids=["loopback", "open", "named"],
 )
-def test_it_is_called_by_its_names(
-    predictor: Predictor, settings: dict[str, str], good: tuple[str, ...], bad: tuple[str, ...]
-) -> None:
+def test_called_by_its_names(predictor: Predictor, settings: dict[str, str], good: tuple[str, ...], bad: tuple[str, ...]) -> None:
     with serve(predictor, rate_limit=0, **settings) as served:
         for name in good:
             assert served.client.get("/model", headers={"host": name}).status_code == 200, name

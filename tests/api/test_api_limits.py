@@ -68,9 +68,8 @@ def test_requests_at_the_same_time_share_a_pass_and_get_their_own_answers(predic
     alone = run_with(predictor, lambda client, service: post(client, *images), max_batch=1)
     for response, expected in zip(together, alone.json()["images"], strict=True):
         probabilities = response.json()["images"][0]["prediction"]["probabilities"]
-        assert [each["probability"] for each in probabilities] == pytest.approx(
-            [each["probability"] for each in expected["prediction"]["probabilities"]], abs=1e-5
-        )
+        wanted = [each["probability"] for each in expected["prediction"]["probabilities"]]
+        assert [each["probability"] for each in probabilities] == pytest.approx(wanted, abs=1e-5)
     assert max(slow.passes[-12:]) == 1
 
 
@@ -115,9 +114,7 @@ def test_an_answer_that_takes_too_long_is_a_problem_and_the_next_one_comes(predi
     assert (next_one.status_code, in_work) == (200, 0)
 
 
-def test_images_that_nobody_waits_for_still_count_and_a_server_that_is_stuck_on_them_is_not_ready(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_abandoned_images_count_and_a_stuck_server_is_not_ready(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     monkeypatch.setattr("api.service.available_cores", lambda: 2)
     monkeypatch.setattr("api.service.decode_upload", lambda data: release.wait(10) and decode_upload(data))
@@ -200,9 +197,7 @@ def body_of(predictor: Predictor, chunks: Callable[[], AsyncIterator[bytes]], **
             taken += len(chunk)
             yield chunk
 
-    response = run_with(
-        predictor, lambda client, service: client.post("/predict", content=counted(), headers=MULTIPART), **settings
-    )
+    response = run_with(predictor, lambda client, _: client.post("/predict", content=counted(), headers=MULTIPART), **settings)
     return response, taken
 
 

@@ -46,9 +46,7 @@ def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.
         ({"DRAIN_SECONDS": "nan"}, "finite"),
     ],
 )
-def test_a_setting_that_is_not_allowed_stops_the_start(
-    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forbidden_setting_stops_the_start(environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(f"SKINLESION_{name}", value)
     with pytest.raises(PipelineError, match=message) as raised:

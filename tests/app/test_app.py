@@ -46,9 +46,8 @@ def upload(name: str, data: bytes = b"") -> Handed:
 
 
 def test_percentages_never_claim_more_than_they_know_and_stay_on_one_line() -> None:
-    assert [words.in_percent(share) for share in (0, 1e-6, 0.1234, 0.99999)] == [
-        *("0.0\u00a0%", "<\u00a00.1\u00a0%", "12.3\u00a0%", ">\u00a099.9\u00a0%")
-    ]
+    said = [words.in_percent(share) for share in (0, 1e-6, 0.1234, 0.99999)]
+    assert said == ["0.0\u00a0%", "<\u00a00.1\u00a0%", "12.3\u00a0%", ">\u00a099.9\u00a0%"]
     figure = {"value": 0.99999, "low": 0.5, "high": 1.0}
     assert words.metric("accuracy", figure) == ">\u00a099.9\u00a0% (50.0 to 100.0\u00a0%)"
     assert words.metric("macro_auc", figure) == "1.000 (0.500 to 1.000)"

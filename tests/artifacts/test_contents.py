@@ -116,9 +116,7 @@ def test_a_key_that_is_missing_is_named(workspace: Path, name: str, key: str) ->
         ("points.json", {"points": {"a": {"threshold": 1.5}}}, "points.a.threshold = 1.5: input should be less than"),
     ],
 )
-def test_a_value_that_cannot_be_is_neither_read_nor_written(
-    workspace: Path, name: str, change: dict[str, Any], problem: str
-) -> None:
+def test_impossible_values_are_neither_read_nor_written(workspace: Path, name: str, change: dict[str, Any], problem: str) -> None:
     file, path = FILES[name], workspace / name
     path.write_text(json.dumps(file.content | change).replace("Infinity", "1e999"))  # the first is not JSON
     attempts: list[Callable[[], object]] = [lambda: file.read(path)]

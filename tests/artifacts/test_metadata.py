@@ -27,9 +27,8 @@ def row(*ones: int, age: float = 0.0) -> list[float]:
 
 
 def test_rows_by_hand() -> None:
-    encoded = encode_metadata(
-        frame([(70, "female", "abdomen"), (45, "male", "upper extremity"), (None, "unknown", "unknown"), (50, "male", "back")])
-    )
+    rows = [(70, "female", "abdomen"), (45, "male", "upper extremity"), (None, "unknown", "unknown"), (50, "male", "back")]
+    encoded = encode_metadata(frame(rows))
     assert encoded.dtype == np.float32 and encoded.shape == (4, WIDTH) == (4, 20)
     wanted = [row(1, 2, 5, age=1.0), row(1, 3, 18, age=-0.25), row(4, 19), row(1, 3, 7)]
     np.testing.assert_array_equal(encoded, np.array(wanted, dtype=np.float32))
@@ -54,9 +53,7 @@ def test_what_is_not_in_the_vocabulary_counts_as_missing_and_is_named(caplog: py
     assert "localization elbow, knee is not known" in messages
 
 
-def test_the_vocabulary_holds_the_sample_and_the_data_set(
-    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
-) -> None:
+def test_the_vocabulary_holds_sample_and_data_set(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> None:
     sites = (*sample.SITES, *sample.RARE_SITES)
     encode_metadata(frame([(50, "male", site) for site in sites]))
     assert not caplog.records

@@ -116,9 +116,7 @@ def test_what_is_written_beside(external_project: Path, caplog: pytest.LogCaptur
     assert len(pd.read_csv("plots/extras/external/operating_points.csv")) == 6
 
 
-def test_a_class_that_is_absent_is_left_out_of_means_and_they_have_no_difference(
-    external_project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_absent_class_is_in_no_mean_and_no_difference(external_project: Path, caplog: pytest.LogCaptureFixture) -> None:
     metadata = read_metadata(EXTERNAL)
     rewrite(metadata[~metadata["dx"].isin(POINTS["classes"])])
     metrics, table = run_stage()

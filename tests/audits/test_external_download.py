@@ -65,16 +65,12 @@ def provenance() -> dict[str, Any]:
     return read_external()[1]
 
 
-def test_a_challenge_is_named_and_a_browsers_copy_taken(
-    harvard: tuple[Scripted, Serve], workspace: Path, write_params: WriteParams
-) -> None:
+def test_a_challenge_named_and_a_copy_taken(harvard: tuple[Scripted, Serve], workspace: Path, write_params: WriteParams) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()))
     scripted.always = Answer(status=403, headers={"cf-mitigated": "challenge"})
-    refuses(
-        r"HTTP 403 \(a firewall's challenge.*browser.*external\.source=local and external\.path to that folder",
-        external_download.main,
-    )
+    way_out = r"external\.source=local and external\.path to that folder"
+    refuses(rf"HTTP 403 \(a firewall's challenge.*browser.*{way_out}", external_download.main)
     assert not EXTERNAL.exists()
     copies = {"ISIC2018_Task3_Test_GroundTruth.tab": as_csv(truth(), "\t"), "Images.zip": scripted.files[IMAGES]}
     write_files(workspace / "copy", copies)
@@ -91,9 +87,7 @@ def test_what_is_published_of_the_test_set() -> None:
     assert (isic2018.GROUND_TRUTH.number, isic2018.GROUND_TRUTH.md5) == (6924466, "2b5663aacc9644740f27e355cf7f369a")
 
 
-def test_isic2018_through_a_cut_with_its_known_gap_said(
-    harvard: tuple[Scripted, Serve], workspace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_isic2018_with_cut_and_gap(harvard: tuple[Scripted, Serve], workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()))
     scripted.answers = [Answer(), Answer(cut_after=500)]
@@ -107,9 +101,8 @@ def test_isic2018_through_a_cut_with_its_known_gap_said(
     assert stated["left_out"] == [isic2018.ABSENT] and stated["lesions_known"] is True
     assert f"{isic2018.ABSENT} is left out" in caplog.text
     assert stated["source"] == "isic2018" and stated["licence"] == "CC BY-NC 4.0" and not stated["synthetic"]
-    assert {entry["name"]: entry["md5"] for entry in stated["files"]} == {
-        file.name: file.md5 for file in (isic2018.GROUND_TRUTH, isic2018.IMAGES)
-    }
+    files = (isic2018.GROUND_TRUTH, isic2018.IMAGES)
+    assert {entry["name"]: entry["md5"] for entry in stated["files"]} == {file.name: file.md5 for file in files}
     assert stated["counts"]["images"] == 10
     external_download.main()
     assert len(scripted.asked) == 3  # both files were kept
@@ -134,9 +127,7 @@ def test_lesions_of_a_one_hot_table_are_taken_where_it_has_them(harvard: tuple[S
 
 
 @pytest.mark.parametrize("refusal", ["404", "other bytes"])
-def test_the_table_is_asked_for_without_the_query_where_the_original_is_not_given(
-    harvard: tuple[Scripted, Serve], refusal: str
-) -> None:
+def test_the_table_is_asked_for_without_query_where_no_original_is_given(harvard: tuple[Scripted, Serve], refusal: str) -> None:
     scripted, publish = harvard
     publish(as_csv(truth()), at=TRUTH)
     if refusal == "other bytes":
@@ -228,7 +219,7 @@ def test_the_challenge_s_lesions_and_a_spreadsheet_s_commas(take: Callable[..., 
         ({"second.csv": b"a,b\n1,2\n"}, r"clinic holds different metadata files: .*second\.csv"),
         (
             dict.fromkeys(PICTURES) | {"a.png": mask()},
-            r"10 image\(s\) are missing, as ISIC_0000000; .*: a\.png \(a PNG\)\. Convert",
+            r"10 image\(s\) are missing, as ISIC_0000000; .*: a.png \(a PNG\). Convert",
         ),
         ({"diagnoses.csv": None}, r"holds no table \(\.csv"),
         (dict.fromkeys(PICTURES) | {"a.7z": b"7z"}, r"holds no image, as \.jpg, .*; it holds a\.7z"),
@@ -241,9 +232,7 @@ def test_the_challenge_s_lesions_and_a_spreadsheet_s_commas(take: Callable[..., 
         ({"pictures/ISIC_0000099.jpg": jpeg(99)}, "images without a row in the metadata"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(
-    take: Callable[..., pd.DataFrame], change: dict[str, bytes | None], message: str
-) -> None:
+def test_an_unusable_folder_is_refused(take: Callable[..., pd.DataFrame], change: dict[str, bytes | None], message: str) -> None:
     files = clinic([f"{image_id}.jpg" for image_id in table()["image_id"]], table()) | change
     refuses(message, take, {name: content for name, content in files.items() if content is not None})
     assert not EXTERNAL.exists()

@@ -52,9 +52,7 @@ def test_an_image_or_a_lesion_of_ours_is_no_external_one(external_project: Path,
         (lambda path: reencoded(path, quality=70), ("thumbnail",)),
     ],
 )
-def test_a_copy_under_another_id_is_no_external_image(
-    external_project: Path, copied: Callable[[Path], bytes], by: tuple[str, ...]
-) -> None:
+def test_a_copy_with_another_id_is_left_out(external_project: Path, copied: Callable[[Path], bytes], by: tuple[str, ...]) -> None:
     ours, theirs = read_split("train")["image_id"].iloc[0], read_metadata(EXTERNAL)["image_id"].iloc[3]
     image_path(theirs, EXTERNAL).write_bytes(copied(image_path(ours)))
     message = "; ".join(f"1 by {name}: {theirs} is {ours} (train)" for name in by)

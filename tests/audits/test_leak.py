@@ -72,9 +72,7 @@ def test_the_deal_is_by_image_in_the_shares_of_the_split(images: pd.DataFrame, l
     assert lists.dealt.equals(train) and lists.test.equals(test)
 
 
-def test_both_learn_from_as_many_images_of_each_diagnosis_and_number_of_photographs(
-    images: pd.DataFrame, lists: leak.Lists
-) -> None:
+def test_both_learn_from_as_many_images_of_each_diagnosis_and_photograph_count(images: pd.DataFrame, lists: leak.Lists) -> None:
     many = images.groupby("lesion_id").size()
     trained = [lists.train[arm] for arm in leak.ARMS]
     counted = [frame.assign(many=frame["lesion_id"].map(many)).groupby(["dx", "many"]).size() for frame in trained]
@@ -133,9 +131,8 @@ def test_inflation_is_the_difference_in_each_group() -> None:
     tables = {name: leak.prediction_table(listed, each) for name, each in logits.items()}
     rows = leak.measure_inflation(tables, siblings, resamples(100, confidence=0.9))
     assert tuple(rows.columns) == leak.COLUMNS
-    assert rows[["group", "metric"]].apply(tuple, axis=1).tolist() == [
-        (group, name) for group in leak.GROUPS for name in HEADLINE
-    ]
+    expected = [(group, name) for group in leak.GROUPS for name in HEADLINE]
+    assert rows[["group", "metric"]].apply(tuple, axis=1).tolist() == expected
     found = rows.set_index(["group", "metric"])
     right = {name: accuracy_score(labels[siblings], each[siblings].argmax(axis=1)) for name, each in logits.items()}
     gained = right["image_level"] - right["lesion_level"]
@@ -206,9 +203,7 @@ def test_a_network_that_can_only_know_lesions_by_sight_is_right_by_the_leak_alon
     assert not list(Path(".resume").rglob("*.pt"))
 
 
-def test_stopped_in_the_last_training_it_goes_on_and_ends_the_same(
-    small_workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stop_changes_nothing(small_workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     extras.leak.main()
     undisturbed = written()
     trained: list[int] = []

@@ -92,9 +92,7 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("seeds", "test_time"), [((0,), "none"), ((0, 1), "flips")])
-def test_a_condition_can_be_recomputed_by_torch_pillow_and_scikit_learn(
-    run_stage: Run, seeds: tuple[int, ...], test_time: str
-) -> None:
+def test_a_condition_recomputed_by_torch_pillow_and_scikit_learn(run_stage: Run, seeds: tuple[int, ...], test_time: str) -> None:
     write_inputs(seeds=seeds, test_time=test_time)
     found = run_stage(corruptions=["jpeg"], **{"evaluate.test_time": test_time})
     metrics, points = read_tables()

@@ -6,22 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skinlesion.base.files import (
-    atomic_file,
-    atomic_folder,
-    file_digest,
-    read_json,
-    resolve_from_root,
-    scratch_folder,
-    write_json,
-)
+from skinlesion.base import files
 from tests.conftest import refuses
 
 
 def test_a_file_takes_its_place_when_the_block_succeeds(workspace: Path) -> None:
     path = workspace / "new" / "table.csv"
     for content in ("first", "second"):
-        with atomic_file(path) as partial:
+        with files.atomic_file(path) as partial:
             partial.write_text(content)
         assert path.read_text() == content
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
@@ -30,7 +22,7 @@ def test_a_file_takes_its_place_when_the_block_succeeds(workspace: Path) -> None
 def test_a_failed_block_leaves_the_old_file(workspace: Path) -> None:
     path = workspace / "table.csv"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_file(path) as partial:
+    with pytest.raises(RuntimeError), files.atomic_file(path) as partial:
         partial.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -40,7 +32,7 @@ def test_a_failed_block_leaves_the_old_file(workspace: Path) -> None:
 def test_a_folder_takes_its_place_old_content_and_all(workspace: Path) -> None:
     path = workspace / "data" / "splits"
     for name in ("first", "second"):
-        with atomic_folder(path) as partial:
+        with files.atomic_folder(path) as partial:
             (partial / name).write_text(name)
         assert [file.name for file in path.iterdir()] == [name]
     assert [file.name for file in path.parent.iterdir()] == ["splits"]
@@ -50,7 +42,7 @@ def test_a_failed_block_leaves_the_old_folder(workspace: Path) -> None:
     path = workspace / "splits"
     path.mkdir()
     (path / "old").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_folder(path) as partial:
+    with pytest.raises(KeyboardInterrupt), files.atomic_folder(path) as partial:
         (partial / "half").write_text("half")
         raise KeyboardInterrupt
     assert [file.name for file in path.iterdir()] == ["old"]
@@ -61,16 +53,16 @@ def test_the_rest_of_a_killed_run_does_not_leak_into_the_folder(workspace: Path)
     leftover = workspace / ".splits.partial"
     leftover.mkdir()
     (leftover / "half").write_text("half")
-    with atomic_folder(workspace / "splits") as partial:
+    with files.atomic_folder(workspace / "splits") as partial:
         (partial / "new").write_text("new")
     assert [file.name for file in (workspace / "splits").iterdir()] == ["new"]
 
 
 def test_json_has_null_for_what_is_not_finite_and_python_s_numbers(workspace: Path) -> None:
     path = workspace / "metrics" / "a.json"
-    write_json(path, {"nan": float("nan"), "list": [np.float32(0.5), np.int64(3), float("inf")], "text": "é"})
+    files.write_json(path, {"nan": float("nan"), "list": [np.float32(0.5), np.int64(3), float("inf")], "text": "é"})
     assert path.read_text(encoding="utf-8").endswith("}\n")
-    assert read_json(path) == {"nan": None, "list": [0.5, 3, None], "text": "é"}
+    assert files.read_json(path) == {"nan": None, "list": [0.5, 3, None], "text": "é"}
 
 
 @pytest.mark.parametrize(
@@ -90,27 +82,25 @@ def test_unreadable_json(workspace: Path, content: bytes | None, fragment: str) 
     path = workspace / "a.json"
     if content is not None:
         path.write_bytes(content)
-    refuses(fragment, read_json, path)
+    refuses(fragment, files.read_json, path)
 
 
 def test_paths_start_at_the_main_root_in_dvc_s_temporary_workspaces(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absolute = str(workspace / "x")
-    assert (resolve_from_root("a/b"), resolve_from_root(absolute)) == (Path("a/b"), Path(absolute))
-    assert scratch_folder("train") == Path(".resume/train")
+    assert (files.resolve_from_root("a/b"), files.resolve_from_root(absolute)) == (Path("a/b"), Path(absolute))
+    assert files.scratch_folder("train") == Path(".resume/train")
     monkeypatch.setenv("DVC_ROOT", "/main")
-    assert (resolve_from_root("a/b"), resolve_from_root(absolute)) == (Path("/main/a/b"), Path(absolute))
-    assert scratch_folder("train") == Path("/main/.resume/train")
+    assert (files.resolve_from_root("a/b"), files.resolve_from_root(absolute)) == (Path("/main/a/b"), Path(absolute))
+    assert files.scratch_folder("train") == Path("/main/.resume/train")
 
 
 def test_digest(workspace: Path) -> None:
     path = workspace / "a"
     path.write_bytes(b"abc")
-    assert file_digest(path, "sha256") == hashlib.sha256(b"abc").hexdigest()
-    assert file_digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert files.file_digest(path, "sha256") == hashlib.sha256(b"abc").hexdigest()
+    assert files.file_digest(path, "md5") == "900150983cd24fb0d6963f7d28e17f72"
 
 
-@pytest.mark.parametrize(
-    ("path", "message"), [("a\0b", "holds a NUL character"), ("~nobody-of-that-name/x", "Write it without ~")]
-)
+@pytest.mark.parametrize(("path", "message"), [("a\0b", "holds a NUL character"), ("~nobody-of-that-name/x", "it without ~")])
 def test_paths_that_are_none(workspace: Path, path: str, message: str) -> None:
-    refuses(message, resolve_from_root, path)
+    refuses(message, files.resolve_from_root, path)

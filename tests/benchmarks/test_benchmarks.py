@@ -215,9 +215,7 @@ def test_every_contestant_has_a_process_of_its_own_in_this_folder(workspace: Pat
 
 
 @pytest.mark.operations
-def test_the_training_benchmark_prints_a_line_a_setting_and_writes_every_value(
-    write_params: WriteParams, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_training_benchmark_prints_and_writes_all(write_params: WriteParams, capsys: pytest.CaptureFixture[str]) -> None:
     write_params(TINY)
     options = "--backbones mobilenet_v3_small --settings 32 --size 32 --batch 4 --steps 2 --rounds 2 --device cpu"
     training.main([*options.split(), "--json", "speeds.json"])

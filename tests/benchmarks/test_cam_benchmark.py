@@ -30,9 +30,7 @@ def test_other_maps_are_refused(write_params: WriteParams, tmp_path: Path, monke
 
 
 @pytest.mark.operations
-def test_it_prints_a_line_a_method_and_writes_every_round(
-    write_params: WriteParams, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_methods_printed_rounds_written(write_params: WriteParams, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_params({})
     path = tmp_path / "found.json"
     arguments = "--backbones mobilenet_v3_small --methods GradCAM LayerCAM --size 64 --lesions 21 --rounds 2 --device cpu"

@@ -26,9 +26,7 @@ MEASURED = {
 }
 
 
-def test_hours_are_images_seen_over_the_median_speed(
-    workspace: Path, write_params: WriteParams, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hours_are_images_over_the_speed(workspace: Path, write_params: WriteParams, capsys: pytest.CaptureFixture[str]) -> None:
     write_params({"split.folds": 4})
     (workspace / "measured.json").write_text(json.dumps(MEASURED), encoding="utf-8")
     cost.main(["measured.json", "--images", "8000", "--epochs", "30", "--trainings", "2"])

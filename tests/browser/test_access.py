@@ -36,17 +36,12 @@ def is_in_view(page: Page) -> bool:
 def faults(page: Page) -> list[str]:
     """What axe calls serious or critical."""
     found = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary']}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
+    grave = [(one["id"], one["nodes"][0]) for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{name}: {node['html'][:200]} {node['failureSummary']}" for name, node in grave]
 
 
 @pytest.mark.parametrize(("size", "dark"), [(LAPTOP, False), (LAPTOP, True), (PHONE, False), (PHONE, True)])
-def test_the_page_is_accessible_and_nothing_is_cut_off(
-    served: Served, open_demo: Open, size: tuple[int, int], dark: bool
-) -> None:
+def test_the_page_is_accessible_and_nothing_cut_off(served: Served, open_demo: Open, size: tuple[int, int], dark: bool) -> None:
     served.train({"metadata": True}, {"metadata": True, "seed": 1})
     page = open_demo(width=size[0], height=size[1], dark=dark)
     name = "a-very-long-name-without-a-space-as-cameras-and-programs-make-them-0123456789.jpg"

@@ -40,13 +40,8 @@ NOTED = {
 
 def test_every_refusal_and_every_note(served: Served, open_demo: Open) -> None:
     page = open_demo()
-    hand_in(
-        page,
-        *((name, data) for name, (data, _) in (REFUSED | NOTED).items()),
-        ("good.jpg", GOOD),
-        ("good.jfif", GOOD),
-        ("good", GOOD),
-    )
+    good = ((name, GOOD) for name in ("good.jpg", "good.jfif", "good"))
+    hand_in(page, *((name, data) for name, (data, _) in (REFUSED | NOTED).items()), *good)
     for name, (_, sentence) in REFUSED.items():
         card = case(page, name)
         expect(card.get_by_test_id("stAlert")).to_have_count(1)

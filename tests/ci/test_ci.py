@@ -192,9 +192,7 @@ def test_a_lock_file_that_is_behind(workspace: Path, output: str, status: int, e
     Path("Makefile").write_text(".venv/.installed:\n\t@touch $@\n", encoding="utf-8")
     Path("output").write_text(output, encoding="utf-8")
     dvc = Path(".venv/bin/dvc")
-    dvc.write_text(
-        f'#!/bin/sh\n[ "$*" = "repro --dry --allow-missing" ] || exit 9\ncat output\nexit {status}\n', encoding="utf-8"
-    )
+    dvc.write_text(f'#!/bin/sh\n[ "$*" = "repro --dry --allow-missing" ] || exit 9\ncat output\nexit {status}\n')
     dvc.chmod(0o755)
     done = subprocess.run(["ci/in_step.sh"], capture_output=True, text=True)
     assert done.returncode == code and expected in done.stdout + done.stderr

@@ -64,11 +64,8 @@ def test_every_step_is_a_script_that_runs_locally() -> None:
 def test_a_step_with_secrets_runs_nothing_of_a_branch() -> None:
     """In the GPU job: only scripts of the default branch, which start DVC from the environment of the tools."""
     secret = [(name, step) for name, step in steps() if "secrets." in str(step) or "github.token" in str(step)]
-    assert {step["name"] for _, step in secret} == {
-        "Bring what others have computed",
-        "Share what was computed",
-        "Summary, pictures and comment",
-    }
+    named = {"Bring what others have computed", "Share what was computed", "Summary, pictures and comment"}
+    assert {step["name"] for _, step in secret} == named
     for name, step in secret:
         assert name == "pipeline/publish" or step["run"].startswith("../trusted/ci/"), f"{name}: {step['run']}"
     for name, job in jobs():

@@ -102,10 +102,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         {"ensemble.overrides": {"base": {"backbone": "inception_v3"}}},
         ["'inception_v3' takes images of 75 pixels and more (ensemble.overrides.base): change one of them"],
     ),
-    (
-        {"gradcam.methods": ["GradCAM", "LeGrad"]},
-        ["LeGrad reads the attention of a ViT, and 'resnet18'"],
-    ),
+    ({"gradcam.methods": ["GradCAM", "LeGrad"]}, ["LeGrad reads the attention of a ViT, and 'resnet18'"]),
     ({"train.backbone_lr": 0.001, "train.layer_decay": 0.9}, ["backbone_lr and layer_decay both set the backbone's rates"]),
     ({"train.loss": "class_balanced"}, ["class_balanced brings its own class weights"]),
     ({"train.loss": "ldam"}, ["ldam has a margin for the true class and no smoothed labels"]),
@@ -231,9 +228,8 @@ def test_accepted_values(write_params: WriteParams) -> None:
 
 def test_a_member_has_its_overrides_and_the_rest_of_train(write_params: WriteParams) -> None:
     overrides = {"base": {}, "b2": {"backbone": "efficientnet_b2", "augmentation": {"preset": "strong", "rotation": 45.0}}}
-    params = load_params(
-        write_params({"ensemble.members": ["base", "b2"], "ensemble.seeds": [3, 0], "ensemble.overrides": overrides})
-    )
+    ensemble = {"ensemble.members": ["base", "b2"], "ensemble.seeds": [3, 0], "ensemble.overrides": overrides}
+    params = load_params(write_params(ensemble))
     assert params.ensemble.member_names() == ["base-3", "base-0", "b2-3", "b2-0"]
     assert params.member("base") == params.train
     other = params.member("b2")

@@ -15,10 +15,7 @@ from tests.conftest import ROOT, WriteParams
 @pytest.mark.parametrize(
     ("overrides", "missing"),
     [
-        (
-            {"train.weights": "imagnet"},
-            "train.weights: no file imagnet (a relative path starts at the project's root); did ",
-        ),
+        ({"train.weights": "imagnet"}, "train.weights: no file imagnet (a relative path starts at the project's root); did "),
         ({"train.weights": "IMAGENET1K_V2"}, "train.weights: no file IMAGENET1K_V2"),
         ({"train.weights": "https://example.org/resnet18.pth"}, "imagenet, or download the file"),
         ({"ensemble.overrides": {"base": {"weights": "data"}}}, "train.weights: no file data"),

@@ -25,9 +25,7 @@ COMBINED = [("cosine_b0", "ham10000"), ("dsci_b0_mel3", "capstone_resnet50"), ("
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in NAMES), *COMBINED])
-def test_dvc_makes_of_the_words_what_the_files_say(
-    names: tuple[str, ...], params_file: Path, repository_params: dict[str, Any]
-) -> None:
+def test_dvc_makes_of_words_what_files_say(names: tuple[str, ...], params_file: Path, repository_params: dict[str, Any]) -> None:
     assert exactly(apply(params_file, *names)) == exactly(expected(repository_params, *names))
     assert load_params(params_file)
 
@@ -48,9 +46,7 @@ def test_words_survive_a_shell(params_file: Path) -> None:
 @pytest.mark.structure
 def test_dvc_takes_every_value_that_the_readme_sets(params_file: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = [
-        shlex.split(command, comments=True) for command in re.findall(r"^dvc exp run (?!--queue|\$).*", text, re.MULTILINE)
-    ]
+    commands = [shlex.split(words, comments=True) for words in re.findall(r"^dvc exp run (?!--queue|\$).*", text, re.MULTILINE)]
     values = [[word for flag, word in itertools.pairwise(words) if flag == "-S"] for words in commands]
     assert len(values) > 5
     before = params_file.read_bytes()

@@ -150,9 +150,7 @@ def read_values(params: Params) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_s_recipe_leaves_nothing_to_what_was_there(
-    name: str, params_file: Path, repository_params: dict[str, Any]
-) -> None:
+def test_a_networks_recipe_leaves_nothing_to_before(name: str, params_file: Path, repository_params: dict[str, Any]) -> None:
     assert set(repository_params["train"]) - NOT_THE_NETWORK_S == set(OTHERWISE["train"]), (
         "a new option needs a value in recipes/plain.yaml"
     )

@@ -87,8 +87,7 @@ def dataverse_files() -> dict[str, bytes]:
     files = kaggle_files()
     parts = {"segmentations_lesion_tschandl": "segm", "images_part_1": "part_1", "images_part_2": "part_2"}
     archives = {
-        f"HAM10000_{name}.zip": pack({path: content for path, content in files.items() if part in path})
-        for name, part in parts.items()
+        f"HAM10000_{name}.zip": pack({path: c for path, c in files.items() if part in path}) for name, part in parts.items()
     }
     return {"HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(), **archives}
 

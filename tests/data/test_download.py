@@ -87,17 +87,13 @@ def test_provenance_of_a_local_source(take: Callable[..., Path], workspace: Path
     assert str(workspace) not in json.dumps(provenance)
 
 
-def test_a_relative_path_starts_at_the_main_root(
-    take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_start_at_the_root(take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files(workspace / "main" / "images", kaggle_files())
     monkeypatch.setenv("DVC_ROOT", str(workspace / "main"))
     assert read_provenance(take({}, path="images"))["counts"]["images"] == 10
 
 
-def test_the_isic_2018_test_set_and_other_pictures_are_left_aside_aloud(
-    take: Callable[..., Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_test_set_and_other_pictures_are_left_aside_aloud(take: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
     strangers = {"ISIC2018_Task3_Test_Images.zip": b"not opened", "ISIC2018_Task3_Test_GroundTruth": b"", "cover.jpg": jpeg(99)}
     raw = take(kaggle_files() | strangers | {"__MACOSX/._ISIC_0000001.jpg": b"fork", "hmnist_28_28_L.csv": b"1,2"})
     assert len(list((raw / "images").iterdir())) == 10
@@ -126,9 +122,7 @@ def test_exact_counts() -> None:
     refuses(r"found 7,471 lesions \(expected 7,470\)\. ", published.check_counts, frame)
 
 
-def test_a_failure_leaves_the_old_data_as_they_were(
-    take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_leaves_the_old_data_alone(take: Callable[..., Path], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files_of(take(kaggle_files()))
     written: list[Path] = []
     write_bytes = Path.write_bytes

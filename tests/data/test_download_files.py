@@ -117,9 +117,7 @@ def test_whole_files_pass(tmp_path: Path) -> None:
         (jpeg(2), huge_png(), "10000 x 10000 pixels, over the 25 megapixels"),
     ],
 )
-def test_an_image_or_a_mask_that_cannot_be_used_is_named(
-    tmp_path: Path, image: bytes, segmentation: bytes | None, reason: str
-) -> None:
+def test_an_unusable_image_or_mask_is_named(tmp_path: Path, image: bytes, segmentation: bytes | None, reason: str) -> None:
     name = r"ISIC_0000002\.jpg" if segmentation is None else r"ISIC_0000002_segmentation\.png"
     refuses(rf"1 of 2 images cannot be used: {name} \(.*{reason}", check, raw_with(tmp_path, image, segmentation))
 

@@ -15,6 +15,8 @@ from tests.conftest import refuses
 from tests.data.download_cases import Content, jpeg, kaggle_files, mask, pack, table, write_files
 from tests.stage_cases import files_of
 
+METADATA = "HAM10000_metadata.csv"
+
 
 def flat(files: Content) -> Content:
     return {path.split("/")[-1]: content for path, content in files.items()}
@@ -41,9 +43,7 @@ def renamed(files: Content) -> Content:
 
 def saved(change: Callable[[str], str], encoding: str = "utf-8", **options: Any) -> Callable[[Content], Content]:
     """The metadata as a spreadsheet saves them: with decimal commas in German, from the text that pandas writes."""
-    return lambda files: files | {
-        "HAM10000_metadata.csv": change(table().to_csv(index=False, **options)).encode(encoding),
-    }  # fmt: skip
+    return lambda files: files | {METADATA: change(table().to_csv(index=False, **options)).encode(encoding)}
 
 
 def commas(text: str) -> str:
@@ -63,10 +63,7 @@ def challenge(files: Content) -> Content:
 def other_endings(files: Content) -> Content:
     """JPEGs that are called something else."""
     endings = {"0": "jfif", "1": "jpe", "2": "JPE", "3": "JFIF", "4": "png", "5": "tiff", "6": "Jif"}
-    return {
-        re.sub(r"([0-6])\.jpg$", lambda match: f"{match[1]}.{endings[match[1]]}", path): content
-        for path, content in files.items()
-    }
+    return {re.sub(r"([0-6])\.jpg$", lambda match: f"{match[1]}.{endings[match[1]]}", path): c for path, c in files.items()}
 
 
 LAYOUTS: dict[str, Callable[[Content], Content]] = {
@@ -74,13 +71,11 @@ LAYOUTS: dict[str, Callable[[Content], Content]] = {
     "flat": flat,
     "dataverse archives": archived,
     "dataverse tab": lambda files: (
-        {path: content for path, content in files.items() if path != "HAM10000_metadata.csv"}
+        {path: content for path, content in files.items() if path != METADATA}
         | {"HAM10000_metadata.tab": table().to_csv(index=False, sep="\t", quoting=2).encode()}
     ),
     "other extensions": renamed,
-    "byte order mark and CRLF": lambda files: (
-        files | {"HAM10000_metadata.csv": b"\xef\xbb\xbf" + files["HAM10000_metadata.csv"].replace(b"\n", b"\r\n")}
-    ),
+    "byte order mark and CRLF": lambda files: files | {METADATA: b"\xef\xbb\xbf" + files[METADATA].replace(b"\n", b"\r\n")},
     "semicolons and decimal commas": saved(commas, sep=";"),
     "every value in quotes": saved(commas, sep=";", quoting=1),
     "decimal commas in quotes": saved(commas, quoting=1),
@@ -93,7 +88,7 @@ LAYOUTS: dict[str, Callable[[Content], Content]] = {
     "an archive without an ending": lambda files: {"everything": pack(files)},
     "endings that are not the content's": other_endings,
     "metadata brought again": lambda files: {
-        path.replace("HAM10000_metadata", "ham10000_metadata (1)").replace(".csv", ".CSV"): c for path, c in files.items()
+        path.replace(METADATA, "ham10000_metadata (1).CSV"): content for path, content in files.items()
     },
     "one archive": lambda files: {"everything.zip": pack(files)},
     "folders and their archives": lambda files: files | {"again.ZIP": pack(files)},
@@ -121,11 +116,9 @@ def test_every_layout_gives_the_same_images(take: Callable[..., Path], layout: s
     assert counts["dx_type"] == {"follow_up": 4, "histo": 6}
 
 
-def test_links_are_followed_once_and_loops_named(
-    take: Callable[..., Path], workspace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_links_followed_once_loops_named(take: Callable[..., Path], workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = kaggle_files(masks=False)
-    write_files(workspace / "here", {path: content for path, content in files.items() if "part_2" not in path})
+    write_files(workspace / "here", {path: c for path, c in files.items() if "part_2" not in path})
     there = write_files(workspace / "there", {path: content for path, content in files.items() if "part_2" in path})
     for name, target in (("part_2", there / "HAM10000_images_part_2"), ("again", there / "HAM10000_images_part_2")):
         (workspace / "here" / name).symlink_to(target)
@@ -137,9 +130,8 @@ def test_links_are_followed_once_and_loops_named(
             (workspace / "here" / image).rename(workspace / "elsewhere.jpg")
             (workspace / "here" / image).symlink_to(workspace / "elsewhere.jpg")
     raw = take({}, path="here")
-    assert {path.name: path.read_bytes() for path in (raw / "images").iterdir()} == {
-        path.split("/")[1]: content for path, content in files.items() if "part" in path
-    }
+    taken = {path.name: path.read_bytes() for path in (raw / "images").iterdir()}
+    assert taken == {path.split("/")[1]: content for path, content in files.items() if "part" in path}
     looped = "HAM10000_images_part_1/root, again/back, part_2, self, up"
     assert f"left aside, links to folders that are looked through anyway: {looped}" in caplog.text
 
@@ -165,7 +157,7 @@ TRUTH, GROUPINGS = "ISIC2018_Task3_Training_GroundTruth", "ISIC2018_Task3_Traini
 @pytest.mark.parametrize("name", [f"{TRUTH}/{TRUTH}.csv", f"{TRUTH}_v2.csv", f"{TRUTH.lower()}.CSV"])
 def test_the_challenge_s_own_tables_are_metadata(take: Callable[..., Path], name: str, options: dict[str, str]) -> None:
     files = challenge(kaggle_files(masks=False))
-    del files["HAM10000_metadata.csv"]
+    del files[METADATA]
     raw = take(files | {name: truth(**options), f"{GROUPINGS}.csv": groupings()})
     expected = table().assign(age=float("nan"), sex="unknown", localization="unknown")
     pd.testing.assert_frame_equal(read_metadata(raw), expected[list(METADATA_COLUMNS)], check_dtype=False)
@@ -190,7 +182,7 @@ def test_the_challenge_s_own_tables_are_metadata(take: Callable[..., Path], name
 )
 def test_the_challenge_s_tables_that_do_not_suffice(take: Callable[..., Path], tables: Content, message: str) -> None:
     files = challenge(kaggle_files(masks=False))
-    del files["HAM10000_metadata.csv"]
+    del files[METADATA]
     refuses(message, take, files | tables)
     assert not Path("data/raw").exists()
 
@@ -198,39 +190,30 @@ def test_the_challenge_s_tables_that_do_not_suffice(take: Callable[..., Path], t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"HAM10000_metadata.csv": None}, "holds no metadata; it must be named HAM10000_metadata"),
+        ({METADATA: None}, "holds no metadata; it must be named HAM10000_metadata"),
+        ({METADATA: pack({"xl/workbook.xml": b""})}, "CSV file, but a zip archive, or an Office file as .xlsx: save"),
+        ({METADATA: table().to_csv(index=False).encode("utf-16-le")}, "a file with NUL characters in its header"),
         (
-            {"HAM10000_metadata.csv": pack({"xl/workbook.xml": b""})},
-            "CSV file, but a zip archive, or an Office file as .xlsx: save",
-        ),
-        ({"HAM10000_metadata.csv": table().to_csv(index=False).encode("utf-16-le")}, "a file with NUL characters in its header"),
-        (
-            {"HAM10000_metadata.csv": table().replace("scalp", "Schädel").to_csv(index=False).encode("cp1252")},
+            {METADATA: table().replace("scalp", "Schädel").to_csv(index=False).encode("cp1252")},
             "HAM10000_metadata.csv is not a readable CSV file, but text that is not UTF-8 in line 2: save it as CSV in UTF-8",
         ),
         (
-            {"HAM10000_metadata.csv": "".join(f'"{line}"\n' for line in table().to_csv(index=False).splitlines()).encode()},
+            {METADATA: "".join(f'"{line}"\n' for line in table().to_csv(index=False).splitlines()).encode()},
             "each row stands in quotes as a whole",
         ),
-        (
-            {"HAM10000_metadata.csv": commas(table()[1:].to_csv(index=False)).encode()},
-            r"Expected 7 fields in line 3, saw 8.*in quotes",
-        ),
+        ({METADATA: commas(table()[1:].to_csv(index=False)).encode()}, r"Expected 7 fields in line 3, saw 8.*in quotes"),
         (
             {"copy/HAM10000_metadata": dataverse_table()},
             "different metadata files: HAM10000_metadata.csv, copy/HAM10000_metadata",
         ),
-        ({"HAM10000_metadata.csv": b""}, "HAM10000_metadata.csv is not a readable CSV file"),
-        ({"HAM10000_metadata.csv": b"\xff\xfe\x00"}, "HAM10000_metadata.csv is not a readable CSV file"),
-        (
-            {"HAM10000_metadata.csv": b"image_id,dx\nISIC_0000000,nv,1\n"},
-            'more values than there are column names.* in quotes, as "80',
-        ),
-        ({"HAM10000_metadata.csv": table().drop(columns="dx_type")}, r"HAM10000_metadata.csv lacks the column\(s\) dx_type"),
-        ({"HAM10000_metadata.csv": table().replace("vasc", "wart")}, "HAM10000_metadata.csv: unknown diagnosis 'wart'"),
-        ({"HAM10000_metadata.csv": table().replace("80.0", "old")}, "age must be a number .* 'old' \\(ISIC_0000000\\)"),
-        ({"HAM10000_metadata.csv": pd.concat([table(), table()[:1]])}, "duplicate image_id ISIC_0000000"),
-        ({"HAM10000_metadata.csv": table()[:9]}, r"1 id\(s\) are images without a row .*: ISIC_0000009"),
+        ({METADATA: b""}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({METADATA: b"\xff\xfe\x00"}, "HAM10000_metadata.csv is not a readable CSV file"),
+        ({METADATA: b"image_id,dx\nISIC_0000000,nv,1\n"}, 'more values than there are column names.* in quotes, as "80'),
+        ({METADATA: table().drop(columns="dx_type")}, r"HAM10000_metadata.csv lacks the column\(s\) dx_type"),
+        ({METADATA: table().replace("vasc", "wart")}, "HAM10000_metadata.csv: unknown diagnosis 'wart'"),
+        ({METADATA: table().replace("80.0", "old")}, "age must be a number .* 'old' \\(ISIC_0000000\\)"),
+        ({METADATA: pd.concat([table(), table()[:1]])}, "duplicate image_id ISIC_0000000"),
+        ({METADATA: table()[:9]}, r"1 id\(s\) are images without a row .*: ISIC_0000009"),
         ({"HAM10000_images_part_1/ISIC_0000003.jpg": None}, r"1 id\(s\) have a row in the metadata and no image.*: ISIC_0000003"),
         ({"ISIC_7777777_segmentation.png": mask()}, r"1 id\(s\) have a mask and no row.*: ISIC_7777777"),
         (

@@ -131,9 +131,7 @@ def test_a_login_page_to_which_the_server_sends(harvard: Scripted, write_params:
     refuses(r"/loginpage\.xhtml cannot be downloaded: HTTP 200 \(a login page came", download.main)
 
 
-def test_a_part_of_a_file_may_begin_as_a_page_does(
-    harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_files_part_may_begin_as_a_page(harvard: Scripted, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "PIECE", 1)
     write_params({"download.source": "dataverse", "download.expect": "any"})
     at = harvard.files["/3172585"].index(b"<")
@@ -240,10 +238,8 @@ def test_kaggle_with_its_doubled_folders(kaggle: type[FakeKaggle], workspace: Pa
     provenance = read_provenance(workspace / "data" / "raw")
     assert provenance["counts"]["images"] == 10
     assert provenance["origin"].endswith("kmader/skin-cancer-mnist-ham10000")
-    assert [entry["name"] for entry in provenance["files"]] == [
-        "skin-cancer-mnist-ham10000.zip: HAM10000_metadata.csv",
-        "skin-cancer-mnist-ham10000.zip",
-    ]
+    archive = "skin-cancer-mnist-ham10000.zip"
+    assert [entry["name"] for entry in provenance["files"]] == [f"{archive}: HAM10000_metadata.csv", archive]
     assert provenance["files"][1]["md5"] == hashlib.md5(kaggle.content).hexdigest()
     assert not (workspace / SCRATCH / "kaggle").exists()
 

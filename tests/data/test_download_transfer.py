@@ -92,9 +92,7 @@ def test_a_server_that_cannot_send_parts_is_asked_for_the_whole(server: Scripted
     assert [asked for _, asked in server.asked] == ["bytes=50000-", None]
 
 
-def test_a_server_that_always_ignores_range_and_cuts_later_each_time(
-    server: Scripted, waits: list[float], tmp_path: Path
-) -> None:
+def test_a_server_that_ignores_range_and_cuts_later_each_time(server: Scripted, waits: list[float], tmp_path: Path) -> None:
     server.answers = [Answer(ignore_range=True, cut_after=number * 9_000) for number in range(1, 12)]
     assert get(server, tmp_path / "file") == CONTENT
 
@@ -144,9 +142,7 @@ def test_a_server_that_cannot_be_reached(waits: list[float], tmp_path: Path) -> 
     refuses(rf"brought nothing from {address} \(ConnectionError", fetch, address, tmp_path / "file", md5=MD5)
 
 
-def test_a_stall_is_cut_and_resumed(
-    server: Scripted, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stall_is_cut_and_resumed(server: Scripted, waits: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the server's silence needs the real clock
     monkeypatch.setattr(transfer, "TIMEOUT", (5.0, 0.1))
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.0)
@@ -169,9 +165,7 @@ def test_wrong_bytes_are_deleted(server: Scripted, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_file_that_was_damaged_since_is_downloaded_again(
-    server: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_damaged_since_is_downloaded_again(server: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_bytes(b"damaged")
     assert get(server, tmp_path / "file") == CONTENT
     assert server.asked == [("/file", None)] and "file is damaged: its MD5 is not" in caplog.text

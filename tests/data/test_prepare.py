@@ -83,9 +83,7 @@ def test_stored_pixels_not_turned_by_exif(write_params: WriteParams) -> None:
     np.testing.assert_array_equal(prepared.images[0], prepared.images[1])
 
 
-def test_same_bytes_with_any_number_of_threads_each_image_opened_once(
-    write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_bytes_with_any_threads_each_image_opened_once(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params({"prepare.size": 32})
     for number in range(40):
         draw(f"i{number:02d}", width=30 + number * 7 % 90, seed=number)
@@ -188,9 +186,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_array(write_params: WritePar
     assert [path.name for path in PREPARED.parent.glob("*prepared*")] == ["prepared"]
 
 
-def test_a_file_that_the_system_cannot_read_is_not_called_broken(
-    write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_the_system_cannot_read_is_not_called_broken(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params({"prepare.size": 32})
     draw("a")
 
@@ -214,9 +210,7 @@ def draw_under_red_light() -> np.ndarray:
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("color_constancy", ["none", "shades_of_gray"])
-def test_colour_constancy_is_what_params_say_and_of_the_whole_original(
-    write_params: WriteParams, color_constancy: str, fit: str
-) -> None:
+def test_colour_constancy_is_of_params_and_the_whole_original(write_params: WriteParams, color_constancy: str, fit: str) -> None:
     write_params({"prepare.size": 32, "prepare.fit": fit, "prepare.color_constancy": color_constancy})
     original = draw_under_red_light()
     stages.prepare.main()

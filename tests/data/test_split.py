@@ -201,9 +201,7 @@ def test_a_lesion_with_two_diagnoses(make_raw: MakeRaw, metadata: pd.DataFrame, 
 
 
 @pytest.mark.parametrize("lesions", [0, 2])
-def test_a_class_that_cannot_be_in_every_split(
-    make_raw: MakeRaw, metadata: pd.DataFrame, write_params: WriteParams, lesions: int
-) -> None:
+def test_a_class_too_rare_to_split(make_raw: MakeRaw, metadata: pd.DataFrame, write_params: WriteParams, lesions: int) -> None:
     kept = metadata.query("dx == 'df'")["lesion_id"].unique()[:lesions]
     make_raw(metadata[metadata["dx"].ne("df") | metadata["lesion_id"].isin(kept)])
     write_params(SMALL)
@@ -243,9 +241,7 @@ def test_a_share_too_far_from_the_whole(write_params: WriteParams) -> None:
 
 @pytest.mark.usefixtures("raw_folder")
 @pytest.mark.parametrize(("column", "kind"), [("image_id", "images"), ("lesion_id", "lesions")])
-def test_a_planted_overlap_stops_the_stage(
-    monkeypatch: pytest.MonkeyPatch, write_params: WriteParams, column: str, kind: str
-) -> None:
+def test_an_overlap_stops_the_stage(monkeypatch: pytest.MonkeyPatch, write_params: WriteParams, column: str, kind: str) -> None:
     planted, deal = [], splitting.deal
 
     def leaky_deal(frame: pd.DataFrame, **options: int) -> dict[str, pd.DataFrame]:

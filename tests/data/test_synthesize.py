@@ -198,10 +198,8 @@ def test_each_class_is_drawn_equally_often() -> None:
 def test_flips_give_the_four_mirror_images() -> None:
     image = np.random.default_rng(1).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     mirrored = [image, image[::-1], image[:, ::-1], image[::-1, ::-1]]
-    found = [
-        next(position for position, wanted in enumerate(mirrored) if np.array_equal(pixels, wanted))
-        for pixels in flip(np.stack([image] * 400), np.random.default_rng(0))
-    ]
+    flipped = flip(np.stack([image] * 400), np.random.default_rng(0))
+    found = [next(at for at, wanted in enumerate(mirrored) if np.array_equal(pixels, wanted)) for pixels in flipped]
     assert np.bincount(found) == pytest.approx([100] * 4, abs=40)
 
 

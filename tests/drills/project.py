@@ -21,14 +21,8 @@ from tests.pipeline.clone import TINY, copy_working_tree, user_environment
 from tools.verify_cache import find_altered
 
 # As small as every stage takes it; so many epochs that a training can be hit between two of them.
-PARAMS = TINY | {
-    "download.sample.lesions": 60,
-    "download.sample.width": 64,
-    "train.epochs": 12,
-    "train.patience": 12,
-    "gradcam.faithfulness_images": 8,
-    "gradcam.deletion_steps": 2,
-}
+PARAMS = TINY | {"download.sample.lesions": 60, "download.sample.width": 64, "train.epochs": 12, "train.patience": 12}
+PARAMS |= {"gradcam.faithfulness_images": 8, "gradcam.deletion_steps": 2}
 PATIENCE = 300.0  # seconds for one run of the pipeline, on a machine that does other things too
 STAY = re.compile(r"running/[a-z@0-9-]+\.lock|train/[0-9a-f]{32}\.lock|download/[a-z0-9]+\.lock")  # in .resume
 
@@ -50,15 +44,10 @@ class Process:
         number = len(list(folder.parent.glob("output-*")))
         self._log = folder.parent / f"output-{number}.txt"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=user_environment() | (environment or {}),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_heed_interrupts,  # a shell without job control would have us ignore them
-            )
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            alone = {"start_new_session": True, "preexec_fn": _heed_interrupts}
+            given = user_environment() | (environment or {})
+            self._process = subprocess.Popen(command, cwd=folder, env=given, **streams, **alone)
 
     @property
     def output(self) -> str:
@@ -96,7 +85,7 @@ class Process:
 
 
 def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell without job control would have us ignore it
 
 
 def living(group: int) -> list[psutil.Process]:

@@ -150,10 +150,8 @@ def readme_block(record: dict[str, Any]) -> str:
     drilled = f"{record['date']}, {name_commits(record['git_commits'])}; moments from seed {record['seed']}"
     machine = f"{record['processor']}, DVC {versions['dvc']}, torch {versions['torch']}"
     title = f"{totals['rounds']:,} rounds, {totals['survived']:,} survived, {totals['corrupt']} corrupt ({drilled}; {machine}):"
-    measured = [
-        f"{one['what'].capitalize()}: {one['cpu_seconds']:,.0f} s of CPU, {one['peak_mib']:,} MiB of memory at most."
-        for one in record["measured"]
-    ]
+    words = "{}: {:,.0f} s of CPU, {:,} MiB of memory at most."
+    measured = [words.format(one["what"].capitalize(), one["cpu_seconds"], one["peak_mib"]) for one in record["measured"]]
     if record["examples"]:
         measured.append(f"Fuzz tried {record['examples']:,} examples, none of which ended in a traceback.")
     return "\n".join(["", title, "", *markdown(record["rows"]), "", *measured, *([""] if measured else [])])

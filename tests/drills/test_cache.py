@@ -149,9 +149,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("name", "stage", "damage"), BY_HAND if wants_full() else BY_HAND[4:5])
-def test_a_stage_by_hand_refuses_what_is_damaged(
-    project: Project, ledger: Ledger, name: str, stage: str, damage: Callable[[Path], None]
-) -> None:
+def test_a_stage_refuses_damage(project: Project, ledger: Ledger, name: str, stage: str, damage: Callable[[Path], None]) -> None:
     with ledger.round("cache", "damaged input of a stage by hand"):
         replace_output(project.folder, name, damage)
         status, output = project.run("python", "-m", stage)

@@ -19,13 +19,8 @@ needs_faketime = pytest.mark.skipif(not LIBRARIES, reason="needs libfaketime (De
 
 def another_clock(file: Path) -> dict[str, str]:
     """The environment of a process whose clock is as far off as `file` says at every look; the monotonic one is right."""
-    return {
-        "LD_PRELOAD": str(LIBRARIES[0]),
-        "FAKETIME_TIMESTAMP_FILE": str(file),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
+    on = dict.fromkeys(("FAKETIME_NO_CACHE", "FAKETIME_DONT_FAKE_MONOTONIC", "NO_FAKE_STAT"), "1")
+    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME_TIMESTAMP_FILE": str(file)} | on
 
 
 def negative_numbers(output: str) -> list[str]:

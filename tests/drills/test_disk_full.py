@@ -100,13 +100,9 @@ def filled_up(disk: Path, *, free: int) -> Iterator[None]:
 
 
 def run(stage: Stage) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", stage.module, *stage.arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", stage.module, *stage.arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def snapshot() -> dict[str, str]:

@@ -92,9 +92,7 @@ def recover(project: Project, facts: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize(("stage", "fault", "number"), FULL if wants_full() else SHORT, ids=name_of)
-def test_the_next_run_ends_as_if_nothing_had_been(
-    project: Project, ledger: Ledger, stage: str, fault: Fault, number: int
-) -> None:
+def test_the_next_run_ends_as_if_nothing_was(project: Project, ledger: Ledger, stage: str, fault: Fault, number: int) -> None:
     seed = seed_of_moments()
     drawn = Random(f"{seed} {stage} {fault.name} {number}").uniform(0.0, project.reference.seconds[stage])
     with ledger.round("interrupted", f"{fault.name} in {stage}") as facts:

@@ -82,9 +82,7 @@ def test_a_class_that_is_absent_leaves_every_other_figure(tables: Tables, write_
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_without_melanoma_there_is_no_operating_point_of_it_and_the_rest_is_null(
-    tables: Tables, write_tables: WriteTables, split: str
-) -> None:
+def test_without_melanoma_no_operating_point_and_the_rest_null(tables: Tables, write_tables: WriteTables, split: str) -> None:
     val, test = tables
     write_tables(*(without(table, "mel") if name == split else table for name, table in (("val", val), ("test", test))))
     refuses(f"{split}: none of the .* choose another threshold_sweep.target", run, threshold_sweep)

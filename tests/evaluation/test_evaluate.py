@@ -94,9 +94,7 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(copi
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
-def test_vector_scaling_fits_validation_better_and_changes_no_logit(
-    copied: Path, evaluated: Path, write_params: WriteParams
-) -> None:
+def test_vector_scaling_fits_better_and_changes_no_logit(copied: Path, evaluated: Path, write_params: WriteParams) -> None:
     evaluate_with(write_params, calibration="vector")
     vector, temperature = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
     assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
@@ -146,10 +144,8 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert diagonal / tables["confusion"]["images"].sum() == pytest.approx(test["accuracy"])
     assert tables["confusion"].groupby("actual")["share"].sum().to_numpy() == pytest.approx(np.ones(7))
     assert tables["confidence"]["images"].sum() == test["images"]
-    assert tables["reliability"].groupby("calibration")["images"].sum().to_dict() == {
-        "after": test["images"],
-        "before": test["images"],
-    }
+    images = tables["reliability"].groupby("calibration")["images"].sum()
+    assert images.to_dict() == dict.fromkeys(("after", "before"), test["images"])
     assert (tables["reliability"]["images"] > 0).all()
     assert tables["per_class"]["f1"].tolist() == [test["per_class"][dx]["f1"] for dx in CLASSES]
     assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
@@ -198,14 +194,11 @@ def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(cop
     assert df["support"] == 0
     assert [df[name] for name in ("recall", "f1", "auc", "average_precision")] == [None] * 4
     assert metrics["test"]["intervals"]["f1_df"] == {"low": None, "high": None}
-    assert metrics["test"]["macro_auc"] == pytest.approx(
-        np.mean([values["auc"] for dx, values in metrics["test"]["per_class"].items() if dx != "df"])
-    )
+    others = [values["auc"] for dx, values in metrics["test"]["per_class"].items() if dx != "df"]
+    assert metrics["test"]["macro_auc"] == pytest.approx(np.mean(others))
 
 
-def test_a_temperature_at_the_end_of_its_range_is_said(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_extreme_temperature_is_said(copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
     def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:

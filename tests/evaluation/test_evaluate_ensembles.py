@@ -55,10 +55,8 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(copied
         assert np.abs(each[0] - expected).max() > 0.05
     temperature = 1 / read_calibration().scale[0]
     val, labels = logits_of("val"), evaluate.labels_of(splits["val"])
-    losses = [
-        -scipy.special.log_softmax(val / scale, axis=1)[np.arange(len(val)), labels].mean()
-        for scale in (0.98 * temperature, temperature, 1.02 * temperature)
-    ]
+    scales = (0.98 * temperature, temperature, 1.02 * temperature)
+    losses = [-scipy.special.log_softmax(val / at, axis=1)[np.arange(len(val)), labels].mean() for at in scales]
     assert losses[1] == min(losses)
 
 
@@ -94,9 +92,7 @@ def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
 
 
 @pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
-def test_test_time_augmentation_averages_over_views(
-    copied: Path, evaluated: Path, write_params: WriteParams, test_time: str
-) -> None:
+def test_test_time_augmentation_averages_views(copied: Path, evaluated: Path, write_params: WriteParams, test_time: str) -> None:
     evaluate_with(write_params, test_time=test_time)
     splits = read_splits()
     expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)

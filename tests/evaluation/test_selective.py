@@ -10,19 +10,12 @@ from scipy.special import softmax
 from sklearn.metrics import balanced_accuracy_score
 
 from skinlesion.diagnoses import CLASSES
+from skinlesion.evaluation.analysis import conformal
 from skinlesion.evaluation.analysis.abstention import (
     area_under_risk_coverage,
     audit_abstention,
     confidence_threshold,
     risk_coverage_curve,
-)
-from skinlesion.evaluation.analysis.conformal import (
-    audit_sets,
-    choose_one_image,
-    class_scores,
-    conformal_quantile,
-    deal_lesions,
-    prediction_sets,
 )
 from skinlesion.evaluation.metrics.bootstrap import point_estimate
 from skinlesion.evaluation.metrics.calibration import Calibrator
@@ -109,21 +102,21 @@ def test_abstention_by_counting() -> None:
 
 def test_scores_and_sets_by_hand() -> None:
     probabilities = np.array([[0.1, 0.0, 0.0, 0.2, 0.6, 0.1, 0.0]])
-    aps = class_scores(probabilities, np.array([0.5]), **APS)[0]
+    aps = conformal.class_scores(probabilities, np.array([0.5]), **APS)[0]
     # mel first, then df, then akiec before nv, which are equal: the class's own probability counts half.
     assert aps[[4, 3, 0, 5]] == pytest.approx([0.3, 0.7, 0.85, 0.95])
-    raps = class_scores(probabilities, np.array([0.5]), method="raps", penalty=0.1, free=1)[0]
+    raps = conformal.class_scores(probabilities, np.array([0.5]), method="raps", penalty=0.1, free=1)[0]
     assert raps[[4, 3, 0, 5]] == pytest.approx([0.3, 0.8, 1.05, 1.25])
-    assert prediction_sets(aps[None], 0.7).nonzero()[1].tolist() == [3, 4]
-    assert prediction_sets(aps[None], 0.1).nonzero()[1].tolist() == [4], "never empty"
-    assert prediction_sets(aps[None], float("inf")).all()
+    assert conformal.prediction_sets(aps[None], 0.7).nonzero()[1].tolist() == [3, 4]
+    assert conformal.prediction_sets(aps[None], 0.1).nonzero()[1].tolist() == [4], "never empty"
+    assert conformal.prediction_sets(aps[None], float("inf")).all()
 
 
 def test_the_quantile_counts_the_case_to_come() -> None:
     scores = np.arange(1, 100) / 100
-    assert conformal_quantile(scores, 0.9) == 0.9
-    assert conformal_quantile(scores, 0.29) == 0.29
-    assert conformal_quantile(scores[:8], 0.9) == float("inf") > conformal_quantile(scores[:9], 0.9) == 0.09
+    assert conformal.conformal_quantile(scores, 0.9) == 0.9
+    assert conformal.conformal_quantile(scores, 0.29) == 0.29
+    assert conformal.conformal_quantile(scores[:8], 0.9) == float("inf") > conformal.conformal_quantile(scores[:9], 0.9) == 0.09
 
 
 @pytest.mark.parametrize("options", [APS, RAPS], ids=["aps", "raps"])
@@ -132,8 +125,10 @@ def test_sets_cover_as_often_as_they_promise(options: dict[str, Any]) -> None:
     covered = []
     for _ in range(300):
         (labels, probabilities), (new_labels, new) = draw(generator, 200), draw(generator, 100)
-        true = class_scores(probabilities, generator.random(200), **options)[np.arange(200), labels]
-        sets = prediction_sets(class_scores(new, generator.random(100), **options), conformal_quantile(true, 0.9))
+        true = conformal.class_scores(probabilities, generator.random(200), **options)[np.arange(200), labels]
+        sets = conformal.prediction_sets(
+            conformal.class_scores(new, generator.random(100), **options), conformal.conformal_quantile(true, 0.9)
+        )
         covered.append(sets[np.arange(100), new_labels].mean())
     # Sets that are never empty cover a little more than was asked.
     assert 0.895 < np.mean(covered) < 0.925
@@ -143,18 +138,18 @@ def test_the_audit_of_sets_by_counting() -> None:
     labels = np.array([MEL, MEL, NV, NV])
     sets = np.zeros((4, 7), bool)
     sets[0, [MEL, NV]] = sets[1, NV] = sets[2, NV] = sets[3, [0, 1, NV]] = True
-    values = point_estimate(audit_sets(labels, sets), 4)
+    values = point_estimate(conformal.audit_sets(labels, sets), 4)
     assert (values["coverage"], values["size"], values["singletons"]) == (0.75, 7 / 4, 0.5)
     assert (values["coverage_mel"], values["coverage_nv"]) == (0.5, 1) and np.isnan(values["coverage_df"])
 
 
 def test_lesions_are_dealt_whole_and_one_image_stands_for_each() -> None:
     lesions = pd.Series([f"L{row // 3}" for row in range(300)])
-    chosen = deal_lesions(lesions, 0.4, seed=0)
+    chosen = conformal.deal_lesions(lesions, 0.4, seed=0)
     assert (pd.Series(chosen).groupby(lesions).nunique() == 1).all()
     assert lesions[chosen].nunique() == 40
-    assert not np.array_equal(chosen, deal_lesions(lesions, 0.4, seed=1))
-    one = choose_one_image(lesions, seed=0)
+    assert not np.array_equal(chosen, conformal.deal_lesions(lesions, 0.4, seed=1))
+    one = conformal.choose_one_image(lesions, seed=0)
     assert lesions[one].is_unique and len(one) == 100 and (np.diff(one) > 0).all()
     assert set(one % 3) == {0, 1, 2}, "not always the first"
 

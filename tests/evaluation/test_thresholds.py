@@ -131,10 +131,8 @@ def test_the_lowest_image_stands_for_its_lesion_and_too_few_lesions_flag_everyth
 def test_a_rule_chooses_by_its_kind() -> None:
     positive, scores = make_scores(3)
     lesions = pd.Series([f"L{number}" for number in range(len(scores))])
-    chosen = {
-        rule: choose_threshold(rule, positive, scores, lesions, guarantee=0.9)
-        for rule in (Rule("recall", 0.9), Rule("specificity", 0.9), Rule("cost", 4.0), Rule("youden"))
-    }
+    rules = (Rule("recall", 0.9), Rule("specificity", 0.9), Rule("cost", 4.0), Rule("youden"))
+    chosen = {rule: choose_threshold(rule, positive, scores, lesions, guarantee=0.9) for rule in rules}
     assert list(chosen.values()) == [
         threshold_for_recall(positive, scores, 0.9),
         threshold_for_specificity(positive, scores, 0.9),

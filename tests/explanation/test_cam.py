@@ -93,9 +93,8 @@ def test_vision_transformer_by_hand() -> None:
 
 def test_noise_of_smooth_grad_cam_follows_the_seed() -> None:
     model, config, images = build("resnet18", 32), config_of("resnet18", 32), noise_images(2, 32)
-    first, again, other = (
-        compute_maps(model, config, images, [0, 1], MapOptions("SmoothGradCAMpp", CPU, "layer2", seed=seed)) for seed in (0, 0, 1)
-    )
+    options = [MapOptions("SmoothGradCAMpp", CPU, "layer2", seed=seed) for seed in (0, 0, 1)]
+    first, again, other = (compute_maps(model, config, images, [0, 1], each) for each in options)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-4
 

@@ -162,9 +162,8 @@ def test_methods_are_compared_on_the_same_images(workspace: Path) -> None:
     expected = measured["GradCAM"].figures["deletion"].to_numpy()[chosen].mean()
     assert found["compared"]["methods"]["GradCAM"]["deletion"]["value"] == pytest.approx(expected)
     # What maps are held against is computed once, and is the same for every method on the same images.
-    np.testing.assert_array_equal(
-        measured["GradCAM"].figures["deletion_center"].to_numpy()[chosen], measured["ScoreCAM"].figures["deletion_center"]
-    )
+    one, other = (measured[method].figures["deletion_center"].to_numpy() for method in ("GradCAM", "ScoreCAM"))
+    np.testing.assert_array_equal(one[chosen], other)
     assert measured["ScoreCAM"].figures["shuffled head"].isna().all()  # of perturbation, the whole network alone
     curves = tables.curves_table(measured)
     assert set(curves["order"]) == {"GradCAM", "ScoreCAM", "Occlusion", "random", "center"}

@@ -45,10 +45,8 @@ def test_a_mirrored_map_comes_back_to_its_place() -> None:
     sampled = np.exp(-(((column[:, None] - 20) / 12) ** 2) - ((column[None, :] - 37) / 12) ** 2)
     cells = (np.arange(4) * 16).astype(int)
     upright, mirrored = sampled[np.ix_(cells, cells)], sampled[:, ::-1][np.ix_(cells, cells)]
-    both = [
-        patches.patch_means([member_maps(values[None], centers)], size=size, mirrored=flipped)[0]
-        for values, flipped in ((upright, False), (mirrored, True))
-    ]
+    maps = [([member_maps(values[None], centers)], flipped) for values, flipped in ((upright, False), (mirrored, True))]
+    both = [patches.patch_means(each, size=size, mirrored=flipped)[0] for each, flipped in maps]
     coarse = [np.average(np.arange(P), weights=heat.sum(axis=0)) for heat in both]
     assert abs(coarse[0] - coarse[1]) < 1  # patches, of 3.75 pixels
     np.testing.assert_allclose(

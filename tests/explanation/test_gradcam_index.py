@@ -98,9 +98,7 @@ def test_thumbnail_is_the_overlay_in_small_with_the_lesion_outlined() -> None:
     assert index.make_thumbnail(given.make_correct(width=80, height=64)).pixels.shape == (64, 80, 3)
 
 
-def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(
-    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_case_has_its_own_image_and_maps(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that differ by image and by class, whichever images are asked for, in whatever order."""
     write_params({"machine.device": "cpu"})
 
@@ -122,10 +120,9 @@ def test_each_case_is_drawn_with_its_own_image_maps_and_probabilities(
         with Image.open(image_path(case.image_id)) as file:
             np.testing.assert_array_equal(case.image, np.asarray(file.convert("RGB")))
         np.testing.assert_array_equal(case.lesion, given.disc(given.IMAGE_IDS.index(case.image_id)))
-        predicted, true = (
-            map_to_original(map_of(row, dx), given.WIDTH, given.HEIGHT, size=given.SIZE, fit="squash", centers=given.CENTERS)
-            for dx in (case.predicted, case.dx)
-        )
+        size = {"size": given.SIZE, "fit": "squash", "centers": given.CENTERS}
+        maps = (map_of(row, dx) for dx in (case.predicted, case.dx))
+        predicted, true = (map_to_original(each, given.WIDTH, given.HEIGHT, **size) for each in maps)
         np.testing.assert_allclose(case.predicted_map, predicted)
         if case.dx == case.predicted:
             assert case.true_map is None

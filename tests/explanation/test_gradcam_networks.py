@@ -121,9 +121,7 @@ def test_several_methods_are_measured_and_the_first_is_drawn(ready: Path, write_
     assert images[images["method"] == "GradCAM"]["deletion"].mean() == pytest.approx(value, abs=1e-5)
 
 
-def test_what_one_member_cannot_give_is_refused_before_any_work(
-    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_member_lacks_is_refused_first(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     given.make_classifier("resnet18", "squeezenet1_1")
     write_params(given.SHOW_ONLY_MISSES | {"gradcam.layer": "layer2"})
     monkeypatch.setattr(members, "compute_maps", lambda *_, **__: pytest.fail("an image was explained"))

@@ -12,15 +12,7 @@ from PIL import Image
 
 from skinlesion.diagnoses import CLASSES
 from skinlesion.explanation.cam import cases, pages, panels
-from tests.explanation.workspace import (
-    PREDICTED,
-    disc,
-    grey_pixels,
-    make_case,
-    make_correct,
-    make_predictions,
-    nothing_is_cut_off,
-)
+from tests.explanation import workspace
 
 NOTHING_ELSE = {"confident_errors": 0, "unsure_correct": 0, "typical_correct": 0}
 
@@ -41,11 +33,11 @@ def chosen(table: pd.DataFrame, **numbers: int) -> list[tuple[str, str]]:
 
 
 def test_predictions_are_judged() -> None:
-    table = cases.judge_predictions(make_predictions())
-    assert list(table["predicted"]) == [row[3] for row in PREDICTED]
-    np.testing.assert_allclose(table["probability"], [row[4] for row in PREDICTED])
+    table = cases.judge_predictions(workspace.make_predictions())
+    assert list(table["predicted"]) == [row[3] for row in workspace.PREDICTED]
+    np.testing.assert_allclose(table["probability"], [row[4] for row in workspace.PREDICTED])
     # What the predicted class leaves is shared by the six others.
-    expected = [row[4] if row[2] == row[3] else (1 - row[4]) / 6 for row in PREDICTED]
+    expected = [row[4] if row[2] == row[3] else (1 - row[4]) / 6 for row in workspace.PREDICTED]
     np.testing.assert_allclose(table["probability_true"], expected)
     assert list(table["outcome"][:4]) == ["correct", "wrong", "wrong", "correct"]
 
@@ -110,7 +102,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def test_overlay_keeps_geometry_and_shows_the_map() -> None:
-    case = make_case()
+    case = workspace.make_case()
     blended = panels.overlay(case.image, case.predicted_map)
     assert (blended.shape, blended.dtype) == (case.image.shape, np.uint8)
     low, high = (np.array(panels.COLOR_MAP(value)[:3]) for value in (0.0, 1.0))
@@ -120,7 +112,7 @@ def test_overlay_keeps_geometry_and_shows_the_map() -> None:
 
 
 def test_an_error_has_the_map_of_either_class() -> None:
-    case = make_case()
+    case = workspace.make_case()
     figure = drawn(case)
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     expected = [case.image, *(panels.overlay(case.image, heat) for heat in (case.predicted_map, case.true_map))]
@@ -132,19 +124,19 @@ def test_an_error_has_the_map_of_either_class() -> None:
 
 
 def test_a_correct_case_has_one_map_and_says_so() -> None:
-    figure = drawn(make_correct())
+    figure = drawn(workspace.make_correct())
     assert sum(bool(axes.images) for axes in figure.axes) == 2
     assert "prediction = truth, mel:\nthe map on the left\nis the map for both" in texts(figure)
 
 
 def test_what_is_unknown_and_a_map_of_zeros_are_said() -> None:
-    case = make_case(age=float("nan"), sex="unknown", localization="unknown", predicted_map=np.zeros((150, 200)))
+    case = workspace.make_case(age=float("nan"), sex="unknown", localization="unknown", predicted_map=np.zeros((150, 200)))
     message = texts(drawn(case))
     assert "age unknown, sex unknown, site unknown" in message
     assert "map for the prediction, akiec: all zero" in message
 
 
-@pytest.mark.parametrize("case", [make_case(), make_correct()], ids=["error", "correct"])
+@pytest.mark.parametrize("case", [workspace.make_case(), workspace.make_correct()], ids=["error", "correct"])
 def test_bars_are_the_probabilities_and_tell_truth_and_prediction_without_colour(case: panels.Case) -> None:
     (bars,) = (axes for axes in drawn(case).axes if axes.patches)
     np.testing.assert_allclose([patch.get_width() for patch in bars.patches], case.probabilities)
@@ -152,14 +144,13 @@ def test_bars_are_the_probabilities_and_tell_truth_and_prediction_without_colour
     assert bars.yaxis_inverted()  # in the order of the classes from above
     assert [bool(patch.get_hatch()) for patch in bars.patches] == [dx == case.dx for dx in CLASSES]
     message = {dx: text.get_text() for dx, text in zip(CLASSES, bars.texts, strict=True)}
-    expected = (
-        {"akiec": "0.97 predicted", "mel": "0.02 true"} if case.predicted == "akiec" else {"mel": "1.00 predicted and true"}
-    )
+    wrong = {"akiec": "0.97 predicted", "mel": "0.02 true"}
+    expected = wrong if case.predicted == "akiec" else {"mel": "1.00 predicted and true"}
     assert {dx: text for dx, text in message.items() if " " in text} == expected
 
 
 def test_the_outline_runs_around_the_lesion() -> None:
-    lesion = disc(3)
+    lesion = workspace.disc(3)
     (line,) = panels.outline(lesion)
     np.testing.assert_array_equal(line[0], line[-1])
     area = abs(np.sum(line[:-1, 0] * line[1:, 1] - line[1:, 0] * line[:-1, 1])) / 2
@@ -169,16 +160,16 @@ def test_the_outline_runs_around_the_lesion() -> None:
     np.testing.assert_allclose(line.max(axis=0), [columns.max() + 0.5, rows.max() + 0.5])
     for nothing in (None, np.zeros((4, 4), dtype=bool), np.ones((4, 4), dtype=bool)):
         assert panels.outline(nothing) == []
-    with_outline = [axes.collections for axes in drawn(make_case()).axes if axes.images]
+    with_outline = [axes.collections for axes in drawn(workspace.make_case()).axes if axes.images]
     assert [len(found) for found in with_outline] == [2, 2, 2]  # black below white, on each of the three pictures
 
 
 @pytest.mark.parametrize(("width", "height"), [(600, 450), (150, 200), (40, 200)])
 def test_nothing_is_cut_off(tmp_path: Path, width: int, height: int) -> None:
     title = "SmoothGradCAMpp of layer " + " and layer ".join(["features.7.2.block", "x" * 60, "norm2"] * 3)
-    one, other = make_case(width, height, position=100), make_correct(position=101, kind="missed melanoma")
+    one, other = workspace.make_case(width, height, position=100), workspace.make_correct(position=101, kind="missed melanoma")
     (page,) = pages.draw_pages([one, other] * (1 if width < 600 else 4), tmp_path, title=title)
-    assert nothing_is_cut_off(page)
+    assert workspace.nothing_is_cut_off(page)
     assert page.stat().st_size < 2_000_000
 
 
@@ -189,19 +180,18 @@ def test_pages_hold_their_own_cases_and_are_drawn_one_at_a_time(tmp_path: Path) 
     def arriving() -> Iterator[panels.Case]:
         for name in names:
             seen.append((name, sorted(path.name for path in tmp_path.iterdir())))
-            yield make_correct(width=40, height=30, page=name, image_id=f"ISIC_{len(seen)}")
+            yield workspace.make_correct(width=40, height=30, page=name, image_id=f"ISIC_{len(seen)}")
 
     written = pages.draw_pages(arriving(), tmp_path, title="three pages")
     assert [page.name for page in written] == ["mel_1.png", "mel_2.png", "akiec_1.png"]
     # When the first case after the next page's first is asked for, the pages before are on disk.
     assert seen[-1] == ("akiec_1.png", ["mel_1.png"])
-    assert grey_pixels(written[0]).shape[0] > 1.5 * grey_pixels(written[1]).shape[0]
+    assert workspace.grey_pixels(written[0]).shape[0] > 1.5 * workspace.grey_pixels(written[1]).shape[0]
     with Image.open(written[0]) as first:
         assert not {"Software", "Creation Time"} & set(first.info)
     digests = [hashlib.sha256(page.read_bytes()).hexdigest() for page in written]
-    (again,) = pages.draw_pages(
-        [make_correct(width=40, height=30, image_id=f"ISIC_{number}") for number in (1, 2)], tmp_path, title="three pages"
-    )
+    two = [workspace.make_correct(width=40, height=30, image_id=f"ISIC_{number}") for number in (1, 2)]
+    (again,) = pages.draw_pages(two, tmp_path, title="three pages")
     assert hashlib.sha256(again.read_bytes()).hexdigest() == digests[0]
 
 
@@ -209,7 +199,7 @@ def test_a_page_names_the_class_in_words_and_its_texts_do_not_overlap(tmp_path: 
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
     title = "a title " * 40
-    pages.draw_pages([make_case(page="mel_12.png"), make_correct(page="mel_12.png")], tmp_path, title=title)
+    pages.draw_pages([workspace.make_case(page="mel_12.png"), workspace.make_correct(page="mel_12.png")], tmp_path, title=title)
     (figure,) = figures
     assert texts(figure)[0] == "Melanoma (mel), page 12" and "".join(texts(figure)[1].split()) == "".join(title.split())
     assert any("each map on a scale of its own" in text for text in texts(figure))

@@ -125,9 +125,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(("backbone", "size", "layer", "side", "pooled", "finer"), FAMILIES)
-def test_every_family_with_every_method_or_the_reason(
-    backbone: str, size: int, layer: str, side: int, pooled: str | None, finer: str | None
-) -> None:
+def test_every_family_and_method(backbone: str, size: int, layer: str, side: int, pooled: str | None, finer: str | None) -> None:
     model, images, classes = build(backbone, size), noise_images(1, size).repeat(7, axis=0), list(range(7))
     assert find_layer(model.backbone, "auto", size=size).side == side
     for method, name, reason in [

@@ -149,12 +149,10 @@ def test_features_that_are_not_finite_or_all_zero(ready: Path, caplog: pytest.Lo
     refuses(r"classifier 'm0-0' gives features that are not finite", stage.main)
 
 
-def test_equal_input_gives_equal_bytes_and_params_are_read(
-    ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_depend_on_input_and_params(ready: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr(
-        stage, "draw_pages", lambda *args, title, **rest: titles.append(title) or draw_pages(*args, title=title, **rest)
+        stage, "draw_pages", lambda *args, title, **k: titles.append(title) or draw_pages(*args, title=title, **k)
     )
     stage.main()
     first = outputs("neighbors")

@@ -49,9 +49,7 @@ def make_predictions() -> pd.DataFrame:
 
 def make_classifier(*backbones: str, **overrides: Any) -> None:
     """Save networks with seeded random weights, members m0-0, m1-0, ... of an ensemble; one resnet18 by default."""
-    configs = [
-        make_config(name, member=f"m{number}", size=SIZE, **overrides) for number, name in enumerate(backbones or ("resnet18",))
-    ]
+    configs = [make_config(name, member=f"m{at}", size=SIZE, **overrides) for at, name in enumerate(backbones or ("resnet18",))]
     save_ensemble((make_network(config, seed=number), config) for number, config in enumerate(configs))
 
 

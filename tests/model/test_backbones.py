@@ -42,9 +42,7 @@ def test_unknown_name_and_impossible_size_are_refused() -> None:
 
 @pytest.mark.parametrize("with_head", [True, False])
 @pytest.mark.parametrize(("name", "suffix"), [("mobilenet_v2", ".pth"), ("mnasnet0_5", ".safetensors"), ("googlenet", ".bin")])
-def test_a_checkpoint_of_1000_classes_fills_everything_but_the_head(
-    tmp_path: Path, name: str, suffix: str, with_head: bool
-) -> None:
+def test_a_checkpoint_of_1000_classes_fills_all_but_the_head(tmp_path: Path, name: str, suffix: str, with_head: bool) -> None:
     extra = {"init_weights": False} if name == "googlenet" else {}
     source = torchvision.models.get_model(name, **extra).state_dict()  # GoogLeNet's with its auxiliary heads
     path = tmp_path / f"weights{suffix}"
@@ -106,18 +104,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "difference"),
     [
-        (
-            "mnasnet0_5",
-            {"layers.0.weight": (32, 3, 3, 3)},
-            r"layers.0.weight \(32, 3, 3, 3\) for \(16, 3, 3, 3\)",
-        ),  # its version 1
+        ("mnasnet0_5", {"layers.0.weight": (32, 3, 3, 3)}, r"layers.0.weight \(32, 3, 3, 3\) for \(16, 3, 3, 3\)"),  # version 1
         ("vit_b_32", {"encoder.pos_embedding": (1, 4, 768)}, r"encoder.pos_embedding \(1, 4, 768\) for \(1, 5, 768\)"),
         ("vit_b_32", {"encoder.pos_embedding": (5, 768)}, r"encoder.pos_embedding \(5, 768\) for \(1, 5, 768\)"),
     ],
 )
-def test_what_no_library_brings_up_to_date_is_refused_with_its_shape(
-    tmp_path: Path, name: str, changed: dict[str, tuple[int, ...]], difference: str
-) -> None:
+def test_other_shapes_are_refused(tmp_path: Path, name: str, changed: dict[str, tuple[int, ...]], difference: str) -> None:
     model = build_backbone(name, num_classes=7, size=64)
     torch.save(model.state_dict() | {key: torch.zeros(shape) for key, shape in changed.items()}, tmp_path / "w.pth")
     refuses(f"has other shapes in {difference}$", load_pretrained, model, str(tmp_path / "w.pth"), backbone=name)
@@ -177,9 +169,7 @@ def cache_weights(monkeypatch: pytest.MonkeyPatch, home: Path, backbone: str, co
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_familys_published_file_is_loaded_by_imagenet_and_by_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_every_familys_published_file_loads_by_name_and_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     source = models.get_model(name, **({"init_weights": False} if name in ("googlenet", "inception_v3") else {})).state_dict()
     wanted, published = dict(source), PUBLISHED[name](source)
     files = [cache_weights(monkeypatch, tmp_path, name, published)]
@@ -230,9 +220,8 @@ def test_imagenet_weights_are_asked_for_by_our_name_and_what_comes_is_named(
             assert torch.equal(model.conv1.weight, source["conv1.weight"])
         else:
             way_out = "in a browser and name it in train.weights"
-            refuses(
-                rf"ImageNet weights of 'resnet18' .*{cause}.*{way_out}", load_pretrained, model, "imagenet", backbone="resnet18"
-            )
+            message = rf"ImageNet weights of 'resnet18' .*{cause}.*{way_out}"
+            refuses(message, load_pretrained, model, "imagenet", backbone="resnet18")
             assert list((tmp_path / "hub/checkpoints").iterdir()) == []
 
 

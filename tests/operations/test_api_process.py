@@ -51,9 +51,8 @@ def ask_until_refused(running: Running, number: int, statuses: dict[str, int]) -
     for count in range(10_000):
         request_id = f"{number}-{count}"
         try:
-            response = httpx.post(
-                f"{running.url}/predict", files={"files": JPEG}, headers={"x-request-id": request_id}, timeout=30
-            )
+            headers = {"x-request-id": request_id}
+            response = httpx.post(f"{running.url}/predict", files={"files": JPEG}, headers=headers, timeout=30)
         except httpx.TransportError:
             if running.process.poll() is not None or count:
                 return

@@ -61,9 +61,8 @@ def test_a_prediction_passes_with_the_id_and_the_address_of_its_client(running: 
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.77")) as client:
         response = client.post(f"{running.url}/predict", files=files, headers=headers)
     assert response.status_code == 200 and response.headers["x-request-id"] == response.json()["request_id"] == "mine-1"
-    assert re.fullmatch(
-        "[0-9a-f]{32}", httpx.get(f"{running.url}/ready", headers={"x-request-id": "a b"}).headers["x-request-id"]
-    )
+    given = httpx.get(f"{running.url}/ready", headers={"x-request-id": "a b"}).headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", given)
     assert kind_of(httpx.get(f"{running.url}/problem"), 404) == "not-found"  # the place of the proxy's own problems
     body = (BODY_START + bytes(9_000_000) + b"\r\n") * 3 + b"--x--\r\n"
     for content in (body, iter([body])):  # with a length, and in chunks

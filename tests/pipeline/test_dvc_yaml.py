@@ -62,12 +62,8 @@ def imported_modules(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     bases = [ROOT / name.replace(".", "/") for name in found if name.startswith(PACKAGES)]
-    return {
-        str(file.relative_to(ROOT))
-        for base in bases
-        for file in (base.with_suffix(".py"), base / "__init__.py")
-        if file.is_file()
-    }
+    files = [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
+    return {str(file.relative_to(ROOT)) for file in files if file.is_file()}
 
 
 @cache
@@ -95,11 +91,8 @@ def used_files(stage: str) -> set[str]:
 @pytest.mark.parametrize("stage", DECLARED)
 def test_dvc_yaml_lists_the_code_that_a_stage_uses(stage: str) -> None:
     code = [name for name in DECLARED[stage]["deps"] if name.startswith(PACKAGES) and not name.endswith(".lock")]
-    covered = {
-        str(file.relative_to(ROOT))
-        for name in code
-        for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
-    }
+    files = [file for name in code for file in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))]
+    covered = {str(file.relative_to(ROOT)) for file in files}
     assert used_files(stage) - covered == set(), "used and not listed"
     unused = [name for name in code if not any(used == name or used.startswith(f"{name}/") for used in used_files(stage))]
     assert unused == [], "listed and not used"

@@ -51,14 +51,9 @@ def judge(path: Path, main: Callable[[], None], names: tuple[str, ...], example:
 
 
 FITTED = {"method": "vector", "scale": [1.0] * 7, "bias": [0.0] * 7, "fitted_on": "val"}
-POINTS = {
-    "target": "mel",
-    "classes": ["mel"],
-    "score": "sum of calibrated probabilities",
-    "rule": "flag when score >= threshold",
-    "chosen_on": "val",
-    "points": {"youden": {"rule": "youden", "constraint": None, "threshold": 0.25, "val": {}}},
-}
+POINTS: dict[str, Any] = {"target": "mel", "classes": ["mel"], "score": "sum of calibrated probabilities"}
+POINTS |= {"rule": "flag when score >= threshold", "chosen_on": "val"}
+POINTS |= {"points": {"youden": {"rule": "youden", "constraint": None, "threshold": 0.25, "val": {}}}}
 PROVENANCE = {"source": "sample", "synthetic": True, "licence": "CC0", "counts": {"images": 88}}
 
 

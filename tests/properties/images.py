@@ -77,9 +77,7 @@ def judge_download(content: bytes) -> None:
 
 
 def prepare_raw(write_params: WriteParams) -> None:
-    files = {
-        f"images/{path.rpartition('/')[2]}": content for path, content in kaggle_files(masks=False).items() if "part" in path
-    }
+    files = {f"images/{path.rpartition('/')[2]}": c for path, c in kaggle_files(masks=False).items() if "part" in path}
     write_files(RAW, files)
     write_params({"prepare.size": 32, "prepare.color_constancy": "shades_of_gray"})
     prepare.main()

@@ -60,9 +60,8 @@ def changed_bytes(draw: st.DrawFn, content: bytes, most: int = 4) -> bytes:
         elif damage == "flip" and where < len(changed):
             changed[where] ^= 1 << draw(st.integers(0, 7))
         elif damage == "set":
-            changed[where : where + 4] = draw(
-                st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x01"])
-            )
+            numbers = (b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\x01")
+            changed[where : where + 4] = draw(st.sampled_from(numbers))
         elif damage == "insert":
             changed[where:where] = draw(st.binary(min_size=1, max_size=8))
         elif damage == "leave out":

@@ -119,13 +119,11 @@ def prepare_download(write_params: WriteParams) -> None:
 def judge_download(damage: Damage) -> None:
     """Rows that no longer name the images are named by their ids; and after a refusal there is no data/raw."""
     Path("source/HAM10000_metadata.csv").write_bytes(damage.content)
-    message = message_of(download.main)
-    refused_by_name(
-        message, "HAM10000_metadata.csv", "have a row in the metadata and no image", "without a row", must=damage.must
-    )
-    assert Path("data/raw").exists() == (message is None)
-    assert sorted(path.name for path in Path("data").iterdir()) == (["raw"] if message is None else [])
-    if message is None:
+    said = message_of(download.main)
+    refused_by_name(said, "HAM10000_metadata.csv", "have a row in the metadata and no image", "without a row", must=damage.must)
+    assert Path("data/raw").exists() == (said is None)
+    assert sorted(path.name for path in Path("data").iterdir()) == (["raw"] if said is None else [])
+    if said is None:
         shutil.rmtree("data")
 
 
@@ -171,35 +169,16 @@ def prepare_lists(write_params: WriteParams) -> None:
 
 LISTED = test_baselines.make_frame("train", seed=0, images=30)
 TEST_TABLE, TRAIN_LIST = PREDICTIONS / "test.csv", SPLITS / "train.csv"
+judge_split = partial(judge, RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split."))
+stages_after = (threshold_sweep.main, selective.main, subgroups.main, failures.main)
+judge_after = partial(judge, TEST_TABLE, stages_after, ("test", "lesion"))
+judge_compare = partial(judge, TEST_TABLE, (compare_with_other,), ("test.csv", "image", "lesion"))
+judge_baselines = partial(judge, TRAIN_LIST, (baselines.main,), ("train.csv", "not prepared"))
 
 PROPERTIES = (
     Property("metadata in download", prepare_download, damaged_tables(table()), judge_download, cost=4),
-    Property(
-        "metadata in split",
-        prepare_split,
-        damaged_tables(metadata_rows()),
-        partial(judge, RAW / "metadata.csv", (split.main,), ("metadata", "lesion", "diagnosis", "split.")),
-        cost=10,
-    ),
-    Property(
-        "predictions in the stages after evaluate",
-        prepare_predictions,
-        damaged_tables(PREDICTED),
-        partial(judge, TEST_TABLE, (threshold_sweep.main, selective.main, subgroups.main, failures.main), ("test", "lesion")),
-        cost=30,
-    ),
-    Property(
-        "predictions in compare",
-        prepare_predictions,
-        damaged_tables(PREDICTED),
-        partial(judge, TEST_TABLE, (compare_with_other,), ("test.csv", "image", "lesion")),
-        cost=8,
-    ),
-    Property(
-        "lists in baselines",
-        prepare_lists,
-        damaged_tables(LISTED[list(METADATA_COLUMNS)]),
-        partial(judge, TRAIN_LIST, (baselines.main,), ("train.csv", "not prepared")),
-        cost=60,
-    ),
+    Property("metadata in split", prepare_split, damaged_tables(metadata_rows()), judge_split, cost=10),
+    Property("predictions in the stages after evaluate", prepare_predictions, damaged_tables(PREDICTED), judge_after, cost=30),
+    Property("predictions in compare", prepare_predictions, damaged_tables(PREDICTED), judge_compare, cost=8),
+    Property("lists in baselines", prepare_lists, damaged_tables(LISTED[list(METADATA_COLUMNS)]), judge_baselines, cost=60),
 )

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,8 @@ class Table:
 
 def small_tables(shift: int) -> dict[str, Table]:
     """Every table that the plots read, by its path below plots/; `shift` tells one revision from another."""
-    return (
-        split_tables(shift) | evaluate_tables(shift) | decision_tables() | gradcam_tables(shift) | other_tables() | curve_tables()
-    )
+    tables = split_tables(shift) | evaluate_tables(shift) | decision_tables()
+    return tables | gradcam_tables(shift) | other_tables() | curve_tables()
 
 
 SPLITS = ("train", "val", "test")
@@ -59,11 +59,8 @@ def split_tables(shift: int) -> dict[str, Table]:
 
 def evaluate_tables(shift: int) -> dict[str, Table]:
     # Shares over the whole scale; vasc is absent, so its shares are undefined.
-    confusion = [
-        (actual, predicted, 10 * row * column, "" if actual == "vasc" else (7 * row + column) / 41)
-        for row, actual in enumerate(CLASSES)
-        for column, predicted in enumerate(CLASSES)
-    ]
+    cells = [(row, actual, column, predicted) for row, actual in enumerate(CLASSES) for column, predicted in enumerate(CLASSES)]
+    confusion = [(a, p, 10 * row * column, "" if a == "vasc" else (7 * row + column) / 41) for row, a, column, p in cells]
     # Not in the order of the curve, with ties on both axes.
     roc, recall = ((1, 1), (0, 0.5), (0.25, 1), (0, 0), (0.25, 0.5)), ((1, 0.25), (0, 1), (0.5, 1), (1, 0.75), (0.5, 0.5))
     before_after = [(when, row, step, step, 3) for when in ("before", "after") for row, step in enumerate(STEPS)]
@@ -86,8 +83,7 @@ def decision_tables() -> dict[str, Table]:
     bounds = "sensitivity,sensitivity_low,sensitivity_high,specificity,specificity_low,specificity_high,precision,f1,flagged"
     points = [
         (point, split, 0.25, 0.9, *(("", "") if split == "val" else (0.8, 1)), 0.7, 0.65, 0.75, 0.5, 0.6, 0.4)
-        for point in ("recall_0.90", "youden")
-        for split in ("val", "test")
+        for point, split in product(("recall_0.90", "youden"), ("val", "test"))
     ]
     benefits = [(name, 0.1 + step / 2, 0.1 - step / 5) for name in ("classifier", "flag all", "flag none") for step in STEPS]
     models = [(model, name, 0.5, 0.2, 0.7) for model in ("metadata", "colors", "classifier") for name in ("accuracy", "macro_f1")]
@@ -120,9 +116,7 @@ def gradcam_tables(shift: int) -> dict[str, Table]:
         for measure, of in (("energy", "map"), ("energy", "other"), ("pointing", "map"), ("pointing", "center"))
     ]
     of_class = [("GradCAM", "class", dx, "deletion", of) for dx in CLASSES for of in ("map", "random", "center")]
-    curves = [
-        (curve, order, x, 1 - x) for curve in ("deletion", "insertion") for order in ("CAM", "random", "center") for x in STEPS
-    ]
+    curves = [(curve, of, x, 1 - x) for curve in ("deletion", "insertion") for of in ("CAM", "random", "center") for x in STEPS]
     depths = ("mirrored image", "head", "last quarter", "last half", "last three quarters", "all layers")
     sanity = [(m, name, 0.25, *(("", "") if name == "head" else (0.125, 0.375))) for m in ("GradCAM", "CAM") for name in depths]
     energy = [(f"I{row}", dx, "correct", 0.5 + row) for dx in ("mel", "nv") for row in range(4)]
@@ -140,14 +134,11 @@ def other_tables() -> dict[str, Table]:
     pairs = [(kind, score, 1 / (1 + score)) for kind in ("one lesion id", "two ids, one diagnosis") for score in (0, 5, 20)]
     strengths = [
         (kind, severity, "" if severity == 0 else 7, metric, 0.9 - severity / 10, 0.4, "" if kind == "hue" else 0.95)
-        for kind in ("hue", "blur")
-        for severity in (0, 1, 2)
-        for metric in ("accuracy", "macro_f1", "ece")
+        for kind, severity, metric in product(("hue", "blur"), (0, 1, 2), ("accuracy", "macro_f1", "ece"))
     ]
     points = [
         ("blur", severity, 0.1, point, 0.5, 0.8, 0.7, 0.9, *(EMPTY if point == "youden" else (0.6, 0.5, 0.7)))
-        for severity in (0, 5)
-        for point in ("recall_0.90", "youden")
+        for severity, point in product((0, 5), ("recall_0.90", "youden"))
     ]
     bounds = "sensitivity,sensitivity_low,sensitivity_high,specificity,specificity_low,specificity_high"
     inflation = [
@@ -158,17 +149,12 @@ def other_tables() -> dict[str, Table]:
     ]
     groups = "group,metric,image_level,lesion_level,inflation,low,high,p,images,lesions,melanoma_lesions"
     # The external set has no dermatofibroma.
-    external = {
-        f"extras/external/{table}": Table(
-            "set,metric,value,low,high",
-            [(s, m, *(EMPTY if (s, m) == ("external", "df") else VALUE)) for m in names for s in ("external", "internal test")],
-        )
-        for table, names in (
-            ("metrics", ["accuracy", "macro_f1"]),
-            ("recall", ["df", "mel"]),
-            ("operating_points", ["youden: f1"]),
-        )
-    }
+    external = {}
+    measured = {"metrics": ["accuracy", "macro_f1"], "recall": ["df", "mel"], "operating_points": ["youden: f1"]}
+    for name, metrics in measured.items():
+        cells = product(metrics, ("external", "internal test"))
+        rows = [(s, m, *(EMPTY if (s, m) == ("external", "df") else VALUE)) for m, s in cells]
+        external[f"extras/external/{name}"] = Table("set,metric,value,low,high", rows)
     return external | {
         "neighbors/by_class": Table("dx,share,low,high,support,training_lesions", shares),
         "extras/near_duplicates/scores": Table("pairs,score,share", pairs),
@@ -179,18 +165,12 @@ def other_tables() -> dict[str, Table]:
 
 
 def curve_tables() -> dict[str, Table]:
-    names = {
-        "loss": ["train/loss", "val/loss"],
-        "metrics": [f"val/{name}" for name in METRIC_CURVES],
-        "learning_rate": ["train/lr"],
-    }
-    return {
-        f"assemble/{table}": Table(
-            "member,epoch,curve,value",
-            [(m, epoch, curve, value) for m in ("base-0", "base-1") for curve in curves for epoch, value in EPOCHS],
-        )
-        for table, curves in names.items()
-    }
+    names = {"loss": ["train/loss", "val/loss"], "metrics": [f"val/{one}" for one in METRIC_CURVES]}
+    tables = {}
+    for name, curves in (names | {"learning_rate": ["train/lr"]}).items():
+        rows = [(m, epoch, curve, value) for m in ("base-0", "base-1") for curve in curves for epoch, value in EPOCHS]
+        tables[f"assemble/{name}"] = Table("member,epoch,curve,value", rows)
+    return tables
 
 
 def write_tables(root: Path, shift: int) -> None:

@@ -18,6 +18,7 @@ from tests.report.plot_cases import write_tables
 FINGERPRINT = "f" * 64
 INTERVAL = {"low": 0.4, "high": 0.6}
 MISSING = object()
+COUNTS = {"images": 481, "lesions": 360, "masks": 481, "dx_type": {"histo": 258, "follow_up": 223}}
 
 # What a run leaves, beside tables and the metrics committed with the project, as far as the report reads it.
 WRITTEN: dict[str, dict[str, Any]] = {
@@ -34,27 +35,15 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "models/classifier/base-0/config.json": {
         "backbone": "resnet18",
         "seed": 0,
-        "params": {
-            "weights": "none",
-            "lr": 0.001,
-            "class_weights": "sqrt_inverse",
-            "sampler": "shuffle",
-            "loss": "cross_entropy",
-        },
+        "params": {"weights": "none", "lr": 0.001, "class_weights": "sqrt_inverse"}
+        | {"sampler": "shuffle", "loss": "cross_entropy"},
         "weights_sha256": None,
         "git_commit": "c" * 40,
         "versions": {"python": "3.11.7", "torch": "2.11.0"},
     },
     "data/splits/facts.json": {"fingerprint": FINGERPRINT, "source": "sample", "synthetic": True},
-    "data/raw/provenance.json": {
-        "source": "sample",
-        "synthetic": True,
-        "origin": "drawn",
-        "licence": "CC0-1.0",
-        "citation": "none",
-        "files": [{"name": "metadata.csv", "bytes": 1, "md5": "d" * 32}],
-        "counts": {"images": 481, "lesions": 360, "masks": 481, "dx_type": {"histo": 258, "follow_up": 223}},
-    },
+    "data/raw/provenance.json": {"source": "sample", "synthetic": True, "origin": "drawn", "licence": "CC0-1.0"}
+    | {"citation": "none", "files": [{"name": "metadata.csv", "bytes": 1, "md5": "d" * 32}], "counts": COUNTS},
 }
 
 
@@ -126,6 +115,7 @@ INFLATION = {"image_level": 0.911, "lesion_level": 0.822, "inflation": 0.089, "l
 GROUP = {"images": 97, "lesions": 73, "melanoma_lesions": 8, "metrics": {"macro_auc": INFLATION, "accuracy": INFLATION}}
 CORRUPTED = ("accuracy", "macro_auc", "mel_sensitivity", "ece")
 MEAN = {"mean": 0.711, "mean_low": 0.6, "mean_high": 0.8, "difference": -0.1}
+RATES = {"sensitivity": VALUE, "specificity": VALUE}
 MEASURED = {"macro_auc": VALUE, "sensitivity@youden": VALUE}
 PARITY = {"largest_difference": 2.5e-6, "same_diagnosis": 1.0, "same_flag": {"youden": 0.99}}
 SPEED = {"p50_ms": 8.25, "p95_ms": 9.0, "images_per_second": 121.2, "times_torch": 3.3}
@@ -133,13 +123,8 @@ SPEED = {"p50_ms": 8.25, "p95_ms": 9.0, "images_per_second": 121.2, "times_torch
 # What each extra found, what it is of, and some of the facts that the report tells of it.
 FOUND: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
     "leak": (
-        {
-            "bootstrap": BOOTSTRAP,
-            "siblings": {"image_level": {"images": 43, "share": 0.4433, "per_class": {"mel": {"images": 6, "share": 0.6}}}},
-            "all": GROUP,
-            "with_siblings": GROUP,
-            "without_siblings": None,
-        },
+        {"bootstrap": BOOTSTRAP, "all": GROUP, "with_siblings": GROUP, "without_siblings": None}
+        | {"siblings": {"image_level": {"images": 43, "share": 0.4433, "per_class": {"mel": {"images": 6, "share": 0.6}}}}},
         ["images", "recipe"],
         {
             "test images with a sibling in training, dealt by images": "44.3 %",
@@ -181,13 +166,7 @@ FOUND: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
             "proof": {"external": {"images": 50, "lesions": 40}, "shared": {"image_id": 0, "pixels": 0}},
             "bootstrap": BOOTSTRAP,
             "compared": {name: {"macro_auc": VALUE, "mel_sensitivity": VALUE} for name in ("external", "test", "difference")},
-            "operating_points": {
-                "target": "mel",
-                "points": {
-                    "youden": {"threshold": 0.3}
-                    | {name: {"sensitivity": VALUE, "specificity": VALUE} for name in ("external", "test")}
-                },
-            },
+            "operating_points": {"target": "mel", "points": {"youden": {"threshold": 0.3, "external": RATES, "test": RATES}}},
         },
         ["predictions"],
         {"images / lesions": "50 / 40", "macro AUC": "0.733 [0.600, 0.800]"},

@@ -30,11 +30,8 @@ def filled(plots_repository: Path) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def svgs(filled: dict[str, dict[str, Any]]) -> dict[tuple[str, str], str]:
     """Every plot as SVG, by kind and name."""
-    return {
-        (kind, name): vl_convert.vegalite_to_svg(entries[0]["content"], vl_version=VEGA_LITE)
-        for kind, shown in filled.items()
-        for name, entries in shown["data"].items()
-    }
+    plots = [(kind, name, entries[0]) for kind, shown in filled.items() for name, entries in shown["data"].items()]
+    return {(kind, name): vl_convert.vegalite_to_svg(one["content"], vl_version=VEGA_LITE) for kind, name, one in plots}
 
 
 def marks(svg: str, kind: str) -> list[str]:

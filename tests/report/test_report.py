@@ -168,11 +168,8 @@ def test_a_run_without_masks_histology_or_intervals_is_told_as_such(quick: Path)
 
 def test_what_the_neighbours_tell_stands_with_its_interval(quick: Path) -> None:
     bounds = {"low": 0.2121, "high": 0.4646}
-    values = {
-        "agree": {"images": 83, "value": 0.7568},
-        "disagree": {"images": 14, "value": 0.4242},
-        "difference": {"value": 0.3434},
-    }
+    agree, disagree = {"images": 83, "value": 0.7568}, {"images": 14, "value": 0.4242}
+    values = {"agree": agree, "disagree": disagree, "difference": {"value": 0.3434}}
     edit("metrics/neighbors.json", "agreement", value={name: each | bounds for name, each in values.items()})
     edit("metrics/neighbors.json", "error_detection", "difference", value={"value": -0.2, "low": -0.3, "high": -0.1})
     edit("metrics/neighbors.json", "searched", "lesions", value=987)

@@ -97,10 +97,8 @@ def test_without_masks() -> None:
 
 def test_readme_has_the_measures_and_the_verdicts() -> None:
     faithful = make_faithful(GradCAM=GOOD, LayerCAM=GOOD | {"deletion": 0.5, "shuffled": 0.75})
-    records = [
-        Record(name, {}, {"gradcam": found}, has_report=False)
-        for name, found in {"older": {}, "mine": {"faithfulness": faithful}}.items()
-    ]
+    runs = {"older": {}, "mine": {"faithfulness": faithful}}
+    records = [Record(name, {}, {"gradcam": found}, has_report=False) for name, found in runs.items()]
     behind, measures, judged = evidence_tables(records)
     assert len(behind.rows) == 2
     assert measures.caption.startswith("[mine](results/mine/): faithfulness by method, test; 95 % intervals")

@@ -23,9 +23,7 @@ def test_extras_that_were_not_run_are_named_with_their_command(quick: Path) -> N
 
 @pytest.mark.parametrize("outdated", [False, True])
 @pytest.mark.parametrize("name", EXTRAS)
-def test_what_an_extra_found_stands_in_the_report_with_a_warning_if_outdated(
-    quick: Path, monkeypatch: pytest.MonkeyPatch, name: str, outdated: bool
-) -> None:
+def test_extras_are_reported_and_warn_if_old(quick: Path, monkeypatch: pytest.MonkeyPatch, name: str, outdated: bool) -> None:
     content, of, facts = FOUND[name]
     write_extra(name, content, of=of)
     if outdated:

@@ -93,9 +93,7 @@ def run_again(monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
     export.main()
 
 
-def test_predictions_of_another_run_are_refused_and_nothing_is_left(
-    exported_copy: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_of_another_run_leave_nothing(exported_copy: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = read_predictions("test")
     first = table.loc[3, COLUMNS].to_numpy(dtype=np.float64, copy=True)
     table.loc[3, COLUMNS] = first + np.array([-1, 1, 0, 0, 0, 0, 0]) * 5e-4 * np.sign(0.5 - first[1])

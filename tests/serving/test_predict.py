@@ -114,9 +114,7 @@ def test_no_photograph_is_overwritten(images: Path, monkeypatch: pytest.MonkeyPa
     assert Path("link.csv").is_symlink() and Path("empty.csv").read_text().startswith("file,error")
 
 
-def test_what_is_left_out_of_a_folder_is_said(
-    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_left_out_are_said(images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     (images / "more/photo.HEIC").touch()
     (images / "photo.heic").touch()
     with caplog.at_level("WARNING"):
@@ -124,9 +122,7 @@ def test_what_is_left_out_of_a_folder_is_said(
     assert "images: 3 other files are left out (more/photo.HEIC, notes.txt, photo.heic)" in caplog.text
 
 
-def test_pictures_of_a_folder_are_told_by_content_and_links_followed_once(
-    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_pictures_by_content_links_once(images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     (images / "cut.jpg").rename(Path("cut.jpg"))
     (images / "small.jpg").unlink()
     (images / "d.jfif").write_bytes((images / "b.jpg").read_bytes())
@@ -163,9 +159,7 @@ def test_no_name_is_a_formula(images: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (("images", "--sex", "woman"), "no sex 'woman'; known: female, male"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_written(
-    images: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
-) -> None:
+def test_errors_write_nothing(images: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str) -> None:
     (images / "empty").mkdir()
     refuses(message, lambda: run(monkeypatch, *arguments, "--csv", "out.csv"))
     assert not Path("out.csv").exists()

@@ -46,9 +46,8 @@ def as_the_stages(root: Path, test_time: Any) -> pd.DataFrame:
     """The prediction table that `prepare` and `evaluate` make of the images in `data/raw`."""
     raw, prepared = root / RAW, root / PREPARED
     config = next(iter(load_ensemble(root / CLASSIFIER).values())).config
-    write_prepared(
-        IDS, size=config.size, fit=config.fit, color_constancy=config.color_constancy, workers=2, raw=raw, folder=prepared
-    )
+    how = {"size": config.size, "fit": config.fit, "color_constancy": config.color_constancy}
+    write_prepared(IDS, **how, workers=2, raw=raw, folder=prepared)
     listed = pd.DataFrame({"image_id": IDS, "lesion_id": IDS, "dx": "nv", "dx_type": "histo"})
     listed["age"] = [None, 40.0, 55.0, 70.0, 85.0]
     listed["sex"], listed["localization"] = ["unknown", "male", "female", "male", "female"], ["unknown", *SITES[:4]]
@@ -74,10 +73,8 @@ def test_an_image_gets_the_numbers_of_the_prediction_table(tmp_path: Path, membe
     table = as_the_stages(tmp_path, test_time)
     predictor = load_predictor(tmp_path)
     images = [decode_upload((tmp_path / "data/raw/images" / f"{image_id}.jpg").read_bytes()).image for image_id in IDS]
-    known = [
-        Patient(None if pd.isna(row.age) else row.age, *(None if v == "unknown" else v for v in (row.sex, row.localization)))
-        for row in table.itertuples()
-    ]
+    rows = table[["age", "sex", "localization"]].itertuples(index=False)
+    known = [Patient(*(None if pd.isna(value) or value == "unknown" else value for value in row)) for row in rows]
     given = np.array([list(each.probabilities.values()) for each in predictor.predict(images, known)])
     expected = table[list(PROBABILITY_COLUMNS)].to_numpy()
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5)
@@ -134,9 +131,8 @@ def test_test_figures_come_with_their_interval_if_they_are_of_the_same_threshold
     (tmp_path / "metrics/threshold_sweep.json").write_text(json.dumps(audited))
     found = load_predictor(tmp_path).points
     assert (found["recall_0.90"].measured_on, found["recall_0.90"].confidence) == ("test", 0.9)
-    assert "On the test images, it flagged 85 % (70 to 95 %) of those with melanoma and left 60 % (55 to 65 %)" in (
-        found["recall_0.90"].sentence
-    )
+    said = "On the test images, it flagged 85 % (70 to 95 %) of those with melanoma and left 60 % (55 to 65 %)"
+    assert said in found["recall_0.90"].sentence
     assert (found["nothing"].measured_on, found["nothing"].confidence) == ("val", None)  # another run's threshold
 
 
@@ -148,9 +144,8 @@ def test_sets_are_those_of_the_conformal_calibration(tmp_path: Path) -> None:
     square = predictor.square(image)
     probabilities, chance = softmax(SET_SCALE * predictor.logits(square[None]), axis=1), chance_of(square)
     scores = class_scores(probabilities, np.array([chance]), method="raps", penalty=0.01, free=2)[0]
-    assert set(prediction.sets["0.9"] or ()) == {dx for dx, score in zip(CLASSES, scores, strict=True) if score <= 0.8} | {
-        prediction.top(1)[0][0]
-    }
+    expected = {dx for dx, score in zip(CLASSES, scores, strict=True) if score <= 0.8} | {prediction.top(1)[0][0]}
+    assert set(prediction.sets["0.9"] or ()) == expected
 
 
 def test_chances_of_sets_are_spread_evenly() -> None:

@@ -49,13 +49,9 @@ SWEEP = {
         },
     },
 }
-GRADCAM = {
-    "method": "GradCAM",
-    "layers": {"base-0": {"layer": "layer4", "cells": [4, 4]}},
-    "images_with_mask": 56,
-    "bootstrap": BOOTSTRAP | {"confidence": 0.975},
-    "energy_ratio": {"mean": 1.5, "median": 1.25, "low": 1.4, "high": 1.6},
-}
+GRADCAM = {"method": "GradCAM", "layers": {"base-0": {"layer": "layer4", "cells": [4, 4]}}, "images_with_mask": 56}
+GRADCAM |= {"bootstrap": BOOTSTRAP | {"confidence": 0.975}}
+GRADCAM |= {"energy_ratio": {"mean": 1.5, "median": 1.25, "low": 1.4, "high": 1.6}}
 IDENTITY = {"size": 64, "fit": "squash", "color_constancy": "none", "fingerprint": "f00d", "data": {}}
 ENSEMBLE = IDENTITY | {"members": [{"name": "base-0"}]}
 MEMBER = {"backbone": "resnet18", "seed": 0, "epoch": 3, "needs_metadata": False, "weights_sha256": "ab" * 32}
@@ -115,19 +111,15 @@ def prediction_table(seed: int, prefix: str) -> pd.DataFrame:
 
 def evaluate_metrics(tables: dict[str, pd.DataFrame], *, synthetic: bool) -> dict[str, Any]:
     """What metrics/evaluate.json holds of the tables, intervals a hundredth either way."""
-    content: dict[str, Any] = {
-        "data": {"source": "sample" if synthetic else "local", "synthetic": synthetic},
-        "test_time": "none",
-        "bootstrap": BOOTSTRAP | {"confidence": 0.95},
-        "members": {"base-0": {}},
-    }
+    data = {"source": "sample" if synthetic else "local", "synthetic": synthetic}
+    content: dict[str, Any] = {"data": data, "test_time": "none", "members": {"base-0": {}}}
+    content["bootstrap"] = BOOTSTRAP | {"confidence": 0.95}
     for split, table in tables.items():
         values = figures(table)
         rates = {name: value for name, value in values.items() if isinstance(value, float)}
-        content[split] = values | {
-            "intervals": {name: {"low": value - 0.01, "high": value + 0.01} for name, value in rates.items()},
-            "majority_baseline": {"class": "nv", "accuracy": 0.125, "balanced_accuracy": 0.142857, "macro_auc": 0.5},
-        }
+        intervals = {name: {"low": value - 0.01, "high": value + 0.01} for name, value in rates.items()}
+        baseline = {"class": "nv", "accuracy": 0.125, "balanced_accuracy": 0.142857, "macro_auc": 0.5}
+        content[split] = values | {"intervals": intervals, "majority_baseline": baseline}
     return content
 
 
@@ -165,15 +157,10 @@ def write_run(params: dict[str, Any]) -> None:
     write("models/classifier/ensemble.json", ENSEMBLE)
     write("models/classifier/base-0/config.json", MEMBER_CONFIG)
     write("plots/evaluate/per_class.csv", "dx,f1,low,high,support\nmel,0.5,0.25,0.75,8\n")
-    metrics: dict[str, dict[str, Any]] = {
-        **{name: {} for name in ("train/base-0", "train/stale-0", "baselines", "failures", "neighbors")},
-        "evaluate": evaluate_metrics(tables, synthetic=False),
-        "split": {"fingerprint": "f00d"},
-        "threshold_sweep": SWEEP,
-        "selective": SELECTIVE,
-        "subgroups": SUBGROUPS,
-        "gradcam": GRADCAM,
-    }
+    for name in ("train/base-0", "train/stale-0", "baselines", "failures", "neighbors"):
+        write(f"metrics/{name}.json", {})
+    metrics = {"threshold_sweep": SWEEP, "selective": SELECTIVE, "subgroups": SUBGROUPS, "gradcam": GRADCAM}
+    metrics |= {"evaluate": evaluate_metrics(tables, synthetic=False), "split": {"fingerprint": "f00d"}}
     for name, content in metrics.items():
         write(f"metrics/{name}.json", content)
     write("data/failures/failures.csv", "image_id\n")

@@ -58,9 +58,7 @@ def test_a_record_is_written_with_its_readme(rounds: Path, monkeypatch: pytest.M
 
 
 def test_rounds_of_several_commits_are_told_apart() -> None:
-    rounds = [
-        {"drill": drill, "commit": commit} for drill, commit in (("clock", "a" * 40), ("cache", "b" * 40), ("disk", "a" * 40))
-    ]
+    rounds = [{"drill": drill, "commit": at} for drill, at in (("clock", "a" * 40), ("cache", "b" * 40), ("disk", "a" * 40))]
     assert table.name_commits(table.commits_of(rounds)) == "commit aaaaaaa: clock, disk; commit bbbbbbb: cache"
     assert table.name_commits(table.commits_of(rounds[:1])) == "commit aaaaaaa"
 
@@ -71,9 +69,7 @@ def test_a_drill_that_was_skipped_is_missed(rounds: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(Corrupt, "corrupt"), (ValueError, "failed")])
-def test_a_round_that_did_not_survive_is_an_error_and_is_not_recorded(
-    rounds: Path, error: type[Exception], outcome: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lost_round_is_an_error(rounds: Path, error: type[Exception], outcome: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(error), Ledger(rounds).round("cache", "cached file cut"):
         raise error("wrong")
     message = rf"1 of 5 rounds did not survive: cache: cached file cut \({outcome}\)\. Nothing is recorded"

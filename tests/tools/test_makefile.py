@@ -87,9 +87,7 @@ def test_all_that_is_missing_is_said_at_once(unpacked: Path) -> None:
     ],
     ids=["moved worktree", "empty .git", "newer git's"],
 )
-def test_a_repository_that_git_cannot_use_is_named_with_gits_words(
-    unpacked: Path, spoil: Callable[[Path], object], told: str
-) -> None:
+def test_a_repository_git_cannot_use_is_named_with_gits_words(unpacked: Path, spoil: Callable[[Path], object], told: str) -> None:
     spoil(unpacked)
     code, said = make(unpacked, "run")
     assert code == 2 and f"- git repository: {unpacked} is none that git can use: fatal: " in said and told in said, said
@@ -133,12 +131,7 @@ Version = namedtuple("Version", "major minor")
         (sys, "maxsize", 2**31 - 1, "this is a Python of 32 bits on x86_64"),
         (check_setup, "glibc_version", "", "a Linux without glibc, as Alpine with musl.* use Debian"),
         (check_setup, "glibc_version", "2.17", "a Linux with glibc 2.17; .* use a newer one"),
-        (
-            sys,
-            "version_info",
-            Version(3, 10),
-            "the packages need CPython 3.11 to 3.14: install another, and name",
-        ),
+        (sys, "version_info", Version(3, 10), "the packages need CPython 3.11 to 3.14: install another, and name"),
         (sys, "version_info", Version(3, 15), "need CPython 3.11 to 3.14"),
         (platform, "python_implementation", "PyPy", "is PyPy 3"),
         (sysconfig, "get_config_var", 1, "is CPython, free-threaded 3"),
@@ -146,9 +139,7 @@ Version = namedtuple("Version", "major minor")
         (importlib.util, "find_spec", None, "venv and ensurepip: not part of .* `sudo apt install python3-venv`"),
     ],
 )
-def test_a_machine_that_cannot_run_it_is_told_so(
-    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, value: object, told: str
-) -> None:
+def test_an_unfit_machine_is_told(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, value: object, told: str) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(owner, name, (lambda *_: value) if callable(getattr(owner, name)) else value)
     with pytest.raises(SystemExit, match=told):

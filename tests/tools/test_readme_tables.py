@@ -10,19 +10,7 @@ import pytest
 from skinlesion.base.files import read_json
 from skinlesion.report.formats import describe_rule
 from tests.conftest import refuses
-from tests.tools.record_cases import (
-    ENSEMBLE,
-    GRADCAM,
-    MEMBER_CONFIG,
-    SELECTIVE,
-    SUBGROUPS,
-    commit_to_dvc,
-    evaluate_metrics,
-    figures,
-    prediction_table,
-    set_source,
-    write,
-)
+from tests.tools import record_cases
 from tools import readme_evidence, readme_tables, summary
 from tools.record_results import record
 from tools.records import HEADLINE, Record, list_records, read_record
@@ -39,20 +27,18 @@ LEAK = {
 
 def test_readme_tables_are_generated_from_the_records(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record("run-1")
-    write("README.md", f"# Title\n\n{readme_tables.BEGIN}\nstale\n{readme_tables.END}\n\nbelow\n")
+    record_cases.write("README.md", f"# Title\n\n{readme_tables.BEGIN}\nstale\n{readme_tables.END}\n\nbelow\n")
     monkeypatch.setattr(sys, "argv", ["readme_tables", "--check"])
     refuses(r"README.md does not say what results/ says: run `python -m tools.readme_tables`", readme_tables.main)
     assert "stale" in Path("README.md").read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["readme_tables"])
     readme_tables.main()
     text = Path("README.md").read_text(encoding="utf-8")
-    accuracy = figures(prediction_table(2, "T"))["accuracy"]
+    accuracy = record_cases.figures(record_cases.prediction_table(2, "T"))["accuracy"]
     assert f"| {accuracy:.3f} [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}] |" in text
     report = "[page](results/run-1/report/index.html), [Markdown](results/run-1/report/report.md)"
-    assert (
-        f"| [run-1](results/run-1/), report: {report} | real, source `local`, 200 x 150 px, network sees 64 x 64 (squash) |"
-        in text
-    )
+    kind = "real, source `local`, 200 x 150 px, network sees 64 x 64 (squash)"
+    assert f"| [run-1](results/run-1/), report: {report} | {kind} |" in text
     assert "| resnet18 from `resnet18.pth` (sha256 abababab) | 56 / 28 |" in text
     assert "| majority class (nv) |  |  | 0.125 | 0.143 | - | 0.500 | - | - |" in text
     point = "| mel: recall_0.90 | 0.0625 | sensitivity ≥ 0.90 | 0.925 | 0.875 [0.800, 0.950] | 0.750 [0.700, 0.800] |"
@@ -80,23 +66,24 @@ def test_what_was_asked_of_a_point_is_said_by_its_rule() -> None:
 
 
 def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run: Path) -> None:
-    write("models/classifier/ensemble.json", ENSEMBLE | {"members": [{"name": f"{name}-0"} for name in ("base", "b2", "meta")]})
-    others = {
-        "b2-0": {"backbone": "efficientnet_b2", "seed": 7, "params": {"weights": "none"}},
-        "meta-0": {"needs_metadata": True},
-    }
+    record_cases.write(
+        "models/classifier/ensemble.json",
+        record_cases.ENSEMBLE | {"members": [{"name": f"{name}-0"} for name in ("base", "b2", "meta")]},
+    )
+    other = {"backbone": "efficientnet_b2", "seed": 7, "params": {"weights": "none"}}
+    others = {"b2-0": other, "meta-0": {"needs_metadata": True}}
     for name, changed in others.items():
-        write(f"models/classifier/{name}/config.json", MEMBER_CONFIG | changed)
-        write(f"metrics/train/{name}.json", {"member": name})
+        record_cases.write(f"models/classifier/{name}/config.json", record_cases.MEMBER_CONFIG | changed)
+        record_cases.write(f"metrics/train/{name}.json", {"member": name})
     content = read_json(Path("metrics/evaluate.json"))
     spread = {"accuracy": {"mean": 0.8215, "sd": 0.0123, "min": 0.8, "max": 0.83}, "macro_auc": {"mean": None, "sd": None}}
     content |= {"test_time": "flips", "members": {"base-0": {}, **others}, "spread": {"test": spread}}
     by_lesion = dict.fromkeys(HEADLINE, 0.5)
     content["test"]["per_lesion"] = by_lesion | {"intervals": {name: {"low": 0.4, "high": 0.6} for name in by_lesion}}
-    write("metrics/evaluate.json", content)
+    record_cases.write("metrics/evaluate.json", content)
     layers = {"base-0": {"layer": "layer4"}, "b2-0": {"layer": "features"}, "meta-0": {"layer": "layer4"}}
-    write("metrics/gradcam.json", GRADCAM | {"layers": layers})
-    commit_to_dvc()
+    record_cases.write("metrics/gradcam.json", record_cases.GRADCAM | {"layers": layers})
+    record_cases.commit_to_dvc()
     folder = record("three")
     provenance = read_json(folder / "provenance.json")
     members = [(member["name"], member["backbone"], member["seed"]) for member in provenance["classifier"]["members"]]
@@ -114,8 +101,8 @@ def test_an_ensemble_has_its_members_provenance_metrics_and_spread(finished_run:
 
 def test_synthetic_records_are_marked_and_come_last(finished_run: Path) -> None:
     record("z-real")
-    set_source(synthetic=True)
-    commit_to_dvc()
+    record_cases.set_source(synthetic=True)
+    record_cases.commit_to_dvc()
     record("a-sample")
     block = readme_tables.results_block([read_record(folder) for folder in list_records()])
     assert block.index("[z-real]") < block.index("[a-sample]")
@@ -141,19 +128,13 @@ def evidence_of(**metrics: Any) -> dict[str, list[list[str]]]:
 
 
 def test_what_stands_behind_a_headline_is_a_row() -> None:
-    ((run, sizes, accuracy, macro_auc, worst, worst_auc, *answered),) = evidence_of(subgroups=SUBGROUPS, selective=SELECTIVE)[
-        "What"
-    ]
-    assert (run, sizes, accuracy, macro_auc) == (
-        *("[mine](results/mine/)", "1,200 / 800"),
-        *("0.750 [0.700, 0.800]", "0.875 [0.850, 0.900]"),
-    )
+    (row,) = evidence_of(subgroups=record_cases.SUBGROUPS, selective=record_cases.SELECTIVE)["What"]
+    run, sizes, accuracy, macro_auc, worst, worst_auc, *answered = row
+    assert (run, sizes) == ("[mine](results/mine/)", "1,200 / 800")
+    assert (accuracy, macro_auc) == ("0.750 [0.700, 0.800]", "0.875 [0.850, 0.900]")
     assert (worst, worst_auc) == ("0.250 [0.100, 0.400] (age below 30, 12 melanoma lesions)", "-")
-    assert answered == [
-        *("the surest 60% of validation", "0.700 [0.690, 0.710]"),
-        *("0.900 [0.890, 0.910]", "0.100 [0.090, 0.110]"),
-    ]
-    nothing_proven = SUBGROUPS | {"histology_only": None, "worst": dict.fromkeys(SUBGROUPS["worst"])}
+    assert answered == ["the surest 60% of validation", "0.700 [0.690, 0.710]", "0.900 [0.890, 0.910]", "0.100 [0.090, 0.110]"]
+    nothing_proven = record_cases.SUBGROUPS | {"histology_only": None, "worst": dict.fromkeys(record_cases.SUBGROUPS["worst"])}
     assert evidence_of(subgroups=nothing_proven)["What"] == evidence_of()["What"] == [[run, *["-"] * 9]]
 
 
@@ -168,23 +149,23 @@ def test_a_measured_leak_is_a_row() -> None:
 def test_the_summary_says_its_level_and_what_is_synthetic(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tables = {"test": prediction_table(2, "T")}
-    content = evaluate_metrics(tables, synthetic=True)
+    tables = {"test": record_cases.prediction_table(2, "T")}
+    content = record_cases.evaluate_metrics(tables, synthetic=True)
     content["bootstrap"]["confidence"] = 0.9
-    write("metrics/evaluate.json", content)
+    record_cases.write("metrics/evaluate.json", content)
     summary.main()
     text = capsys.readouterr().out
     assert "SYNTHETIC sample, which says nothing about real skin: 56 images of 28 lesions; 90 % intervals over lesions" in text
-    accuracy = figures(tables["test"])["accuracy"]
+    accuracy = record_cases.figures(tables["test"])["accuracy"]
     assert f"{accuracy:.3f} [{accuracy - 0.01:.3f}, {accuracy + 0.01:.3f}]   majority class 0.125" in text
     assert "models/classifier/   (member base-0; test-time views: none)" in text
-    write("metrics/evaluate.json", content | {"members": {"base-0": {}, "base-1": {}}, "test_time": "square"})
+    record_cases.write("metrics/evaluate.json", content | {"members": {"base-0": {}, "base-1": {}}, "test_time": "square"})
     summary.main()
     assert "(mean of 2 members: base-0, base-1; test-time views: square)" in capsys.readouterr().out
 
 
 def test_readme_without_records_or_markers(workspace: Path) -> None:
-    write("README.md", f"{readme_tables.BEGIN}\n{readme_tables.END}\n")
+    record_cases.write("README.md", f"{readme_tables.BEGIN}\n{readme_tables.END}\n")
     assert "No run is recorded yet" in readme_tables.updated_readme()[1]
-    write("README.md", "no markers")
+    record_cases.write("README.md", "no markers")
     refuses("must have one line '<!-- results:begin -->'", readme_tables.updated_readme)

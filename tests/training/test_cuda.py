@@ -39,10 +39,8 @@ def test_a_gpu_predicts_what_a_cpu_does(backbone: str) -> None:
     ids = [f"I{number}" for number in range(len(PIXELS))]
     index = pd.DataFrame({"image_id": ids, "width": 64, "height": 64, "fit": "squash", "color_constancy": "none"})
     prepared, listed = PreparedImages(PIXELS, index), pd.DataFrame({"image_id": ids})
-    expected, found = (
-        predict(Classifier(network, config), prepared, listed, device=device, batch_size=4, test_time="square").logits
-        for device in (CPU, GPU)
-    )
+    given, options = (Classifier(network, config), prepared, listed), {"batch_size": 4, "test_time": "square"}
+    expected, found = (predict(*given, device=device, **options).logits for device in (CPU, GPU))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
@@ -52,16 +50,12 @@ def test_a_gpu_makes_the_maps_that_a_cpu_makes(method: Any) -> None:
     config = make_config(backbone, size=64)
     network = make_network(config)
     options = MapOptions(method, CPU, batch_size=4, samples=2 if method in DEFAULT_SAMPLES else None)
-    expected, found = (
-        compute_maps(network, config, PIXELS[:2], [4, 5], replace(options, device=device)) for device in (CPU, GPU)
-    )
+    expected, found = (compute_maps(network, config, PIXELS[:2], [4, 5], replace(options, device=each)) for each in (CPU, GPU))
     # The quotient of small numbers of the one, and the many passes of the other, magnify rounding.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-2 if method in ("SmoothGradCAMpp", "Occlusion") else 1e-3)
 
 
-def test_the_same_training_twice_and_through_a_kill_gives_the_same_bytes(
-    workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twice_or_killed_the_same_bytes(workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs()
     write_params(TINY | {"machine.device": "cuda", "train.loggers": [], "train.average": "ema"})
     train_base()
@@ -88,10 +82,8 @@ def test_the_generator_of_rare_images_draws_the_same_twice() -> None:
     labels = np.arange(28) % 7
     images = np.random.default_rng(1).integers(0, 255, (28, 32, 32, 3), dtype=np.uint8)
     params = SynthesizeParams(seed=0, images={"df": 5}, epochs=3, batch_size=8, lr=0.001, latent=8, kl_weight=0.5)
-    drawn = [
-        np.concatenate(list(draw_images(fit_vae(images, labels, params, device=GPU)[0], "df", 5, seed=0, size=32)))
-        for _ in range(2)
-    ]
+    models = [fit_vae(images, labels, params, device=GPU)[0] for _ in range(2)]
+    drawn = [np.concatenate(list(draw_images(model, "df", 5, seed=0, size=32))) for model in models]
     np.testing.assert_array_equal(*drawn)
 
 

@@ -55,9 +55,7 @@ def test_dvclive_writes_a_row_an_epoch_into_the_folder(workspace: Path) -> None:
     assert not (workspace / "dvc.yaml").exists()
 
 
-def test_tensorboard_gets_every_scalar_in_a_new_folder_under_the_main_root(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_gets_every_scalar_in_a_new_folder_of_the_main_root(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(workspace / "root"))
     folder = workspace / "root/logs/tensorboard/base-0"
     for number in ("001", "002"):
@@ -112,9 +110,7 @@ def test_a_failing_mlflow_server_is_named(workspace: Path, mlflow: Mock) -> None
 
 
 @pytest.mark.parametrize("name", ["dvclive", "tensorboard", "mlflow"])
-def test_a_missing_package_is_named_before_anything_is_opened(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_missing_package_is_named_before_anything_opens(workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # so that its import fails
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     requirements = "requirements.txt" if name == "dvclive" else "requirements/loggers.txt"

@@ -120,9 +120,7 @@ BALANCED = (1 - 0.99) / (1 - 0.99**COUNTS)
         ({"loss": "class_balanced", "effective_beta": 0.99, "class_weights_mean": "classes"}, 0.0, 7 * BALANCED / BALANCED.sum()),
     ],
 )
-def test_a_form_of_cross_entropy_is_torchs(
-    make: Make, smoothing: float, values: dict[str, Any], shift: Any, weights: Any
-) -> None:
+def test_a_cross_entropy_is_torchs(make: Make, smoothing: float, values: dict[str, Any], shift: Any, weights: Any) -> None:
     logits, labels, shares = batch()
     criterion, weight = make(label_smoothing=smoothing, **values), torch.as_tensor(weights, dtype=torch.float32)
     shifted = logits + torch.as_tensor(shift, dtype=torch.float32)

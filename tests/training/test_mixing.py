@@ -132,9 +132,7 @@ def test_the_generator_alone_decides(augmentation: Augmentation) -> None:
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("augmentation", [MIXUP, CUTMIX])
-def test_precision_and_memory_order_stay_and_the_batch_itself_too(
-    augmentation: Augmentation, dtype: torch.dtype, memory_format: torch.memory_format
-) -> None:
+def test_dtype_order_and_batch_stay(augmentation: Augmentation, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=memory_format)
     before = images.clone()
     mixture, full = mix(augmentation, images, LABELS), mix(augmentation, images.float(), LABELS)

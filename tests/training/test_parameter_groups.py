@@ -83,9 +83,7 @@ CONVNEXTS_LAST, VITS_LAST = "features.7.2.block.0.weight", "encoder.layers.encod
         ("googlenet", 12, {"conv1.conv.weight", "conv1.bn.bias"}, {"inception5b.branch1.conv.weight"}),
     ],
 )
-def test_groups_of_layers_follow_the_forward_pass(
-    name: str, count: int, first: set[str], last: set[str], make_params: Any
-) -> None:
+def test_layer_groups_follow_the_forward_pass(name: str, count: int, first: set[str], last: set[str], make_params: Any) -> None:
     backbone = build(make_params(backbone=name, attention="none")).backbone
     names = {parameter: key for key, parameter in backbone.named_parameters()}
     groups = [{names[parameter] for parameter in members} for members in layer_groups(backbone).values()]

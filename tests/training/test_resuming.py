@@ -35,9 +35,7 @@ RESUMED: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("options", RESUMED)
-def test_a_stopped_training_ends_as_if_it_had_not_been(
-    prepared_workspace: Path, write_params: WriteParams, options: dict[str, object]
-) -> None:
+def test_a_stop_changes_no_training(prepared_workspace: Path, write_params: WriteParams, options: dict[str, object]) -> None:
     write_params(TINY | {"train.epochs": 4} | options)
     train_base()
     undisturbed = outputs()

@@ -99,9 +99,7 @@ def test_two_runs_give_the_same_bytes_and_another_seed_does_not(prepared_workspa
     assert other != first[str(MEMBER / "weights.safetensors")]
 
 
-def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(
-    prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_message_and_nothing_half_written(prepared_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, _: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -134,9 +132,7 @@ def test_a_network_that_cannot_be_compiled_names_the_way_out(
         train_base()
 
 
-def test_patience_ends_training_early(
-    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_ends_training(prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.5, 0.7, 0.6, 0.6, 0.9])
     monkeypatch.setattr(fit, "validate", lambda _: {"val/macro_auc": next(values)})
     write_params(TINY | {"train.patience": 2, "train.epochs": 5})
@@ -145,9 +141,7 @@ def test_patience_ends_training_early(
     assert json.loads((SUMMARY).read_text(encoding="utf-8"))["epochs"] == 4
 
 
-def test_an_empty_list_of_loggers_needs_no_dvc(
-    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_loggers_need_no_dvc(prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dvclive", None)
     write_params(TINY | {"train.epochs": 1, "train.loggers": []})
     train_base()
