@@ -25,13 +25,11 @@ PATIENT: dict[str, Any] = {"dx_type": "histo", "age": 50.0, "sex": "male", "loca
 Run = Callable[..., dict[str, Any]]
 
 
-def write_prepared(
-    image_ids: Iterable[str], pixels: np.ndarray, *, width: int = 40, height: int = 30, fit: Fit = "squash"
-) -> None:
+def write_prepared(ids: Iterable[str], pixels: np.ndarray, *, width: int = 40, height: int = 30, fit: Fit = "squash") -> None:
     """`data/prepared` of RGB squares, clipped to uint8; `width` and `height` are those of the originals."""
     PREPARED.mkdir(parents=True, exist_ok=True)
     np.save(PREPARED / "images.npy", np.clip(pixels, 0, 255).astype(np.uint8))
-    index = pd.DataFrame({"image_id": list(image_ids), "width": width, "height": height})
+    index = pd.DataFrame({"image_id": list(ids), "width": width, "height": height})
     write_table(index.assign(fit=fit, color_constancy="none"), PREPARED / "index.csv", INDEX_COLUMNS)
 
 
@@ -74,16 +72,14 @@ def read_metrics(name: str, folder: Path = Path()) -> dict[str, Any]:
     return json.loads((folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def stage_runner(
-    write_params: WriteParams, main: Callable[[], None], section: str, *, metrics: str | None = None, **small: Any
-) -> Run:
+def stage_runner(write: WriteParams, main: Callable[[], None], section: str, *, metrics: str | None = None, **small: Any) -> Run:
     """A function that runs a stage with values of its section of params, or of another by full key, `small` ones by default.
 
     It returns the stage's metrics, which have the name of its section or that of `metrics`.
     """
 
     def run(**overrides: Any) -> dict[str, Any]:
-        write_params({name if "." in name else f"{section}.{name}": value for name, value in (small | overrides).items()})
+        write({name if "." in name else f"{section}.{name}": value for name, value in (small | overrides).items()})
         main()
         return read_metrics(metrics or section)
 

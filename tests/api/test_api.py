@@ -265,9 +265,7 @@ def test_the_log_knows_the_request_and_nothing_of_the_image(served: Served, capl
     assert not any("jane" in record.getMessage() + str(record.__dict__) for record in ours)
 
 
-def test_an_error_of_ours_is_told_to_the_log_alone(
-    served: Served, predictor: Predictor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_error_is_in_the_log_alone(served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served.service, "see", None)
     document = problem_of(served.predict(JPEG, headers={"x-request-id": "id-8"}), 500)
     assert document["type"] == "/docs#internal" and "NoneType" not in json.dumps(document)

@@ -106,9 +106,8 @@ def test_a_promise_has_its_probability_and_its_price() -> None:
         assert words.rule_of_point(every) == f"`{name}`: {text}"
         sentence = words.flag_sentence(replace(PREDICTION, point=every, flagged=True))
         assert sentence is not None and "\u00a0" in sentence
-        assert sentence.replace("\u00a0", " ") == (
-            f"Flagged for melanoma: this operating point {text} The probability is 20.0 %."
-        )
+        told = f"Flagged for melanoma: this operating point {text} The probability is 20.0 %."
+        assert sentence.replace("\u00a0", " ") == told
         table = bars(replace(PREDICTION, point=every), calibrated=True)
         assert "from 0" not in table and "tick" not in table and "counts for the flag" in table
 

@@ -18,9 +18,8 @@ class Open(Protocol):
 
 def open_page(browser: Browser, url: str, *, width: int, height: int, dark: bool) -> tuple[Page, list[str]]:
     """A page of a context of its own, and the addresses that it asks for."""
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
-    )
+    size, scheme = {"width": width, "height": height}, "dark" if dark else "light"
+    context = browser.new_context(viewport=size, color_scheme=scheme, accept_downloads=True)
     page = context.new_page()
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if not request.url.startswith(("data:", "blob:")) else None)

@@ -53,15 +53,9 @@ def serve(folder: Path, home: Path, command: Sequence[str] = ()) -> Iterator[Ser
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment.pop("PYTHONPATH", None)
     served = Served(f"http://127.0.0.1:{port}", folder, home)
-    with subprocess.Popen(
-        ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *words],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    limited = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *words]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(limited, cwd=folder, env=environment, start_new_session=True, **streams) as process:
         assert process.stdout is not None
         reader = threading.Thread(target=served.log.extend, args=[process.stdout], daemon=True)
         reader.start()

@@ -206,9 +206,8 @@ def test_only_this_job_s_processes_are_ended(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if name != VARIABLE}
 
     def start(code: str, job: dict[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env=clean | job, start_new_session=True, stdout=subprocess.PIPE, text=True
-        )
+        alone = {"env": clean | job, "start_new_session": True}
+        process = subprocess.Popen([sys.executable, "-c", code], **alone, stdout=subprocess.PIPE, text=True)
         assert process.stdout and process.stdout.readline() == "up\n"
         return process
 

@@ -86,10 +86,8 @@ def dataverse_files() -> dict[str, bytes]:
     """The four files of HAM10000 on Dataverse, by name, small."""
     files = kaggle_files()
     parts = {"segmentations_lesion_tschandl": "segm", "images_part_1": "part_1", "images_part_2": "part_2"}
-    archives = {
-        f"HAM10000_{name}.zip": pack({path: c for path, c in files.items() if part in path}) for name, part in parts.items()
-    }
-    return {"HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(), **archives}
+    zips = {f"HAM10000_{name}.zip": pack({path: c for path, c in files.items() if part in path}) for name, part in parts.items()}
+    return {"HAM10000_metadata": table().assign(dataset="rosendahl").to_csv(index=False).encode(), **zips}
 
 
 def publish(contents: Mapping[str, bytes], server: Scripted) -> tuple[RemoteFile, ...]:

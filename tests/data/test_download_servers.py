@@ -43,8 +43,7 @@ def test_dataverse_through_cuts_and_refusals(harvard: Scripted, workspace: Path,
     download.main()
     provenance = read_provenance(workspace / "data" / "raw")
     assert {entry["name"]: entry["md5"] for entry in provenance["files"]} == {file.name: file.md5 for file in dataverse.FILES}
-    assert provenance["source"] == "dataverse"
-    assert provenance["origin"] == "https://doi.org/10.7910/DVN/DBW86T"
+    assert (provenance["source"], provenance["origin"]) == ("dataverse", "https://doi.org/10.7910/DVN/DBW86T")
     assert provenance["counts"]["masks"] == 10
     header = (workspace / "data" / "raw" / "metadata.csv").read_text().splitlines()[0]
     assert header == "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
@@ -113,9 +112,7 @@ ANSWERS_THAT_PASS = [
 
 
 @pytest.mark.parametrize(("answer", "message"), ANSWERS_THAT_STAY + ANSWERS_THAT_PASS)
-def test_what_comes_in_place_of_a_file_is_named_with_the_way_out(
-    harvard: Scripted, workspace: Path, write_params: WriteParams, answer: Answer, message: str
-) -> None:
+def test_what_came_is_named(harvard: Scripted, workspace: Path, write_params: WriteParams, answer: Answer, message: str) -> None:
     write_params({"download.source": "dataverse"})
     harvard.answers, harvard.always = [Answer()], answer
     refuses(rf"{message}.*browser.*doi\.org/10\.7910/DVN/DBW86T.*download\.source=local and download\.path", download.main)
@@ -195,9 +192,8 @@ def test_as_a_script_the_real_package_without_credentials_and_with_some_that_it_
     options = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "timeout": 120}
     done = subprocess.run([sys.executable, "-m", "stages.download"], check=False, **options)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert re.search(
-        r"error: there are no credentials that Kaggle accepts.*KAGGLE_API_TOKEN.*dataverse.*local.*sample", done.stderr
-    )
+    told = r"error: there are no credentials that Kaggle accepts.*KAGGLE_API_TOKEN.*dataverse.*local.*sample"
+    assert re.search(told, done.stderr)
     assert not (workspace / "data" / "raw").exists()
 
 

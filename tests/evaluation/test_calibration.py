@@ -54,7 +54,7 @@ def test_the_fitted_temperature_equals_a_minimisation_by_scipy() -> None:
     labels, logits = draw_calibrated(6, images=400)
     for scale in (0.3, 1.0, 4.0):
         minimum = scipy.optimize.minimize_scalar(
-            lambda temperature, scale=scale: negative_log_likelihood(labels, scale * logits / temperature),
+            lambda at, scale=scale: negative_log_likelihood(labels, scale * logits / at),
             bounds=TEMPERATURE_RANGE,
             method="bounded",
         )
@@ -120,9 +120,8 @@ def test_vector_scaling_is_the_minimum_that_scipy_finds_without_our_gradient() -
         return negative_log_likelihood(labels, 2 * logits * parameters[:7] + parameters[7:]) + away @ away / 600
 
     scale, bias = fit_vector(labels, 2 * logits, start=1.0)
-    minimum = scipy.optimize.minimize(
-        objective, np.append(np.ones(7), np.zeros(7)), method="Powell", options={"xtol": 1e-9, "ftol": 1e-14}
-    )
+    start, options = np.append(np.ones(7), np.zeros(7)), {"xtol": 1e-9, "ftol": 1e-14}
+    minimum = scipy.optimize.minimize(objective, start, method="Powell", options=options)
     assert objective(np.append(scale, bias)) <= minimum.fun + 1e-9
     np.testing.assert_allclose(np.append(scale, bias), minimum.x, atol=2e-3)
 

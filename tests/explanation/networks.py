@@ -40,13 +40,7 @@ def noise_images(count: int, size: int) -> np.ndarray:
 
 
 def maps_of(
-    model: SkinNetwork,
-    images: np.ndarray,
-    classes: list[int],
-    *,
-    metadata: np.ndarray | None = None,
-    progress: bool = False,
-    **options: Any,
+    model: SkinNetwork, images: np.ndarray, classes: list[int], *, metadata: Any = None, progress: bool = False, **options: Any
 ) -> np.ndarray:
     """Maps on the CPU; `options` are those of `MapOptions`."""
     chosen = MapOptions(device=CPU, **{"method": "GradCAM", "batch_size": 4, "seed": SEED} | options)

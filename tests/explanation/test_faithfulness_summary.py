@@ -19,15 +19,9 @@ def measured_figures(**columns: list[float]) -> pd.DataFrame:
 
 
 def test_summary_by_hand() -> None:
-    figures = measured_figures(
-        energy=[2, 4, np.nan, 6],
-        energy_other=[1, 1, 7, np.nan],
-        pointing=[1, 0, 1, 1],
-        pointing_center=[1, 1, 1, 1],
-        deletion=[0.2, 0.2, 0.2, 0.2],
-        deletion_random=[0.5, 0.4, 0.5, 0.4],
-        deletion_center=[0.2, 0.2, 0.2, 0.2],
-    )
+    energy = {"energy": [2, 4, np.nan, 6], "energy_other": [1, 1, 7, np.nan]}
+    deletion = {"deletion": [0.2] * 4, "deletion_random": [0.5, 0.4, 0.5, 0.4], "deletion_center": [0.2] * 4}
+    figures = measured_figures(**energy, pointing=[1, 0, 1, 1], pointing_center=[1] * 4, **deletion)
     first = np.arange(12) == 0
     groups = {"all": np.ones(12, dtype=bool), "first": first, "none": np.zeros(12, dtype=bool)}
     found = summary.summarize_groups(figures, LESIONS, groups, HOW)

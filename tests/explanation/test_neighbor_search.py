@@ -130,9 +130,8 @@ def test_shares_and_agreement_by_hand() -> None:
     assert shares["by_class"]["df"]["value"] == pytest.approx(2 / 3) and shares["by_class"]["df"]["training_lesions"] == 0
     assert np.isnan(shares["by_class"]["vasc"]["value"]) and shares["by_class"]["vasc"]["images"] == 0
     agreement = found["agreement"]
-    assert {name: agreement["agree"][name] for name in ("images", "lesions", "value")} == {
-        "images": 4, "lesions": 3, "value": 0.75,
-    }  # fmt: skip
+    agree = {name: agreement["agree"][name] for name in ("images", "lesions", "value")}
+    assert agree == {"images": 4, "lesions": 3, "value": 0.75}
     assert (agreement["disagree"]["images"], agreement["disagree"]["value"]) == (3, pytest.approx(1 / 3))
     assert agreement["difference"]["value"] == pytest.approx(0.75 - 1 / 3)
     assert agreement["agree"]["low"] <= 0.75 <= agreement["agree"]["high"]

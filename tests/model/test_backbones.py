@@ -203,9 +203,7 @@ def test_a_damaged_file_in_torchs_cache_is_named(tmp_path: Path, monkeypatch: py
         (Answer(status=503, body=b"<title>Maintenance</title>"), r"HTTP 503 \(a maintenance page came .*'Maintenance'"),
     ],
 )
-def test_imagenet_weights_are_asked_for_by_our_name_and_what_comes_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, cause: str | None
-) -> None:
+def test_imagenet_weights_by_our_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, cause: str | None) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     source = torchvision.models.get_model("resnet18").state_dict()
     torch.save(source, tmp_path / "weights.pth")

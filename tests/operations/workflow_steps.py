@@ -54,15 +54,9 @@ class Job:
                 self._use(step["uses"].partition("@")[0], step.get("with", {}), folder)
                 continue
             own = {name: self.fill(value) for name, value in step.get("env", {}).items()}
-            done = subprocess.run(
-                ["bash", "-e", "-c", step["run"]],
-                cwd=folder / where,
-                env=user_environment() | environment | variables | own,
-                capture_output=True,
-                text=True,
-                timeout=400,
-                check=False,
-            )
+            given = {"cwd": folder / where, "env": user_environment() | environment | variables | own}
+            command = ["bash", "-e", "-c", step["run"]]
+            done = subprocess.run(command, **given, capture_output=True, text=True, timeout=400, check=False)
             output = done.stdout + done.stderr
             assert done.returncode == 0, f"step {step['name']!r}: {step['run']}\n{output}"
             yield step["name"], output

@@ -36,9 +36,8 @@ def test_a_second_run_does_nothing_and_git_sees_no_data(clone: Path) -> None:
 
 
 def test_the_stages_agree_with_each_other(finished: Path) -> None:
-    split, evaluated, explained, compared = (
-        read_metrics(each, finished) for each in ("split", "evaluate", "gradcam", "neighbors")
-    )
+    stages = ("split", "evaluate", "gradcam", "neighbors")
+    split, evaluated, explained, compared = (read_metrics(stage, finished) for stage in stages)
     config = json.loads((finished / "models/classifier/base-0/config.json").read_text(encoding="utf-8"))
     assert evaluated["test"]["images"] == split["images"]["test"] == explained["images"] == compared["images"]
     assert compared["metrics"]["accuracy"]["network"]["value"] == pytest.approx(evaluated["test"]["accuracy"])

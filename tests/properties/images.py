@@ -112,16 +112,11 @@ def prepare_archive(write_params: WriteParams) -> None:
 ARCHIVE = pack({path: content for path, content in kaggle_files().items() if "images" in path})
 # Damage where an archive says what it holds, which bytes drawn at random would hardly hit.
 BEHIND = ARCHIVE.index(b"PK\x01\x02")
+directories = changed_bytes(ARCHIVE[BEHIND:]).map(lambda directory: ARCHIVE[:BEHIND] + directory)
 
 PROPERTIES = (
     Property("an image in download", prepare_source, pictures, judge_download, cost=3),
     Property("an image in prepare", prepare_raw, pictures, judge_prepare, cost=2),
     Property("an archive in download", prepare_archive, changed_bytes(ARCHIVE), partial(judge_archive, "any"), cost=4),
-    Property(
-        "an archive's directory in download",
-        prepare_archive,
-        changed_bytes(ARCHIVE[BEHIND:]).map(lambda directory: ARCHIVE[:BEHIND] + directory),
-        partial(judge_archive, "directory"),
-        cost=4,
-    ),
+    Property("an archive's directory in download", prepare_archive, directories, partial(judge_archive, "directory"), cost=4),
 )

@@ -104,6 +104,7 @@ def judge_start(name: str, content: bytes) -> None:
 
 
 WEIGHTS = safetensors.torch.save(dict(make_network(make_config(BACKBONE)).state_dict()))
+arrays = st.sampled_from(ARRAYS) | changed_bytes(ARRAY[:160]).map(lambda start: start + ARRAY[160:])
 
 PROPERTIES = (
     *(
@@ -115,13 +116,7 @@ PROPERTIES = (
             (MEMBER / "weights.safetensors", changed_bytes(WEIGHTS).map(Written)),
         )
     ),
-    Property(
-        "images.npy in evaluate",
-        prepare,
-        st.sampled_from(ARRAYS) | changed_bytes(ARRAY[:160]).map(lambda start: start + ARRAY[160:]),
-        partial(judge_array, PREPARED / "images.npy"),
-        cost=40,
-    ),
+    Property("images.npy in evaluate", prepare, arrays, partial(judge_array, PREPARED / "images.npy"), cost=40),
     *(
         Property(f"a {kind} to begin with", keep, changed_bytes(good) | st.binary(), partial(judge_start, f"start{kind}"))
         for kind, good in ((".pth", state_bytes(True)), (".safetensors", state_bytes(False)))

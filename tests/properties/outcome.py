@@ -41,14 +41,9 @@ class Property:
             tried += 1
             self.check(example)
 
-        profile = settings(
-            max_examples=max(1, examples // self.cost),
-            derandomize=derandomize,
-            deadline=None,
-            database=None,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        )
+        number, phases = max(1, examples // self.cost), (Phase.generate, Phase.shrink)
+        without = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+        profile = settings(max_examples=number, derandomize=derandomize, phases=phases, **without)
         with quiet():
             profile(given(self.examples)(check))()
         return tried

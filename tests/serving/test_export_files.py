@@ -100,8 +100,7 @@ def test_predictions_of_another_run_leave_nothing(exported_copy: Path, exported:
     write_predictions({"val": read_predictions("val"), "test": table})
     shutil.rmtree(EXPORT)
     Path("metrics/export.json").unlink()
-    with pytest.raises(
-        PipelineError, match=r"classifier and predictions are not of one run: .*ISIC_003 .* 0\.0005 .*`dvc repro`"
-    ):
+    message = r"classifier and predictions are not of one run: .*ISIC_003 .* 0\.0005 .*`dvc repro`"
+    with pytest.raises(PipelineError, match=message):
         run_again(monkeypatch, exported)
     assert not list(EXPORT.parent.glob("*export*")) and not Path("metrics/export.json").exists()

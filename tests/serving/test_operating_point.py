@@ -22,9 +22,8 @@ def test_a_rate_is_not_rounded_to_what_it_is_not(rate: Rate, message: str) -> No
 
 def test_a_point_says_what_was_measured_of_it() -> None:
     point = OperatingPoint("p", "mel", ("mel",), 0.0004, Rate(0.5), Rate(0.9), "test", None)
-    assert point.sentence.startswith(
-        "An image is flagged when the probability of melanoma is at least 0.04 %. On the test images"
-    )
+    start = "An image is flagged when the probability of melanoma is at least 0.04 %. On the test images"
+    assert point.sentence.startswith(start)
     assert replace(point, sensitivity=None).sentence.endswith("On the test images, it left 90 % of the others unflagged.")
     assert replace(point, specificity=None).sentence.endswith("On the test images, it flagged 50 % of those with melanoma.")
     assert replace(point, sensitivity=None, specificity=None).sentence.endswith("What that achieves was not measured.")

@@ -132,9 +132,8 @@ def test_pictures_by_content_links_once(images: Path, monkeypatch: pytest.Monkey
     for name, target in (("linked", "linked"), ("loop", "images"), ("up", ".")):
         (images / name).symlink_to(Path(target).absolute())
     assert run(monkeypatch, "images", "--csv", "out.csv") == 0
-    assert [row["file"] for row in rows()] == [
-        f"images/{name}" for name in ("a.PNG", "b.jpg", "d.jfif", "e", "linked/f.JPE", "more/c.jpeg")
-    ]
+    names = ("a.PNG", "b.jpg", "d.jfif", "e", "linked/f.JPE", "more/c.jpeg")
+    assert [row["file"] for row in rows()] == [f"images/{name}" for name in names]
     assert "left aside, links to folders that are looked through anyway: loop, up" in caplog.text
 
 

@@ -35,9 +35,8 @@ exit 1
 def make(folder: Path, *words: str, **environment: str) -> tuple[int, str]:
     """Exit code of make and what it said on standard error, its own last line left out."""
     command = [shutil.which("make"), f"PYTHON={sys.executable}", *words]
-    done = subprocess.run(
-        command, cwd=folder, env=user_environment() | environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    given = user_environment() | environment
+    done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, re.sub(r"(?m)^make: \*\*\* .*\n", "", done.stderr)
 
 
@@ -58,9 +57,8 @@ def test_a_downloaded_zip_is_told_what_to_do_before_anything_is_installed_and_th
     way_out = said.partition("or make this folder one: ")[2]
     subprocess.run(way_out, shell=True, cwd=unpacked, env=user_environment(), capture_output=True, check=True)
     assert make(unpacked, "check") == (0, "")
-    dvc = subprocess.run(
-        ["dvc", "exp", "show"], cwd=unpacked, env=user_environment(), capture_output=True, text=True, check=False
-    )
+    show = ["dvc", "exp", "show"]
+    dvc = subprocess.run(show, cwd=unpacked, env=user_environment(), capture_output=True, text=True, check=False)
     assert dvc.returncode == 0, dvc.stderr
 
 
@@ -170,7 +168,6 @@ def test_an_environment_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 2
         assert "ensurepip is not available" in done.stdout
-        assert (
-            f"error: `{python} -m venv {environment}` failed, see above; on Debian and Ubuntu install python3-venv" in done.stderr
-        )
+        told = f"error: `{python} -m venv {environment}` failed, see above; on Debian and Ubuntu install python3-venv"
+        assert told in done.stderr
         assert not environment.exists()

@@ -146,9 +146,7 @@ def test_a_measured_leak_is_a_row() -> None:
     ]
 
 
-def test_the_summary_says_its_level_and_what_is_synthetic(
-    finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_level_and_data_are_said(finished_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tables = {"test": record_cases.prediction_table(2, "T")}
     content = record_cases.evaluate_metrics(tables, synthetic=True)
     content["bootstrap"]["confidence"] = 0.9

@@ -119,9 +119,7 @@ def test_out_of_memory_names_the_way_out(prepared_workspace: Path, monkeypatch: 
         run_stage(train_base)
 
 
-def test_a_network_that_cannot_be_compiled_names_the_way_out(
-    prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_compile_is_named(prepared_workspace: Path, write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     write_params(TINY | {"train.compile": True, "train.epochs": 1, "train.backbone": "squeezenet1_1"})  # compiled soonest
     monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     with (
