@@ -53,8 +53,8 @@ def test_a_python_without_the_packages_is_named_with_the_way_out(module: str) ->
 def test_the_demo_opens_by_streamlit_run_from_anywhere(tmp_path: Path) -> None:
     """`streamlit run app/demo.py` has app/ first on the path, and the root nowhere."""
     page = f"AppTest.from_file({str(ROOT / 'app' / 'demo.py')!r}, default_timeout=90).run()"
-    start = f"import sys; sys.path[0] = {str(ROOT / 'app')!r}\nfrom streamlit.testing.v1 import AppTest"
-    code = f"{start}\nprint({page}.title[0].value)"
+    lines = f"import sys; sys.path[0] = {str(ROOT / 'app')!r}\nfrom streamlit.testing.v1 import AppTest"
+    code = f"{lines}\nprint({page}.title[0].value)"
     assert start(tmp_path, "-c", code)[:2] == (0, "Skin lesion classifier: research demo\n")
 
 
