@@ -134,6 +134,7 @@ def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) ->
     assert difference["metrics/train/base-0.json"]["parameters"]["diff"] != 0
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the_first_run(clone: Path) -> None:
     changes = ["ensemble.seeds=[0,1]", "ensemble.members=[base,small]", "+ensemble.overrides={small: {backbone: squeezenet1_1}}"]
     output = run(clone, "dvc", "exp", "run", "--name", "other", *(word for change in changes for word in ("-S", change)))
@@ -159,6 +160,7 @@ def test_an_added_seed_and_an_added_member_train_alone_and_are_compared_with_the
     assert run(clone, "git", "status", "--porcelain", "metrics/evaluate.json", "params.yaml") == ""
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
     output = run(clone, "dvc", "exp", "run", "--temp", "--name", "aside", "-S", "threshold_sweep.target=bcc")
     assert stages_run(output) == ["threshold-sweep", "failures", "report"]
@@ -166,6 +168,7 @@ def test_an_experiment_in_a_temporary_workspace(clone: Path) -> None:
     assert "aside" in run(clone, "dvc", "exp", "list", "--name-only")
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_an_extra_is_run_on_request_and_the_report_and_a_record_take_it_up(clone: Path) -> None:
     assert "Not run" in (clone / "report/report.md").read_text(encoding="utf-8")
     output = run(clone, "dvc", "exp", "run", "-S", "extras.external=[run]", "extras/dvc.yaml")
