@@ -137,6 +137,7 @@ def test_a_files_part_may_begin_as_a_page(harvard: Scripted, write_params: Write
     assert ("/3172585", f"bytes={at}-") in harvard.asked
 
 
+@pytest.mark.operations
 def test_the_command_of_the_readme(harvard: Scripted, tmp_path: Path) -> None:
     """By DVC in a clone, from a server that refuses the names of libraries, cuts, and once challenges."""
     assert user_agent().startswith("skin-lesion/0.")  # which alone our server answers

@@ -40,7 +40,7 @@ TINY = {
 
 def user_environment() -> dict[str, str]:
     """A user's environment: this one's `python` and `dvc` first on PATH, bytecode written, commits under some name."""
-    unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DVC_ROOT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    unwanted = ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "DVC_ROOT", *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV"))
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     return environment | dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "t") | {

@@ -99,6 +99,7 @@ OPTIONS = {  # of six stages, one each
 }
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.chdir(clone)
@@ -117,6 +118,7 @@ def test_a_changed_option_runs_only_what_depends_on_it(clone: Path, monkeypatch:
     assert read_metrics("neighbors", clone)["k"] == 3
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "exp", "run", "-S", "prepare.size=48", "prepare")) == ["prepare"]
     assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (48, 48, 3)
@@ -125,6 +127,7 @@ def test_another_size_is_prepared_anew_though_a_run_is_cached(clone: Path) -> No
     assert np.load(clone / "data/prepared/images.npy", mmap_mode="r").shape[1:] == (32, 32, 3)
 
 
+@pytest.mark.operations  # it trains or runs much
 def test_another_backbone_trains_anew_and_nothing_before_it_does(clone: Path) -> None:
     output = run(clone, "dvc", "exp", "run", "-S", "train.backbone=squeezenet1_1", "-S", "train.lr=0.00001", "train@base-0")
     assert stages_run(output) == ["train@base-0"]
