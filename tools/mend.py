@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zc.lockfile
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from voluptuous import Invalid
 
 from skinlesion.base.errors import PipelineError, run_stage
 from skinlesion.base.files import atomic_file
@@ -32,19 +34,16 @@ logger = logging.getLogger(__name__)
 
 
 def is_lock(text: str) -> bool:
-    """Whether DVC takes a text for a lock file."""
-    content = YAML(typ="safe", pure=True).load(text)
-    stages = content.get("stages", {})
-    return content["schema"] == "2.0" and all(
-        "cmd" in stage and isinstance(stage.get("outs", []), list) for stage in stages.values()
-    )
+    """Whether DVC takes a text for a lock file, by its own schema: a cut one can be YAML still."""
+    COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(text))
+    return True
 
 
 def is_whole(path: Path, is_right: Callable[[str], bool]) -> bool:
     """Whether a file is what it should be; one that is not there is."""
     try:
         return not path.exists() or is_right(path.read_text(encoding="utf-8"))
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except (YAMLError, Invalid, ValueError):
         return False
 
 

@@ -152,7 +152,7 @@ def test_the_first_run_computes_everything_and_reports(rehearsal: Rehearsal, fir
     assert (artifacts / "plots_page/index.html").is_file() and (artifacts / "dvc.lock").is_file()
     report = (artifacts / "report.md").read_text(encoding="utf-8")
     assert "| trained | base-0 (mobilenet_v3_small) on 1 x cpu" in report and "| stages run | download, split," in report
-    assert "figures say nothing about real skin" in report and "| params.yaml | train.epochs | 14" in report
+    assert "figures say nothing about real skin" in report and "| params.yaml | train.epochs | 8" in report
     [comment] = rehearsal.comments()
     summary = (rehearsal.folder / "summary-1001.md").read_text(encoding="utf-8")
     assert comment == summary and comment.startswith("<!-- pipeline-report -->")

@@ -12,7 +12,7 @@ from tests.conftest import refuses
 from tests.pipeline.clone import make_repository
 from tools import mend
 
-LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: 0123\n"
+LOCK = "schema: '2.0'\nstages:\n  train:\n    cmd: train\n    outs:\n    - path: model\n      md5: ab12\n"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def lock(workspace: Path) -> Path:
     return path
 
 
-CUT = ["", "schema: '2", "schema: '2.0'\nstages:\n  train:\n    cm", "schema: '2.0'\nstages: [", "stages: {}", "- 1"]
+CUT = ["", "schema: '2", "schema: '2.0'\nstages:\n  train:\n    cm", "schema: '2.0'\nstages: [", "stages: {}", "- 1", LOCK.partition("th: model")[0]]
 
 
 @pytest.mark.parametrize("cut", CUT)
@@ -46,7 +46,7 @@ def test_or_is_again_as_committed(lock: Path, caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_merge_conflict_is_no_cut(lock: Path) -> None:
-    text = f"<<<<<<< HEAD\n{LOCK}=======\n{LOCK.replace('0123', '4567')}>>>>>>> theirs\n"
+    text = f"<<<<<<< HEAD\n{LOCK}=======\n{LOCK.replace('ab12', 'cd34')}>>>>>>> theirs\n"
     lock.write_text(text, encoding="utf-8")
     refuses(r"dvc.lock is in a merge conflict: take one side", mend.main)
     assert lock.read_text(encoding="utf-8") == text
