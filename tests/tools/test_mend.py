@@ -25,7 +25,15 @@ def lock(workspace: Path) -> Path:
     return path
 
 
-CUT = ["", "schema: '2", "schema: '2.0'\nstages:\n  train:\n    cm", "schema: '2.0'\nstages: [", "stages: {}", "- 1", LOCK.partition("th: model")[0]]
+CUT = [
+    "",
+    "schema: '2",
+    "schema: '2.0'\nstages:\n  train:\n    cm",
+    "schema: '2.0'\nstages: [",
+    "stages: {}",
+    "- 1",
+    LOCK.partition("th: model")[0],
+]
 
 
 @pytest.mark.parametrize("cut", CUT)
