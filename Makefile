@@ -37,10 +37,10 @@ app: $(VENV)/.installed-app ## the demo in a browser, at http://127.0.0.1:8501; 
 api: $(VENV)/.installed-app ## serve the trained classifier to this machine at http://127.0.0.1:8000 until Ctrl-C; docs/serving.md has the settings
 	@python -m api
 
-test: $(VENV)/.installed-dev lint ## set up, then ruff and the whole test suite
+test: $(VENV)/.installed-dev lint ## set up, then the linters and the tests; the slow ones are in make operations
 	@python -m pytest --numprocesses 2 --dist worksteal
 
-operations: $(VENV)/.installed-dev ## rehearse the GPU job, remotes, the demo in a browser and the short drills
+operations: $(VENV)/.installed-dev ## the slow tests: reruns of the pipeline, the GPU job, remotes, the demo in a browser, the short drills
 	@ci/browser.sh
 	@DRILLS=short python -m pytest --numprocesses 2 --dist loadfile -m "operations or drills"
 	@python -m pytest --numprocesses 2 --dist loadfile -m browser  # apart: Playwright leaves its event loop to a process

@@ -169,7 +169,7 @@ def evaluated(build_once: BuildOnce, write_params_here: WriteParams) -> Path:
 
 
 @pytest.fixture
-def copied(evaluated: Path, workspace: Path) -> Path:
+def evaluated_project(evaluated: Path, workspace: Path) -> Path:
     """A copy of that folder to change, the working directory."""
     return shutil.copytree(evaluated, workspace, dirs_exist_ok=True)
 

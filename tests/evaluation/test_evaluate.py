@@ -79,7 +79,7 @@ def test_a_lesion_counts_once_with_the_mean_of_its_images(evaluated: Path) -> No
         predict_lesions(pd.concat([table, table.head(1).assign(dx="nv" if table["dx"].iloc[0] != "nv" else "mel")]))
 
 
-def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(copied: Path) -> None:
+def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(evaluated_project: Path) -> None:
     classifier = load_ensemble()["base-0"]
     temperature = 1 / read_calibration().scale[0]
     for name in ("val", "test"):
@@ -94,7 +94,9 @@ def test_tables_have_the_rows_of_the_lists_and_the_logits_of_the_classifier(copi
         assert (probabilities.argmax(axis=1) == logits.argmax(axis=1)).all()
 
 
-def test_vector_scaling_fits_better_and_changes_no_logit(copied: Path, evaluated: Path, write_params: WriteParams) -> None:
+def test_vector_scaling_fits_better_and_changes_no_logit(
+    evaluated_project: Path, evaluated: Path, write_params: WriteParams
+) -> None:
     evaluate_with(write_params, calibration="vector")
     vector, temperature = read_metrics("evaluate"), read_metrics("evaluate", evaluated)
     assert (vector["calibration"], temperature["calibration"]) == ("vector", "temperature")
@@ -151,29 +153,29 @@ def test_plots_have_their_columns_and_tell_of_test(evaluated: Path) -> None:
     assert (tables["per_class"]["low"] <= tables["per_class"]["high"]).all()
 
 
-def test_a_second_run_writes_the_same_bytes(copied: Path, evaluated: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(evaluated_project: Path, evaluated: Path) -> None:
     for name in ("data/predictions", "metrics", "plots"):
-        shutil.rmtree(copied / name)
+        shutil.rmtree(evaluated_project / name)
     evaluate.main()
-    assert written(copied) == written(evaluated)
-    assert len(written(copied)) == 11
+    assert written(evaluated_project) == written(evaluated)
+    assert len(written(evaluated_project)) == 11
 
 
-def test_what_is_chosen_on_validation_does_not_see_test(copied: Path, evaluated: Path) -> None:
+def test_what_is_chosen_on_validation_does_not_see_test(evaluated_project: Path, evaluated: Path) -> None:
     prepared = read_prepared()
     images = np.array(prepared.images)
     rows = prepared.rows_of(read_split("test")["image_id"])
     images[rows] = np.random.default_rng(9).integers(0, 256, images[rows].shape)
     np.save(PREPARED / "images.npy", images)
     evaluate.main()
-    after, before = written(copied), written(evaluated)
+    after, before = written(evaluated_project), written(evaluated)
     for name in ("models/calibration.json", "data/predictions/val.csv"):
         assert after[name] == before[name]
     assert read_metrics("evaluate")["val"] == read_metrics("evaluate", evaluated)["val"]
     assert read_metrics("evaluate")["test"]["accuracy"] < read_metrics("evaluate", evaluated)["test"]["accuracy"]
 
 
-def test_seed_and_confidence_change_intervals_alone(copied: Path, evaluated: Path, write_params: WriteParams) -> None:
+def test_seed_and_confidence_change_intervals_alone(evaluated_project: Path, evaluated: Path, write_params: WriteParams) -> None:
     evaluate_with(write_params, **{"bootstrap.seed": 1})
     other, first = read_metrics("evaluate")["test"], read_metrics("evaluate", evaluated)["test"]
     assert other.pop("intervals") != first.pop("intervals")
@@ -184,7 +186,7 @@ def test_seed_and_confidence_change_intervals_alone(copied: Path, evaluated: Pat
     assert narrow["high"] - narrow["low"] < 0.7 * (wide["high"] - wide["low"])
 
 
-def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(copied: Path) -> None:
+def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(evaluated_project: Path) -> None:
     splits = read_splits()
     splits["test"] = splits["test"][splits["test"]["dx"] != "df"]
     rewrite_splits(splits)
@@ -198,7 +200,9 @@ def test_a_class_that_is_absent_from_test_has_null_where_nothing_can_be_said(cop
     assert metrics["test"]["macro_auc"] == pytest.approx(np.mean(others))
 
 
-def test_an_extreme_temperature_is_said(copied: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_extreme_temperature_is_said(
+    evaluated_project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     truth = pd.concat([read_split(name) for name in ("val", "test")]).set_index("image_id")["dx"]
 
     def always_right(members: object, prepared: object, listed: pd.DataFrame, **_: object) -> dict[str, Predicted]:
@@ -211,21 +215,21 @@ def test_an_extreme_temperature_is_said(copied: Path, monkeypatch: pytest.Monkey
     assert read_metrics("evaluate")["test"]["accuracy"] == 1
 
 
-def test_a_classifier_of_other_lists_is_refused(copied: Path) -> None:
+def test_a_classifier_of_other_lists_is_refused(evaluated_project: Path) -> None:
     splits = read_splits()
     splits["val"], splits["test"] = splits["test"], splits["val"]
     write_lists(splits, fingerprint(splits))
-    before = written(copied)
+    before = written(evaluated_project)
     refuses(r"models/classifier was trained on other lists.*run `train` again", evaluate.main)
-    assert written(copied) == before
+    assert written(evaluated_project) == before
 
 
-def test_images_of_another_size_are_refused(copied: Path) -> None:
+def test_images_of_another_size_are_refused(evaluated_project: Path) -> None:
     write_images(pd.concat(read_splits().values(), ignore_index=True), seed=1, size=48)
     refuses(r"prepared at 48 px.*trained at 32 px", evaluate.main)
 
 
 @pytest.mark.parametrize("path", ["data/splits/train.csv", "models/classifier/ensemble.json", "data/splits/facts.json"])
-def test_a_missing_input_is_named(copied: Path, path: str) -> None:
-    (copied / path).unlink()
+def test_a_missing_input_is_named(evaluated_project: Path, path: str) -> None:
+    (evaluated_project / path).unlink()
     refuses(f"{path} not found", evaluate.main)

@@ -44,7 +44,9 @@ def probabilities_by_hand(classifier: Classifier, listed: pd.DataFrame, *, test_
         return np.mean([model(view).double().softmax(dim=1) for view in views_of(inputs, test_time)], axis=0)
 
 
-def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(copied: Path, three_members: list[Member]) -> None:
+def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(
+    evaluated_project: Path, three_members: list[Member]
+) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
@@ -60,7 +62,7 @@ def test_an_ensemble_averages_probabilities_and_then_fits_the_temperature(copied
     assert losses[1] == min(losses)
 
 
-def test_members_are_measured_alone_and_their_spread_is_told(copied: Path, three_members: list[Member]) -> None:
+def test_members_are_measured_alone_and_their_spread_is_told(evaluated_project: Path, three_members: list[Member]) -> None:
     splits = read_splits()
     save_ensemble(three_members)
     evaluate.main()
@@ -92,7 +94,9 @@ def test_one_member_has_no_standard_deviation(evaluated: Path) -> None:
 
 
 @pytest.mark.parametrize("test_time", ["flips", "square", "multi_crop"])
-def test_test_time_augmentation_averages_views(copied: Path, evaluated: Path, write_params: WriteParams, test_time: str) -> None:
+def test_test_time_augmentation_averages_views(
+    evaluated_project: Path, evaluated: Path, write_params: WriteParams, test_time: str
+) -> None:
     evaluate_with(write_params, test_time=test_time)
     splits = read_splits()
     expected = probabilities_by_hand(load_ensemble()["base-0"], splits["test"], test_time=test_time)
@@ -103,7 +107,7 @@ def test_test_time_augmentation_averages_views(copied: Path, evaluated: Path, wr
     assert metrics["members"] == plain["members"]  # each alone, without test-time views
 
 
-def test_size_of_a_batch_does_not_matter(copied: Path, write_params: WriteParams) -> None:
+def test_size_of_a_batch_does_not_matter(evaluated_project: Path, write_params: WriteParams) -> None:
     seen = []
     for batch_size in (9, 500):
         evaluate_with(write_params, test_time="flips", **{"machine.batch_size": batch_size})
@@ -111,7 +115,7 @@ def test_size_of_a_batch_does_not_matter(copied: Path, write_params: WriteParams
     np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
 
 
-def test_a_classifier_with_metadata_predicts_each_image_with_its_own(copied: Path) -> None:
+def test_a_classifier_with_metadata_predicts_each_image_with_its_own(evaluated_project: Path) -> None:
     splits = read_splits()
     for frame in splits.values():
         frame["age"] = np.where(np.arange(len(frame)) % 3 == 0, np.nan, 30.0 + np.arange(len(frame)))
@@ -137,7 +141,7 @@ def test_a_classifier_with_metadata_predicts_each_image_with_its_own(copied: Pat
     assert np.abs(moved - logits).max() > 1e-3
 
 
-def test_logits_that_are_not_finite_are_refused_and_the_member_named(copied: Path) -> None:
+def test_logits_that_are_not_finite_are_refused_and_the_member_named(evaluated_project: Path) -> None:
     splits = read_splits()
     configs = [make_config("shufflenet_v2_x0_5", seed=seed, size=SIZE, fingerprint=fingerprint(splits)) for seed in (0, 1)]
     members = [(make_network(config), config) for config in configs]
