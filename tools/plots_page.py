@@ -29,6 +29,7 @@ from tools.dvc_commands import run_dvc
 
 TEMPLATE = Path(__file__).resolve().parents[1] / ".dvc/plots_page.html"
 LIBRARY = re.compile(r'(?<=<script id="library">).*?(?=</script>)', re.DOTALL)
+PLAIN_BANNER = re.compile(r'<div class="banner">.*?</div>')  # of plain DVC, which cannot know
 SYNTHETIC = "Synthetic sample: figures say nothing about real skin"
 
 
@@ -58,8 +59,8 @@ def page_template(folder: Path, revisions: list[str]) -> str:
     if revisions:
         names = html.escape(", ".join(revisions))
         subject = f"Revisions compared: {names}. A banner, if there is one, speaks of the workspace."
-    page = TEMPLATE.read_text(encoding="utf-8")
-    for place, content in {"subject": subject, "banner": banner(), "cases": link_to_cases(folder)}.items():
+    page = PLAIN_BANNER.sub(banner(), TEMPLATE.read_text(encoding="utf-8"))
+    for place, content in {"subject": subject, "cases": link_to_cases(folder)}.items():
         page = page.replace(f"<!-- {place} -->", content)
     return page
 

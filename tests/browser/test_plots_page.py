@@ -21,5 +21,6 @@ def test_plain_dvc_draws_every_plot_offline(browser: Browser, plots_repository: 
     page.wait_for_function(f"document.querySelectorAll('.vega-embed svg.marks').length == {len(VEGA_PLOTS)}")
     drawn = page.locator("svg [aria-roledescription*='mark']").count()
     assert drawn > 10 * len(VEGA_PLOTS)
+    assert "Synthetic sample or real images" in page.locator(".banner").inner_text()
     assert requests == [(tmp_path / "page/index.html").as_uri()]
     context.close()
